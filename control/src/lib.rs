@@ -1,0 +1,14 @@
+//! evergate: a resilient IPsec gateway and client.
+//!
+//! Each module is one room; the top-level README and `docs/` tell how they fit together.
+
+pub mod api;
+pub mod cli;
+pub mod dataplane;
+pub mod esp;
+pub mod ike;
+pub mod kms;
+pub mod liveness;
+pub mod node;
+pub mod policy;
+pub mod sadb;
