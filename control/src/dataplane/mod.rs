@@ -1,1 +1,17 @@
-//! Room `dataplane`.
+//! Room `dataplane`: XDP programs, AF_XDP workers and ports. The only writer of BPF maps.
+
+mod announcing;
+mod command;
+mod core;
+mod groups;
+pub mod loader;
+pub mod net;
+mod opening;
+mod ports;
+mod sealing;
+mod session;
+mod tun;
+mod view;
+mod watching;
+mod worker;
+pub mod xsk;

@@ -1,0 +1,176 @@
+//! A gateway's duties on the LAN: it answers ARP and neighbour discovery for the inner addresses
+//! of the clients that are active on it, and announces them, so that the answers of targets find
+//! the gateway that a client uses *now*.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use evergate_common::reason::Counter;
+
+use super::command::WorkerEvent;
+use super::core::{Core, Way};
+use super::net::announce::{Activation, Announcer, FRAME};
+use super::net::arp::{Arp, Operation};
+use super::session::Session;
+use super::xsk::{Frame, HEADROOM, Umem};
+
+/// A station that asks for an address twice within this time got no answer.
+const ASKED_AGAIN: Duration = Duration::from_millis(2500);
+
+/// How many askers are remembered.
+const ASKERS: usize = 64;
+
+/// The LAN interface of a gateway.
+pub(super) struct Lan {
+    pub(super) index: u32,
+    pub(super) mac: [u8; 6],
+    /// Largest IP packet in bytes.
+    pub(super) mtu: usize,
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) announcer: Announcer,
+    /// Who asked for which address when, while no session for it was there.
+    askers: Vec<(IpAddr, [u8; 6], Instant)>,
+}
+
+impl Lan {
+    pub(super) fn new(
+        index: u32,
+        mac: [u8; 6],
+        mtu: usize,
+        addresses: Vec<IpAddr>,
+        announcer: Announcer,
+    ) -> Self {
+        Self { index, mac, mtu, addresses, announcer, askers: Vec::with_capacity(ASKERS) }
+    }
+
+    /// An own address of the same family.
+    pub(super) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|a| a.is_ipv4() == other.is_ipv4())
+    }
+
+    /// Whether this is a repeated question, which says that nobody answers.
+    fn asked_again(&mut self, address: IpAddr, asker: [u8; 6], now: Instant) -> bool {
+        self.askers.retain(|(_, _, at)| now.saturating_duration_since(*at) < ASKED_AGAIN);
+        if let Some(at) = self.askers.iter().position(|(a, m, _)| *a == address && *m == asker) {
+            self.askers.swap_remove(at);
+            return true;
+        }
+        if self.askers.len() < ASKERS {
+            self.askers.push((address, asker, now));
+        }
+        false
+    }
+}
+
+impl Core {
+    /// An authenticated packet came by this session: its client is active here.
+    pub(super) fn client_sends(&mut self, index: usize, now: Instant) {
+        let Some(lan) = &mut self.lan else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        if session.announced {
+            return;
+        }
+        session.announced = true;
+        let Some(group) = self.groups.get(session.group).map(|group| group.id) else { return };
+        let spec = std::sync::Arc::clone(&session.spec);
+        let hosts = spec.remote_inner.iter().filter(|p| p.prefix_len() == p.max_prefix_len());
+        let mut full = false;
+        for prefix in hosts.clone() {
+            full |= lan.announcer.activate(prefix.addr(), now) == Activation::Full;
+        }
+        if full {
+            self.count(Counter::AnnounceFull);
+        }
+        for prefix in hosts {
+            let address = prefix.addr();
+            self.send_event(WorkerEvent::InnerActive { group, address, here: true });
+        }
+    }
+
+    /// A session that was announced is gone.
+    pub(super) fn withdraw(&mut self, session: &Session) {
+        let Some(lan) = &mut self.lan else { return };
+        for prefix in &session.spec.remote_inner {
+            lan.announcer.forget(prefix.addr());
+        }
+    }
+
+    /// ARP or neighbour discovery about an inner address.
+    pub(super) fn neighbour_frame(
+        &mut self,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Way {
+        let Some(lan) = &mut self.lan else { return Way::Drop(Counter::NotOurs) };
+        let mut answer = [0; FRAME];
+        let bytes = &*umem.packet(frame);
+        let heard = lan.announcer.on_frame(bytes, now, &mut answer);
+        let wanted = match Arp::parse(bytes) {
+            Ok(arp) if arp.operation == Operation::Request && arp.sender != arp.target => {
+                let target = IpAddr::V4(arp.target);
+                !lan.announcer.is_active(target)
+                    && lan.asked_again(target, arp.sender_mac, now)
+            }
+            _ => false,
+        };
+        let target = Arp::parse(bytes).ok().map(|arp| IpAddr::V4(arp.target));
+        if let Some(length) = heard.reply {
+            self.push_frame(&answer[..length], umem);
+        }
+        if let Some(yielded) = heard.yielded {
+            self.moved_away(yielded.address);
+        }
+        if let Some(group) = target.filter(|_| wanted).and_then(|t| self.groups.lookup(t)) {
+            let idle = self
+                .groups
+                .get(group)
+                .is_some_and(|state| state.on_demand && state.active.is_none());
+            if idle {
+                self.want(group, now);
+            }
+        }
+        Way::Done
+    }
+
+    /// Another gateway has this inner address now.
+    fn moved_away(&mut self, address: IpAddr) {
+        for index in self.sessions.indexes() {
+            let Some(session) = self.sessions.get_mut(index) else { continue };
+            let owns = session.spec.remote_inner.iter().any(|prefix| prefix.addr() == address);
+            if !owns || !session.announced {
+                continue;
+            }
+            session.announced = false;
+            if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
+                self.send_event(WorkerEvent::InnerActive { group, address, here: false });
+            }
+        }
+    }
+
+    /// Sends the announcements that are due.
+    pub(super) fn announce(&mut self, umem: &mut Umem, now: Instant) {
+        let mut out = [0; FRAME];
+        while let Some(length) =
+            self.lan.as_mut().and_then(|lan| lan.announcer.poll(now, &mut out))
+        {
+            self.push_frame(&out[..length], umem);
+        }
+    }
+
+    /// When [`Self::announce`] has something to send.
+    pub(super) fn announce_deadline(&self) -> Option<Instant> {
+        self.lan.as_ref()?.announcer.next_deadline()
+    }
+
+    fn push_frame(&mut self, bytes: &[u8], umem: &mut Umem) {
+        let Some(mut frame) = umem.take() else { return self.count(Counter::NoFrame) };
+        let range = HEADROOM..HEADROOM + bytes.len();
+        umem.chunk_mut(&frame)[range.clone()].copy_from_slice(bytes);
+        frame.set_range(range);
+        self.push(frame, Way::Inside);
+    }
+}

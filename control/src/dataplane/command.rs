@@ -1,0 +1,131 @@
+//! What the node's core and a worker tell each other.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
+use crate::liveness::Timing;
+use crate::policy::{ClusterId, HeartbeatForm};
+use crate::sadb::{SessionId, SessionSpec};
+
+/// Where traffic for a set of inner prefixes goes: on a client one group a cluster, on a gateway
+/// one a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GroupId {
+    /// A cluster of the client's policy.
+    Cluster(ClusterId),
+    /// A peer of a gateway; the number is the node's own.
+    Peer(u32),
+    /// Sessions written by hand; the number is the node's own.
+    Manual(u64),
+}
+
+/// A group as it should be.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// Name of the group.
+    pub id: GroupId,
+    /// Inner prefixes that belong to it.
+    pub prefixes: Vec<IpNet>,
+    /// On a client: the gateways in the order drawn, and how they are watched.
+    pub watch: Option<Watch>,
+    /// Whether a session can be had by asking the node's core for one; if not, traffic without a
+    /// session is refused at once.
+    pub on_demand: bool,
+}
+
+/// How a client watches the gateways of a cluster.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Outside addresses of the gateways, in the order in which they are tried.
+    pub order: Vec<IpAddr>,
+    /// Heartbeat timers.
+    pub timing: Timing,
+    /// Which form of heartbeat is sent.
+    pub form: HeartbeatForm,
+}
+
+/// From the node's core to a worker. Each is carried out in the order sent.
+#[derive(Debug)]
+pub enum Command {
+    /// Installs both directions of a session, or what it has of them.
+    AddSession {
+        /// The session.
+        spec: Arc<SessionSpec>,
+        /// The group that its traffic belongs to.
+        group: GroupId,
+        /// Whether it becomes the active one of its group at once (sessions that the peer began,
+        /// and those written by hand).
+        activate: bool,
+    },
+    /// Forgets a session.
+    RemoveSession(SessionId),
+    /// Makes or changes a group.
+    SetGroup(GroupSpec),
+    /// Forgets a group and what it holds.
+    RemoveGroup(GroupId),
+    /// The key management service has a key for this gateway already.
+    Granted(GroupId, IpAddr),
+    /// No session can be had for a group; packets are refused until the time has passed.
+    Rejected(GroupId, Duration),
+    /// The inside link is up or down: a gateway with a dead link answers no heartbeats.
+    Link {
+        /// Whether every link that the node needs is up.
+        up: bool,
+    },
+    /// Answers once all earlier commands are carried out.
+    Barrier(oneshot::Sender<()>),
+    /// Ends the worker.
+    Stop,
+}
+
+/// From a worker to the node's core.
+#[derive(Clone, Debug)]
+pub enum WorkerEvent {
+    /// A client's group needs a key, of the gateway after this one if given.
+    KeyRequest {
+        /// The group.
+        group: GroupId,
+        /// The gateway whose successor is asked first.
+        after: Option<IpAddr>,
+    },
+    /// The gateway that traffic of this group uses now.
+    Active {
+        /// The group.
+        group: GroupId,
+        /// The gateway, or none.
+        gateway: Option<IpAddr>,
+    },
+    /// A gateway answers no more; its session is of no use.
+    Dead {
+        /// The group that noticed.
+        group: GroupId,
+        /// The gateway.
+        gateway: IpAddr,
+        /// For how long nothing was heard of it.
+        silent_for: Duration,
+    },
+    /// A heartbeat had no answer in time; a second one was sent.
+    HeartbeatLost {
+        /// The group.
+        group: GroupId,
+        /// The gateway.
+        gateway: IpAddr,
+    },
+    /// A client's inner address became active on this gateway, or moved to another one.
+    InnerActive {
+        /// The group.
+        group: GroupId,
+        /// The inner address.
+        address: IpAddr,
+        /// Whether it is active here now.
+        here: bool,
+    },
+    /// A new flow's next hop is unresolved; the kernel was given a packet for it.
+    Unresolved(IpAddr),
+    /// The worker can not go on.
+    Failed(String),
+}

@@ -1,0 +1,319 @@
+//! What a worker does with packets: the state, and the doors by which a frame can leave.
+//!
+//! The core makes no system call and knows no ring. Frames go in with `from_*`, and a [`Way`] says
+//! where each one leaves; what the core sends by itself (heartbeats, announcements, packets that
+//! waited) is fetched with [`Core::next_outgoing`]. The ways of a packet are in `opening` (from
+//! outside) and `sealing` (from inside); `watching` has the client's watch over its gateways,
+//! `announcing` the gateway's duties on the LAN.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use evergate_common::reason::Counter;
+use rand::rngs::StdRng;
+
+use super::announcing::Lan;
+use super::command::{Command, GroupId, WorkerEvent};
+use super::groups::Groups;
+use super::net::fib::{Fib, Resolution};
+use super::net::icmp::RateLimit;
+use super::session::{Session, Sessions};
+use super::view::{GroupView, SessionView, WorkerView};
+use super::xsk::{Frame, Umem};
+use crate::esp::{Backend, Refused};
+
+/// Length of an Ethernet header without a tag.
+pub(super) const ETHERNET: usize = 14;
+
+/// The door by which a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As an Ethernet frame by the outside interface.
+    Outside,
+    /// By the inside: an Ethernet frame on a NIC, an IP packet on a TUN device.
+    Inside,
+    /// As an IP packet to the kernel, for the outside interface.
+    SlowOutside,
+    /// As an IP packet to the kernel, for the inside interface.
+    SlowInside,
+    /// Into the queue of the group with this index.
+    Hold(usize),
+    /// Nowhere: its content was taken in.
+    Done,
+    /// Nowhere, for this reason.
+    Drop(Counter),
+}
+
+/// What a core needs to know at its start.
+pub(super) struct Settings {
+    pub(super) backend: Backend,
+    pub(super) outside_index: u32,
+    /// The LAN interface; none on a client.
+    pub(super) lan: Option<Lan>,
+    pub(super) fib: Arc<ArcSwap<Fib>>,
+    pub(super) events: tokio::sync::mpsc::Sender<WorkerEvent>,
+    pub(super) rng: StdRng,
+}
+
+/// ICMP errors a second, and at once.
+const ICMP_RATE: (u32, u32) = (200, 50);
+
+/// The state of a worker.
+pub(super) struct Core {
+    pub(super) sessions: Sessions,
+    pub(super) groups: Groups,
+    pub(super) lan: Option<Lan>,
+    pub(super) fib: Arc<Fib>,
+    pub(super) icmp_rate: RateLimit,
+    pub(super) rng: StdRng,
+    backend: Backend,
+    outside_index: u32,
+    published_fib: Arc<ArcSwap<Fib>>,
+    counters: [u64; Counter::COUNT],
+    outgoing: VecDeque<(Frame, Way)>,
+    events: tokio::sync::mpsc::Sender<WorkerEvent>,
+    view_wanted: bool,
+    /// Sessions of gateways that were heard in this batch.
+    pub(super) heard: Vec<usize>,
+}
+
+impl Core {
+    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+        let fib = settings.fib.load_full();
+        Self {
+            sessions: Sessions::default(),
+            groups: Groups::default(),
+            lan: settings.lan,
+            fib,
+            icmp_rate: RateLimit::new(ICMP_RATE.0, ICMP_RATE.1, now),
+            rng: settings.rng,
+            backend: settings.backend,
+            outside_index: settings.outside_index,
+            published_fib: settings.fib,
+            counters: [0; Counter::COUNT],
+            outgoing: VecDeque::with_capacity(256),
+            events: settings.events,
+            view_wanted: true,
+            heard: Vec::with_capacity(64),
+        }
+    }
+
+    pub(super) fn count(&mut self, counter: Counter) {
+        if let Some(count) = self.counters.get_mut(counter.index()) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn send_event(&mut self, event: WorkerEvent) {
+        self.view_wanted = true;
+        if self.events.try_send(event).is_err() {
+            self.count(Counter::EventLost);
+        }
+    }
+
+    pub(super) fn push(&mut self, frame: Frame, way: Way) {
+        self.outgoing.push_back((frame, way));
+    }
+
+    /// The next frame that the core sends by itself.
+    pub(super) fn next_outgoing(&mut self) -> Option<(Frame, Way)> {
+        self.outgoing.pop_front()
+    }
+
+    /// Keeps a frame in a group's queue, or gives it back.
+    pub(super) fn hold(&mut self, group: usize, frame: Frame) -> Result<(), Frame> {
+        match self.groups.get_mut(group) {
+            Some(group) => group.hold(frame),
+            None => Err(frame),
+        }
+    }
+
+    /// Carries out a command of the node's core.
+    pub(super) fn carry_out(&mut self, command: Command, umem: &mut Umem, now: Instant) {
+        self.view_wanted = true;
+        match command {
+            Command::AddSession { spec, group, activate } => {
+                self.add_session(&spec, group, activate, umem, now);
+            }
+            Command::RemoveSession(id) => {
+                if let Some(session) = self.sessions.remove(id) {
+                    self.session_removed(&session, umem, now);
+                }
+            }
+            Command::SetGroup(spec) => {
+                self.groups.set(spec, now);
+            }
+            Command::RemoveGroup(id) => self.groups.remove(id, umem),
+            Command::Granted(group, gateway) => {
+                if let Some(group) = self.groups.index(group) {
+                    self.granted(group, gateway, umem, now);
+                }
+            }
+            Command::Rejected(group, wait) => {
+                if let Some(group) = self.groups.index(group) {
+                    self.rejected(group, now + wait, umem, now);
+                }
+            }
+            Command::Barrier(done) => {
+                // Whoever waited may have given up.
+                let _ = done.send(());
+            }
+            Command::Link { .. } | Command::Stop => {}
+        }
+    }
+
+    fn add_session(
+        &mut self,
+        spec: &Arc<crate::sadb::SessionSpec>,
+        group: GroupId,
+        activate: bool,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        let Some(group) = self.groups.index(group) else {
+            tracing::error!("session with {} names a group that does not exist", spec.peer);
+            return;
+        };
+        let mut session = match Session::new(Arc::clone(spec), group, self.backend) {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::error!("session with {} can not be used: {error}", spec.peer);
+                return;
+            }
+        };
+        session.last_heard = Some(now);
+        self.resolve_outside(&mut session);
+        self.sessions.insert(session);
+        self.session_added(spec, group, activate, umem, now);
+    }
+
+    /// Prepares the Ethernet header toward a session's peer.
+    fn resolve_outside(&self, session: &mut Session) {
+        let hop = self.fib.lookup_on(self.outside_index, session.spec.outside_remote);
+        session.mtu = session.outer.inner_mtu(hop.mtu as usize);
+        session.ethernet = match (hop.resolution, hop.source_mac) {
+            (Resolution::Resolved(mac), Some(source)) => {
+                Some(ethernet(mac, source, session.spec.outside_remote.is_ipv6()))
+            }
+            _ => None,
+        };
+    }
+
+    /// Takes up new routes and neighbours, if there are any.
+    pub(super) fn follow_fib(&mut self) {
+        let published = self.published_fib.load();
+        if Arc::ptr_eq(&published, &self.fib) {
+            return;
+        }
+        self.fib = Arc::clone(&published);
+        drop(published);
+        for index in self.sessions.indexes() {
+            let Some(session) = self.sessions.get(index) else { continue };
+            let hop = self.fib.lookup_on(self.outside_index, session.spec.outside_remote);
+            let v6 = session.spec.outside_remote.is_ipv6();
+            let header = match (hop.resolution, hop.source_mac) {
+                (Resolution::Resolved(mac), Some(source)) => Some(ethernet(mac, source, v6)),
+                _ => None,
+            };
+            if let Some(session) = self.sessions.get_mut(index) {
+                session.mtu = session.outer.inner_mtu(hop.mtu as usize);
+                session.ethernet = header;
+            }
+        }
+    }
+
+    /// Whether readers should see a new view before its time.
+    pub(super) fn view_wanted(&self) -> bool {
+        self.view_wanted
+    }
+
+    /// A snapshot for readers.
+    pub(super) fn view(&mut self, umem: &Umem, now: Instant) -> WorkerView {
+        self.view_wanted = false;
+        let sessions = self.sessions.iter().filter_map(|session| {
+            let group = self.groups.get(session.group)?;
+            Some(SessionView {
+                id: session.spec.id,
+                group: group.id,
+                active: match &self.lan {
+                    // On a gateway a client is active where it sends.
+                    Some(_) => session.announced,
+                    None => group.active == Some(session.spec.id),
+                },
+                inbound: session.received,
+                outbound: session.sent,
+                last_heard: session.last_heard,
+            })
+        });
+        let groups = self.groups.iter().map(|group| GroupView {
+            id: group.id,
+            active: group.monitor.as_ref().and_then(|monitor| monitor.active()),
+            gateways: group.monitor.iter().flat_map(|monitor| monitor.snapshot()).collect(),
+            rejected: group.rejected_until.is_some_and(|until| until > now),
+        });
+        WorkerView {
+            at: now,
+            counters: self.counters,
+            sessions: sessions.collect(),
+            groups: groups.collect(),
+            frames_free: umem.free_chunks(),
+            frames: umem.chunks(),
+        }
+    }
+
+    /// After every batch: `drained` says that the receive rings of the outside are empty, so that
+    /// deadlines may be judged.
+    pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+        self.follow_fib();
+        self.watch(umem, now, drained);
+        self.announce(umem, now);
+    }
+
+    /// When [`Self::after_batch`] must run next, and why.
+    pub(super) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let watched = self.groups.watched().iter().filter_map(|index| self.groups.get(*index));
+        let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
+        let announcements = self.announce_deadline().map(|at| (at, "announcement"));
+        monitors.chain(announcements).min_by_key(|(at, _)| *at)
+    }
+}
+
+/// An Ethernet header for an IP packet.
+pub(super) fn ethernet(destination: [u8; 6], source: [u8; 6], v6: bool) -> [u8; ETHERNET] {
+    let mut header = [0; ETHERNET];
+    header[..6].copy_from_slice(&destination);
+    header[6..12].copy_from_slice(&source);
+    header[12..].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+    header
+}
+
+/// The counter of a reason of the ESP room.
+pub(super) fn counter(refused: Refused) -> Counter {
+    match refused {
+        Refused::TooShort => Counter::BadLength,
+        Refused::TooBig => Counter::TooBig,
+        Refused::WrongSpi => Counter::UnknownSpi,
+        Refused::Replayed => Counter::Replayed,
+        Refused::TooOld => Counter::TooOld,
+        Refused::BadIcv => Counter::BadIcv,
+        Refused::BadPadding => Counter::BadPadding,
+        Refused::BadNextHeader => Counter::BadNextHeader,
+        Refused::InnerMalformed => Counter::InnerMalformed,
+        Refused::InnerSource => Counter::InnerSource,
+        Refused::InnerDestination => Counter::InnerDestination,
+        Refused::SequenceExhausted => Counter::SequenceExhausted,
+        Refused::LeaseExhausted => Counter::LeaseExhausted,
+        Refused::EcnIllegal => Counter::EcnIllegal,
+        Refused::TtlExpired => Counter::TtlExpired,
+        // The headroom of a frame and what the receiver asks for are ours alone.
+        Refused::NoRoom => Counter::NoRoom,
+        _ => Counter::NotOurs,
+    }
+}
+
+/// A wait in whole milliseconds, for messages.
+pub(super) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e4).round() / 10.0
+}

@@ -1,0 +1,244 @@
+//! Where traffic for inner addresses goes: prefixes, the groups that they belong to, and what a
+//! group holds while it has no session.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use super::command::{GroupId, GroupSpec};
+use super::xsk::{Frame, Umem};
+use crate::liveness::Monitor;
+use crate::policy::HeartbeatForm;
+use crate::sadb::SessionId;
+
+/// Packets that a group holds while a session for it is being made.
+pub(super) const HELD: usize = 32;
+
+/// A group and its state in a worker.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    pub(super) prefixes: Vec<IpNet>,
+    pub(super) on_demand: bool,
+    /// The session that traffic uses now.
+    pub(super) active: Option<SessionId>,
+    /// Watches the gateways of a client's cluster.
+    pub(super) monitor: Option<Monitor>,
+    pub(super) form: HeartbeatForm,
+    /// Packets that wait for a session.
+    held: VecDeque<Frame>,
+    /// Whether the core was asked for a session since the last answer.
+    pub(super) asked: bool,
+    /// No session could be had; packets are refused until then.
+    pub(super) rejected_until: Option<Instant>,
+    /// Payload was sent to the active gateway in this batch.
+    pub(super) sent: bool,
+}
+
+impl Group {
+    fn new(spec: GroupSpec) -> Self {
+        let (monitor, form) = match (spec.id, spec.watch) {
+            (GroupId::Cluster(cluster), Some(watch)) => {
+                (Some(Monitor::new(cluster, watch.order, watch.timing)), watch.form)
+            }
+            _ => (None, HeartbeatForm::Keyed),
+        };
+        Self {
+            id: spec.id,
+            prefixes: spec.prefixes,
+            on_demand: spec.on_demand,
+            active: None,
+            monitor,
+            form,
+            held: VecDeque::with_capacity(HELD),
+            asked: false,
+            rejected_until: None,
+            sent: false,
+        }
+    }
+
+    /// Keeps a packet until there is a session; gives it back when the queue is full.
+    pub(super) fn hold(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.held.len() >= HELD {
+            return Err(frame);
+        }
+        self.held.push_back(frame);
+        Ok(())
+    }
+
+    /// The packet that has waited longest.
+    pub(super) fn next_held(&mut self) -> Option<Frame> {
+        self.held.pop_front()
+    }
+}
+
+/// All groups of a worker.
+#[derive(Default)]
+pub(super) struct Groups {
+    groups: Vec<Option<Group>>,
+    by_id: HashMap<GroupId, usize>,
+    v4: PrefixMap<Ipv4Net, usize>,
+    v6: PrefixMap<Ipv6Net, usize>,
+    /// Groups with a monitor.
+    watched: Vec<usize>,
+}
+
+impl Groups {
+    /// Makes a group or changes one; what it holds and its sessions stay.
+    pub(super) fn set(&mut self, spec: GroupSpec, now: Instant) -> usize {
+        let index = match self.by_id.get(&spec.id) {
+            Some(index) => {
+                let index = *index;
+                self.unlink(index);
+                if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
+                    group.on_demand = spec.on_demand;
+                    group.prefixes = spec.prefixes;
+                    if let (Some(monitor), Some(watch)) = (&mut group.monitor, spec.watch) {
+                        group.form = watch.form;
+                        monitor.set_timing(watch.timing, now);
+                        monitor.set_order(watch.order, now);
+                    }
+                }
+                index
+            }
+            None => {
+                let id = spec.id;
+                let free = self.groups.iter().position(Option::is_none);
+                let index = free.unwrap_or(self.groups.len());
+                if free.is_none() {
+                    self.groups.push(None);
+                }
+                if let Some(slot) = self.groups.get_mut(index) {
+                    *slot = Some(Group::new(spec));
+                }
+                self.by_id.insert(id, index);
+                if self.get(index).is_some_and(|group| group.monitor.is_some()) {
+                    self.watched.push(index);
+                }
+                index
+            }
+        };
+        let prefixes = self.get(index).map(|g| g.prefixes.clone()).unwrap_or_default();
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(prefix) => self.v4.insert(prefix, index),
+                IpNet::V6(prefix) => self.v6.insert(prefix, index),
+            };
+        }
+        index
+    }
+
+    /// Forgets a group; what it held is freed.
+    pub(super) fn remove(&mut self, id: GroupId, umem: &mut Umem) {
+        let Some(index) = self.by_id.remove(&id) else { return };
+        self.unlink(index);
+        self.watched.retain(|watched| *watched != index);
+        if let Some(mut group) = self.groups.get_mut(index).and_then(Option::take) {
+            while let Some(frame) = group.next_held() {
+                umem.free(frame);
+            }
+        }
+    }
+
+    fn unlink(&mut self, index: usize) {
+        let prefixes = self.get(index).map(|g| g.prefixes.clone()).unwrap_or_default();
+        for prefix in prefixes {
+            // A prefix that another group took since is not ours to remove.
+            match prefix {
+                IpNet::V4(prefix) if self.v4.get(&prefix) == Some(&index) => {
+                    self.v4.remove(&prefix);
+                }
+                IpNet::V6(prefix) if self.v6.get(&prefix) == Some(&index) => {
+                    self.v6.remove(&prefix);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The group that an inner address belongs to, by the longest prefix.
+    pub(super) fn lookup(&self, address: IpAddr) -> Option<usize> {
+        match address {
+            IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, index)| *index),
+            IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, index)| *index),
+        }
+    }
+
+    pub(super) fn index(&self, id: GroupId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Group> {
+        self.groups.get(index).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Group> {
+        self.groups.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().flatten()
+    }
+
+    /// Indexes of the groups whose gateways are watched.
+    pub(super) fn watched(&self) -> &[usize] {
+        &self.watched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(id: u32, prefixes: &[&str]) -> GroupSpec {
+        GroupSpec {
+            id: GroupId::Peer(id),
+            prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
+            watch: None,
+            on_demand: true,
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_changes_are_followed() {
+        let now = Instant::now();
+        let mut umem = Umem::new(4).unwrap();
+        let mut groups = Groups::default();
+        let wide = groups.set(spec(1, &["10.0.0.0/8", "2001:db8::/32"]), now);
+        let narrow = groups.set(spec(2, &["10.1.2.3/32"]), now);
+        let at = |groups: &Groups, s: &str| groups.lookup(s.parse().unwrap());
+        assert_eq!(at(&groups, "10.1.2.3"), Some(narrow));
+        assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
+        assert_eq!(at(&groups, "2001:db8::1"), Some(wide));
+        assert_eq!(at(&groups, "192.0.2.1"), None);
+
+        groups.set(spec(2, &["10.1.2.4/32"]), now);
+        assert_eq!(at(&groups, "10.1.2.3"), Some(wide));
+        assert_eq!(at(&groups, "10.1.2.4"), Some(narrow));
+
+        let frame = umem.take().unwrap();
+        groups.get_mut(narrow).unwrap().hold(frame).unwrap();
+        groups.remove(GroupId::Peer(2), &mut umem);
+        assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
+        assert_eq!(umem.free_chunks(), 4, "a removed group gives back what it held");
+    }
+
+    #[test]
+    fn a_group_holds_a_bounded_number_of_packets_in_order() {
+        let mut umem = Umem::new(HELD as u32 + 1).unwrap();
+        let mut groups = Groups::default();
+        let index = groups.set(spec(1, &[]), Instant::now());
+        let group = groups.get_mut(index).unwrap();
+        for i in 0..HELD {
+            let mut frame = umem.take().unwrap();
+            frame.set_range(0..i);
+            group.hold(frame).unwrap();
+        }
+        let over = group.hold(umem.take().unwrap()).unwrap_err();
+        umem.free(over);
+        assert_eq!(group.next_held().map(|f| f.len()), Some(0));
+        assert_eq!(group.next_held().map(|f| f.len()), Some(1));
+    }
+}

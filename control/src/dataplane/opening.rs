@@ -1,0 +1,180 @@
+//! From outside: ESP is opened and goes inside, answers to heartbeats go to the watch.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use evergate_common::heartbeat;
+use evergate_common::packet::{self, Class, Esp};
+use evergate_common::reason::Counter;
+
+use super::core::{Core, ETHERNET, Way, counter, ethernet};
+use super::net::fib::Resolution;
+use super::net::icmp::Problem;
+use super::net::mss;
+use super::xsk::{Frame, Umem};
+use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
+
+impl Core {
+    /// What becomes of a frame from the outside interface.
+    pub(super) fn from_outside(
+        &mut self,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Way {
+        let bytes = &*umem.packet(frame);
+        let parsed = match packet::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(_) => return Way::Drop(Counter::Malformed),
+        };
+        let class = match packet::classify(&parsed, bytes) {
+            Ok(class) => class,
+            Err(_) => return Way::Drop(Counter::Malformed),
+        };
+        let Some(ip) = parsed.ip else { return Way::Drop(Counter::NotOurs) };
+        match class {
+            Class::Esp(esp) => match self.open(frame, umem, &esp, ip.traffic_class, now) {
+                Ok(way) => way,
+                Err(reason) => Way::Drop(reason),
+            },
+            Class::Heartbeat(esp) => {
+                let end = (esp.offset + esp.len).min(bytes.len());
+                let heartbeat = bytes.get(esp.offset..end).unwrap_or_default();
+                match self.answered(heartbeat, unmapped(ip.source), now) {
+                    Ok(()) => Way::Done,
+                    Err(reason) => Way::Drop(reason),
+                }
+            }
+            _ => Way::Drop(Counter::NotOurs),
+        }
+    }
+
+    fn open(
+        &mut self,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        esp: &Esp,
+        outer_tos: u8,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        let index =
+            self.sessions.by_spi(u32::from_be_bytes(esp.spi)).ok_or(Counter::UnknownSpi)?;
+        let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
+        let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
+        let start = frame.range().start + esp.offset;
+        let chunk = umem.chunk_mut(frame);
+        let opened = inbound.open(chunk, start..start + esp.len).map_err(counter)?;
+        session.last_heard = Some(now);
+        if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
+            self.heard.push(index);
+        }
+        if opened.next_header == NEXT_DUMMY {
+            self.client_sends(index, now);
+            self.count(Counter::EspDummy);
+            return Ok(Way::Done);
+        }
+        let packet = chunk.get_mut(opened.inner.clone()).ok_or(Counter::InnerMalformed)?;
+        let inner = check_inner(packet, &session.spec.remote_inner, &session.spec.local_inner)
+            .map_err(counter)?;
+        apply_ecn(packet, outer_tos).map_err(counter)?;
+        session.received.add(packet.len());
+        let mtu = session.mtu;
+        frame.set_range(opened.inner);
+        self.client_sends(index, now);
+        self.count(Counter::EspOpened);
+        if self.lan.is_none() {
+            // The host itself is the end: nothing is forwarded, so the TTL stays (RFC 4301
+            // section 5.1.2.1).
+            return Ok(Way::Inside);
+        }
+        mss::clamp(umem.packet(frame), u16::try_from(mtu).unwrap_or(u16::MAX));
+        self.forward(frame, umem, index, inner.dst, now)
+    }
+
+    /// A gateway's way on with what a client sent: to another client, or into the LAN.
+    fn forward(
+        &mut self,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        from: usize,
+        destination: IpAddr,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        if decrement_ttl(umem.packet(frame)).is_err() {
+            self.complain_to_session(Problem::TimeExceeded, from, frame, umem, now);
+            return Err(Counter::TtlExpired);
+        }
+        if let Some(group) = self.groups.lookup(destination) {
+            return self.to_group(group, frame, umem, now);
+        }
+        let Some(lan) = &self.lan else { return Err(Counter::NoRoute) };
+        let (lan_index, lan_mtu) = (lan.index, lan.mtu);
+        let hop = self.fib.lookup(destination);
+        match hop.resolution {
+            Resolution::Resolved(mac) if hop.interface == lan_index => {
+                if frame.len() > lan_mtu {
+                    let mtu = u16::try_from(lan_mtu).unwrap_or(u16::MAX);
+                    self.complain_to_session(Problem::TooBig { mtu }, from, frame, umem, now);
+                    return Err(Counter::TooBig);
+                }
+                let source = hop.source_mac.ok_or(Counter::NoNeighbour)?;
+                prepend(frame, umem, &ethernet(mac, source, destination.is_ipv6()))?;
+                Ok(Way::Inside)
+            }
+            // The kernel asks for the neighbour; what follows goes the fast way.
+            Resolution::Unresolved(_) if hop.interface == lan_index => Ok(Way::SlowInside),
+            Resolution::Local => Err(Counter::LocalDestination),
+            // Never back to the untrusted side: inner packets leave by the LAN or not at all.
+            _ => {
+                self.complain_to_session(Problem::NoRoute, from, frame, umem, now);
+                Err(Counter::NoRoute)
+            }
+        }
+    }
+
+    /// An answer to one of our heartbeats.
+    fn answered(&mut self, bytes: &[u8], source: IpAddr, now: Instant) -> Result<(), Counter> {
+        if let Some(keyed) = heartbeat::decode(bytes) {
+            let index = self.sessions.by_gateway(source).ok_or(Counter::HeartbeatBadAnswer)?;
+            let session = self.sessions.get(index).ok_or(Counter::HeartbeatBadAnswer)?;
+            let outbound = session.outbound.as_ref().ok_or(Counter::HeartbeatBadAnswer)?;
+            let key = session.spec.heartbeat_key.as_ref().ok_or(Counter::HeartbeatBadAnswer)?;
+            let ours = heartbeat::is_answer(keyed.sequence)
+                && u32::from_be_bytes(keyed.spi) == outbound.spi()
+                && keyed.authentic(key.expose());
+            if !ours {
+                return Err(Counter::HeartbeatBadAnswer);
+            }
+            let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
+            self.heartbeat_answered(source, count, keyed.health[0], true, now);
+            return Ok(());
+        }
+        // The plain form proves only that something at that address reflects.
+        let sequence = bytes.get(4..8).and_then(|s| s.try_into().ok());
+        let sequence: [u8; 4] = sequence.ok_or(Counter::HeartbeatBadAnswer)?;
+        if !heartbeat::is_answer(sequence) {
+            return Err(Counter::HeartbeatBadAnswer);
+        }
+        let count = u32::from_be_bytes(sequence) & !heartbeat::ANSWER_BIT;
+        self.heartbeat_answered(source, count, heartbeat::HEALTH_WELL, false, now);
+        Ok(())
+    }
+}
+
+/// Puts a header before the packet of a frame.
+pub(super) fn prepend(
+    frame: &mut Frame,
+    umem: &mut Umem,
+    header: &[u8; ETHERNET],
+) -> Result<(), Counter> {
+    let range = frame.range();
+    let start = range.start.checked_sub(ETHERNET).ok_or(Counter::NoRoom)?;
+    umem.chunk_mut(frame)[start..range.start].copy_from_slice(header);
+    frame.set_range(start..range.end);
+    Ok(())
+}
+
+/// An address of the parser as the rest of the program has it.
+pub(super) fn unmapped(address: [u8; 16]) -> IpAddr {
+    std::net::Ipv6Addr::from(address).to_canonical()
+}

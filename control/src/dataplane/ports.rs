@@ -1,0 +1,102 @@
+//! The ports of a worker, and the doors by which frames leave it.
+
+use evergate_common::reason::Counter;
+
+use super::core::{Core, Way};
+use super::net::slow::SlowPath;
+use super::tun::Tun;
+use super::xsk::{Frame, Socket, Umem};
+
+/// The inside of a node.
+pub(super) enum Inside {
+    /// A gateway's LAN interface.
+    Nic(Vec<Socket>),
+    /// A client's TUN device.
+    Tun(Tun),
+}
+
+/// Everything that a worker receives from and sends to.
+pub(super) struct Ports {
+    pub(super) outside: Vec<Socket>,
+    pub(super) inside: Inside,
+    /// For ESP whose next hop the kernel has to resolve.
+    pub(super) slow_outside: SlowPath,
+    /// For inner packets whose next hop the kernel has to resolve; a TUN device needs none.
+    pub(super) slow_inside: Option<SlowPath>,
+}
+
+impl Ports {
+    /// Lets a frame out. Every frame leaves by exactly one door.
+    pub(super) fn deliver(&mut self, core: &mut Core, umem: &mut Umem, frame: Frame, way: Way) {
+        let refused = match way {
+            Way::Outside => send(&mut self.outside, frame).map_err(|f| (f, Counter::TxRingFull)),
+            Way::Inside => match &mut self.inside {
+                Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
+                Inside::Tun(tun) => match tun.send(umem, &frame) {
+                    Ok(()) => {
+                        umem.free(frame);
+                        Ok(())
+                    }
+                    Err(_) => Err((frame, Counter::InsideRefused)),
+                },
+            },
+            Way::SlowOutside => slow(Some(&self.slow_outside), core, umem, frame),
+            Way::SlowInside => slow(self.slow_inside.as_ref(), core, umem, frame),
+            Way::Hold(group) => core.hold(group, frame).map_err(|f| (f, Counter::QueueFull)),
+            Way::Done => {
+                umem.free(frame);
+                Ok(())
+            }
+            Way::Drop(reason) => Err((frame, reason)),
+        };
+        if let Err((frame, reason)) = refused {
+            core.count(reason);
+            umem.free(frame);
+        }
+    }
+
+    /// Wakes the kernel for what was sent, takes back what it has sent, and gives it frames to
+    /// receive into. Says whether frames still wait for being sent.
+    pub(super) fn kick(&mut self, umem: &mut Umem) -> bool {
+        let mut waiting = false;
+        let inside: &mut [Socket] = match &mut self.inside {
+            Inside::Nic(sockets) => sockets,
+            Inside::Tun(_) => &mut [],
+        };
+        for socket in self.outside.iter_mut().chain(inside) {
+            waiting |= socket.kick();
+            socket.complete(umem);
+            socket.refill(umem);
+            socket.wake_receive();
+        }
+        waiting
+    }
+}
+
+/// Hands a packet to the kernel, which resolves its next hop.
+fn slow(
+    path: Option<&SlowPath>,
+    core: &mut Core,
+    umem: &mut Umem,
+    frame: Frame,
+) -> Result<(), (Frame, Counter)> {
+    match path.map(|path| path.send(umem.packet(&frame))) {
+        Some(Ok(())) => {
+            core.count(Counter::SlowPath);
+            umem.free(frame);
+            Ok(())
+        }
+        _ => Err((frame, Counter::NoNeighbour)),
+    }
+}
+
+/// Puts a frame into the first transmit ring that has room.
+fn send(sockets: &mut [Socket], mut frame: Frame) -> Result<(), Frame> {
+    for socket in sockets {
+        match socket.send(frame) {
+            Ok(()) => return Ok(()),
+            Err(back) => frame = back,
+        }
+    }
+    Err(frame)
+}

@@ -1,0 +1,261 @@
+//! From inside: tunnel lookup, sealing, and what is told to a sender whose packet can not go.
+
+use std::time::Instant;
+
+use evergate_common::packet::{self, Class};
+use evergate_common::reason::Counter;
+
+use super::core::{Core, Way, counter, ethernet};
+use super::net::fib::Resolution;
+use super::net::icmp::{self, Problem};
+use super::net::mss;
+use super::opening::prepend;
+use super::xsk::{Frame, HEADROOM, Umem};
+use crate::esp::{
+    Marks, NEXT_IPV4, NEXT_IPV6, check_inner, decrement_ttl, parse_inner,
+};
+
+/// More of an offending packet than any ICMP error quotes (RFC 4443 section 2.4: within 1280).
+const QUOTED: usize = 1280;
+
+impl Core {
+    /// What becomes of a frame from a gateway's LAN interface.
+    pub(super) fn from_inside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
+        let bytes = &*umem.packet(frame);
+        let Ok(parsed) = packet::parse(bytes) else { return Way::Drop(Counter::Malformed) };
+        let Some(ip) = parsed.ip else {
+            return match packet::classify(&parsed, bytes) {
+                Ok(Class::Arp { .. }) => self.neighbour_frame(frame, umem, now),
+                _ => Way::Drop(Counter::NotOurs),
+            };
+        };
+        if let Ok(Class::Neighbour { .. }) = packet::classify(&parsed, bytes) {
+            return self.neighbour_frame(frame, umem, now);
+        }
+        // What is flooded over the segment is not for us to forward (RFC 1812 section 5.3.4).
+        if self.lan.as_ref().is_none_or(|lan| lan.mac != parsed.mac_destination) {
+            return Way::Drop(Counter::NotOurs);
+        }
+        let start = frame.range().start + parsed.l3;
+        frame.set_range(start..start + ip.total_len);
+        let destination = super::opening::unmapped(ip.destination);
+        match self.from_lan(frame, umem, destination, now) {
+            Ok(way) => way,
+            Err(reason) => Way::Drop(reason),
+        }
+    }
+
+    fn from_lan(
+        &mut self,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        destination: std::net::IpAddr,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        let group = self.groups.lookup(destination).ok_or(Counter::NoSession)?;
+        // RFC 4301 section 5.1.2.1: who forwards into a tunnel decrements.
+        if decrement_ttl(umem.packet(frame)).is_err() {
+            self.complain_inside(Problem::TimeExceeded, frame, umem, now);
+            return Err(Counter::TtlExpired);
+        }
+        self.to_group(group, frame, umem, now)
+    }
+
+    /// What becomes of a packet that the host itself sends.
+    pub(super) fn from_tun(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
+        let Ok(inner) = parse_inner(umem.packet(frame)) else {
+            return Way::Drop(Counter::InnerMalformed);
+        };
+        let start = frame.range().start;
+        frame.set_range(start..start + inner.len);
+        let Some(group) = self.groups.lookup(inner.dst) else {
+            return Way::Drop(Counter::NoTunnel);
+        };
+        match self.to_group(group, frame, umem, now) {
+            Ok(way) => way,
+            Err(reason) => Way::Drop(reason),
+        }
+    }
+
+    /// Seals an inner packet for a group's session, or keeps it until there is one.
+    pub(super) fn to_group(
+        &mut self,
+        group: usize,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        let state = self.groups.get_mut(group).ok_or(Counter::NoSession)?;
+        if let Some(index) = state.active.and_then(|id| self.sessions.by_id(id)) {
+            state.sent = true;
+            return self.seal(index, frame, umem, now);
+        }
+        if !state.on_demand {
+            return Err(Counter::NoSession);
+        }
+        let rejected = state.rejected_until.is_some_and(|until| now < until);
+        self.want(group, now);
+        if rejected {
+            self.complain_inside(Problem::HostUnreachable, frame, umem, now);
+            return Err(Counter::Rejected);
+        }
+        Ok(Way::Hold(group))
+    }
+
+    /// Seals an inner packet for a session and puts the outer headers before it.
+    pub(super) fn seal(
+        &mut self,
+        index: usize,
+        frame: &mut Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        let session = self.sessions.get_mut(index).ok_or(Counter::NoSession)?;
+        let mtu = session.mtu;
+        let packet = umem.packet(frame);
+        let inner = check_inner(packet, &session.spec.local_inner, &session.spec.remote_inner)
+            .map_err(counter)?;
+        if packet.len() > mtu {
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            self.complain_inside(Problem::TooBig { mtu }, frame, umem, now);
+            return Err(Counter::TooBig);
+        }
+        mss::clamp(packet, u16::try_from(mtu).unwrap_or(u16::MAX));
+        let marks = Marks::of(packet);
+        let length = packet.len();
+        let next_header = if inner.dst.is_ipv4() { NEXT_IPV4 } else { NEXT_IPV6 };
+        let outbound = session.outbound.as_mut().ok_or(Counter::NoSession)?;
+        let range = frame.range();
+        let chunk = umem.chunk_mut(frame);
+        let esp = outbound.seal(chunk, range, next_header).map_err(counter)?;
+        let outer = session.outer.write(chunk, esp, marks).map_err(counter)?;
+        session.sent.add(length);
+        let header = session.ethernet;
+        frame.set_range(outer);
+        self.count(Counter::EspSealed);
+        match header {
+            Some(header) => {
+                prepend(frame, umem, &header)?;
+                Ok(Way::Outside)
+            }
+            None => Ok(Way::SlowOutside),
+        }
+    }
+
+    /// Sends what a group held, now that it has a session.
+    pub(super) fn send_held(&mut self, group: usize, umem: &mut Umem, now: Instant) {
+        let Some(index) = self
+            .groups
+            .get(group)
+            .and_then(|state| state.active)
+            .and_then(|id| self.sessions.by_id(id))
+        else {
+            return;
+        };
+        while let Some(mut frame) = self.groups.get_mut(group).and_then(|state| state.next_held())
+        {
+            if let Some(state) = self.groups.get_mut(group) {
+                state.sent = true;
+            }
+            let way = match self.seal(index, &mut frame, umem, now) {
+                Ok(way) => way,
+                Err(reason) => Way::Drop(reason),
+            };
+            self.push(frame, way);
+        }
+    }
+
+    /// Tells the senders of what a group held that it can not go.
+    pub(super) fn refuse_held(&mut self, group: usize, umem: &mut Umem, now: Instant) {
+        while let Some(frame) = self.groups.get_mut(group).and_then(|state| state.next_held()) {
+            self.complain_inside(Problem::HostUnreachable, &frame, umem, now);
+            self.push(frame, Way::Drop(Counter::Rejected));
+        }
+    }
+
+    /// Sends an ICMP error about an inner packet that came from inside, back inside.
+    pub(super) fn complain_inside(
+        &mut self,
+        problem: Problem,
+        about: &Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        let Ok(inner) = parse_inner(umem.packet(about)) else { return };
+        let (source, header) = match &self.lan {
+            // On a host the error seems to come from the destination: the only address of which
+            // the kernel surely believes that it comes by the TUN device.
+            None => (inner.dst, None),
+            Some(lan) => {
+                let hop = self.fib.lookup(inner.src);
+                let (Some(address), Resolution::Resolved(mac), Some(own)) =
+                    (lan.address_like(inner.src), hop.resolution, hop.source_mac)
+                else {
+                    return;
+                };
+                if hop.interface != lan.index {
+                    return;
+                }
+                (address, Some(ethernet(mac, own, inner.src.is_ipv6())))
+            }
+        };
+        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else { return };
+        match header {
+            None => self.push(frame, Way::Inside),
+            Some(header) => match prepend(&mut frame, umem, &header) {
+                Ok(()) => self.push(frame, Way::Inside),
+                Err(reason) => self.push(frame, Way::Drop(reason)),
+            },
+        }
+    }
+
+    /// Sends an ICMP error about an inner packet that came out of a session, back through it.
+    pub(super) fn complain_to_session(
+        &mut self,
+        problem: Problem,
+        index: usize,
+        about: &Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        let Ok(inner) = parse_inner(umem.packet(about)) else { return };
+        let source = self.lan.as_ref().and_then(|lan| lan.address_like(inner.src));
+        let Some(source) = source else { return };
+        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else { return };
+        let way = match self.seal(index, &mut frame, umem, now) {
+            Ok(way) => way,
+            Err(reason) => Way::Drop(reason),
+        };
+        self.push(frame, way);
+    }
+
+    fn icmp_frame(
+        &mut self,
+        problem: Problem,
+        source: std::net::IpAddr,
+        about: &Frame,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Option<Frame> {
+        if !self.icmp_rate.allow(now) {
+            return None;
+        }
+        let mut quoted = [0; QUOTED];
+        let offending = umem.packet(about);
+        let length = offending.len().min(QUOTED);
+        quoted.get_mut(..length)?.copy_from_slice(offending.get(..length)?);
+        let mut frame = umem.take()?;
+        let room = umem.chunk_mut(&frame).get_mut(HEADROOM..).unwrap_or_default();
+        match icmp::build(problem, source, &quoted[..length], room) {
+            Ok(length) => {
+                frame.set_range(HEADROOM..HEADROOM + length);
+                self.count(Counter::IcmpSent);
+                Some(frame)
+            }
+            Err(_) => {
+                umem.free(frame);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Sessions as a worker has them: expanded keys, windows, headers made ready.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use super::view::Traffic;
+use crate::esp::{
+    BadWindow, Backend, Gcm, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, Window,
+    WrongKeyLength,
+};
+use crate::sadb::{SessionId, SessionSpec};
+
+/// Why a session can not be used.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The key does not fit the cipher.
+    #[error(transparent)]
+    Key(#[from] WrongKeyLength),
+    /// The replay window's size.
+    #[error(transparent)]
+    Window(#[from] BadWindow),
+    /// The outer addresses.
+    #[error(transparent)]
+    Outer(#[from] MixedFamilies),
+}
+
+/// A session in a worker.
+pub(super) struct Session {
+    pub(super) spec: Arc<SessionSpec>,
+    pub(super) group: usize,
+    pub(super) inbound: Option<InboundSa>,
+    pub(super) outbound: Option<OutboundSa>,
+    pub(super) outer: Outer,
+    /// Ethernet header toward the peer, if its next hop is resolved.
+    pub(super) ethernet: Option<[u8; 14]>,
+    /// Largest inner packet in bytes.
+    pub(super) mtu: usize,
+    pub(super) received: Traffic,
+    pub(super) sent: Traffic,
+    pub(super) last_heard: Option<Instant>,
+    /// An authenticated packet came in this batch.
+    pub(super) heard: bool,
+    /// On a gateway: the LAN was told that the peer's inner addresses are here.
+    pub(super) announced: bool,
+}
+
+impl Session {
+    pub(super) fn new(
+        spec: Arc<SessionSpec>,
+        group: usize,
+        backend: Backend,
+    ) -> Result<Self, SessionError> {
+        let inbound = match &spec.inbound {
+            Some(sa) => Some(InboundSa::new(
+                sa.spi,
+                Gcm::new(backend, sa.cipher, &sa.key)?,
+                sa.salt.clone(),
+                sa.esn,
+                Window::new(sa.replay_window)?,
+            )),
+            None => None,
+        };
+        let outbound = match &spec.outbound {
+            Some(sa) => Some(OutboundSa::new(
+                sa.spi,
+                Gcm::new(backend, sa.cipher, &sa.key)?,
+                sa.salt.clone(),
+                sa.esn,
+                0,
+            )),
+            None => None,
+        };
+        let outer = Outer::new(&OuterConfig::new(
+            spec.outside_local,
+            spec.outside_remote,
+            spec.encap,
+        ))?;
+        Ok(Self {
+            spec,
+            group,
+            inbound,
+            outbound,
+            outer,
+            ethernet: None,
+            mtu: 0,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            last_heard: None,
+            heard: false,
+            announced: false,
+        })
+    }
+}
+
+/// All sessions of a worker, by name, by inbound SPI and by gateway.
+#[derive(Default)]
+pub(super) struct Sessions {
+    slots: Vec<Option<Session>>,
+    by_id: HashMap<SessionId, usize>,
+    by_spi: FxHashMap<u32, usize>,
+    by_gateway: HashMap<IpAddr, usize>,
+}
+
+impl Sessions {
+    /// Adds a session; one with the same name gives way.
+    pub(super) fn insert(&mut self, session: Session) -> usize {
+        self.remove(session.spec.id);
+        let index = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        if index == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.by_id.insert(session.spec.id, index);
+        if let Some(inbound) = &session.inbound {
+            self.by_spi.insert(inbound.spi(), index);
+        }
+        if let Some(gateway) = session.spec.gateway {
+            self.by_gateway.insert(gateway, index);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some(session);
+        }
+        index
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let index = self.by_id.remove(&id)?;
+        // A newer session may have taken over an entry.
+        self.by_spi.retain(|_, at| *at != index);
+        self.by_gateway.retain(|_, at| *at != index);
+        self.slots.get_mut(index).and_then(Option::take)
+    }
+
+    pub(super) fn by_id(&self, id: SessionId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn by_spi(&self, spi: u32) -> Option<usize> {
+        self.by_spi.get(&spi).copied()
+    }
+
+    pub(super) fn by_gateway(&self, gateway: IpAddr) -> Option<usize> {
+        self.by_gateway.get(&gateway).copied()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Session> {
+        self.slots.get(index).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Session> {
+        self.slots.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// The youngest session of a group that can send.
+    pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
+        let of_group = self.iter().filter(|s| s.group == group && s.outbound.is_some());
+        of_group.map(|session| session.spec.id).max()
+    }
+
+    /// Indexes of all sessions; for loops that change them.
+    pub(super) fn indexes(&self) -> std::ops::Range<usize> {
+        0..self.slots.len()
+    }
+}

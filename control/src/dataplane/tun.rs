@@ -1,0 +1,98 @@
+//! The TUN port: a client's inside. Its routes lead the policy's tunnel ranges here.
+//!
+//! Offloads are on: the kernel hands over TCP super-packets of up to 64 KiB with a virtio-net
+//! header, which are cut into packets straight into frames; what we write carries the header too.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use arrayvec::ArrayVec;
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
+
+/// Most packets that one read can yield: a 64 KiB super-packet at the least MSS in use (536).
+const MAX_SEGMENTS: usize = 128;
+
+/// Length of the virtio-net header that precedes each packet, in bytes
+/// (virtio specification 1.2, section 5.1.6).
+const VNET_HEADER: usize = 10;
+
+/// A TUN device with offloads, non-blocking.
+pub struct Tun {
+    device: SyncDevice,
+    buffer: Box<[u8]>,
+    name: String,
+}
+
+impl Tun {
+    /// Creates the device; it goes away with the process.
+    pub fn create(name: &str, mtu: u16) -> io::Result<Self> {
+        let device = DeviceBuilder::new().name(name).mtu(mtu).offload(true).build_sync()?;
+        device.set_nonblocking(true)?;
+        let name = device.name()?;
+        let buffer = vec![0; VNET_HEADER + 65_536].into_boxed_slice();
+        Ok(Self { device, buffer, name })
+    }
+
+    /// Name of the device.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Descriptor to poll for input.
+    pub fn raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
+    }
+
+    /// Reads once and appends the packets to `frames`, at [`HEADROOM`] in their chunks. Returns
+    /// how many; none when nothing waits. `spare` is scratch space that is left empty.
+    pub fn receive(
+        &mut self,
+        umem: &mut Umem,
+        frames: &mut Vec<Frame>,
+        spare: &mut Vec<Frame>,
+    ) -> io::Result<usize> {
+        while spare.len() < MAX_SEGMENTS {
+            let Some(frame) = umem.take() else { break };
+            spare.push(frame);
+        }
+        let mut sizes = [0usize; MAX_SEGMENTS];
+        let result = {
+            let mut buffers: ArrayVec<&mut [u8], MAX_SEGMENTS> =
+                umem.tails(spare, HEADROOM).collect();
+            let sizes = &mut sizes[..buffers.len()];
+            self.device.recv_multiple(&mut self.buffer, &mut buffers, sizes, 0)
+        };
+        let count = *result.as_ref().unwrap_or(&0);
+        // Unused chunks first, from the back; then those that hold packets, in order.
+        while spare.len() > count {
+            if let Some(frame) = spare.pop() {
+                umem.free(frame);
+            }
+        }
+        for (mut frame, size) in spare.drain(..).zip(sizes) {
+            frame.set_range(HEADROOM..(HEADROOM + size).min(CHUNK));
+            frames.push(frame);
+        }
+        match result {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes one packet. Needs [`VNET_HEADER`] bytes before it in its chunk, which every frame
+    /// that came in as ESP has.
+    pub fn send(&self, umem: &mut Umem, frame: &Frame) -> io::Result<()> {
+        let range = frame.range();
+        let start = range.start.checked_sub(VNET_HEADER).ok_or(io::ErrorKind::InvalidInput)?;
+        let bytes = &mut umem.chunk_mut(frame)[start..range.end];
+        // No offload asked for: the packet is whole and its checksums are right.
+        bytes[..VNET_HEADER].fill(0);
+        // SAFETY: the device owns the descriptor and lives as long as `self`.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
+        rustix::io::write(fd, bytes)?;
+        Ok(())
+    }
+}

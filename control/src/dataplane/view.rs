@@ -1,0 +1,87 @@
+//! What a worker shows of itself: a snapshot that readers take without waiting.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use evergate_common::reason::Counter;
+
+use super::command::GroupId;
+use crate::liveness::GatewayView;
+use crate::sadb::SessionId;
+
+/// Packets and bytes of inner traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of inner packets.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Its name.
+    pub id: SessionId,
+    /// Its group.
+    pub group: GroupId,
+    /// Whether its group's traffic uses it now.
+    pub active: bool,
+    /// Received and opened.
+    pub inbound: Traffic,
+    /// Sealed and sent.
+    pub outbound: Traffic,
+    /// When the last authenticated packet came.
+    pub last_heard: Option<Instant>,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// Its name.
+    pub id: GroupId,
+    /// The gateway in use, on a client.
+    pub active: Option<IpAddr>,
+    /// Its gateways, on a client, in the order in which they are tried.
+    pub gateways: Vec<GatewayView>,
+    /// Whether packets are refused because no gateway could be reached.
+    pub rejected: bool,
+}
+
+/// A worker at one moment.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// When it was taken.
+    pub at: Instant,
+    /// What the worker counted, by [`Counter::index`].
+    pub counters: [u64; Counter::COUNT],
+    /// Its sessions.
+    pub sessions: Vec<SessionView>,
+    /// Its groups.
+    pub groups: Vec<GroupView>,
+    /// Frames that are free.
+    pub frames_free: usize,
+    /// Frames in all.
+    pub frames: usize,
+}
+
+impl WorkerView {
+    /// Before a worker has shown anything.
+    pub(super) fn empty(at: Instant) -> Self {
+        Self {
+            at,
+            counters: [0; Counter::COUNT],
+            sessions: Vec::new(),
+            groups: Vec::new(),
+            frames_free: 0,
+            frames: 0,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A client's watch over its gateways: what the [`Monitor`](crate::liveness::Monitor) of a group
+//! wants done, and sessions coming and going.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evergate_common::heartbeat;
+use evergate_common::reason::Counter;
+use rand::Rng;
+
+use super::command::{GroupId, WorkerEvent};
+use super::core::{Core, Way, counter};
+use super::opening::prepend;
+use super::session::Session;
+use super::xsk::{Frame, HEADROOM, Umem};
+use crate::esp::Marks;
+use crate::liveness::Action;
+use crate::policy::HeartbeatForm;
+use crate::sadb::SessionSpec;
+
+/// Bytes of a heartbeat of the plain form: as many as the keyed form has.
+const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
+
+/// Bytes of the dummy packet that tells a gateway that its client is here now.
+const DUMMY_LEN: usize = 32;
+
+impl Core {
+    /// Tells the monitors what was seen and sent, lets them judge, and does what they want.
+    pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+        while let Some(index) = self.heard.pop() {
+            let Some(session) = self.sessions.get_mut(index) else { continue };
+            session.heard = false;
+            let Some(gateway) = session.spec.gateway else { continue };
+            self.each_monitor(|monitor| monitor.on_heard(gateway, now));
+        }
+        for at in 0..self.groups.watched().len() {
+            let Some(&group) = self.groups.watched().get(at) else { break };
+            let Some(state) = self.groups.get_mut(group) else { continue };
+            let sent = std::mem::take(&mut state.sent);
+            let Some(monitor) = &mut state.monitor else { continue };
+            if sent {
+                monitor.on_sent(now);
+            }
+            if drained {
+                monitor.poll(now);
+            }
+            self.obey(group, umem, now);
+        }
+    }
+
+    fn each_monitor(&mut self, mut tell: impl FnMut(&mut crate::liveness::Monitor)) {
+        for at in 0..self.groups.watched().len() {
+            let Some(&group) = self.groups.watched().get(at) else { break };
+            if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+                tell(monitor);
+            }
+        }
+    }
+
+    /// Carries out what the monitor of a group wants.
+    fn obey(&mut self, group: usize, umem: &mut Umem, now: Instant) {
+        loop {
+            let Some(state) = self.groups.get_mut(group) else { return };
+            let id = state.id;
+            let Some(action) = state.monitor.as_mut().and_then(|m| m.next_action()) else { return };
+            match action {
+                Action::Heartbeat { gateway, counter } => {
+                    self.send_heartbeat(group, gateway, counter, umem);
+                }
+                Action::Activate { gateway } => self.activate(group, gateway, umem, now),
+                Action::Inactive => {
+                    state.active = None;
+                    self.send_event(WorkerEvent::Active { group: id, gateway: None });
+                }
+                Action::Dead { gateway, silent_for } => {
+                    self.send_event(WorkerEvent::Dead { group: id, gateway, silent_for });
+                }
+                Action::RequestKey { after } => {
+                    state.asked = true;
+                    self.send_event(WorkerEvent::KeyRequest { group: id, after });
+                }
+                Action::Health { gateway, health } => {
+                    self.send_event(WorkerEvent::Health { group: id, gateway, health });
+                }
+            }
+        }
+    }
+
+    /// Traffic of a group goes through this gateway from now on; the gateway learns of it by a
+    /// dummy packet, even if there is nothing to say.
+    fn activate(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
+        let Some(index) = self.sessions.by_gateway(gateway) else { return };
+        let Some(session) = self.sessions.get(index) else { return };
+        let session = session.spec.id;
+        let Some(state) = self.groups.get_mut(group) else { return };
+        state.active = Some(session);
+        state.asked = false;
+        state.rejected_until = None;
+        let id = state.id;
+        self.send_dummy(index, umem);
+        self.send_held(group, umem, now);
+        self.send_event(WorkerEvent::Active { group: id, gateway: Some(gateway) });
+    }
+
+    /// Payload wants a session of this group.
+    pub(super) fn want(&mut self, group: usize, now: Instant) {
+        let Some(state) = self.groups.get_mut(group) else { return };
+        if let Some(monitor) = &mut state.monitor {
+            monitor.on_wanted(now);
+        } else if !state.asked && state.rejected_until.is_none_or(|until| until <= now) {
+            state.asked = true;
+            let id = state.id;
+            self.send_event(WorkerEvent::KeyRequest { group: id, after: None });
+        }
+    }
+
+    fn send_heartbeat(&mut self, group: usize, gateway: IpAddr, count: u32, umem: &mut Umem) {
+        let Some(form) = self.groups.get(group).map(|state| state.form) else { return };
+        let token = self.rng.random::<[u8; 8]>();
+        let Some(index) = self.sessions.by_gateway(gateway) else { return };
+        let Some(session) = self.sessions.get(index) else { return };
+        let Some(outbound) = &session.outbound else { return };
+        let bytes = match (form, &session.spec.heartbeat_key) {
+            (HeartbeatForm::Keyed, Some(key)) => heartbeat::encode_request(
+                key.expose(),
+                count,
+                outbound.spi().to_be_bytes(),
+                token,
+            ),
+            _ => {
+                let mut bytes = [0; PLAIN_LEN];
+                bytes[..8].copy_from_slice(&heartbeat::encode_plain(count));
+                bytes
+            }
+        };
+        let Some(frame) = umem.take() else { return self.count(Counter::NoFrame) };
+        let at = HEADROOM..HEADROOM + bytes.len();
+        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(&bytes);
+        self.count(Counter::HeartbeatSent);
+        self.send_esp(index, frame, at, umem);
+    }
+
+    fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
+        let Some(frame) = umem.take() else { return self.count(Counter::NoFrame) };
+        let Some(session) = self.sessions.get_mut(index) else { return umem.free(frame) };
+        let Some(outbound) = &mut session.outbound else { return umem.free(frame) };
+        match outbound.seal_dummy(umem.chunk_mut(&frame), HEADROOM, DUMMY_LEN) {
+            Ok(esp) => self.send_esp(index, frame, esp, umem),
+            Err(refused) => self.push(frame, Way::Drop(counter(refused))),
+        }
+    }
+
+    /// Sends what lies at `esp` in a frame's chunk to a session's peer.
+    fn send_esp(
+        &mut self,
+        index: usize,
+        mut frame: Frame,
+        esp: std::ops::Range<usize>,
+        umem: &mut Umem,
+    ) {
+        let Some(session) = self.sessions.get_mut(index) else { return umem.free(frame) };
+        let marks = Marks { tos: 0, dont_fragment: true };
+        let written = session.outer.write(umem.chunk_mut(&frame), esp, marks).map_err(counter);
+        let header = session.ethernet;
+        let way = written.and_then(|range| {
+            frame.set_range(range);
+            match header {
+                Some(header) => prepend(&mut frame, umem, &header).map(|()| Way::Outside),
+                None => Ok(Way::SlowOutside),
+            }
+        });
+        self.push(frame, way.unwrap_or_else(Way::Drop));
+    }
+
+    /// A gateway answered a heartbeat. The plain form counts only where the policy asks for it.
+    pub(super) fn heartbeat_answered(
+        &mut self,
+        gateway: IpAddr,
+        count: u32,
+        health: u8,
+        authenticated: bool,
+        now: Instant,
+    ) {
+        let mut matched = false;
+        for at in 0..self.groups.watched().len() {
+            let Some(&group) = self.groups.watched().get(at) else { break };
+            let Some(state) = self.groups.get_mut(group) else { continue };
+            if !authenticated && state.form != HeartbeatForm::Plain {
+                continue;
+            }
+            if let Some(monitor) = &mut state.monitor {
+                matched |= monitor.on_answer(gateway, count, health, now).is_some();
+            }
+        }
+        if let Some(session) =
+            self.sessions.by_gateway(gateway).and_then(|index| self.sessions.get_mut(index))
+            && matched
+        {
+            session.last_heard = Some(now);
+        }
+        self.count(if matched { Counter::HeartbeatHeard } else { Counter::HeartbeatBadAnswer });
+    }
+
+    /// A session is there now.
+    pub(super) fn session_added(
+        &mut self,
+        spec: &Arc<SessionSpec>,
+        group: GroupId,
+        activate: bool,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        if let Some(gateway) = spec.gateway {
+            for at in 0..self.groups.watched().len() {
+                let Some(&index) = self.groups.watched().get(at) else { break };
+                let Some(state) = self.groups.get_mut(index) else { continue };
+                let Some(monitor) = &mut state.monitor else { continue };
+                // A new session with the gateway in use takes over from the old one.
+                if monitor.active() == Some(gateway) {
+                    state.active = Some(spec.id);
+                }
+                if activate {
+                    monitor.on_peer_initiated(gateway, now);
+                } else {
+                    monitor.on_keyed(gateway, now);
+                }
+            }
+            return;
+        }
+        let Some(index) = self.groups.index(group) else { return };
+        let Some(state) = self.groups.get_mut(index) else { return };
+        if spec.outbound.is_some() {
+            state.active = Some(spec.id);
+            state.asked = false;
+            state.rejected_until = None;
+            self.send_held(index, umem, now);
+        }
+    }
+
+    /// A session is gone.
+    pub(super) fn session_removed(&mut self, session: &Session, umem: &mut Umem, now: Instant) {
+        let id = session.spec.id;
+        if let Some(gateway) = session.spec.gateway
+            && self.sessions.by_gateway(gateway).is_none()
+        {
+            self.each_monitor(|monitor| monitor.on_unkeyed(gateway, now));
+        }
+        if session.announced {
+            self.withdraw(session);
+        }
+        let successor = self.sessions.newest_of(session.group);
+        if let Some(state) = self.groups.get_mut(session.group)
+            && state.active == Some(id)
+        {
+            // On a client the monitor says what is next.
+            state.active = if state.monitor.is_some() { None } else { successor };
+        }
+        self.watch(umem, now, false);
+    }
+
+    /// The key management service has a key for a gateway already.
+    pub(super) fn granted(
+        &mut self,
+        group: usize,
+        gateway: IpAddr,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+            monitor.on_keyed(gateway, now);
+        }
+        self.obey(group, umem, now);
+    }
+
+    /// No session can be had; packets are refused until `until`.
+    pub(super) fn rejected(&mut self, group: usize, until: Instant, umem: &mut Umem, now: Instant) {
+        let Some(state) = self.groups.get_mut(group) else { return };
+        state.asked = false;
+        state.rejected_until = Some(until);
+        if let Some(monitor) = &mut state.monitor {
+            monitor.on_key_failed(now);
+        }
+        self.refuse_held(group, umem, now);
+        self.obey(group, umem, now);
+    }
+
+    /// A link of ours went down or came up: silence of the gateways meanwhile says nothing.
+    pub(super) fn on_link(&mut self, up: bool, now: Instant) {
+        self.each_monitor(|monitor| monitor.on_link(up, now));
+    }
+}

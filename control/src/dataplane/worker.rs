@@ -1,0 +1,263 @@
+//! A worker: one thread that serves all queues of the node's interfaces, run to completion.
+//!
+//! Each turn takes a batch from every port, hands it to the [`Core`], sends what comes out, and
+//! judges deadlines once the receive rings are empty. Everything that is a system call is here or
+//! in the ports; what is done with a packet is in the core.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::command::{Command, WorkerEvent};
+use super::core::Core;
+use super::loader::NodeStateWriter;
+use super::ports::{Inside, Ports};
+use super::view::WorkerView;
+use super::xsk::{Frame, Umem};
+
+/// Frames taken from a port at once.
+pub(super) const BATCH: usize = 64;
+
+/// Turns without work before the worker sleeps.
+const SPINS: u32 = 4;
+
+/// How often the view is renewed.
+const VIEW_PERIOD: Duration = Duration::from_millis(100);
+
+/// Longest sleep, so that nothing of the above is late.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Renews `alive_until` for the XDP programs, unless the node's core has stopped.
+pub(super) struct DeadMan {
+    pub(super) state: NodeStateWriter,
+    /// For how long a renewal holds.
+    pub(super) period: Duration,
+    /// When the core last said that it lives.
+    pub(super) core: Arc<CorePulse>,
+}
+
+/// The core's sign of life for the workers.
+#[derive(Debug)]
+pub struct CorePulse {
+    start: Instant,
+    at: std::sync::atomic::AtomicU64,
+}
+
+/// The core may be busy for so long before the workers take it for dead.
+const CORE_PATIENCE: Duration = Duration::from_secs(2);
+
+impl CorePulse {
+    /// A pulse that starts now.
+    pub fn new(now: Instant) -> Self {
+        Self { start: now, at: std::sync::atomic::AtomicU64::new(0) }
+    }
+
+    /// The core lives.
+    pub fn beat(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.start).as_millis() as u64;
+        self.at.store(since, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Whether the core has given a sign of life lately.
+    pub fn alive(&self, now: Instant) -> bool {
+        let at = Duration::from_millis(self.at.load(std::sync::atomic::Ordering::Relaxed));
+        now.saturating_duration_since(self.start + at) < CORE_PATIENCE
+    }
+}
+
+/// What a worker is made of.
+pub(super) struct Worker {
+    pub(super) core: Core,
+    pub(super) umem: Umem,
+    pub(super) ports: Ports,
+    pub(super) commands: Receiver<Command>,
+    pub(super) wake: OwnedFd,
+    pub(super) dead_man: DeadMan,
+    pub(super) view: Arc<ArcSwap<WorkerView>>,
+    pub(super) events: tokio::sync::mpsc::Sender<WorkerEvent>,
+}
+
+impl Worker {
+    /// Starts the worker's thread.
+    pub(super) fn start(self, name: &str) -> io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        let mut batch: Vec<Frame> = Vec::with_capacity(BATCH * 4);
+        let mut spare: Vec<Frame> = Vec::with_capacity(BATCH * 4);
+        let mut idle_turns = 0;
+        let mut renew_at = Instant::now();
+        let mut view_at = renew_at;
+        loop {
+            let now = Instant::now();
+            if now >= renew_at {
+                renew_at = now + self.dead_man.period / 5;
+                self.renew(now);
+            }
+            match self.carry_out_commands(now) {
+                Ok(()) => {}
+                Err(Stopped) => break,
+            }
+            let (work, drained) = match self.turn(&mut batch, &mut spare, now) {
+                Ok(done) => done,
+                Err(error) => {
+                    let _ = self.events.try_send(WorkerEvent::Failed(error.to_string()));
+                    break;
+                }
+            };
+            // Only now: what has arrived before a deadline has been seen.
+            self.core.after_batch(&mut self.umem, Instant::now(), drained);
+            let sent = self.flush();
+            if now >= view_at || self.core.view_wanted() {
+                view_at = now + VIEW_PERIOD;
+                self.view.store(Arc::new(self.core.view(&self.umem, now)));
+            }
+            if work || sent {
+                idle_turns = 0;
+                continue;
+            }
+            idle_turns += 1;
+            if idle_turns > SPINS {
+                idle_turns = 0;
+                self.sleep(renew_at.min(view_at));
+            }
+        }
+        self.retire();
+    }
+
+    /// Takes a batch from each port. Says whether there was any work, and whether the receive
+    /// rings of the outside are empty.
+    fn turn(
+        &mut self,
+        batch: &mut Vec<Frame>,
+        spare: &mut Vec<Frame>,
+        now: Instant,
+    ) -> io::Result<(bool, bool)> {
+        let mut work = false;
+        let mut drained = true;
+        for queue in 0..self.ports.outside.len() {
+            let received = self.ports.outside[queue].receive(&self.umem, batch, BATCH);
+            // Before the work: the kernel must not run out of frames meanwhile.
+            self.ports.outside[queue].refill(&mut self.umem);
+            drained &= received < BATCH;
+            work |= received > 0;
+            for mut frame in batch.drain(..) {
+                let way = self.core.from_outside(&mut frame, &mut self.umem, now);
+                self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+            }
+        }
+        match &mut self.ports.inside {
+            Inside::Nic(sockets) => {
+                for socket in sockets {
+                    let received = socket.receive(&self.umem, batch, BATCH);
+                    socket.refill(&mut self.umem);
+                    work |= received > 0;
+                }
+                for mut frame in batch.drain(..) {
+                    let way = self.core.from_inside(&mut frame, &mut self.umem, now);
+                    self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+                }
+            }
+            Inside::Tun(tun) => {
+                // A full transmit ring is answered by not reading: the kernel then holds the
+                // applications back, and nothing is lost.
+                let room = self.ports.outside.first().is_some_and(|s| s.room() >= BATCH * 2);
+                if room && tun.receive(&mut self.umem, batch, spare)? > 0 {
+                    work = true;
+                    for mut frame in batch.drain(..) {
+                        let way = self.core.from_tun(&mut frame, &mut self.umem, now);
+                        self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+                    }
+                }
+            }
+        }
+        Ok((work, drained))
+    }
+
+    /// Sends what the core made by itself, and wakes the kernel. Says whether frames still wait.
+    fn flush(&mut self) -> bool {
+        while let Some((frame, way)) = self.core.next_outgoing() {
+            self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+        }
+        self.ports.kick(&mut self.umem)
+    }
+
+    fn carry_out_commands(&mut self, now: Instant) -> Result<(), Stopped> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Err(Stopped),
+                Ok(Command::Link { up }) => {
+                    // A dead link on either side is a dead gateway: it must not answer.
+                    if let Err(error) = self.dead_man.state.set_silent(!up) {
+                        tracing::warn!("the XDP program could not be told of a link: {error}");
+                    }
+                    self.core.on_link(up, now);
+                }
+                Ok(command) => self.core.carry_out(command, &mut self.umem, now),
+                Err(TryRecvError::Empty) => return Ok(()),
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if !self.dead_man.core.alive(now) {
+            return;
+        }
+        if let Err(error) = self.dead_man.state.keep_alive(self.dead_man.period) {
+            tracing::warn!("the dead-man switch could not be renewed: {error}");
+        }
+    }
+
+    /// Sleeps until a port, a command or a deadline wants attention.
+    fn sleep(&mut self, until: Instant) {
+        let now = Instant::now();
+        let deadline = self.core.next_deadline().map_or(until, |(at, _)| at.min(until));
+        let duration = deadline.saturating_duration_since(now).min(LONGEST_SLEEP);
+        let timeout = Timespec {
+            tv_sec: duration.as_secs() as i64,
+            tv_nsec: i64::from(duration.subsec_nanos()),
+        };
+        let mut fds: arrayvec::ArrayVec<PollFd<'_>, 160> = arrayvec::ArrayVec::new();
+        fds.push(PollFd::new(&self.wake, PollFlags::IN));
+        for socket in &self.ports.outside {
+            let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+        }
+        match &self.ports.inside {
+            Inside::Nic(sockets) => {
+                for socket in sockets {
+                    let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+                }
+            }
+            Inside::Tun(tun) => {
+                // SAFETY: the device owns the descriptor and outlives this borrow of `self`.
+                let fd = unsafe { BorrowedFd::borrow_raw(tun.raw_fd()) };
+                let _ = fds.try_push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
+        let _ = poll(&mut fds, Some(&timeout));
+        // Whatever woke us: an empty wake-up counter is what the next sleep needs.
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+    }
+
+    /// Says to the world that this worker forwards nothing any more, and sends what it still has.
+    fn retire(&mut self) {
+        let _ = self.dead_man.state.set_silent(true);
+        for _ in 0..100 {
+            if !self.flush() {
+                break;
+            }
+        }
+        self.view.store(Arc::new(self.core.view(&self.umem, Instant::now())));
+    }
+}
+
+/// The worker was told to stop, or its owner is gone.
+struct Stopped;

@@ -1,0 +1,201 @@
+//! The frame memory of a worker and the tokens that own its chunks.
+
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use super::{CHUNK, HEADROOM};
+
+/// Owns one chunk of a [`Umem`], and says where in it the packet lies.
+///
+/// Neither `Clone` nor `Copy`: whoever holds the token has the chunk to itself. A token that is
+/// dropped is a chunk lost until the worker ends, so every path hands it on or frees it.
+#[derive(Debug)]
+#[must_use = "a frame that is dropped is lost; free it or hand it on"]
+pub struct Frame {
+    chunk: u32,
+    start: u16,
+    end: u16,
+}
+
+impl Frame {
+    /// Where the packet lies within the chunk.
+    pub fn range(&self) -> Range<usize> {
+        usize::from(self.start)..usize::from(self.end)
+    }
+
+    /// Says where the packet lies now.
+    ///
+    /// # Panics
+    /// If the range is not within a chunk: that is an error of ours, never of the network.
+    pub fn set_range(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= CHUNK, "{range:?} is not within a chunk");
+        self.start = range.start as u16;
+        self.end = range.end as u16;
+    }
+
+    /// Length of the packet in bytes.
+    pub fn len(&self) -> usize {
+        self.range().len()
+    }
+
+    /// Whether the packet has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Address of the packet's first byte for a descriptor.
+    pub(super) fn address(&self) -> u64 {
+        u64::from(self.chunk) * CHUNK as u64 + u64::from(self.start)
+    }
+}
+
+/// The memory that a worker's sockets share, cut into chunks of [`CHUNK`] bytes.
+pub struct Umem {
+    area: NonNull<u8>,
+    chunks: u32,
+    free: Vec<u32>,
+}
+
+// SAFETY: the area belongs to this value alone (private anonymous mapping), and access to it goes
+// through `&mut self`; moving the value to another thread moves that right with it.
+unsafe impl Send for Umem {}
+
+impl Umem {
+    /// Maps memory for `chunks` frames.
+    pub fn new(chunks: u32) -> io::Result<Self> {
+        let length = chunks as usize * CHUNK;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of
+        // ours; the result is checked below.
+        let area = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                -1,
+                0,
+            )
+        };
+        if area == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let area = NonNull::new(area.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { area, chunks, free: (0..chunks).rev().collect() })
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.area.as_ptr() as u64
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        u64::from(self.chunks) * CHUNK as u64
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> usize {
+        self.chunks as usize
+    }
+
+    /// How many chunks are free.
+    pub fn free_chunks(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Takes a free chunk; the packet is empty and starts at [`HEADROOM`].
+    pub fn take(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        Some(Frame { chunk, start: HEADROOM as u16, end: HEADROOM as u16 })
+    }
+
+    /// Gives a chunk back.
+    pub fn free(&mut self, frame: Frame) {
+        self.free.push(frame.chunk);
+    }
+
+    /// Makes the token for a descriptor that the kernel gave back, or none if the descriptor is
+    /// not within the memory (which no sound kernel does).
+    ///
+    /// The caller vouches that the kernel gave the chunk away: rings do, after consuming it.
+    pub(super) fn frame_at(&self, address: u64, length: u32) -> Option<Frame> {
+        let chunk = u32::try_from(address / CHUNK as u64).ok().filter(|c| *c < self.chunks)?;
+        let start = (address % CHUNK as u64) as usize;
+        let end = start.checked_add(length as usize).filter(|end| *end <= CHUNK)?;
+        Some(Frame { chunk, start: start as u16, end: end as u16 })
+    }
+
+    /// The whole chunk of a frame, head- and tailroom included.
+    pub fn chunk_mut(&mut self, frame: &Frame) -> &mut [u8] {
+        // SAFETY: `chunk < chunks` for every token (see `take` and `frame_at`), so the range is
+        // within the mapping; the token is unique and `&mut self` excludes another slice.
+        unsafe {
+            let first = self.area.as_ptr().add(frame.chunk as usize * CHUNK);
+            std::slice::from_raw_parts_mut(first, CHUNK)
+        }
+    }
+
+    /// The bytes of a frame's packet.
+    pub fn packet(&mut self, frame: &Frame) -> &mut [u8] {
+        let range = frame.range();
+        &mut self.chunk_mut(frame)[range]
+    }
+
+    /// The chunks of several frames at once, from byte `from` of each on.
+    pub fn tails<'a>(
+        &'a mut self,
+        frames: &'a [Frame],
+        from: usize,
+    ) -> impl Iterator<Item = &'a mut [u8]> + 'a {
+        let area = self.area;
+        frames.iter().map(move |frame| {
+            // SAFETY: as in `chunk_mut`; the tokens are distinct values, so their chunks differ
+            // and the slices do not overlap; `&mut self` is held for as long as they live.
+            let chunk = unsafe {
+                let first = area.as_ptr().add(frame.chunk as usize * CHUNK);
+                std::slice::from_raw_parts_mut(first, CHUNK)
+            };
+            &mut chunk[from..]
+        })
+    }
+}
+
+impl Drop for Umem {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; sockets that used it keep their own reference to the
+        // pages, so unmapping ours is sound in any order.
+        unsafe {
+            libc::munmap(self.area.as_ptr().cast(), self.length() as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_unique_and_come_back() {
+        let mut umem = Umem::new(4).unwrap();
+        let frames: Vec<Frame> = std::iter::from_fn(|| umem.take()).collect();
+        assert_eq!(frames.len(), 4);
+        assert_eq!(umem.free_chunks(), 0);
+        for (i, slice) in umem.tails(&frames, 0).enumerate() {
+            slice.fill(i as u8);
+        }
+        for (i, mut frame) in frames.into_iter().enumerate() {
+            frame.set_range(0..CHUNK);
+            assert!(umem.packet(&frame).iter().all(|b| *b == i as u8));
+            umem.free(frame);
+        }
+        assert_eq!(umem.free_chunks(), 4);
+    }
+
+    #[test]
+    fn a_descriptor_outside_the_memory_makes_no_token() {
+        let umem = Umem::new(2).unwrap();
+        assert!(umem.frame_at(CHUNK as u64 * 2, 1).is_none());
+        assert!(umem.frame_at(CHUNK as u64 - 1, 2).is_none());
+        assert!(umem.frame_at(u64::MAX, u32::MAX).is_none());
+        assert_eq!(umem.frame_at(CHUNK as u64 + 7, 9).unwrap().range(), 7..16);
+    }
+}

@@ -1,0 +1,235 @@
+//! Inner addresses for clients.
+//!
+//! A client must have the same inner address on every gateway of a cluster, or its connections
+//! would not outlive a gateway. Gateways do not talk to each other, so the rule is: a fixed
+//! address from the configuration if there is one; else the address that the client asks for
+//! (it asks for the one that it has); else one computed from its identity, which is the same on
+//! every gateway with the same pool as long as nobody else has it.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use siphasher::sip::SipHasher24;
+use thiserror::Error;
+
+/// How many addresses are looked at for a free one.
+const MAX_PROBES: u128 = 65_536;
+
+/// Why a client gets no inner address.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PoolError {
+    /// The pool has nothing (left) of that family.
+    #[error("the pool has no free {family} address for {identity}")]
+    Exhausted {
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+        /// Who asked.
+        identity: String,
+    },
+    /// Somebody else has the address that the client uses on another gateway; giving it another
+    /// one would break its connections without a word.
+    #[error("{address}, which {identity} asks for, belongs to {owner}")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who asked.
+        identity: String,
+        /// Who has it.
+        owner: String,
+    },
+}
+
+/// The pool of a gateway.
+#[derive(Debug, Default)]
+pub struct Pool {
+    networks: Vec<IpNet>,
+    fixed: HashMap<String, Vec<IpAddr>>,
+    owners: HashMap<IpAddr, String>,
+}
+
+impl Pool {
+    /// A pool of `networks`, with addresses that are fixed for some identities.
+    pub fn new(
+        networks: Vec<IpNet>,
+        fixed: impl IntoIterator<Item = (String, Vec<IpAddr>)>,
+    ) -> Self {
+        let fixed: HashMap<_, _> = fixed.into_iter().filter(|(_, a)| !a.is_empty()).collect();
+        let owners = fixed
+            .iter()
+            .flat_map(|(identity, addresses)| addresses.iter().map(|a| (*a, identity.clone())))
+            .collect();
+        Self { networks, fixed, owners }
+    }
+
+    /// Addresses for `identity`: at most one of each family that it wants. An address that was
+    /// given stays with the identity, also after its session has ended, until
+    /// [`Self::release`].
+    pub fn assign(
+        &mut self,
+        identity: &str,
+        requested: &[IpAddr],
+        wants_v4: bool,
+        wants_v6: bool,
+    ) -> Result<Vec<IpAddr>, PoolError> {
+        if let Some(fixed) = self.fixed.get(identity) {
+            let wanted = |a: &&IpAddr| if a.is_ipv4() { wants_v4 } else { wants_v6 };
+            return Ok(fixed.iter().filter(wanted).copied().collect());
+        }
+        let mut assigned = Vec::new();
+        for (wanted, v4) in [(wants_v4, true), (wants_v6, false)] {
+            if wanted && self.networks.iter().any(|n| n.addr().is_ipv4() == v4) {
+                let asked = requested.iter().copied().find(|a| a.is_ipv4() == v4);
+                assigned.push(self.assign_one(identity, asked, v4)?);
+            }
+        }
+        for address in &assigned {
+            self.owners.insert(*address, identity.to_owned());
+        }
+        Ok(assigned)
+    }
+
+    /// Forgets that a client without fixed addresses had any.
+    pub fn release(&mut self, identity: &str) {
+        if !self.fixed.contains_key(identity) {
+            self.owners.retain(|_, owner| owner != identity);
+        }
+    }
+
+    fn assign_one(
+        &self,
+        identity: &str,
+        asked: Option<IpAddr>,
+        v4: bool,
+    ) -> Result<IpAddr, PoolError> {
+        if let Some(address) = asked
+            && !address.is_unspecified()
+            && self.networks.iter().any(|n| is_host(n, address))
+        {
+            return match self.owners.get(&address) {
+                Some(owner) if owner != identity => Err(PoolError::Taken {
+                    address,
+                    identity: identity.to_owned(),
+                    owner: owner.clone(),
+                }),
+                _ => Ok(address),
+            };
+        }
+        let owned = self.owners.iter().find(|(a, o)| a.is_ipv4() == v4 && *o == identity);
+        if let Some((address, _)) = owned {
+            return Ok(*address);
+        }
+        for network in self.networks.iter().filter(|n| n.addr().is_ipv4() == v4) {
+            let size = host_count(network);
+            let first = hash(identity) % size;
+            for probe in 0..size.min(MAX_PROBES) {
+                let address = nth(network, (first + probe) % size);
+                if is_host(network, address) && !self.owners.contains_key(&address) {
+                    return Ok(address);
+                }
+            }
+        }
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        Err(PoolError::Exhausted { family, identity: identity.to_owned() })
+    }
+}
+
+/// Stable across nodes and versions: gateways must agree without talking.
+fn hash(identity: &str) -> u128 {
+    let mut hasher = SipHasher24::new_with_keys(0, 0);
+    hasher.write(identity.as_bytes());
+    u128::from(hasher.finish())
+}
+
+fn host_count(network: &IpNet) -> u128 {
+    let bits = u32::from(network.max_prefix_len() - network.prefix_len());
+    1u128.checked_shl(bits).unwrap_or(u128::MAX)
+}
+
+fn nth(network: &IpNet, n: u128) -> IpAddr {
+    match network.network() {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).wrapping_add(n as u32)).into(),
+        IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(n)).into(),
+    }
+}
+
+/// Whether a host may have the address: not the network's own nor its broadcast address.
+fn is_host(network: &IpNet, address: IpAddr) -> bool {
+    network.contains(&address)
+        && (network.max_prefix_len() - network.prefix_len() < 2
+            || (address != network.network()
+                && (address != network.broadcast() || address.is_ipv6())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(networks: &[&str]) -> Pool {
+        Pool::new(networks.iter().map(|n| n.parse().unwrap()).collect(), [])
+    }
+
+    fn ip(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn two_gateways_compute_the_same_address() {
+        let (mut a, mut b) = (pool(&["10.99.0.0/16"]), pool(&["10.99.0.0/16"]));
+        for client in ["a.example", "b.example", "c@example"] {
+            assert_eq!(a.assign(client, &[], true, true), b.assign(client, &[], true, true));
+        }
+    }
+
+    #[test]
+    fn the_address_that_a_client_has_is_kept() {
+        let mut pool = pool(&["10.99.0.0/24"]);
+        assert_eq!(pool.assign("a", &[ip("10.99.0.7")], true, false), Ok(vec![ip("10.99.0.7")]));
+        assert_eq!(pool.assign("a", &[], true, false), Ok(vec![ip("10.99.0.7")]));
+        assert_eq!(
+            pool.assign("b", &[ip("10.99.0.7")], true, false),
+            Err(PoolError::Taken {
+                address: ip("10.99.0.7"),
+                identity: "b".into(),
+                owner: "a".into()
+            })
+        );
+        pool.release("a");
+        assert_eq!(pool.assign("b", &[ip("10.99.0.7")], true, false), Ok(vec![ip("10.99.0.7")]));
+    }
+
+    #[test]
+    fn a_fixed_address_beats_what_is_asked_for_and_nobody_else_gets_it() {
+        let networks = vec!["10.99.0.0/30".parse().unwrap()];
+        let mut pool = Pool::new(networks, [("a".to_owned(), vec![ip("10.99.0.1")])]);
+        assert_eq!(pool.assign("a", &[ip("10.99.0.2")], true, true), Ok(vec![ip("10.99.0.1")]));
+        assert_eq!(pool.assign("b", &[], true, false), Ok(vec![ip("10.99.0.2")]));
+        assert!(matches!(
+            pool.assign("c", &[], true, false),
+            Err(PoolError::Exhausted { family: "IPv4", .. })
+        ));
+    }
+
+    #[test]
+    fn an_address_outside_the_pool_is_not_given() {
+        let mut pool = pool(&["10.99.0.0/24", "2001:db8::/64"]);
+        for foreign in ["10.98.0.7", "10.99.0.0", "10.99.0.255", "0.0.0.0"] {
+            let given = pool.assign("a", &[ip(foreign)], true, true).unwrap();
+            assert_eq!(given.len(), 2);
+            assert!(!given.contains(&ip(foreign)), "{foreign}");
+            assert!("10.99.0.0/24".parse::<IpNet>().unwrap().contains(&given[0]));
+        }
+    }
+
+    #[test]
+    fn a_small_pool_is_used_to_the_last_address() {
+        let mut pool = pool(&["10.99.0.0/28"]);
+        let mut seen = std::collections::HashSet::new();
+        for client in 0..14 {
+            let given = pool.assign(&client.to_string(), &[], true, false).unwrap();
+            assert!(seen.insert(given[0]));
+        }
+        assert!(pool.assign("one more", &[], true, false).is_err());
+    }
+}
