@@ -1,0 +1,296 @@
+//! Names, keys and values of the BPF maps. Values are wire types: `repr(C)`, byte arrays in
+//! network order, no padding; sizes are asserted. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+
+use core::net::IpAddr;
+
+/// SPI (`[u8; 4]`, network order) to [`SaEntry`]: the inbound security associations.
+pub const SAS: &str = "SAS";
+/// Address to [`AddressEntry`]: which senders are peers, which must never be reflected.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// Array of one [`NodeState`].
+pub const NODE_STATE: &str = "NODE_STATE";
+/// Array of one [`Local`]: what is addressed to the outside interface.
+pub const OUTSIDE_LOCAL: &str = "OUTSIDE_LOCAL";
+/// Array of one [`Local`]: what is addressed to the inside interface.
+pub const INSIDE_LOCAL: &str = "INSIDE_LOCAL";
+/// AF_XDP sockets of the outside interface by receive queue.
+pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
+/// AF_XDP sockets of the inside interface by receive queue.
+pub const INSIDE_XSKS: &str = "INSIDE_XSKS";
+/// Per-CPU counters of program `outside`, by [`crate::reason::Counter`].
+pub const OUTSIDE_COUNTERS: &str = "OUTSIDE_COUNTERS";
+/// Per-CPU counters of program `inside`, by [`crate::reason::Counter`].
+pub const INSIDE_COUNTERS: &str = "INSIDE_COUNTERS";
+/// Longest prefix match of inner IPv4 destinations to [`TunnelEntry`].
+pub const INSIDE_V4: &str = "INSIDE_V4";
+/// Longest prefix match of inner IPv6 destinations to [`TunnelEntry`].
+pub const INSIDE_V6: &str = "INSIDE_V6";
+
+/// Load-time global of `outside` (u8): 1 = answer plain heartbeats.
+pub const REFLECT_PLAIN: &str = "REFLECT_PLAIN";
+/// Load-time global of `outside` (u8): 1 = answer keyed heartbeats.
+pub const REFLECT_KEYED: &str = "REFLECT_KEYED";
+/// Load-time global of `outside` (u8): 1 = answer plain heartbeats of nodes that are no peers.
+pub const STRANGERS: &str = "STRANGERS";
+
+/// Receive queues that an interface can have.
+pub const MAX_QUEUES: u32 = 64;
+/// Security associations that [`SAS`] can hold at most; the loader may choose less.
+pub const MAX_SAS: u32 = 1_048_576;
+/// Entries of [`ADDRESSES`].
+pub const MAX_ADDRESSES: u32 = 65_536;
+/// Prefixes of one family that the inside program can hold.
+pub const MAX_PREFIXES: u32 = 131_072;
+/// Own addresses that [`Local`] can hold.
+pub const MAX_LOCAL: usize = 8;
+
+/// An address as a map key.
+pub type Address = [u8; 16];
+
+/// The map key of an address: IPv4 as v4-mapped IPv6 (RFC 4291 section 2.5.5.2).
+pub const fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// One inbound security association as `outside` needs it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct SaEntry {
+    hb_key: [u8; 16],
+    peer: Address,
+    flags: [u8; 4],
+    reserved: [u8; 4],
+}
+
+impl SaEntry {
+    const KEYED: u8 = 1;
+
+    /// `hb_key`: SipHash key of the session's heartbeats; `None`: keyed heartbeats that name this
+    /// SPI are refused. `peer`: the only outer source that they may come from; `None`: any.
+    pub const fn new(hb_key: Option<[u8; 16]>, peer: Option<IpAddr>) -> Self {
+        let (hb_key, flag) = match hb_key {
+            Some(key) => (key, Self::KEYED),
+            None => ([0; 16], 0),
+        };
+        let peer = match peer {
+            Some(ip) => address(ip),
+            None => [0; 16],
+        };
+        SaEntry {
+            hb_key,
+            peer,
+            flags: [flag, 0, 0, 0],
+            reserved: [0; 4],
+        }
+    }
+
+    /// The heartbeat key, unless keyed heartbeats are not allowed for this association.
+    #[inline(always)]
+    pub const fn hb_key(&self) -> Option<&[u8; 16]> {
+        if self.flags[0] & Self::KEYED != 0 {
+            Some(&self.hb_key)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a heartbeat may come from this outer source address.
+    #[inline(always)]
+    pub fn admits(&self, source: &Address) -> bool {
+        let peer = u128::from_ne_bytes(self.peer);
+        peer == 0 || peer == u128::from_ne_bytes(*source)
+    }
+}
+
+impl core::fmt::Debug for SaEntry {
+    // The heartbeat key is a secret: it never shows.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SaEntry")
+            .field("peer", &core::net::Ipv6Addr::from(self.peer))
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known about an outer source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AddressEntry {
+    flags: [u8; 4],
+}
+
+impl AddressEntry {
+    const PEER: u8 = 1;
+    const NEVER_REFLECT: u8 = 2;
+
+    /// `peer`: its plain heartbeats are answered and its answers believed to be answers.
+    /// `never_reflect`: nothing that claims to come from it is ever reflected.
+    pub const fn new(peer: bool, never_reflect: bool) -> Self {
+        let peer = if peer { Self::PEER } else { 0 };
+        let never = if never_reflect {
+            Self::NEVER_REFLECT
+        } else {
+            0
+        };
+        AddressEntry {
+            flags: [peer | never, 0, 0, 0],
+        }
+    }
+
+    /// Whether the address is a peer's.
+    #[inline(always)]
+    pub const fn peer(&self) -> bool {
+        self.flags[0] & Self::PEER != 0
+    }
+
+    /// Whether the address is one of the gateway's own or its cluster's.
+    #[inline(always)]
+    pub const fn never_reflect(&self) -> bool {
+        self.flags[0] & Self::NEVER_REFLECT != 0
+    }
+}
+
+/// Whether the node may answer heartbeats, and with which health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NodeState {
+    alive_until: u64,
+    health: u8,
+    silent: u8,
+    reserved: [u8; 6],
+}
+
+impl NodeState {
+    /// `alive_until`: nanoseconds of `CLOCK_MONOTONIC` until which heartbeats are answered.
+    /// `health`: byte for keyed answers. `silent`: answer nothing at all.
+    pub const fn new(alive_until: u64, health: u8, silent: bool) -> Self {
+        NodeState {
+            alive_until,
+            health,
+            silent: silent as u8,
+            reserved: [0; 6],
+        }
+    }
+
+    /// Nanoseconds of `CLOCK_MONOTONIC` until which heartbeats are answered.
+    #[inline(always)]
+    pub const fn alive_until(&self) -> u64 {
+        self.alive_until
+    }
+
+    /// The health byte of keyed answers.
+    #[inline(always)]
+    pub const fn health(&self) -> u8 {
+        self.health
+    }
+
+    /// Whether nothing is to be answered.
+    #[inline(always)]
+    pub const fn silent(&self) -> bool {
+        self.silent != 0
+    }
+}
+
+/// What is addressed to an interface. Frames for others (a switch floods them, or the node routes
+/// them) are left to the kernel. All zero: everything counts as ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Local {
+    mac: [u8; 6],
+    count: [u8; 2],
+    addresses: [Address; MAX_LOCAL],
+}
+
+impl Local {
+    /// `mac`: the interface's link address, `None` for any. `addresses`: its addresses, none for
+    /// any; only the first [`MAX_LOCAL`] are taken.
+    pub fn new(mac: Option<[u8; 6]>, addresses: &[IpAddr]) -> Self {
+        let mut local = Local {
+            mac: mac.unwrap_or_default(),
+            ..Local::default()
+        };
+        let mut count = 0;
+        for (slot, ip) in local.addresses.iter_mut().zip(addresses) {
+            *slot = address(*ip);
+            count += 1;
+        }
+        local.count = [count, 0];
+        local
+    }
+
+    /// Whether a frame to this link address is for the interface.
+    #[inline(always)]
+    pub fn has_mac(&self, destination: &[u8; 6]) -> bool {
+        self.mac == [0; 6] || self.mac == *destination
+    }
+
+    /// Whether a packet to this address is for the interface; without addresses every one is.
+    #[inline(always)]
+    pub fn has_address(&self, destination: &Address) -> bool {
+        self.count[0] == 0 || self.owns(destination)
+    }
+
+    /// Whether the address is one of the interface's. An unused slot holds `::`, which is
+    /// nobody's.
+    #[inline(always)]
+    pub fn owns(&self, address: &Address) -> bool {
+        let wanted = u128::from_ne_bytes(*address);
+        for own in &self.addresses {
+            if u128::from_ne_bytes(*own) == wanted {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The tunnel of an inner prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TunnelEntry {
+    id: [u8; 4],
+    flags: [u8; 4],
+}
+
+impl TunnelEntry {
+    /// `id`: the tunnel's number, chosen by user space.
+    pub const fn new(id: u32) -> Self {
+        TunnelEntry {
+            id: id.to_be_bytes(),
+            flags: [0; 4],
+        }
+    }
+
+    /// The tunnel's number.
+    #[inline(always)]
+    pub const fn id(&self) -> u32 {
+        u32::from_be_bytes(self.id)
+    }
+}
+
+const _: () = {
+    assert!(size_of::<SaEntry>() == 16 + 16 + 4 + 4);
+    assert!(size_of::<AddressEntry>() == 4);
+    assert!(size_of::<NodeState>() == 8 + 1 + 1 + 6);
+    assert!(size_of::<Local>() == 6 + 2 + 16 * MAX_LOCAL);
+    assert!(size_of::<TunnelEntry>() == 4 + 4);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{AddressEntry, Local, NodeState, SaEntry, TunnelEntry};
+
+    // SAFETY: repr(C), integers and byte arrays only, and no padding (sizes asserted above).
+    unsafe impl aya::Pod for SaEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for AddressEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NodeState {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Local {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TunnelEntry {}
+}

@@ -1,0 +1,137 @@
+//! The one list of counters: what the XDP programs and the workers did with a packet, and why.
+//!
+//! One line here gives the counter, its label in metrics, its text in the command line and in the
+//! documentation. Append; the numbers are indexes into BPF maps of the same build only.
+
+/// What a counter says about the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The packet was dropped.
+    Drop,
+    /// The packet was left to the kernel.
+    Pass,
+    /// The packet was served.
+    Info,
+}
+
+macro_rules! counters {
+    ($($variant:ident $kind:ident $label:literal $text:literal)*) => {
+        /// One counter. As a number: its index in `OUTSIDE_COUNTERS` and `INSIDE_COUNTERS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Counter {
+            /// Every counter, in order of its number.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant),*];
+            /// How many counters there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in metrics and JSON, in snake case.
+            pub const fn label(self) -> &'static str {
+                match self { $(Counter::$variant => $label),* }
+            }
+
+            /// What it counts, in a few words.
+            pub const fn text(self) -> &'static str {
+                match self { $(Counter::$variant => $text),* }
+            }
+
+            /// Whether it counts drops, packets left to the kernel, or packets served.
+            #[inline(always)]
+            pub const fn kind(self) -> Kind {
+                match self { $(Counter::$variant => Kind::$kind),* }
+            }
+
+            /// Index in an array of [`Counter::COUNT`] counters.
+            #[inline(always)]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+counters! {
+    // Both XDP programs.
+    Passed Pass "passed" "left to the kernel: nothing of evergate's"
+    Malformed Pass "malformed" "left to the kernel: headers cut short or lengths wrong"
+    NoSocket Drop "no_socket" "no AF_XDP socket serves the receive queue"
+    // Program `outside`: ESP.
+    EspSteered Info "esp_steered" "ESP with a known SPI, handed to a worker"
+    UnknownSpi Drop "unknown_spi" "ESP with an SPI that no security association has"
+    EspFragment Drop "esp_fragment" "a fragment of an ESP packet"
+    EspShort Drop "esp_short" "ESP too short for its header"
+    // Program `outside`: heartbeats.
+    HeartbeatPlain Info "heartbeat_plain" "plain heartbeat answered"
+    HeartbeatKeyed Info "heartbeat_keyed" "keyed heartbeat answered"
+    HeartbeatAnswer Info "heartbeat_answer" "answer to a heartbeat, handed to a worker"
+    HeartbeatAnswerStranger Drop "heartbeat_answer_stranger" "answer to a heartbeat from a node that is no peer"
+    HeartbeatForm Drop "heartbeat_form" "heartbeat in a form that this node does not answer"
+    HeartbeatStranger Drop "heartbeat_stranger" "plain heartbeat from a node that is no peer"
+    HeartbeatOwn Drop "heartbeat_own" "heartbeat from one of the cluster's own addresses"
+    HeartbeatMartian Drop "heartbeat_martian" "heartbeat from or to an address that is not unicast"
+    HeartbeatRouted Drop "heartbeat_routed" "heartbeat with a source route"
+    HeartbeatTtl Drop "heartbeat_ttl" "heartbeat whose TTL has run out"
+    HeartbeatDead Drop "heartbeat_dead" "heartbeat not answered: no worker renewed the dead-man switch"
+    HeartbeatSilent Drop "heartbeat_silent" "heartbeat not answered: the node is silenced, for instance by a dead link"
+    HeartbeatUnknownSpi Drop "heartbeat_unknown_spi" "keyed heartbeat for an SPI that no security association has"
+    HeartbeatPeer Drop "heartbeat_peer" "keyed heartbeat from another address than the session's peer"
+    HeartbeatMac Drop "heartbeat_mac" "keyed heartbeat whose MAC is wrong"
+    // Program `inside`.
+    InsideSteered Info "inside_steered" "packet for a tunnel, handed to a worker"
+    InsideArp Info "inside_arp" "ARP about an inner address, handed to a worker"
+    InsideNd Info "inside_nd" "neighbour discovery about an inner address, handed to a worker"
+    // Workers: opening.
+    EspOpened Info "esp_opened" "ESP packet opened"
+    EspDummy Info "esp_dummy" "ESP dummy packet opened (next header 59)"
+    BadLength Drop "bad_length" "ESP packet of an impossible length"
+    Replayed Drop "replayed" "sequence number already seen or too old"
+    BadIcv Drop "bad_icv" "ESP packet that does not authenticate"
+    BadPadding Drop "bad_padding" "ESP padding that is not 1, 2, 3, ..."
+    BadNextHeader Drop "bad_next_header" "ESP next header that is neither IPv4, IPv6 nor a dummy"
+    InnerMalformed Drop "inner_malformed" "inner packet with headers cut short or lengths wrong"
+    InnerSource Drop "inner_source" "inner source address that the session does not own"
+    InnerDestination Drop "inner_destination" "inner destination address that the session may not reach"
+    EcnIllegal Drop "ecn_illegal" "outer congestion mark on an inner packet that cannot carry one"
+    // Workers: sealing.
+    EspSealed Info "esp_sealed" "ESP packet sealed"
+    SequenceExhausted Drop "sequence_exhausted" "the security association has no sequence number left"
+    SaExpired Drop "sa_expired" "the security association has expired"
+    TooBig Drop "too_big" "packet bigger than the path carries"
+    TtlExpired Drop "ttl_expired" "inner packet whose TTL has run out"
+    NoSession Drop "no_session" "no session for the tunnel"
+    Rejected Drop "rejected" "no gateway of the cluster could be reached"
+    // Workers: ports.
+    NoRoute Drop "no_route" "no route to the next hop"
+    NoNeighbour Drop "no_neighbour" "the next hop's link address is not known"
+    QueueFull Drop "queue_full" "a waiting queue is full"
+    TxRingFull Drop "tx_ring_full" "the transmit ring is full"
+    NoFrame Drop "no_frame" "no free frame"
+    NotOurs Drop "not_ours" "packet that no rule of the worker takes"
+    SlowPath Info "slow_path" "packet handed to the kernel's own forwarding"
+    HeartbeatBadAnswer Drop "heartbeat_bad_answer" "answer to a heartbeat that does not verify"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_are_indexes_and_labels_are_unique() {
+        let mut labels = HashSet::new();
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(counter.index(), index);
+            let label = counter.label();
+            assert!(labels.insert(label), "{label} twice");
+            assert!(
+                label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{label}"
+            );
+            assert!(!counter.text().is_empty());
+        }
+    }
+}
