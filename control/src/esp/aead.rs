@@ -1,0 +1,238 @@
+//! The AEAD seam: AES-GCM with a 16-byte tag from one of two libraries.
+
+use std::hint::black_box;
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Key, Refused};
+
+/// Length of a GCM nonce in bytes: salt (4) and IV (8), RFC 4106 section 4.
+pub const NONCE_LEN: usize = 12;
+/// Length of the integrity check value in bytes; RFC 4106 section 6 demands this one of everybody.
+pub const TAG_LEN: usize = 16;
+
+/// The ciphers of an SA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cipher {
+    /// AES-GCM with a key of 16 bytes and an ICV of 16 bytes.
+    #[serde(rename = "aes-128-gcm")]
+    Aes128Gcm,
+    /// AES-GCM with a key of 32 bytes and an ICV of 16 bytes.
+    #[default]
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+}
+
+/// The library that does AES-GCM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// `ring`: assembly, the faster one.
+    #[default]
+    Ring,
+    /// `aes-gcm`: pure Rust.
+    AesGcm,
+}
+
+/// A key that does not fit its cipher.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a key for {} has {} bytes, found {found}", .cipher.name(), .cipher.key_len())]
+pub struct WrongKeyLength {
+    /// The cipher that was asked for.
+    pub cipher: Cipher,
+    /// The length of the key found, in bytes.
+    pub found: usize,
+}
+
+/// An expanded AES-GCM key. Boxed, so that moving an SA leaves no copies of key material behind.
+pub struct Gcm(Expanded);
+
+enum Expanded {
+    Ring(Box<RingKey>),
+    Soft128(Box<Aes128Gcm>),
+    Soft256(Box<Aes256Gcm>),
+}
+
+struct RingKey(LessSafeKey);
+
+impl Drop for RingKey {
+    /// `ring` does not wipe its keys: writes the expansion of a zero key over this one.
+    fn drop(&mut self) {
+        let algorithm = self.0.algorithm();
+        let zero = [0; 32];
+        if let Some(Ok(key)) = zero
+            .get(..algorithm.key_len())
+            .map(|zero| UnboundKey::new(algorithm, zero))
+        {
+            self.0 = LessSafeKey::new(key);
+            black_box(&self.0);
+        }
+    }
+}
+
+impl Cipher {
+    /// Length of the key in bytes, without the salt.
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm => 32,
+        }
+    }
+
+    /// The name in configuration, CLI and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm => "aes-128-gcm",
+            Self::Aes256Gcm => "aes-256-gcm",
+        }
+    }
+
+    fn ring(self) -> &'static Algorithm {
+        match self {
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Gcm => &AES_256_GCM,
+        }
+    }
+}
+
+impl Gcm {
+    /// Expands `key` for `cipher`, once per SA.
+    ///
+    /// # Errors
+    /// A key of the wrong length.
+    pub fn new(backend: Backend, cipher: Cipher, key: &Key) -> Result<Self, WrongKeyLength> {
+        let key = key.expose();
+        let wrong = WrongKeyLength {
+            cipher,
+            found: key.len(),
+        };
+        if key.len() != cipher.key_len() {
+            return Err(wrong);
+        }
+        Ok(Self(match (backend, cipher) {
+            (Backend::Ring, _) => {
+                let key = UnboundKey::new(cipher.ring(), key).map_err(|_| wrong)?;
+                Expanded::Ring(Box::new(RingKey(LessSafeKey::new(key))))
+            }
+            (Backend::AesGcm, Cipher::Aes128Gcm) => {
+                Expanded::Soft128(Box::new(Aes128Gcm::new_from_slice(key).map_err(|_| wrong)?))
+            }
+            (Backend::AesGcm, Cipher::Aes256Gcm) => {
+                Expanded::Soft256(Box::new(Aes256Gcm::new_from_slice(key).map_err(|_| wrong)?))
+            }
+        }))
+    }
+
+    /// Encrypts `data` in place and returns the tag over it and `aad`. The caller answers for it
+    /// that no nonce is used twice.
+    ///
+    /// # Errors
+    /// [`Refused::TooBig`] past the length that GCM allows (64 GiB).
+    #[inline]
+    pub fn seal_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        data: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Refused> {
+        match &self.0 {
+            Expanded::Ring(key) => {
+                let nonce = Nonce::assume_unique_for_key(*nonce);
+                let tag = key
+                    .0
+                    .seal_in_place_separate_tag(nonce, Aad::from(aad), data);
+                tag.ok()
+                    .and_then(|tag| tag.as_ref().try_into().ok())
+                    .ok_or(Refused::TooBig)
+            }
+            Expanded::Soft128(key) => soft_seal(&**key, nonce, aad, data),
+            Expanded::Soft256(key) => soft_seal(&**key, nonce, aad, data),
+        }
+    }
+
+    /// Checks and decrypts in place what [`Gcm::seal_in_place`] made, the tag behind the data.
+    /// Returns the length of the data. After an error the buffer holds nothing of use.
+    ///
+    /// # Errors
+    /// [`Refused::TooShort`] without room for a tag, [`Refused::BadIcv`] if nonce, aad, data and
+    /// tag do not belong together.
+    #[inline]
+    pub fn open_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        data_and_tag: &mut [u8],
+    ) -> Result<usize, Refused> {
+        let len = data_and_tag
+            .len()
+            .checked_sub(TAG_LEN)
+            .ok_or(Refused::TooShort)?;
+        match &self.0 {
+            Expanded::Ring(key) => {
+                let nonce = Nonce::assume_unique_for_key(*nonce);
+                let opened = key.0.open_in_place(nonce, Aad::from(aad), data_and_tag);
+                opened.map(|data| data.len()).map_err(|_| Refused::BadIcv)
+            }
+            Expanded::Soft128(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
+            Expanded::Soft256(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
+        }
+    }
+}
+
+fn soft_seal<A: SoftGcm>(
+    key: &A,
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    data: &mut [u8],
+) -> Result<[u8; TAG_LEN], Refused> {
+    let tag = key.encrypt_inout_detached(nonce.into(), aad, data.into());
+    tag.map(Into::into).map_err(|_| Refused::TooBig)
+}
+
+fn soft_open<A: SoftGcm>(
+    key: &A,
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    data_and_tag: &mut [u8],
+    len: usize,
+) -> Result<usize, Refused> {
+    let (data, tag) = data_and_tag
+        .split_at_mut_checked(len)
+        .ok_or(Refused::TooShort)?;
+    let tag: &[u8; TAG_LEN] = (&*tag).try_into().map_err(|_| Refused::TooShort)?;
+    let opened = key.decrypt_inout_detached(nonce.into(), aad, data.into(), tag.into());
+    opened.map(|()| len).map_err(|_| Refused::BadIcv)
+}
+
+/// AES-GCM of either key length with the nonce and tag lengths of ESP.
+trait SoftGcm:
+    AeadInOut<NonceSize = aes_gcm::aead::consts::U12, TagSize = aes_gcm::aead::consts::U16>
+{
+}
+
+impl SoftGcm for Aes128Gcm {}
+impl SoftGcm for Aes256Gcm {}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backend, Cipher, Gcm};
+    use crate::esp::Key;
+
+    #[test]
+    fn a_key_of_the_wrong_length_is_named() {
+        let key = Key::new(&[7; 16]).expect("16 bytes");
+        let wrong = Gcm::new(Backend::Ring, Cipher::Aes256Gcm, &key)
+            .err()
+            .expect("too short");
+        assert_eq!(
+            wrong.to_string(),
+            "a key for aes-256-gcm has 32 bytes, found 16"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+use std::fmt;
+use std::ops::Range;
+
+use super::{
+    ESP_HEADER_LEN, Gcm, IV_LEN, NEXT_DUMMY, NONCE_LEN, Refused, SEAL_HEADROOM, Salt, TAG_LEN,
+};
+
+/// The padding of RFC 4303 section 2.4.
+const PADDING: [u8; 3] = [1, 2, 3];
+
+/// A security association that sends. It has one owner: two that seal with copies of one key would
+/// use nonces twice, so it can not be cloned.
+pub struct OutboundSa {
+    spi: [u8; 4],
+    gcm: Gcm,
+    salt: Salt,
+    esn: bool,
+    last: u64,
+    lease: u64,
+    bytes: u64,
+}
+
+impl OutboundSa {
+    /// Makes a sender. `sequence` is the highest number that this key was ever used with: 0 for a
+    /// fresh key, the end of the last lease for one that was taken over.
+    #[must_use]
+    pub fn new(spi: u32, gcm: Gcm, salt: Salt, esn: bool, sequence: u64) -> Self {
+        let spi = spi.to_be_bytes();
+        Self {
+            spi,
+            gcm,
+            salt,
+            esn,
+            last: sequence,
+            lease: u64::MAX,
+            bytes: 0,
+        }
+    }
+
+    /// The SPI that the packets carry.
+    #[must_use]
+    pub fn spi(&self) -> u32 {
+        u32::from_be_bytes(self.spi)
+    }
+
+    /// The sequence number last used; 0 before the first packet.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes of inner packets sealed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many packets can still be sealed.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.last_possible()
+            .min(self.lease)
+            .saturating_sub(self.last)
+    }
+
+    /// Sets the last sequence number that this sender may use, the end of its lease. There is no
+    /// lease at first.
+    pub fn set_limit(&mut self, last: u64) {
+        self.lease = last;
+    }
+
+    /// Skips forward to `sequence`, as if it had been used: the start of a new lease is `sequence
+    /// + 1`. Never goes back.
+    pub fn skip_to(&mut self, sequence: u64) {
+        self.last = self.last.max(sequence);
+    }
+
+    /// Seals the packet at `inner` in place and returns where the ESP packet lies, from SPI to ICV.
+    /// It begins [`SEAL_HEADROOM`] bytes before the inner packet and ends at most
+    /// [`super::SEAL_TAILROOM`] bytes behind it.
+    ///
+    /// # Errors
+    /// [`Refused::NoRoom`], [`Refused::SequenceExhausted`], [`Refused::LeaseExhausted`]; the buffer
+    /// is unchanged then and no sequence number was used.
+    #[inline]
+    pub fn seal(
+        &mut self,
+        buf: &mut [u8],
+        inner: Range<usize>,
+        next_header: u8,
+    ) -> Result<Range<usize>, Refused> {
+        let len = inner.end.checked_sub(inner.start).ok_or(Refused::NoRoom)?;
+        let start = inner
+            .start
+            .checked_sub(SEAL_HEADROOM)
+            .ok_or(Refused::NoRoom)?;
+        // The least padding that ends the trailer on four bytes; the ICV is a multiple of four.
+        let pad = (len.wrapping_add(2)).wrapping_neg() & 3;
+        let end = inner
+            .end
+            .checked_add(pad + 2 + TAG_LEN)
+            .ok_or(Refused::NoRoom)?;
+        let packet = buf.get_mut(start..end).ok_or(Refused::NoRoom)?;
+        let (header, rest) = packet.split_at_mut(SEAL_HEADROOM);
+        let (data, icv) = rest.split_at_mut(len + pad + 2);
+
+        let sequence = self.next()?;
+        let (high, low) = halves(sequence);
+        let (spi_and_sequence, iv) = header.split_at_mut(ESP_HEADER_LEN);
+        spi_and_sequence[..4].copy_from_slice(&self.spi);
+        spi_and_sequence[4..].copy_from_slice(&low);
+        // RFC 4106 section 3.1: any IV that no packet of this key had before; the counter is one.
+        iv.copy_from_slice(&sequence.to_be_bytes());
+
+        let (padding, lengths) = data[len..].split_at_mut(pad);
+        padding.copy_from_slice(&PADDING[..pad]);
+        lengths[0] = pad as u8;
+        lengths[1] = next_header;
+
+        let (aad, aad_len) = aad(&self.spi, high, low, self.esn);
+        let nonce = nonce(&self.salt, &sequence.to_be_bytes());
+        icv.copy_from_slice(&self.gcm.seal_in_place(&nonce, &aad[..aad_len], data)?);
+        self.bytes = self.bytes.saturating_add(len as u64);
+        Ok(start..end)
+    }
+
+    /// Seals a dummy packet (RFC 4303 section 2.6) of `len` zero bytes at `at`; the receiver proves
+    /// that it is authentic and discards it.
+    ///
+    /// # Errors
+    /// As for [`OutboundSa::seal`].
+    pub fn seal_dummy(
+        &mut self,
+        buf: &mut [u8],
+        at: usize,
+        len: usize,
+    ) -> Result<Range<usize>, Refused> {
+        let end = at.checked_add(len).ok_or(Refused::NoRoom)?;
+        buf.get_mut(at..end).ok_or(Refused::NoRoom)?.fill(0);
+        self.seal(buf, at..end, NEXT_DUMMY)
+    }
+
+    fn next(&mut self) -> Result<u64, Refused> {
+        //= rfc4303#section-3.3.3
+        //# the sender MUST NOT send a packet on an SA if doing so would cause the sequence number
+        //# to cycle.
+        if self.last >= self.last_possible() {
+            return Err(Refused::SequenceExhausted);
+        }
+        if self.last >= self.lease {
+            return Err(Refused::LeaseExhausted);
+        }
+        self.last += 1;
+        Ok(self.last)
+    }
+
+    fn last_possible(&self) -> u64 {
+        if self.esn { u64::MAX } else { u32::MAX.into() }
+    }
+}
+
+impl fmt::Debug for OutboundSa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "OutboundSa(spi {:#010x}, sequence {})",
+            self.spi(),
+            self.last
+        )
+    }
+}
+
+/// High and low half of an extended sequence number, in network order.
+pub(super) fn halves(sequence: u64) -> ([u8; 4], [u8; 4]) {
+    let high = ((sequence >> 32) as u32).to_be_bytes();
+    (high, (sequence as u32).to_be_bytes())
+}
+
+/// The additional data of RFC 4106 section 5: SPI, high half with ESN only, low half; and how much
+/// of the array it is.
+pub(super) fn aad(spi: &[u8; 4], high: [u8; 4], low: [u8; 4], esn: bool) -> ([u8; 12], usize) {
+    let mut aad = [0; 12];
+    aad[..4].copy_from_slice(spi);
+    if esn {
+        aad[4..8].copy_from_slice(&high);
+        aad[8..].copy_from_slice(&low);
+        (aad, 12)
+    } else {
+        aad[4..8].copy_from_slice(&low);
+        (aad, 8)
+    }
+}
+
+/// The nonce of RFC 4106 section 4: salt, then IV.
+pub(super) fn nonce(salt: &Salt, iv: &[u8; IV_LEN]) -> [u8; NONCE_LEN] {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[..4].copy_from_slice(salt.expose());
+    nonce[4..].copy_from_slice(iv);
+    nonce
+}
