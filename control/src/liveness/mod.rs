@@ -9,6 +9,7 @@
 //!
 //! Nothing here allocates once a monitor is made, except [`Monitor::set_order`].
 
+mod failover;
 mod gateway;
 mod monitor;
 mod table;

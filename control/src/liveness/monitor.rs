@@ -19,10 +19,6 @@ const MAX_RESTARTS: u8 = 2;
 /// The least lateness that counts as oversleeping; below it lies ordinary scheduling noise.
 const LATE_AT_LEAST: Duration = Duration::from_millis(2);
 
-/// A tunnel that carried nothing for so long is idle: a session that ends then is not replaced
-/// before payload asks (INSTANT replaces it at once).
-const IDLE_AFTER: Duration = Duration::from_secs(60);
-
 /// Watches the active gateway of one cluster and chooses the next one.
 ///
 /// Contract: call `on_…` for what happened, then `poll`, then take every `next_action`; wake it
@@ -31,23 +27,23 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Monitor {
     cluster: ClusterId,
-    timing: Timing,
-    gateways: Vec<Gateway>,
-    active: Option<usize>,
-    phase: Phase,
+    pub(super) timing: Timing,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) active: Option<usize>,
+    pub(super) phase: Phase,
     /// The silence is counted from here or from the last sign of life, whichever is later.
-    silence_from: Option<Instant>,
-    sent_at: Option<Instant>,
+    pub(super) silence_from: Option<Instant>,
+    pub(super) sent_at: Option<Instant>,
     window_from: Option<Instant>,
-    restarts: u8,
+    pub(super) restarts: u8,
     link_up: bool,
-    asked: bool,
-    after: Option<IpAddr>,
-    counter: u32,
+    pub(super) asked: bool,
+    pub(super) after: Option<IpAddr>,
+    pub(super) counter: u32,
     outstanding: Outstanding,
     unmatched: u64,
     overslept: u64,
-    actions: VecDeque<Action>,
+    pub(super) actions: VecDeque<Action>,
 }
 
 impl Monitor {
@@ -404,99 +400,12 @@ impl Monitor {
         self.heard(i, now);
     }
 
-    /// The active gateway `i` would rather not be used: it is not dead, so it stays in use until
-    /// another one is keyed.
-    fn move_away(&mut self, i: usize, now: Instant) {
-        let others = self.cyclic_after(i);
-        let well = others.into_iter().find(|&j| {
-            let other = &self.gateways[j];
-            other.keyed && !other.unwell(now)
-        });
-        match well {
-            Some(next) => self.activate(next, now),
-            None if !self.asked => {
-                self.after = Some(self.gateways[i].address);
-                self.ask();
-            }
-            None => {}
-        }
-    }
-
-    /// The session with the active gateway `i` is gone.
-    fn fail_over(&mut self, i: usize, event: Event, now: Instant) {
-        match self.first_keyed(self.cyclic_after(i), now) {
-            Some(next) => self.activate(next, now),
-            None => self.deactivate(Some(self.gateways[i].address), event),
-        }
-    }
-
-    fn deactivate(&mut self, after: Option<IpAddr>, event: Event) {
-        self.active = None;
-        self.after = after;
-        self.push(Action::Inactive);
-        // A request that runs already (the gateway was unwell) will be answered too.
-        let event = if self.asked { Event::Lost } else { event };
-        self.step(event);
-        if event == Event::Lost && !self.asked {
-            self.ask();
-        }
-    }
-
-    fn activate(&mut self, i: usize, now: Instant) {
-        self.active = Some(i);
-        self.silence_from = Some(now);
-        self.restarts = 0;
-        self.asked = false;
-        self.after = None;
-        self.step(Event::Activated);
-        self.push(Action::Activate {
-            gateway: self.gateways[i].address,
-        });
-    }
-
-    fn ask(&mut self) {
-        self.asked = true;
-        self.push(Action::RequestKey { after: self.after });
-    }
-
     fn resume(&mut self, now: Instant) {
         if self.active.is_some() {
             self.silence_from = Some(now);
             self.restarts = 0;
             self.step(Event::Resumed);
         }
-    }
-
-    /// The first keyed gateway of `candidates`; an unwell one only if no other is keyed.
-    fn first_keyed(
-        &self,
-        candidates: impl IntoIterator<Item = usize>,
-        now: Instant,
-    ) -> Option<usize> {
-        let mut unwell = None;
-        for i in candidates {
-            let gateway = &self.gateways[i];
-            if gateway.keyed && !gateway.unwell(now) {
-                return Some(i);
-            }
-            if gateway.keyed {
-                unwell = unwell.or(Some(i));
-            }
-        }
-        unwell
-    }
-
-    /// Every other gateway in list order, starting behind `i` and wrapping around.
-    fn cyclic_after(&self, i: usize) -> impl Iterator<Item = usize> + use<> {
-        let count = self.gateways.len();
-        (1..count).map(move |step| (i + step) % count)
-    }
-
-    /// Whether the tunnel through gateway `i` carried anything lately, or is kept up regardless.
-    fn in_use(&self, i: usize, now: Instant) -> bool {
-        let last = self.sent_at.max(self.gateways[i].last_heard);
-        self.timing.mode == HeartbeatMode::Instant
-            || last.is_some_and(|at| now.saturating_duration_since(at) < IDLE_AFTER)
     }
 
     fn active_gateway(&self) -> Option<&Gateway> {
@@ -513,7 +422,7 @@ impl Monitor {
         self.index(address).filter(|&i| self.gateways[i].keyed)
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         let next = self.phase.after(event);
         debug_assert!(
             next.is_some(),
@@ -523,7 +432,7 @@ impl Monitor {
         self.phase = next.unwrap_or(self.phase);
     }
 
-    fn push(&mut self, action: Action) {
+    pub(super) fn push(&mut self, action: Action) {
         self.actions.push_back(action);
     }
 }
