@@ -1,0 +1,426 @@
+//! Key requests and the session cache.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use rand::Rng;
+
+use super::cluster::{Cluster, Gateway, Job, Run};
+use super::{Action, RequestState, SessionHandle, Settings, Timer};
+use crate::policy::ClusterId;
+
+/// The key management service of a node.
+///
+/// Contract: call what happened, then take every `next_action`; call `poll` no later than
+/// `next_deadline`. Times never go backwards. The module page says what the task owes it.
+#[derive(Debug)]
+pub struct KeyManagement<R> {
+    pub(super) settings: Settings,
+    pub(super) rng: R,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) clusters: Vec<Cluster>,
+    pub(super) actions: VecDeque<Action>,
+}
+
+impl<R: Rng> KeyManagement<R> {
+    /// A service that knows no cluster yet.
+    pub fn new(settings: Settings, rng: R) -> KeyManagement<R> {
+        KeyManagement {
+            settings: settings.clamped(),
+            rng,
+            gateways: Vec::new(),
+            clusters: Vec::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes the clusters of a policy, at the start and at each reload, each with its gateways in
+    /// the order drawn at this read. Sessions with gateways that are still in some cluster stay
+    /// as they are; those with any other gateway are dropped. A request under way goes on with
+    /// the gateways that it has not asked yet.
+    pub fn set_clusters(&mut self, clusters: Vec<(ClusterId, Vec<IpAddr>)>, now: Instant) {
+        let mut old = std::mem::take(&mut self.clusters);
+        for (id, order) in clusters {
+            if self.clusters.iter().any(|known| known.id == id) {
+                continue;
+            }
+            let mut cluster = match old.iter().position(|known| known.id == id) {
+                Some(at) => old.swap_remove(at),
+                None => Cluster::new(id, Vec::new()),
+            };
+            let changed = cluster.set_order(order);
+            if changed && let Job::BackOff { until, .. } = &mut cluster.job {
+                // The wait was for the gateways as they were.
+                *until = (*until).min(now);
+            }
+            self.clusters.push(cluster);
+        }
+        for cluster in &self.clusters {
+            for &address in &cluster.order {
+                if self.gateways.iter().all(|known| known.address != address) {
+                    self.gateways.push(Gateway::new(address, now));
+                }
+            }
+        }
+        for i in 0..self.gateways.len() {
+            let address = self.gateways[i].address;
+            if !self.listed(address)
+                && let Some((session, _)) = self.gateways[i].session.take()
+            {
+                self.actions.push_back(Action::DropSession {
+                    gateway: address,
+                    session,
+                });
+            }
+        }
+        self.forget_strangers();
+        for c in 0..self.clusters.len() {
+            let cluster = &self.clusters[c];
+            let Some(run) = cluster.running() else {
+                continue;
+            };
+            // Another cluster may have the key already; the gateway asked may be gone.
+            if let Some(gateway) = self.keyed_in(cluster, run.after) {
+                self.grant(c, gateway);
+            } else if run.current.is_none_or(|gateway| !cluster.has(gateway)) {
+                self.advance(c, now);
+            }
+        }
+        self.poll(now);
+    }
+
+    /// Takes new settings; they hold for what is planned from now on.
+    pub fn set_settings(&mut self, settings: Settings, now: Instant) {
+        self.settings = settings.clamped();
+        self.plan_standby(now);
+    }
+
+    /// A key for `cluster` is wanted. With `after`, from another gateway than that one if there
+    /// is any: the search starts behind it in list order. Does nothing while a request of this
+    /// cluster runs; after a rejection it waits for the back-off. An unknown cluster is rejected.
+    pub fn request(&mut self, cluster: ClusterId, after: Option<IpAddr>, now: Instant) {
+        let Some(c) = self.clusters.iter().position(|known| known.id == cluster) else {
+            self.actions.push_back(Action::Rejected {
+                cluster,
+                tried: Vec::new(),
+                retry_at: now,
+            });
+            return;
+        };
+        let keyed = self.keyed_in(&self.clusters[c], after);
+        match &mut self.clusters[c].job {
+            Job::Running(_) => {}
+            Job::BackOff { until, wanted } if now < *until && keyed.is_none() => {
+                *wanted = Some(after);
+            }
+            Job::Idle | Job::BackOff { .. } => self.start(c, after, now),
+        }
+        self.plan_standby(now);
+    }
+
+    /// The exchange that [`Action::Authenticate`] asked for made a session.
+    pub fn on_authenticated(&mut self, gateway: IpAddr, session: SessionHandle, now: Instant) {
+        if let Some(entry) = self.entry(gateway) {
+            entry.authenticating = false;
+        }
+        self.cache(gateway, session, now);
+    }
+
+    /// A gateway made a session with us by itself.
+    pub fn on_peer_initiated(&mut self, gateway: IpAddr, session: SessionHandle, now: Instant) {
+        self.cache(gateway, session, now);
+    }
+
+    /// The exchange that [`Action::Authenticate`] asked for failed.
+    pub fn on_failed(&mut self, gateway: IpAddr, reason: String, now: Instant) {
+        let Some(entry) = self.entry(gateway) else {
+            return;
+        };
+        entry.authenticating = false;
+        if entry.session.is_none() {
+            self.hold(gateway, now);
+        }
+        for c in 0..self.clusters.len() {
+            if let Job::Running(run) = &mut self.clusters[c].job
+                && run.current == Some(gateway)
+            {
+                run.tried.push((gateway, reason.clone()));
+                self.advance(c, now);
+            }
+        }
+        self.forget_strangers();
+        self.plan_standby(now);
+    }
+
+    /// This session exists no more: deleted by either side, or expired. One that is not in the
+    /// cache, because a newer one has replaced it, changes nothing.
+    pub fn on_session_lost(&mut self, gateway: IpAddr, session: SessionHandle, now: Instant) {
+        if self.session(gateway) == Some(session) {
+            self.lose(gateway, now);
+        }
+    }
+
+    /// A monitor found `gateway` dead: its key is removed, for every cluster.
+    pub fn on_dead(&mut self, gateway: IpAddr, now: Instant) {
+        if let Some(session) = self.session(gateway) {
+            self.actions
+                .push_back(Action::DropSession { gateway, session });
+            self.lose(gateway, now);
+        }
+    }
+
+    /// The monitor of `cluster` uses this gateway now, or none. Standby gateways are the ones
+    /// next to it in list order.
+    pub fn on_active(&mut self, cluster: ClusterId, gateway: Option<IpAddr>, now: Instant) {
+        if let Some(known) = self.clusters.iter_mut().find(|known| known.id == cluster) {
+            known.active = gateway.filter(|gateway| known.has(*gateway));
+        }
+        self.plan_standby(now);
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Instant) {
+        for c in 0..self.clusters.len() {
+            if let Job::BackOff {
+                until,
+                wanted: Some(after),
+            } = self.clusters[c].job
+                && until <= now
+            {
+                self.start(c, after, now);
+            }
+        }
+        self.start_standby(now);
+        self.plan_standby(now);
+    }
+
+    /// When to call [`KeyManagement::poll`] at the latest, and why.
+    pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let retries = self
+            .clusters
+            .iter()
+            .filter_map(|cluster| match cluster.job {
+                Job::BackOff {
+                    until,
+                    wanted: Some(_),
+                } => Some((until, Timer::Retry)),
+                _ => None,
+            });
+        let standbys = self
+            .clusters
+            .iter()
+            .filter_map(|c| Some((c.standby_at?, Timer::Standby)));
+        retries
+            .chain(standbys)
+            .min_by_key(|(at, _)| *at)
+            .map(|(at, timer)| (at, timer.reason()))
+    }
+
+    /// The next thing to do, oldest first.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The cached session with `gateway`.
+    pub fn session(&self, gateway: IpAddr) -> Option<SessionHandle> {
+        let entry = self
+            .gateways
+            .iter()
+            .find(|entry| entry.address == gateway)?;
+        entry.session.map(|(session, _)| session)
+    }
+
+    /// The clusters that list `gateway`: whose monitors have to hear of its sessions.
+    pub fn clusters_of(&self, gateway: IpAddr) -> impl Iterator<Item = ClusterId> + '_ {
+        self.clusters
+            .iter()
+            .filter(move |cluster| cluster.has(gateway))
+            .map(|cluster| cluster.id)
+    }
+
+    /// What the key request of `cluster` is doing, if there is such a cluster.
+    pub fn request_state(&self, cluster: ClusterId) -> Option<RequestState> {
+        let known = self.clusters.iter().find(|known| known.id == cluster)?;
+        Some(match &known.job {
+            Job::Running(Run {
+                current: Some(gateway),
+                ..
+            }) => RequestState::Authenticating(*gateway),
+            Job::Idle | Job::Running(_) => RequestState::Idle,
+            Job::BackOff { until, .. } => RequestState::BackOff(*until),
+        })
+    }
+
+    fn cache(&mut self, gateway: IpAddr, session: SessionHandle, now: Instant) {
+        if !self.listed(gateway) {
+            // The policy lost this gateway while the exchange ran, or never had it.
+            self.actions
+                .push_back(Action::DropSession { gateway, session });
+            self.forget_strangers();
+            return;
+        }
+        let Some(entry) = self.entry(gateway) else {
+            return;
+        };
+        let before = entry.session.replace((session, now));
+        if let Some((old, _)) = before
+            && old != session
+        {
+            self.actions.push_back(Action::DropSession {
+                gateway,
+                session: old,
+            });
+        }
+        for c in 0..self.clusters.len() {
+            let cluster = &self.clusters[c];
+            let asks_for = match &cluster.job {
+                Job::Running(run) => Some(run.after),
+                Job::BackOff { wanted, .. } => *wanted,
+                Job::Idle => None,
+            };
+            // A new session with the very gateway that shall be left is no answer.
+            let answers = |after| after != Some(gateway) || before.is_none();
+            if cluster.has(gateway) && asks_for.is_some_and(answers) {
+                self.grant(c, gateway);
+            }
+        }
+        self.plan_standby(now);
+    }
+
+    fn start(&mut self, c: usize, after: Option<IpAddr>, now: Instant) {
+        let cluster = &mut self.clusters[c];
+        let forgiven = self.settings.retry_cap * 2;
+        if cluster
+            .failed_at
+            .is_some_and(|at| now.saturating_duration_since(at) > forgiven)
+        {
+            cluster.failures = 0;
+        }
+        cluster.job = Job::Running(Run {
+            after,
+            current: None,
+            tried: Vec::new(),
+        });
+        match self.keyed_in(&self.clusters[c], after) {
+            Some(gateway) => self.grant(c, gateway),
+            None => self.advance(c, now),
+        }
+    }
+
+    /// Goes on to the next gateway that this request has not asked, or rejects it.
+    fn advance(&mut self, c: usize, now: Instant) {
+        let cluster = &self.clusters[c];
+        let Some(run) = cluster.running() else { return };
+        let next = cluster.round_from(run.after).find(|gateway| {
+            // Keyed can only be the gateway that shall be left: no need to ask it.
+            self.session(*gateway).is_none() && run.tried.iter().all(|(asked, _)| asked != gateway)
+        });
+        let Some(gateway) = next else {
+            return self.reject(c, now);
+        };
+        if let Job::Running(run) = &mut self.clusters[c].job {
+            run.current = Some(gateway);
+        }
+        self.authenticate(gateway);
+    }
+
+    fn grant(&mut self, c: usize, gateway: IpAddr) {
+        let cluster = &mut self.clusters[c];
+        cluster.job = Job::Idle;
+        cluster.failures = 0;
+        cluster.active = Some(gateway);
+        self.actions.push_back(Action::Granted {
+            cluster: cluster.id,
+            gateway,
+        });
+    }
+
+    fn reject(&mut self, c: usize, now: Instant) {
+        let cluster = &mut self.clusters[c];
+        cluster.failures = cluster.failures.saturating_add(1);
+        cluster.failed_at = Some(now);
+        let retry_at = now + self.settings.backoff(cluster.failures, &mut self.rng);
+        let done = std::mem::replace(
+            &mut cluster.job,
+            Job::BackOff {
+                until: retry_at,
+                wanted: None,
+            },
+        );
+        let tried = if let Job::Running(run) = done {
+            run.tried
+        } else {
+            Vec::new()
+        };
+        self.actions.push_back(Action::Rejected {
+            cluster: cluster.id,
+            tried,
+            retry_at,
+        });
+    }
+
+    /// Starts an exchange, unless one with this gateway runs already: then that one counts.
+    pub(super) fn authenticate(&mut self, gateway: IpAddr) {
+        if let Some(entry) = self.entry(gateway)
+            && !std::mem::replace(&mut entry.authenticating, true)
+        {
+            self.actions.push_back(Action::Authenticate { gateway });
+        }
+    }
+
+    fn lose(&mut self, gateway: IpAddr, now: Instant) {
+        let steady = self.settings.retry_cap;
+        if let Some(entry) = self.entry(gateway)
+            && let Some((_, since)) = entry.session.take()
+            && now.saturating_duration_since(since) > steady
+        {
+            entry.failures = 0;
+        }
+        self.hold(gateway, now);
+        for cluster in &mut self.clusters {
+            if cluster.active == Some(gateway) {
+                cluster.active = None;
+            }
+        }
+        self.plan_standby(now);
+    }
+
+    /// Keeps background attempts away from `gateway` for a while.
+    fn hold(&mut self, gateway: IpAddr, now: Instant) {
+        let Some(entry) = self
+            .gateways
+            .iter_mut()
+            .find(|entry| entry.address == gateway)
+        else {
+            return;
+        };
+        entry.failures = entry.failures.saturating_add(1);
+        entry.hold_until = now + self.settings.backoff(entry.failures, &mut self.rng);
+    }
+
+    /// The first keyed gateway in round-robin order, other than the one that shall be left.
+    fn keyed_in(&self, cluster: &Cluster, after: Option<IpAddr>) -> Option<IpAddr> {
+        cluster
+            .round_from(after)
+            .find(|gateway| Some(*gateway) != after && self.session(*gateway).is_some())
+    }
+
+    fn entry(&mut self, gateway: IpAddr) -> Option<&mut Gateway> {
+        self.gateways
+            .iter_mut()
+            .find(|entry| entry.address == gateway)
+    }
+
+    fn listed(&self, gateway: IpAddr) -> bool {
+        self.clusters.iter().any(|cluster| cluster.has(gateway))
+    }
+
+    /// Forgets gateways that no cluster lists, once no exchange with them runs.
+    fn forget_strangers(&mut self) {
+        let clusters = &self.clusters;
+        self.gateways.retain(|entry| {
+            entry.authenticating || clusters.iter().any(|cluster| cluster.has(entry.address))
+        });
+    }
+}
