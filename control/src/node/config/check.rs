@@ -99,12 +99,19 @@ impl Checker<'_> {
         let heartbeat = self.heartbeat(file.heartbeat, role);
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike, role);
+        let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
         let own = outside.as_ref().and_then(|(outside, _)| outside.address);
         if let (Some(address), Some((_, at))) = (own, &outside) {
             self.not_pooled(address, &pool, at, "outside.address");
         }
-        let peers = self.peers(file.peers, role, identity.as_ref(), own, &pool);
+        let peers = self.peers(
+            file.peers,
+            role,
+            identity.as_ref(),
+            own,
+            any_pool.then_some(&pool),
+        );
         if role == Role::Gateway && peers.is_empty() {
             self.warn(
                 &pool_at,

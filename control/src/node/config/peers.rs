@@ -102,8 +102,11 @@ impl Checker<'_> {
         role: Role,
         own: Option<&Identity>,
         own_address: Option<IpAddr>,
-        pool: &[IpNet],
+        pool: Option<&Vec<IpNet>>,
     ) -> Vec<Peer> {
+        // A pool that is there but wrong was complained about already.
+        let no_pool = pool.is_none();
+        let pool = pool.map_or(&[][..], Vec::as_slice);
         if role == Role::Client && !peers.iter().any(|p| p.get_ref().outside.is_some()) {
             self.error(
                 &TOP,
@@ -148,7 +151,7 @@ impl Checker<'_> {
                 Some(address)
             });
             let inner = self.inner(peer.inner, role, pool, &mut seen);
-            if role == Role::Gateway && pool.is_empty() && inner.is_empty() {
+            if role == Role::Gateway && no_pool && inner.is_empty() {
                 self.error(
                     &at,
                     format!(
