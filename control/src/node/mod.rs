@@ -1,1 +1,4 @@
 //! Room `node`.
+
+pub mod config;
+pub mod events;

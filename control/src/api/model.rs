@@ -1,0 +1,344 @@
+//! What the API says, as JSON. Times are whole numbers with their unit in the name (`_ns`, `_us`,
+//! `_ms`); addresses are text; a gateway is named by its outside address. Nothing here holds keys.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroize;
+
+pub use crate::node::config::Role;
+pub use crate::node::events::{Event, EventKind};
+
+/// `GET /v1/status`: the node at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the node, from its configuration.
+    pub name: String,
+    pub role: Role,
+    /// IKE identity of the node.
+    pub identity: String,
+    /// Version of the running program.
+    pub version: String,
+    /// Milliseconds since the node started.
+    pub uptime_ms: u64,
+    /// Age in milliseconds of this picture: how long ago the node's core last drew it. Packets and
+    /// heartbeats do not need the core, so a large age means that key exchange hangs, not traffic.
+    #[serde(default)]
+    pub snapshot_age_ms: u64,
+    pub interfaces: Vec<Interface>,
+    /// Client: the clusters of its policy. Empty on a gateway.
+    pub clusters: Vec<Cluster>,
+    /// Client: the tunnels of its policy, lowest number first. Empty on a gateway.
+    pub tunnels: Vec<Tunnel>,
+    pub sessions: Vec<Session>,
+    /// What was counted that is not a drop.
+    pub counters: Vec<CounterValue>,
+    /// Packets that were dropped, by reason.
+    pub drops: Vec<CounterValue>,
+}
+
+/// One port of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub side: Side,
+    pub name: String,
+    pub kind: InterfaceKind,
+    /// Whether the link is up.
+    pub up: bool,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// Which way a port looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Toward the untrusted network.
+    Outside,
+    /// Toward targets or the local host.
+    Inside,
+}
+
+/// How packets reach a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InterfaceKind {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the generic path: works on every interface, slower.
+    XdpGeneric,
+    Tun,
+}
+
+/// A cluster of the client's policy and how it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Number in the policy.
+    pub id: u32,
+    /// The gateway that carries the traffic now.
+    pub active: Option<IpAddr>,
+    pub state: ClusterState,
+    /// In the order in which they are asked, which is drawn afresh at each read of the policy.
+    pub gateways: Vec<Gateway>,
+}
+
+/// How a cluster does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterState {
+    /// Nothing has needed it yet.
+    Idle,
+    /// A gateway is being asked for a key; traffic waits.
+    Authenticating,
+    /// A gateway is active.
+    Up,
+    /// No gateway authenticated; traffic is refused, and asking goes on with growing pauses.
+    Rejected,
+}
+
+/// One gateway as its client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Outside address.
+    pub address: IpAddr,
+    /// IKE identity, if the configuration names a peer at this address.
+    pub identity: Option<String>,
+    /// A session with it exists now.
+    pub keyed: bool,
+    /// It carries the traffic of its cluster now.
+    pub active: bool,
+    /// Microseconds since it last proved that it lives.
+    pub last_heard_us: Option<u64>,
+    /// Round-trip time of the last answered heartbeat, microseconds.
+    pub rtt_us: Option<u64>,
+    pub heartbeats_sent: u64,
+    pub heartbeats_answered: u64,
+}
+
+/// A tunnel of the client's policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Number in the policy; the lowest wins where ranges overlap.
+    pub number: u32,
+    /// Target addresses, as a person writes them.
+    pub range: String,
+    /// The cluster that leads there.
+    pub cluster: u32,
+}
+
+/// An IKE session with its pair of SAs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// IKE identity of the other end.
+    pub peer: String,
+    /// Outside address of the other end.
+    pub outside: IpAddr,
+    /// Inner addresses: the client's own, or those the gateway gave this client.
+    pub inner: Vec<IpAddr>,
+    /// SPI on packets that arrive here.
+    pub spi_in: Spi,
+    /// SPI on packets that leave here.
+    pub spi_out: Spi,
+    pub cipher: String,
+    /// It carries the traffic now: on a client its gateway is active, on a gateway its client uses
+    /// this gateway.
+    pub active: bool,
+    /// Milliseconds since it was authenticated.
+    pub age_ms: u64,
+    pub packets_in: u64,
+    /// Bytes of inner packets.
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    /// Bytes of inner packets.
+    pub bytes_out: u64,
+    /// This end started the exchange.
+    pub initiator: bool,
+}
+
+/// A counter with its label and meaning, both from the one list of reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterValue {
+    /// Label, snake case.
+    pub name: String,
+    /// One line for a person.
+    pub text: String,
+    pub value: u64,
+}
+
+/// `GET /v1/sa`: one security association. Never its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaView {
+    pub spi: Spi,
+    pub direction: Direction,
+    /// Outer address of this end.
+    pub local: IpAddr,
+    /// Outer address of the other end.
+    pub remote: IpAddr,
+    pub cipher: String,
+    /// Inner traffic it may carry, one prefix or range each.
+    pub selectors: Vec<String>,
+    /// Who made it: `ike` or `manual`.
+    pub origin: String,
+    pub packets: u64,
+    /// Bytes of inner packets.
+    pub bytes: u64,
+}
+
+/// Direction of an SA, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// `POST /v1/sa`: an SA as typed, split at blanks.
+#[derive(Serialize, Deserialize)]
+pub struct SaAdd {
+    pub words: SaWords,
+}
+
+/// The words of an SA. One of them is a key: they are wiped when dropped and not shown by `Debug`.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SaWords(pub Vec<String>);
+
+impl fmt::Debug for SaWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SaWords({} words, not shown)", self.0.len())
+    }
+}
+
+impl std::ops::Deref for SaWords {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl Drop for SaWords {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// The answer to a command that changed something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// One sentence: what was done.
+    pub text: String,
+    /// Further lines, for example the warnings of a policy.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+impl Done {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Every answer with a status code of 400 or above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong, as a sentence.
+    pub error: String,
+}
+
+/// A security parameter index: `0x` and eight hexadecimal digits in text and JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spi(pub u32);
+
+impl fmt::Display for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("0x{:08x}", self.0))
+    }
+}
+
+impl FromStr for Spi {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(hex) => u32::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        number.map(Self).map_err(|_| {
+            format!("found `{text}`, expected an SPI such as 0xc0ffee01 (or a decimal number)")
+        })
+    }
+}
+
+impl Serialize for Spi {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Spi {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spi_reads_what_it_writes() {
+        assert_eq!(Spi(0xC0FF).to_string(), "0x0000c0ff");
+        assert_eq!("0x0000c0ff".parse(), Ok(Spi(0xC0FF)));
+        assert_eq!("49407".parse(), Ok(Spi(0xC0FF)));
+        for bad in ["", "0x", "c0ffee", "0x1ffffffff", "-1"] {
+            assert!(
+                bad.parse::<Spi>()
+                    .unwrap_err()
+                    .contains(&format!("`{bad}`")),
+                "{bad}"
+            );
+        }
+        assert_eq!(serde_json::to_string(&Spi(1)).unwrap(), "\"0x00000001\"");
+    }
+
+    #[test]
+    fn words_do_not_show_the_key() {
+        let add = SaWords(vec!["key".into(), "0xdeadbeef".into()]);
+        assert_eq!(format!("{add:?}"), "SaWords(2 words, not shown)");
+    }
+
+    #[test]
+    fn names_are_those_of_the_documentation() {
+        let name = |v: serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+        assert_eq!(
+            name(serde_json::to_value(InterfaceKind::XdpNative).unwrap()),
+            "xdp-native"
+        );
+        assert_eq!(
+            name(serde_json::to_value(InterfaceKind::Tun).unwrap()),
+            "tun"
+        );
+        assert_eq!(
+            name(serde_json::to_value(Side::Outside).unwrap()),
+            "outside"
+        );
+        assert_eq!(
+            name(serde_json::to_value(ClusterState::Rejected).unwrap()),
+            "rejected"
+        );
+        assert_eq!(name(serde_json::to_value(Direction::In).unwrap()), "in");
+        assert_eq!(
+            name(serde_json::to_value(Role::Gateway).unwrap()),
+            "gateway"
+        );
+    }
+}

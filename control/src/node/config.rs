@@ -1,0 +1,343 @@
+//! The node's configuration file (TOML): what it may say, its defaults, and what is wrong with it.
+//!
+//! `docs/configuration.md` describes each key for operators. Reading is strict: an unknown key, a
+//! key of the other role or a value out of range is an error with its line and column, all of them
+//! are reported at once, and nothing is half read.
+
+mod check;
+mod duration;
+mod file;
+mod peers;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+pub use secret::Psk;
+
+/// Where API sockets are unless the configuration says otherwise.
+pub const SOCKET_DIRECTORY: &str = "/run/evergate";
+
+/// A node's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Name of the node, for logs and status: 1 to 64 letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    pub role: Role,
+    pub identity: Identity,
+    /// Path of the API socket.
+    pub socket: PathBuf,
+    /// The policy file; there on a client, never on a gateway.
+    pub policy: Option<PathBuf>,
+    pub outside: Outside,
+    pub inside: Inside,
+    pub heartbeat: Heartbeat,
+    pub esp: Esp,
+    pub ike: Ike,
+    /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
+    pub pool: Vec<IpNet>,
+    pub peers: Vec<Peer>,
+    /// What is allowed but probably not meant; for the log at start.
+    pub warnings: Vec<Problem>,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Owns a policy, and sends traffic for targets through a gateway.
+    Client,
+    /// Ends tunnels, and forwards to targets.
+    Gateway,
+}
+
+/// The port toward the untrusted network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    pub interface: String,
+    /// The node's own outside address; otherwise the interface's first global one.
+    pub address: Option<IpAddr>,
+    pub xdp: XdpMode,
+}
+
+/// The port toward targets (gateway: a NIC) or the local host (client: a TUN device).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    pub interface: String,
+    /// Client: MTU of the TUN device in bytes, 576 to 9000; otherwise derived from the path.
+    pub mtu: Option<u16>,
+    /// Gateway only.
+    pub xdp: XdpMode,
+}
+
+/// Where the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, else in the generic path with a warning.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the generic path.
+    Generic,
+}
+
+/// Which heartbeats this node reflects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub accept: HeartbeatForm,
+    /// Plain form: reflect for addresses without a session too.
+    pub strangers: bool,
+    /// How long the XDP program goes on answering without its daemon, 10 ms to 10 s.
+    pub dead_man: Duration,
+}
+
+/// Form of the heartbeats that are reflected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeartbeatForm {
+    /// With the MAC of a session.
+    #[default]
+    Keyed,
+    /// Any payload, echoed.
+    Plain,
+    Both,
+}
+
+/// The packet path's cryptography.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Esp {
+    /// The cipher that is proposed first.
+    pub cipher: Cipher,
+    pub backend: Backend,
+    /// Packets, 1024 to 131072, a power of two.
+    pub replay_window: u32,
+}
+
+/// Cipher of the child SAs, RFC 4106 with a 16-byte tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cipher {
+    #[default]
+    Aes256Gcm,
+    Aes128Gcm,
+}
+
+/// The code that computes AES-GCM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The `ring` crate: assembly, two to three times as fast.
+    #[default]
+    Ring,
+    /// The `aes-gcm` crate: pure Rust.
+    AesGcm,
+}
+
+/// Timers of the key exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ike {
+    /// Wait before the first retransmission, 10 ms to 60 s; doubles each time.
+    pub retransmit: Duration,
+    /// Give up after so many sends, 1 to 20.
+    pub tries: u32,
+    /// Ask a silent peer after this time whether it lives, 1 s to 24 h.
+    pub liveness: Duration,
+}
+
+/// Another node.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub identity: Identity,
+    pub psk: Psk,
+    /// Its outside address: needed to start a session toward it.
+    pub outside: Option<IpAddr>,
+    /// Gateway: the inner addresses that always belong to this client.
+    pub inner: Vec<IpAddr>,
+}
+
+/// An IKE identity (RFC 7296 section 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// `ID_IPV4_ADDR` or `ID_IPV6_ADDR`.
+    Address(IpAddr),
+    /// `ID_RFC822_ADDR`: it has an `@`.
+    Email(String),
+    /// `ID_FQDN`.
+    Fqdn(String),
+}
+
+/// Something wrong at one place of the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What was found and what was expected.
+    pub text: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}", shown(.path, .problems))]
+    Invalid {
+        path: PathBuf,
+        problems: Vec<Problem>,
+    },
+}
+
+/// One `file:line:column: text` per line.
+fn shown(path: &Path, problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{}:{problem}", path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+impl Config {
+    /// Reads and checks a configuration file, and the key files that it names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] lists everything that is wrong, each with line and column.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
+        // The text holds keys, so it is wiped after reading.
+        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+        let mode = std::fs::metadata(path)
+            .map_err(failed)?
+            .permissions()
+            .mode();
+        let (mut config, has_psk) = Self::read(path, &text)?;
+        if has_psk && mode & 0o004 != 0 {
+            let text = format!(
+                "this file holds a pre-shared key and everybody may read it (mode {:04o}); run \
+                 `chmod 600 {}` or use psk_file",
+                mode & 0o7777,
+                path.display()
+            );
+            config.warnings.insert(
+                0,
+                Problem {
+                    line: 1,
+                    column: 1,
+                    text,
+                },
+            );
+        }
+        Ok(config)
+    }
+
+    /// Checks the text of a configuration. Relative paths in it are relative to `path`'s directory.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::read(path, text).map(|(config, _)| config)
+    }
+
+    /// The second half of the answer tells whether the text itself holds a key.
+    fn read(path: &Path, text: &str) -> Result<(Self, bool), ConfigError> {
+        let invalid = |problems| ConfigError::Invalid {
+            path: path.to_path_buf(),
+            problems,
+        };
+        let file = file::parse(text).map_err(|problem| invalid(vec![problem]))?;
+        let has_psk = file.peers.iter().any(|peer| peer.get_ref().psk.is_some());
+        let config = check::check(path, text, file).map_err(invalid)?;
+        Ok((config, has_psk))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.text)
+    }
+}
+
+/// An enum whose values have names in the file.
+pub(crate) trait Named: Copy + Sized + 'static {
+    const NAMES: &'static [(&'static str, Self)];
+}
+
+macro_rules! named {
+    ($type:ty { $($name:literal => $value:ident),+ $(,)? }) => {
+        impl Named for $type {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, Self::$value)),+];
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$value => $name),+ })
+            }
+        }
+    };
+}
+
+named!(Role { "client" => Client, "gateway" => Gateway });
+named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
+named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
+named!(Cipher { "aes-256-gcm" => Aes256Gcm, "aes-128-gcm" => Aes128Gcm });
+named!(Backend { "ring" => Ring, "aes-gcm" => AesGcm });
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => fmt::Display::fmt(address, f),
+            Self::Email(text) | Self::Fqdn(text) => f.pad(text),
+        }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        if let Some((user, host)) = text.rsplit_once('@') {
+            let printable = user.chars().all(|c| c.is_ascii_graphic() && c != '@');
+            let sane = !user.is_empty() && printable && is_host_name(host);
+            return if sane {
+                Ok(Self::Email(text.to_owned()))
+            } else {
+                Err(())
+            };
+        }
+        if is_host_name(text) {
+            Ok(Self::Fqdn(text.to_owned()))
+        } else {
+            Err(())
+        }
+    }
+}
+
+/// Labels of letters, digits, `-` and `_`; 253 bytes at most. A name of four numbers is a mistyped
+/// address.
+fn is_host_name(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.len() <= 253 && !numeric && text.split('.').all(label)
+}

@@ -1,0 +1,490 @@
+//! From what the file says to a configuration that can work, or to a list of all that is wrong.
+
+use std::net::IpAddr;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::file::{self, File, Number, Table, Text, Time, choices, problem};
+use super::{
+    Config, Esp, Heartbeat, Identity, Ike, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
+    XdpMode, duration,
+};
+
+/// The longest name of an interface: `IFNAMSIZ` less its final zero.
+const MAX_INTERFACE: usize = 15;
+/// The longest path of a Unix socket.
+const MAX_SOCKET: usize = 107;
+
+pub(super) type Place = Range<usize>;
+
+/// Collects what is wrong while the configuration is put together. Getters answer with a default
+/// once they have complained, so that one walk finds everything.
+pub(super) struct Checker<'a> {
+    path: &'a Path,
+    pub(super) source: &'a str,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// Turns the file into a configuration.
+pub(super) fn check(path: &Path, source: &str, file: File) -> Result<Config, Vec<Problem>> {
+    let mut c = Checker {
+        path,
+        source,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let config = c.config(file);
+    c.errors.sort();
+    c.warnings.sort();
+    match config {
+        Some(config) if c.errors.is_empty() => Ok(Config {
+            warnings: c.warnings,
+            ..config
+        }),
+        _ => Err(c.errors),
+    }
+}
+
+/// The whole file: where a missing top-level key is reported.
+pub(super) const TOP: Place = 0..0;
+
+impl Checker<'_> {
+    pub(super) fn error(&mut self, at: &Place, text: impl Into<String>) {
+        self.errors.push(problem(self.source, at, text.into()));
+    }
+
+    pub(super) fn warn(&mut self, at: &Place, text: impl Into<String>) {
+        self.warnings.push(problem(self.source, at, text.into()));
+    }
+
+    fn config(&mut self, file: File) -> Option<Config> {
+        let File {
+            name,
+            role,
+            identity,
+            socket,
+            policy,
+            ..
+        } = file;
+        let name = self.required(name, &TOP, "name", "the node's name, such as \"gw-a\"");
+        let name = name.and_then(|name| self.node_name(name));
+        let role = self.required(role, &TOP, "role", "\"client\" or \"gateway\"");
+        let role: Option<Role> = role.and_then(|role| self.named(&role, "role"));
+        let expected = "the node's IKE identity, such as \"gw-a.example\"";
+        let identity = self.required(identity, &TOP, "identity", expected);
+        let identity = identity.and_then(|text| self.identity(&text, "identity"));
+        let socket = self.socket(socket, name.as_deref());
+        // What is right depends on the role, so without one nothing further is judged.
+        let role = role?;
+        let policy = self.policy(policy, role);
+        let outside = self.outside(file.outside);
+        let inside = self.inside(file.inside, role);
+        if let (Some((outside, _)), Some((inside, at))) = (&outside, &inside)
+            && outside.interface == inside.interface
+        {
+            let found = &inside.interface;
+            self.error(
+                at,
+                format!(
+                    "inside.interface: found `{found}`, which is the outside \
+                interface too; expected another one"
+                ),
+            );
+        }
+        let heartbeat = self.heartbeat(file.heartbeat, role);
+        let esp = self.esp(file.esp);
+        let ike = self.ike(file.ike, role);
+        let any_pool = file.pool.is_some();
+        let (pool, pool_at) = self.pool(file.pool, role);
+        let own = outside.as_ref().and_then(|(outside, _)| outside.address);
+        if let (Some(address), Some((_, at))) = (own, &outside) {
+            self.not_pooled(address, &pool, at, "outside.address");
+        }
+        let peers = self.peers(
+            file.peers,
+            role,
+            identity.as_ref(),
+            own,
+            any_pool.then_some(&pool),
+        );
+        if role == Role::Gateway && peers.is_empty() {
+            self.warn(
+                &pool_at,
+                "no [[peer]]: no client can authenticate; only SAs that are \
+                written by hand (`evergate sa add`) will carry traffic",
+            );
+        }
+        Some(Config {
+            path: self.path.to_path_buf(),
+            name: name?,
+            role,
+            identity: identity?,
+            socket: socket?,
+            policy,
+            outside: outside?.0,
+            inside: inside?.0,
+            heartbeat,
+            esp,
+            ike,
+            pool,
+            peers,
+            warnings: Vec::new(),
+        })
+    }
+
+    pub(super) fn required<T>(
+        &mut self,
+        value: Option<T>,
+        at: &Place,
+        key: &str,
+        what: &str,
+    ) -> Option<T> {
+        if value.is_none() {
+            self.error(at, format!("`{key}` is missing: expected {what}"));
+        }
+        value
+    }
+
+    fn table<T: Default>(&mut self, table: Table<T>) -> T {
+        table.map(Spanned::into_inner).unwrap_or_default()
+    }
+
+    fn node_name(&mut self, name: Spanned<String>) -> Option<String> {
+        let at = name.span();
+        let name = name.into_inner();
+        let sane = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let first = name
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
+        if !first || name.len() > 64 || !name.bytes().all(sane) {
+            self.error(
+                &at,
+                format!(
+                    "name: found `{name}`, expected 1 to 64 letters, digits, \
+                `.`, `_` or `-`, the first a letter or digit"
+                ),
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn named<T: Named>(&mut self, text: &Spanned<String>, key: &str) -> Option<T> {
+        let found = text.get_ref();
+        let value = T::NAMES
+            .iter()
+            .find(|(name, _)| name == found)
+            .map(|(_, value)| *value);
+        if value.is_none() {
+            let known: Vec<&str> = T::NAMES.iter().map(|(name, _)| *name).collect();
+            let choices = choices(found, &known);
+            self.error(&text.span(), format!("{key}: found `{found}`, {choices}"));
+        }
+        value
+    }
+
+    fn named_or<T: Named + Default>(&mut self, text: Text, key: &str) -> T {
+        text.and_then(|text| self.named(&text, key))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        text: &Spanned<String>,
+        key: &str,
+        what: &str,
+    ) -> Option<T> {
+        let found = text.get_ref();
+        let value = found.parse().ok();
+        if value.is_none() {
+            self.error(
+                &text.span(),
+                format!("{key}: found `{found}`, expected {what}"),
+            );
+        }
+        value
+    }
+
+    pub(super) fn identity(&mut self, text: &Spanned<String>, key: &str) -> Option<Identity> {
+        self.parsed(text, key, "a host name, an e-mail address or an IP address")
+    }
+
+    /// An address that one host can have.
+    pub(super) fn unicast(&mut self, text: &Spanned<String>, key: &str) -> Option<IpAddr> {
+        let address: IpAddr =
+            self.parsed(text, key, "an IP address such as 192.0.2.1 or 2001:db8::1")?;
+        let what = match address {
+            IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4 address in IPv6 notation",
+            _ if address.is_multicast() => "a multicast address",
+            _ if address.is_unspecified() => "the unspecified address",
+            _ => return Some(address),
+        };
+        let text_at = text.span();
+        self.error(
+            &text_at,
+            format!("{key}: found {address}, {what}; expected a host's address"),
+        );
+        None
+    }
+
+    fn interface(&mut self, text: Text, at: &Place, key: &str, what: &str) -> Option<String> {
+        let name = self.required(text, at, key, what)?;
+        let place = name.span();
+        let name = name.into_inner();
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
+        if name.is_empty() || name.len() > MAX_INTERFACE {
+            let bytes = name.len();
+            self.error(
+                &place,
+                format!(
+                    "{key}: found `{name}` of {bytes} bytes, expected the \
+                name of an interface: 1 to {MAX_INTERFACE} bytes"
+                ),
+            );
+            return None;
+        }
+        if name.contains(odd) || name == "." || name == ".." {
+            self.error(
+                &place,
+                format!(
+                    "{key}: found `{name}`, expected the name of an \
+                interface, without blanks, `/`, `:` and `%`"
+                ),
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn number(&mut self, number: Number, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let number = number?;
+        let found = *number.get_ref();
+        if range.contains(&found) {
+            return Some(found);
+        }
+        let (low, high) = (range.start(), range.end());
+        self.error(
+            &number.span(),
+            format!("{key}: found {found}, expected {low} to {high}"),
+        );
+        None
+    }
+
+    fn time(&mut self, time: Time, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let time = time?;
+        let found = &time.get_ref().0;
+        let Some(value) = duration::parse(found) else {
+            let expected = duration::EXPECTED;
+            self.error(
+                &time.span(),
+                format!("{key}: found `{found}`, expected {expected}"),
+            );
+            return None;
+        };
+        if range.contains(&value) {
+            return Some(value);
+        }
+        let (low, high) = (duration::show(*range.start()), duration::show(*range.end()));
+        self.error(
+            &time.span(),
+            format!("{key}: found {found}, expected {low} to {high}"),
+        );
+        None
+    }
+
+    fn unused<T>(&mut self, value: Option<&Spanned<T>>, key: &str, role: Role, why: &str) {
+        if let Some(value) = value {
+            self.warn(
+                &value.span(),
+                format!("{key} has no effect on a {role}: {why}"),
+            );
+        }
+    }
+
+    /// A path of the file, relative to the file's own directory.
+    pub(super) fn beside(&self, text: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(text)
+    }
+
+    fn socket(&mut self, socket: Text, name: Option<&str>) -> Option<PathBuf> {
+        let at = socket.as_ref().map_or(TOP, Spanned::span);
+        let path = match socket {
+            Some(path) if path.get_ref().is_empty() => {
+                self.error(
+                    &at,
+                    "socket: found an empty path, expected one such as \
+                    \"/run/evergate/gw-a.sock\"",
+                );
+                return None;
+            }
+            Some(path) => self.beside(path.get_ref()),
+            None => Path::new(SOCKET_DIRECTORY).join(format!("{}.sock", name?)),
+        };
+        let bytes = path.as_os_str().len();
+        if bytes > MAX_SOCKET {
+            let shown = path.display();
+            self.error(
+                &at,
+                format!(
+                    "socket: found {shown} of {bytes} bytes, expected at most \
+                {MAX_SOCKET}"
+                ),
+            );
+            return None;
+        }
+        Some(path)
+    }
+
+    fn policy(&mut self, policy: Text, role: Role) -> Option<PathBuf> {
+        match (policy, role) {
+            (Some(policy), Role::Client) if policy.get_ref().is_empty() => {
+                self.error(
+                    &policy.span(),
+                    "policy: found an empty path, expected a file",
+                );
+                None
+            }
+            (Some(policy), Role::Client) => Some(self.beside(policy.get_ref())),
+            (None, Role::Client) => {
+                self.error(
+                    &TOP,
+                    "`policy` is missing: expected the policy file of this client, \
+                    such as \"policy.conf\"",
+                );
+                None
+            }
+            (Some(policy), Role::Gateway) => {
+                self.error(
+                    &policy.span(),
+                    "policy: found on a gateway, expected only on a \
+                    client; a gateway follows its clients' policies",
+                );
+                None
+            }
+            (None, Role::Gateway) => None,
+        }
+    }
+
+    /// Answers with the place too, for what is found out later.
+    fn outside(&mut self, table: Table<file::Outside>) -> Option<(Outside, Place)> {
+        let what = "the interface toward the untrusted network";
+        let table = self.required(table, &TOP, "[outside]", what)?;
+        let at = table.span();
+        let table = table.into_inner();
+        let address_at = table.address.as_ref().map_or(at.clone(), Spanned::span);
+        let address = table
+            .address
+            .and_then(|text| self.unicast(&text, "outside.address"));
+        let xdp = self.named_or(table.xdp, "outside.xdp");
+        let interface = self.interface(table.interface, &at, "outside.interface", what)?;
+        Some((
+            Outside {
+                interface,
+                address,
+                xdp,
+            },
+            address_at,
+        ))
+    }
+
+    fn inside(&mut self, table: Table<file::Inside>, role: Role) -> Option<(Inside, Place)> {
+        let what = match role {
+            Role::Client => "the name of the TUN device to create",
+            Role::Gateway => "the interface toward the LAN",
+        };
+        let table = self.required(table, &TOP, "[inside]", what)?;
+        let at = table.span();
+        let table = table.into_inner();
+        match role {
+            Role::Client => {
+                self.unused(
+                    table.xdp.as_ref(),
+                    "inside.xdp",
+                    role,
+                    "its inside is a TUN device",
+                );
+            }
+            Role::Gateway => {
+                let why = "it uses the interface's own MTU";
+                self.unused(table.mtu.as_ref(), "inside.mtu", role, why);
+            }
+        }
+        let mtu = self.number(table.mtu, "inside.mtu", 576..=9000);
+        let xdp: XdpMode = self.named_or(table.xdp, "inside.xdp");
+        let name_at = table.interface.as_ref().map_or(at.clone(), Spanned::span);
+        let interface = self.interface(table.interface, &at, "inside.interface", what)?;
+        let mtu = mtu.and_then(|mtu| u16::try_from(mtu).ok());
+        Some((
+            Inside {
+                interface,
+                mtu,
+                xdp,
+            },
+            name_at,
+        ))
+    }
+
+    fn heartbeat(&mut self, table: Table<file::Heartbeat>, role: Role) -> Heartbeat {
+        if role == Role::Client {
+            let why = "only gateways reflect heartbeats (a client's own are set in its policy)";
+            self.unused(table.as_ref(), "[heartbeat]", role, why);
+        }
+        let table = self.table(table);
+        let range = Duration::from_millis(10)..=Duration::from_secs(10);
+        let dead_man = self.time(table.dead_man, "heartbeat.dead_man", range);
+        Heartbeat {
+            accept: self.named_or(table.accept, "heartbeat.accept"),
+            strangers: table.strangers.is_some_and(Spanned::into_inner),
+            dead_man: dead_man.unwrap_or(Duration::from_millis(50)),
+        }
+    }
+
+    fn esp(&mut self, table: Table<file::Esp>) -> Esp {
+        let table = self.table(table);
+        let at = table.replay_window.as_ref().map_or(TOP, Spanned::span);
+        let window = self.number(table.replay_window, "esp.replay_window", 1024..=131_072);
+        let window = window.and_then(|w| u32::try_from(w).ok()).unwrap_or(4096);
+        if !window.is_power_of_two() {
+            let (below, above) = (window.next_power_of_two() / 2, window.next_power_of_two());
+            self.error(
+                &at,
+                format!(
+                    "esp.replay_window: found {window}, expected a power of two \
+                such as {below} or {above}"
+                ),
+            );
+        }
+        Esp {
+            cipher: self.named_or(table.cipher, "esp.cipher"),
+            backend: self.named_or(table.backend, "esp.backend"),
+            replay_window: window,
+        }
+    }
+
+    fn ike(&mut self, table: Table<file::Ike>, role: Role) -> Ike {
+        let table = self.table(table);
+        if role == Role::Client {
+            let why = "its heartbeats notice a silent gateway";
+            self.unused(table.liveness.as_ref(), "ike.liveness", role, why);
+        }
+        let range = Duration::from_millis(10)..=Duration::from_secs(60);
+        let retransmit = self.time(table.retransmit, "ike.retransmit", range);
+        let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        let liveness = self.time(table.liveness, "ike.liveness", range);
+        let tries = self.number(table.tries, "ike.tries", 1..=20);
+        Ike {
+            retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
+            tries: tries
+                .and_then(|tries| u32::try_from(tries).ok())
+                .unwrap_or(4),
+            liveness: liveness.unwrap_or(Duration::from_secs(30)),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The file as it is written: every key optional and still text, with its place, so that the check
+//! can report all that is wrong, where it is, in its own words.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use toml::Spanned;
+
+use super::secret::SecretText;
+use super::{Problem, duration};
+
+pub(super) type Text = Option<Spanned<String>>;
+pub(super) type Number = Option<Spanned<i64>>;
+pub(super) type Flag = Option<Spanned<bool>>;
+pub(super) type Time = Option<Spanned<TimeText>>;
+pub(super) type Table<T> = Option<Spanned<T>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) name: Text,
+    pub(super) role: Text,
+    pub(super) identity: Text,
+    pub(super) socket: Text,
+    pub(super) policy: Text,
+    pub(super) outside: Table<Outside>,
+    pub(super) inside: Table<Inside>,
+    pub(super) heartbeat: Table<Heartbeat>,
+    pub(super) esp: Table<Esp>,
+    pub(super) ike: Table<Ike>,
+    pub(super) pool: Table<Pool>,
+    #[serde(default, rename = "peer")]
+    pub(super) peers: Vec<Spanned<Peer>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outside {
+    pub(super) interface: Text,
+    pub(super) address: Text,
+    pub(super) xdp: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inside {
+    pub(super) interface: Text,
+    pub(super) mtu: Number,
+    pub(super) xdp: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Heartbeat {
+    pub(super) accept: Text,
+    pub(super) strangers: Flag,
+    pub(super) dead_man: Time,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Esp {
+    pub(super) cipher: Text,
+    pub(super) backend: Text,
+    pub(super) replay_window: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ike {
+    pub(super) retransmit: Time,
+    pub(super) tries: Number,
+    pub(super) liveness: Time,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    #[serde(default)]
+    pub(super) networks: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    pub(super) identity: Text,
+    pub(super) psk: Option<Spanned<SecretText>>,
+    pub(super) psk_file: Text,
+    pub(super) outside: Text,
+    #[serde(default)]
+    pub(super) inner: Vec<Spanned<String>>,
+}
+
+/// The text of a duration; a bare number gets told that it lacks a unit.
+pub(super) struct TimeText(pub(super) String);
+
+impl<'de> Deserialize<'de> for TimeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InQuotes;
+
+        impl Visitor<'_> for InQuotes {
+            type Value = TimeText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(duration::EXPECTED)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TimeText, E> {
+                Ok(TimeText(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_str(InQuotes)
+    }
+}
+
+/// Reads the text; the error is in our words and never quotes a line, which may hold a key.
+pub(super) fn parse(text: &str) -> Result<File, Problem> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().unwrap_or(0..0);
+        let said = reword(error.message());
+        match key_of_line(text, at.start) {
+            Some(key) if !said.contains(&format!("`{key}`")) => {
+                problem(text, &at, format!("{key}: {said}"))
+            }
+            _ => problem(text, &at, said),
+        }
+    })
+}
+
+/// A problem at a byte range of the text.
+pub(super) fn problem(text: &str, at: &Range<usize>, said: String) -> Problem {
+    let before = text.get(..at.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    Problem {
+        line,
+        column: last.chars().count() + 1,
+        text: said,
+    }
+}
+
+/// The key that is assigned on the line of a place after its `=`.
+fn key_of_line(text: &str, at: usize) -> Option<&str> {
+    let before = text.get(..at)?;
+    let line = before.rsplit('\n').next()?;
+    let (key, _) = line.split_once('=')?;
+    let key = key.trim();
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (!key.is_empty() && key.bytes().all(bare)).then_some(key)
+}
+
+/// Puts a message of the TOML reader into the form "found …, expected …".
+fn reword(message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let mut quoted = rest.split('`').skip(1).step_by(2);
+        let found = quoted.next().unwrap_or_default();
+        let known: Vec<&str> = quoted.collect();
+        return format!("found unknown key `{found}`, {}", choices(found, &known));
+    }
+    for start in ["invalid type: ", "invalid value: "] {
+        if let Some(rest) = message.strip_prefix(start) {
+            return format!(
+                "found {}",
+                rest.replace("expected i64", "expected a whole number")
+            );
+        }
+    }
+    message.lines().collect::<Vec<_>>().join(", ")
+}
+
+/// "expected one of a, b, c; did you mean b?"
+pub(super) fn choices(found: &str, known: &[&str]) -> String {
+    let list = known
+        .iter()
+        .map(|k| format!("`{k}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let one_of = if known.len() == 1 { "" } else { "one of " };
+    match nearest(found, known) {
+        Some(near) => format!("expected {one_of}{list}; did you mean `{near}`?"),
+        None => format!("expected {one_of}{list}"),
+    }
+}
+
+/// The known word that a typing mistake may have been meant for.
+fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    let found = plain(found);
+    let distance = |word: &&str| edit_distance(&found, &plain(word));
+    let best = known.iter().copied().min_by_key(distance)?;
+    let close = distance(&best) <= 1 + best.len() / 4;
+    let begun = plain(best).starts_with(&found) || found.starts_with(&plain(best));
+    (close || begun && found.len() >= 3).then_some(best)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that lead from `a` to `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let differ = usize::from(a[i - 1] != b[j - 1]);
+                let mut least = (rows[i - 1][j - 1] + differ)
+                    .min(rows[i - 1][j] + 1)
+                    .min(rows[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    least = least.min(rows[i - 2][j - 2] + 1);
+                }
+                least
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("interface", "interface", 0),
+            ("intreface", "interface", 1),
+            ("iface", "interface", 4),
+            ("kayed", "keyed", 1),
+        ] {
+            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_near_is_suggested() {
+        let known = ["interface", "address", "xdp"];
+        assert_eq!(nearest("intreface", &known), Some("interface"));
+        assert_eq!(nearest("Interface", &known), Some("interface"));
+        assert_eq!(nearest("addr", &known), Some("address"));
+        assert_eq!(nearest("colour", &known), None);
+        assert_eq!(nearest("psk-file", &["psk", "psk_file"]), Some("psk_file"));
+    }
+}
