@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -82,7 +82,16 @@ pub enum Command {
     Stop,
 }
 
-/// From a worker to the node's core.
+/// Something that a worker tells the node's core.
+#[derive(Clone, Debug)]
+pub struct WorkerReport {
+    /// When it happened.
+    pub at: Instant,
+    /// What happened.
+    pub event: WorkerEvent,
+}
+
+/// What can happen in a worker.
 #[derive(Clone, Debug)]
 pub enum WorkerEvent {
     /// A client's group needs a key, of the gateway after this one if given.
@@ -115,6 +124,15 @@ pub enum WorkerEvent {
         /// The gateway.
         gateway: IpAddr,
     },
+    /// The active gateway's health byte changed; 0 is well.
+    Health {
+        /// The group.
+        group: GroupId,
+        /// The gateway.
+        gateway: IpAddr,
+        /// The new health byte.
+        health: u8,
+    },
     /// A client's inner address became active on this gateway, or moved to another one.
     InnerActive {
         /// The group.
@@ -124,8 +142,6 @@ pub enum WorkerEvent {
         /// Whether it is active here now.
         here: bool,
     },
-    /// A new flow's next hop is unresolved; the kernel was given a packet for it.
-    Unresolved(IpAddr),
     /// The worker can not go on.
     Failed(String),
 }

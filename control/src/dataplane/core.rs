@@ -15,9 +15,11 @@ use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
 
 use super::announcing::Lan;
-use super::command::{Command, GroupId, WorkerEvent};
+use super::command::{Command, GroupId, WorkerEvent, WorkerReport};
 use super::groups::Groups;
+use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
+use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
 use super::session::{Session, Sessions};
 use super::view::{GroupView, SessionView, WorkerView};
@@ -53,7 +55,8 @@ pub(super) struct Settings {
     /// The LAN interface; none on a client.
     pub(super) lan: Option<Lan>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
-    pub(super) events: tokio::sync::mpsc::Sender<WorkerEvent>,
+    pub(super) in_use: InUse,
+    pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
     pub(super) rng: StdRng,
 }
 
@@ -66,14 +69,17 @@ pub(super) struct Core {
     pub(super) groups: Groups,
     pub(super) lan: Option<Lan>,
     pub(super) fib: Arc<Fib>,
+    pub(super) hops: Hops,
     pub(super) icmp_rate: RateLimit,
     pub(super) rng: StdRng,
+    /// The time of the present batch.
+    pub(super) now: Instant,
     backend: Backend,
     outside_index: u32,
     published_fib: Arc<ArcSwap<Fib>>,
     counters: [u64; Counter::COUNT],
     outgoing: VecDeque<(Frame, Way)>,
-    events: tokio::sync::mpsc::Sender<WorkerEvent>,
+    reports: tokio::sync::mpsc::Sender<WorkerReport>,
     view_wanted: bool,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
@@ -87,6 +93,7 @@ impl Core {
             groups: Groups::default(),
             lan: settings.lan,
             fib,
+            hops: Hops::new(settings.in_use),
             icmp_rate: RateLimit::new(ICMP_RATE.0, ICMP_RATE.1, now),
             rng: settings.rng,
             backend: settings.backend,
@@ -94,7 +101,8 @@ impl Core {
             published_fib: settings.fib,
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
-            events: settings.events,
+            reports: settings.reports,
+            now,
             view_wanted: true,
             heard: Vec::with_capacity(64),
         }
@@ -108,7 +116,7 @@ impl Core {
 
     pub(super) fn send_event(&mut self, event: WorkerEvent) {
         self.view_wanted = true;
-        if self.events.try_send(event).is_err() {
+        if self.reports.try_send(WorkerReport { at: self.now, event }).is_err() {
             self.count(Counter::EventLost);
         }
     }
@@ -132,6 +140,7 @@ impl Core {
 
     /// Carries out a command of the node's core.
     pub(super) fn carry_out(&mut self, command: Command, umem: &mut Umem, now: Instant) {
+        self.now = now;
         self.view_wanted = true;
         match command {
             Command::AddSession { spec, group, activate } => {
@@ -209,6 +218,7 @@ impl Core {
         }
         self.fib = Arc::clone(&published);
         drop(published);
+        self.hops.forget();
         for index in self.sessions.indexes() {
             let Some(session) = self.sessions.get(index) else { continue };
             let hop = self.fib.lookup_on(self.outside_index, session.spec.outside_remote);
@@ -266,6 +276,7 @@ impl Core {
     /// After every batch: `drained` says that the receive rings of the outside are empty, so that
     /// deadlines may be judged.
     pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+        self.now = now;
         self.follow_fib();
         self.watch(umem, now, drained);
         self.announce(umem, now);

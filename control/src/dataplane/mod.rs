@@ -4,6 +4,8 @@ mod announcing;
 mod command;
 mod core;
 mod groups;
+mod handle;
+mod hops;
 pub mod loader;
 pub mod net;
 mod opening;
@@ -15,3 +17,7 @@ mod view;
 mod watching;
 mod worker;
 pub mod xsk;
+
+pub use command::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
+pub use handle::{Dataplane, InsideOptions, Options, SetupError};
+pub use view::{GroupView, SessionView, Traffic, WorkerView};

@@ -7,8 +7,9 @@ use evergate_common::heartbeat;
 use evergate_common::packet::{self, Class, Esp};
 use evergate_common::reason::Counter;
 
-use super::core::{Core, ETHERNET, Way, counter, ethernet};
-use super::net::fib::Resolution;
+use super::core::{Core, ETHERNET, Way, counter};
+use super::hops::Hop;
+use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
 use super::xsk::{Frame, Umem};
@@ -108,24 +109,24 @@ impl Core {
             return self.to_group(group, frame, umem, now);
         }
         let Some(lan) = &self.lan else { return Err(Counter::NoRoute) };
-        let (lan_index, lan_mtu) = (lan.index, lan.mtu);
-        let hop = self.fib.lookup(destination);
-        match hop.resolution {
-            Resolution::Resolved(mac) if hop.interface == lan_index => {
-                if frame.len() > lan_mtu {
-                    let mtu = u16::try_from(lan_mtu).unwrap_or(u16::MAX);
+        let (index, mtu) = (lan.index, lan.mtu);
+        match self.hops.lookup(&self.fib, index, destination, now) {
+            Hop::Ready(header) => {
+                if frame.len() > mtu {
+                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                     self.complain_to_session(Problem::TooBig { mtu }, from, frame, umem, now);
                     return Err(Counter::TooBig);
                 }
-                let source = hop.source_mac.ok_or(Counter::NoNeighbour)?;
-                prepend(frame, umem, &ethernet(mac, source, destination.is_ipv6()))?;
+                prepend(frame, umem, &header)?;
                 Ok(Way::Inside)
             }
             // The kernel asks for the neighbour; what follows goes the fast way.
-            Resolution::Unresolved(_) if hop.interface == lan_index => Ok(Way::SlowInside),
-            Resolution::Local => Err(Counter::LocalDestination),
+            Hop::Unresolved => Ok(Way::SlowInside),
+            Hop::Local => Err(Counter::LocalDestination),
+            // A black hole is silent by its operator's wish.
+            Hop::Elsewhere(Some(Refusal::Blackhole)) => Err(Counter::NoRoute),
             // Never back to the untrusted side: inner packets leave by the LAN or not at all.
-            _ => {
+            Hop::Elsewhere(_) => {
                 self.complain_to_session(Problem::NoRoute, from, frame, umem, now);
                 Err(Counter::NoRoute)
             }

@@ -1,11 +1,17 @@
 //! The ports of a worker, and the doors by which frames leave it.
 
+use std::time::Instant;
+
 use evergate_common::reason::Counter;
 
 use super::core::{Core, Way};
+use super::net::icmp::RateLimit;
 use super::net::slow::SlowPath;
 use super::tun::Tun;
 use super::xsk::{Frame, Socket, Umem};
+
+/// Packets a second that the kernel is handed while a next hop is unresolved, and at once.
+const SLOW_RATE: (u32, u32) = (2000, 256);
 
 /// The inside of a node.
 pub(super) enum Inside {
@@ -20,12 +26,24 @@ pub(super) struct Ports {
     pub(super) outside: Vec<Socket>,
     pub(super) inside: Inside,
     /// For ESP whose next hop the kernel has to resolve.
-    pub(super) slow_outside: SlowPath,
+    slow_outside: SlowPath,
     /// For inner packets whose next hop the kernel has to resolve; a TUN device needs none.
-    pub(super) slow_inside: Option<SlowPath>,
+    slow_inside: Option<SlowPath>,
+    slow_rate: RateLimit,
 }
 
 impl Ports {
+    pub(super) fn new(
+        outside: Vec<Socket>,
+        inside: Inside,
+        slow_outside: SlowPath,
+        slow_inside: Option<SlowPath>,
+        now: Instant,
+    ) -> Self {
+        let slow_rate = RateLimit::new(SLOW_RATE.0, SLOW_RATE.1, now);
+        Self { outside, inside, slow_outside, slow_inside, slow_rate }
+    }
+
     /// Lets a frame out. Every frame leaves by exactly one door.
     pub(super) fn deliver(&mut self, core: &mut Core, umem: &mut Umem, frame: Frame, way: Way) {
         let refused = match way {
@@ -40,8 +58,11 @@ impl Ports {
                     Err(_) => Err((frame, Counter::InsideRefused)),
                 },
             },
-            Way::SlowOutside => slow(Some(&self.slow_outside), core, umem, frame),
-            Way::SlowInside => slow(self.slow_inside.as_ref(), core, umem, frame),
+            Way::SlowOutside | Way::SlowInside if !self.slow_rate.allow(core.now) => {
+                Err((frame, Counter::SlowPathFull))
+            }
+            Way::SlowOutside => slow(Some(&mut self.slow_outside), core, umem, frame),
+            Way::SlowInside => slow(self.slow_inside.as_mut(), core, umem, frame),
             Way::Hold(group) => core.hold(group, frame).map_err(|f| (f, Counter::QueueFull)),
             Way::Done => {
                 umem.free(frame);
@@ -75,7 +96,7 @@ impl Ports {
 
 /// Hands a packet to the kernel, which resolves its next hop.
 fn slow(
-    path: Option<&SlowPath>,
+    path: Option<&mut SlowPath>,
     core: &mut Core,
     umem: &mut Umem,
     frame: Frame,

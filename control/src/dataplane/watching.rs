@@ -15,7 +15,7 @@ use super::opening::prepend;
 use super::session::Session;
 use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::Marks;
-use crate::liveness::Action;
+use crate::liveness::{Action, Phase};
 use crate::policy::HeartbeatForm;
 use crate::sadb::SessionSpec;
 
@@ -66,6 +66,9 @@ impl Core {
             let Some(action) = state.monitor.as_mut().and_then(|m| m.next_action()) else { return };
             match action {
                 Action::Heartbeat { gateway, counter } => {
+                    if state.monitor.as_ref().is_some_and(|m| m.phase() == Phase::Second) {
+                        self.send_event(WorkerEvent::HeartbeatLost { group: id, gateway });
+                    }
                     self.send_heartbeat(group, gateway, counter, umem);
                 }
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),

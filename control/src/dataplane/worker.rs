@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::command::{Command, WorkerEvent};
+use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::Core;
 use super::loader::NodeStateWriter;
 use super::ports::{Inside, Ports};
@@ -80,7 +80,7 @@ pub(super) struct Worker {
     pub(super) wake: OwnedFd,
     pub(super) dead_man: DeadMan,
     pub(super) view: Arc<ArcSwap<WorkerView>>,
-    pub(super) events: tokio::sync::mpsc::Sender<WorkerEvent>,
+    pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
 }
 
 impl Worker {
@@ -108,7 +108,8 @@ impl Worker {
             let (work, drained) = match self.turn(&mut batch, &mut spare, now) {
                 Ok(done) => done,
                 Err(error) => {
-                    let _ = self.events.try_send(WorkerEvent::Failed(error.to_string()));
+                    let event = WorkerEvent::Failed(error.to_string());
+                    let _ = self.reports.try_send(WorkerReport { at: now, event });
                     break;
                 }
             };

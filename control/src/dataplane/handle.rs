@@ -1,0 +1,387 @@
+//! The data plane as the node's core sees it: start, commands in order, a view to read.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use evergate_common::maps::{SaEntry, TunnelEntry};
+use evergate_common::reason::Counter;
+use ipnet::IpNet;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rustix::event::{EventfdFlags, eventfd};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::announcing::Lan;
+use super::command::{Command, GroupId, GroupSpec, WorkerReport};
+use super::core::{Core, Settings};
+use super::loader::{self, Attached, LoadError, OutsideSettings, XdpMode};
+use super::net::announce::Announcer;
+use super::net::fib::{Fib, Interface};
+use super::net::fib_watch::InUse;
+use super::net::slow::{self, SlowPath};
+use super::ports::{Inside, Ports};
+use super::tun::Tun;
+use super::view::WorkerView;
+use super::worker::{CorePulse, DeadMan, Worker};
+use super::xsk::{BindMode, Socket, Umem, XskError};
+use crate::esp::Backend;
+use crate::sadb::{SessionId, SessionSpec};
+
+/// Entries of each ring, a power of two.
+const RING: u32 = 2048;
+
+/// Inner addresses that one gateway can announce.
+const ANNOUNCED: usize = 65_536;
+
+/// Reports of the worker that may wait for the core.
+const REPORTS: usize = 1024;
+
+/// The core waits so long for a worker to carry a command out.
+const BARRIER: Duration = Duration::from_secs(1);
+
+/// Why the data plane did not start.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The XDP programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The AF_XDP sockets.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// The slow path.
+    #[error(transparent)]
+    Slow(#[from] slow::OpenError),
+    /// The TUN device.
+    #[error("the TUN device {name} could not be created: {source} (needs CAP_NET_ADMIN and /dev/net/tun)")]
+    Tun {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Memory, descriptors, threads.
+    #[error("{what} failed: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The inside of a node as configured.
+pub enum InsideOptions {
+    /// A gateway's LAN interface.
+    Lan {
+        /// The interface.
+        interface: Interface,
+        /// How the program is attached.
+        mode: XdpMode,
+    },
+    /// A client's TUN device.
+    Tun {
+        /// Its name.
+        name: String,
+        /// Its MTU in bytes.
+        mtu: u16,
+    },
+}
+
+/// Everything that the data plane is started with.
+pub struct Options {
+    /// The outside interface.
+    pub outside: Interface,
+    /// How its program is attached.
+    pub outside_mode: XdpMode,
+    /// The inside.
+    pub inside: InsideOptions,
+    /// What the outside program reflects.
+    pub reflect: OutsideSettings,
+    /// How long after its last renewal the dead-man switch holds.
+    pub dead_man: Duration,
+    /// Which AEAD implementation seals and opens.
+    pub backend: Backend,
+    /// Routes and neighbours.
+    pub fib: Arc<ArcSwap<Fib>>,
+    /// Tells which next hops carry traffic.
+    pub in_use: InUse,
+}
+
+/// The running data plane. The only writer of BPF maps; dropping it detaches the programs first.
+pub struct Dataplane {
+    outside: loader::Outside,
+    inside: Option<loader::Inside>,
+    /// How each program was attached, with a warning where it is not native.
+    pub attached: Vec<(String, Attached)>,
+    commands: mpsc::Sender<Command>,
+    wake: OwnedFd,
+    view: Arc<ArcSwap<WorkerView>>,
+    pulse: Arc<CorePulse>,
+    worker: Option<JoinHandle<()>>,
+    sessions: HashMap<SessionId, Arc<SessionSpec>>,
+    groups: HashMap<GroupId, GroupSpec>,
+}
+
+impl Dataplane {
+    /// Loads the programs, opens the ports, starts the worker, attaches the programs: in that
+    /// order, so that no packet is steered to where nobody listens.
+    pub fn start(
+        options: Options,
+    ) -> Result<(Self, tokio::sync::mpsc::Receiver<WorkerReport>), SetupError> {
+        let system = |what| move |source| SetupError::System { what, source };
+        let now = Instant::now();
+        let outside_name = options.outside.name.clone();
+        let mut outside = loader::Outside::load(&options.reflect)?;
+        let outside_queues = loader::queues(&outside_name)?;
+        let mut inside = None;
+        let inside_queues = match &options.inside {
+            InsideOptions::Lan { interface, .. } => {
+                inside = Some(loader::Inside::load()?);
+                loader::queues(&interface.name)?
+            }
+            InsideOptions::Tun { .. } => 0,
+        };
+        // Every socket may have a ring full of received and one full of frames to send.
+        let chunks = (outside_queues + inside_queues + 1) * RING * 2;
+        let mut umem =
+            Umem::new(chunks).map_err(system("reserving memory for frames (RLIMIT_MEMLOCK?)"))?;
+        let mut outside_sockets = Vec::new();
+        for queue in 0..outside_queues {
+            let first = outside_sockets.first();
+            let socket =
+                Socket::open(&mut umem, first, &outside_name, queue, RING, BindMode::Auto)?;
+            outside.set_xsk(queue, socket.as_fd())?;
+            outside_sockets.push(socket);
+        }
+        let (ports_inside, lan, slow_inside) = match &options.inside {
+            InsideOptions::Lan { interface, .. } => {
+                let mut sockets = Vec::new();
+                for queue in 0..inside_queues {
+                    let first = outside_sockets.first();
+                    let socket = Socket::open(
+                        &mut umem,
+                        first,
+                        &interface.name,
+                        queue,
+                        RING,
+                        BindMode::Auto,
+                    )?;
+                    if let Some(inside) = &mut inside {
+                        inside.set_xsk(queue, socket.as_fd())?;
+                    }
+                    sockets.push(socket);
+                }
+                let mac = interface.mac.unwrap_or_default();
+                let lan = Lan::new(
+                    interface.index,
+                    mac,
+                    interface.mtu as usize,
+                    interface.addresses.iter().map(|(address, _)| *address).collect(),
+                    Announcer::new(mac, None, ANNOUNCED),
+                );
+                (Inside::Nic(sockets), Some(lan), Some(SlowPath::open(&interface.name)?))
+            }
+            InsideOptions::Tun { name, mtu } => {
+                let tun = Tun::create(name, *mtu)
+                    .map_err(|source| SetupError::Tun { name: name.clone(), source })?;
+                (Inside::Tun(tun), None, None)
+            }
+        };
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|e| system("making an event descriptor")(e.into()))?;
+        let (commands, command_queue) = mpsc::channel();
+        let (reports, report_queue) = tokio::sync::mpsc::channel(REPORTS);
+        let view = Arc::new(ArcSwap::from_pointee(WorkerView::empty(now)));
+        let pulse = Arc::new(CorePulse::new(now));
+        let core = Core::new(
+            Settings {
+                backend: options.backend,
+                outside_index: options.outside.index,
+                lan,
+                fib: options.fib,
+                in_use: options.in_use,
+                reports: reports.clone(),
+                rng: StdRng::from_rng(&mut rand::rng()),
+            },
+            now,
+        );
+        let worker = Worker {
+            core,
+            umem,
+            ports: Ports::new(
+                outside_sockets,
+                ports_inside,
+                SlowPath::open(&outside_name)?,
+                slow_inside,
+                now,
+            ),
+            commands: command_queue,
+            wake: wake.try_clone().map_err(system("copying a descriptor"))?,
+            dead_man: DeadMan {
+                state: outside.node_state()?,
+                period: options.dead_man,
+                core: Arc::clone(&pulse),
+            },
+            view: Arc::clone(&view),
+            reports,
+        };
+        let worker = worker.start("worker-0").map_err(system("starting a worker's thread"))?;
+        let mut attached =
+            vec![(outside_name.clone(), outside.attach(&outside_name, options.outside_mode)?)];
+        if let (Some(inside), InsideOptions::Lan { interface, mode }) =
+            (&mut inside, &options.inside)
+        {
+            attached.push((interface.name.clone(), inside.attach(&interface.name, *mode)?));
+        }
+        let dataplane = Self {
+            outside,
+            inside,
+            attached,
+            commands,
+            wake,
+            view,
+            pulse,
+            worker: Some(worker),
+            sessions: HashMap::new(),
+            groups: HashMap::new(),
+        };
+        Ok((dataplane, report_queue))
+    }
+
+    /// Sends a command to the worker and wakes it.
+    pub fn command(&self, command: Command) {
+        // A worker that is gone has said so by a report already.
+        let _ = self.commands.send(command);
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Waits until the worker has carried out all earlier commands; bounded by a second.
+    pub async fn settled(&self) {
+        let (done, wait) = oneshot::channel();
+        self.command(Command::Barrier(done));
+        let _ = tokio::time::timeout(BARRIER, wait).await;
+    }
+
+    /// Installs a session: first in the worker, then in the maps that steer to it. When this
+    /// returns, packets for it are taken.
+    pub async fn add_session(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        activate: bool,
+    ) -> Result<(), LoadError> {
+        self.command(Command::AddSession { spec: Arc::clone(&spec), group, activate });
+        self.settled().await;
+        if let Some(inbound) = &spec.inbound {
+            let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
+            let entry = SaEntry::new(key, Some(spec.outside_remote));
+            self.outside.add_sa(inbound.spi, &entry)?;
+        }
+        self.outside.add_peer(spec.outside_remote)?;
+        self.sessions.insert(spec.id, spec);
+        Ok(())
+    }
+
+    /// Removes a session: first from the maps, then from the worker.
+    pub fn remove_session(&mut self, id: SessionId) -> Result<(), LoadError> {
+        let Some(spec) = self.sessions.remove(&id) else { return Ok(()) };
+        self.command(Command::RemoveSession(id));
+        if let Some(inbound) = &spec.inbound {
+            self.outside.remove_sa(inbound.spi)?;
+        }
+        let peer = spec.outside_remote;
+        if self.sessions.values().all(|other| other.outside_remote != peer) {
+            self.outside.remove_peer(peer)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a group or changes it, in the worker and in the map of inner prefixes.
+    pub fn set_group(&mut self, spec: GroupSpec) -> Result<(), LoadError> {
+        let before = self.groups.get(&spec.id).map(|g| g.prefixes.clone()).unwrap_or_default();
+        self.command(Command::SetGroup(spec.clone()));
+        for prefix in before.iter().filter(|prefix| !spec.prefixes.contains(prefix)) {
+            self.remove_prefix(*prefix)?;
+        }
+        for prefix in spec.prefixes.iter().filter(|prefix| !before.contains(prefix)) {
+            if let Some(inside) = &mut self.inside {
+                inside.add_prefix(*prefix, TunnelEntry::new(0))?;
+            }
+        }
+        self.groups.insert(spec.id, spec);
+        Ok(())
+    }
+
+    /// Removes a group.
+    pub fn remove_group(&mut self, id: GroupId) -> Result<(), LoadError> {
+        let Some(spec) = self.groups.remove(&id) else { return Ok(()) };
+        for prefix in spec.prefixes {
+            self.remove_prefix(prefix)?;
+        }
+        self.command(Command::RemoveGroup(id));
+        Ok(())
+    }
+
+    fn remove_prefix(&mut self, prefix: IpNet) -> Result<(), LoadError> {
+        match &mut self.inside {
+            Some(inside) => inside.remove_prefix(prefix),
+            None => Ok(()),
+        }
+    }
+
+    /// Addresses whose heartbeats are never answered: the node's own and those of its cluster.
+    pub fn never_reflect(&mut self, address: IpAddr) -> Result<(), LoadError> {
+        self.outside.never_reflect(address)
+    }
+
+    /// What the worker shows of itself.
+    pub fn view(&self) -> Arc<ArcSwap<WorkerView>> {
+        Arc::clone(&self.view)
+    }
+
+    /// The core's sign of life, which the dead-man switch hangs on.
+    pub fn pulse(&self) -> &CorePulse {
+        &self.pulse
+    }
+
+    /// What the XDP programs counted.
+    pub fn xdp_counters(&self) -> [u64; Counter::COUNT] {
+        let mut sum = self.outside.counters();
+        if let Some(inside) = &self.inside {
+            for (total, more) in sum.iter_mut().zip(inside.counters()) {
+                *total += more;
+            }
+        }
+        sum
+    }
+
+    /// Detaches the programs, then ends the worker.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.outside.detach();
+        if let Some(inside) = &mut self.inside {
+            inside.detach();
+        }
+        self.command(Command::Stop);
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
