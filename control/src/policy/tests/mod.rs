@@ -5,4 +5,5 @@ mod properties;
 mod reload;
 mod report;
 mod source;
+mod tunnel_errors;
 mod warnings;

@@ -245,3 +245,15 @@ fn the_order_of_sections_and_entries_is_free() {
         Problem::Warning(_)
     ));
 }
+
+#[test]
+fn the_example_of_the_manual_has_nothing_to_warn_about() {
+    let manual = include_str!("../../../../docs/policy.md");
+    let example = manual
+        .split("```ini\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let parsed = parse(example.expect("docs/policy.md has an example"));
+    assert_eq!(parsed.diagnostics, []);
+    assert_eq!(parsed.policy.map(|policy| policy.tunnels.len()), Some(4));
+}
