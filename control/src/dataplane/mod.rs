@@ -1,1 +1,3 @@
 //! Room `dataplane`.
+
+pub mod net;
