@@ -1,0 +1,22 @@
+//! What the data plane needs of the network around it: next hops, the slow path through the
+//! kernel, address announcement, and the small codecs of the inner side.
+//!
+//! All of it is free of I/O except [`fib_watch`], [`links`] and [`slow`]. `docs/neighbours.md`
+//! tells how the pieces work together.
+
+pub mod announce;
+pub mod arp;
+pub mod checksum;
+pub mod fib;
+pub mod fib_watch;
+pub mod frame;
+pub mod icmp;
+mod ip;
+pub mod links;
+pub mod lpm;
+pub mod mss;
+pub mod nd;
+pub mod overhead;
+pub mod slow;
+
+mod netlink;
