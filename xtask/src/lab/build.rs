@@ -1,5 +1,6 @@
 //! Making and removing the namespaces.
 
+use super::pass;
 use super::topology::{GATEWAYS, PLAIN_TARGET, Place, TARGETS, gateway_inside};
 use crate::sh;
 use anyhow::{Context, Result, bail};
@@ -11,10 +12,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Removes what a former run left (also after a crash), then builds everything afresh.
-pub(super) fn up(prefix: &str, queues: u32) -> Result<()> {
+pub(super) fn up(prefix: &str, queues: u32, dir: &Path) -> Result<()> {
     check_prefix(prefix)?;
     down(prefix)?;
-    let built = Builder { prefix, queues }.build();
+    let built = Builder { prefix, queues }.build(dir);
     if built.is_err() {
         let _ = down(prefix);
     }
@@ -80,7 +81,7 @@ struct Cable {
 }
 
 impl Builder<'_> {
-    fn build(&self) -> Result<()> {
+    fn build(&self, dir: &Path) -> Result<()> {
         for place in Place::ALL {
             sh::read(Command::new("ip").args(["netns", "add", &self.ns(place)])).with_context(
                 || "can not make a network namespace (root and CONFIG_NET_NS are needed)",
@@ -101,7 +102,15 @@ impl Builder<'_> {
         }
         self.ip(Place::Target, &target())?;
         self.set_offloads(Place::Wan, &["client", "gw1", "gw2", "gw3"])?;
-        self.set_offloads(Place::Lan, &["gw1", "gw2", "gw3"])
+        self.set_offloads(Place::Lan, &["gw1", "gw2", "gw3"])?;
+        let object = dir.join("pass.o");
+        pass::write_object(&object)?;
+        for port in ["gw1", "gw2", "gw3"] {
+            let (object, section) = (object.display(), pass::SECTION);
+            self.shell(Place::Wan, &format!("ip link set {port} xdp obj '{object}' sec {section}"))
+                .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
+        }
+        Ok(())
     }
 
     fn ns(&self, place: Place) -> String {
@@ -133,7 +142,7 @@ impl Builder<'_> {
     }
 
     /// The ends that face an XDP program: `tx off`, or the program sees unfinished checksums;
-    /// `gro on`, or the kernel drops what the program sends back (`XDP_TX` needs NAPI on the peer).
+    /// `gro on`, or the kernel drops what a program redirects to them.
     fn set_offloads(&self, place: Place, ports: &[&str]) -> Result<()> {
         let mut script = String::from("set -e\n");
         for port in ports {

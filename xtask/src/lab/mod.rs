@@ -6,6 +6,7 @@
 mod build;
 mod node;
 mod observe;
+mod pass;
 mod process;
 pub(crate) mod topology;
 
@@ -45,13 +46,13 @@ impl Lab {
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
         }
-        build::up(prefix, queues)?;
         let dir = paths::target().join("lab").join(prefix.trim_end_matches('-'));
         std::fs::create_dir_all(dir.join("log"))
             .with_context(|| format!("can not make {}", dir.display()))?;
         for entry in std::fs::read_dir(dir.join("log"))? {
             std::fs::remove_file(entry?.path())?;
         }
+        build::up(prefix, queues, &dir)?;
         let mut lab = Self { prefix: prefix.into(), dir, nodes: HashMap::new(), kept: false };
         std::fs::create_dir_all(lab.socket_dir())?;
         lab.configure(&Setup::default())?;
