@@ -1,1 +1,123 @@
-fn main() {}
+//! `cargo xtask`: everything around the code: set-up, the lab of network namespaces, the demo, the
+//! tests and the benchmarks.
+
+mod lab;
+mod paths;
+mod probe;
+mod sh;
+mod toolchain;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, lab, demo, tests and benchmarks of evergate")]
+struct Args {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The lab of network namespaces, without nodes in it
+    Lab {
+        #[command(subcommand)]
+        action: LabAction,
+    },
+    /// Removes the demo's lab, also after a crash
+    Down {
+        #[arg(long, default_value = lab::PREFIX)]
+        prefix: String,
+    },
+    #[command(flatten)]
+    Helper(probe::Helper),
+}
+
+#[derive(Subcommand)]
+enum LabAction {
+    /// Builds it; a former one with the same prefix is removed first
+    Up {
+        #[arg(long, default_value = lab::PREFIX)]
+        prefix: String,
+        /// Receive and transmit queues of each interface
+        #[arg(long, default_value_t = 1)]
+        queues: u32,
+    },
+    /// Removes it and what runs in it, also after a crash
+    Down {
+        #[arg(long, default_value = lab::PREFIX)]
+        prefix: String,
+    },
+    /// Tells what is there
+    Status {
+        #[arg(long, default_value = lab::PREFIX)]
+        prefix: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = paths::init().map_err(Into::into).and_then(|()| perform(Args::parse().command));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Helper(helper) => helper.run(),
+        Task::Lab { action } => {
+            need_root("cargo xtask lab")?;
+            match action {
+                LabAction::Up { prefix, queues } => {
+                    toolchain::packages(PACKAGES)?;
+                    tidy_up_at_signals()?;
+                    let mut lab = lab::Lab::up(&prefix, queues)?;
+                    lab.keep();
+                    lab::show(&prefix)?;
+                    println!("configurations: {}", lab.dir().display());
+                    Ok(())
+                }
+                LabAction::Down { prefix } => lab::down(&prefix),
+                LabAction::Status { prefix } => lab::show(&prefix),
+            }
+        }
+        Task::Down { prefix } => {
+            need_root("cargo xtask down")?;
+            lab::down(&prefix)
+        }
+    }
+}
+
+/// What the lab needs from the distribution.
+const PACKAGES: &[&str] = &["ethtool", "iperf3", "iproute2", "iputils-ping"];
+
+fn need_root(what: &str) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "{what} needs root: it makes network namespaces and TUN devices and loads XDP programs"
+        );
+    }
+    Ok(())
+}
+
+/// From here on SIGINT and SIGTERM remove the lab and then end the program.
+fn tidy_up_at_signals() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            eprintln!("\n{signal}: removing the lab");
+            lab::remove_built();
+            std::process::exit(130);
+        }
+    });
+    Ok(())
+}

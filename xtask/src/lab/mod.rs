@@ -1,0 +1,214 @@
+//! The lab: a client, a router, three gateways, a LAN and a target, each in a network namespace.
+//!
+//! Everything is inside namespaces named with a prefix; nothing of it is visible outside. A [`Lab`]
+//! removes itself when dropped; [`down`] removes what a crashed run left.
+
+mod build;
+mod node;
+mod observe;
+mod pass;
+mod process;
+pub(crate) mod topology;
+
+pub(crate) use build::down;
+pub(crate) use node::{GENERAL, Setup};
+pub(crate) use observe::{Event, Status};
+pub(crate) use process::Process;
+pub(crate) use topology::Place;
+
+use crate::{paths, sh};
+use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// The prefix of the demo's lab.
+pub(crate) const PREFIX: &str = "eg-";
+
+/// Prefixes of labs that this process has built, for the tidying up at a signal.
+static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A lab that is up.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    prefix: String,
+    dir: PathBuf,
+    nodes: HashMap<Place, Process>,
+    kept: bool,
+}
+
+impl Lab {
+    /// Builds the namespaces (after removing what a former run left) and writes the usual
+    /// configuration. `queues`: receive and transmit queues of each interface.
+    pub(crate) fn up(prefix: &str, queues: u32) -> Result<Self> {
+        if let Ok(mut built) = BUILT.lock() {
+            built.push(prefix.to_owned());
+        }
+        let dir = paths::target().join("lab").join(prefix.trim_end_matches('-'));
+        std::fs::create_dir_all(dir.join("log"))
+            .with_context(|| format!("can not make {}", dir.display()))?;
+        for entry in std::fs::read_dir(dir.join("log"))? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        build::up(prefix, queues, &dir)?;
+        let mut lab = Self { prefix: prefix.into(), dir, nodes: HashMap::new(), kept: false };
+        std::fs::create_dir_all(lab.socket_dir())?;
+        lab.configure(&Setup::default())?;
+        Ok(lab)
+    }
+
+    /// The name of a namespace.
+    pub(crate) fn ns(&self, place: Place) -> String {
+        format!("{}{place}", self.prefix)
+    }
+
+    /// Where configuration and logs of this lab are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    // Not below the target folder: the path of a Unix socket has at most 107 bytes.
+    fn socket_dir(&self) -> PathBuf {
+        Path::new("/run/evergate-lab").join(self.prefix.trim_end_matches('-'))
+    }
+
+    /// The API socket of a node.
+    pub(crate) fn socket(&self, place: Place) -> PathBuf {
+        self.socket_dir().join(format!("{place}.sock"))
+    }
+
+    /// The log of a node or of a program started with [`Lab::spawn`].
+    pub(crate) fn log(&self, name: impl std::fmt::Display) -> PathBuf {
+        self.dir.join("log").join(format!("{name}.log"))
+    }
+
+    /// Runs a program to its end in a namespace; returns its stdout.
+    pub(crate) fn exec(&self, place: Place, words: &[&str]) -> Result<String> {
+        sh::read(&mut process::in_namespace(&self.ns(place), words))
+    }
+
+    /// Runs a program to its end in a namespace, whatever it answers.
+    pub(crate) fn try_exec(&self, place: Place, words: &[&str]) -> Result<Output> {
+        sh::output(&mut process::in_namespace(&self.ns(place), words))
+    }
+
+    /// Starts a program in a namespace; what it says goes to `log/NAME.log`.
+    pub(crate) fn spawn(&self, place: Place, name: &str, words: &[&str]) -> Result<Process> {
+        Process::start(&self.ns(place), words, &self.log(name))
+    }
+
+    /// Starts one of this program's own hidden helpers, with pipes to it.
+    pub(crate) fn helper(&self, place: Place, words: &[&str]) -> Result<Process> {
+        let own = paths::own().to_string_lossy();
+        let mut all: Vec<&str> = vec![&own];
+        all.extend(words);
+        Process::piped(&self.ns(place), &all, &self.log("helpers"))
+    }
+
+    /// The same, ahead of other work: what measures time must not wait for a processor.
+    pub(crate) fn urgent_helper(&self, place: Place, words: &[&str]) -> Result<Process> {
+        let own = paths::own().to_string_lossy();
+        let mut all: Vec<&str> = vec!["nice", "-n", "-20", &own];
+        all.extend(words);
+        Process::piped(&self.ns(place), &all, &self.log("helpers"))
+    }
+
+    /// Runs a command of the node's command line against its socket.
+    pub(crate) fn evergate(&self, place: Place, words: &[&str]) -> Result<String> {
+        sh::read(&mut self.evergate_command(place, words)?)
+    }
+
+    /// The same, whatever it answers.
+    pub(crate) fn try_evergate(&self, place: Place, words: &[&str]) -> Result<Output> {
+        sh::output(&mut self.evergate_command(place, words)?)
+    }
+
+    fn evergate_command(&self, place: Place, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(self.binary()?);
+        command.args(words).arg("--socket").arg(self.socket(place));
+        Ok(command)
+    }
+
+    /// Sends one echo request after the other until one is answered.
+    pub(crate) fn ping_until(&self, from: Place, to: &str, timeout: Duration) -> Result<()> {
+        self.wait(&format!("{from} pings {to}"), timeout, |lab| {
+            let output = lab.try_exec(from, &["ping", "-n", "-c1", "-W1", to])?;
+            if output.status.success() {
+                return Ok(Some(()));
+            }
+            bail!("{}", sh::said(&output));
+        })
+    }
+
+    /// Lets the lab and its nodes run on when this value is gone.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+        for process in self.nodes.values_mut() {
+            process.leave_alone();
+        }
+        forget(&self.prefix);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        self.nodes.clear();
+        if let Err(error) = down(&self.prefix) {
+            eprintln!("could not remove the lab: {error:#}");
+        }
+        let _ = std::fs::remove_dir_all(self.socket_dir());
+        forget(&self.prefix);
+    }
+}
+
+fn forget(prefix: &str) {
+    if let Ok(mut built) = BUILT.lock() {
+        built.retain(|p| p != prefix);
+    }
+}
+
+/// Removes every lab that this process has built; called when a signal ends it.
+pub(crate) fn remove_built() {
+    let built = BUILT.lock().map(|b| b.clone()).unwrap_or_default();
+    for prefix in built {
+        // Twice: the interrupted thread may have made one more namespace meanwhile.
+        for _ in 0..2 {
+            if let Err(error) = down(&prefix) {
+                eprintln!("could not remove the lab {prefix}: {error:#}");
+            }
+        }
+    }
+}
+
+/// `lab status`: one line per namespace.
+pub(crate) fn show(prefix: &str) -> Result<()> {
+    let there = build::present(prefix)?;
+    if there.is_empty() {
+        println!("no lab with prefix {prefix} is up");
+    }
+    for namespace in there {
+        let addresses = sh::read(Command::new("ip").args(["-n", &namespace, "-br", "-4", "addr"]))?;
+        let addresses: Vec<String> = addresses
+            .lines()
+            .map(|l| l.split_whitespace().filter(|w| *w != "UNKNOWN").collect::<Vec<_>>().join(" "))
+            .filter(|l| !l.starts_with("lo ") || l.contains("10.0.9"))
+            .collect();
+        let processes: Vec<String> = build::pids(&namespace)?
+            .iter()
+            .map(|pid| {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                format!("{}({pid})", name.trim())
+            })
+            .collect();
+        println!("{namespace:<12} {}", addresses.join(" · "));
+        if !processes.is_empty() {
+            println!("{:<12} runs {}", "", processes.join(" "));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! The nodes of the lab: their configuration, starting them, and what can happen to them.
+
+use super::topology::{
+    CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, GATEWAYS, POOL, TUN, gateway_outside,
+};
+use super::{Lab, Place, Process};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// What a test or the demo may want different from the usual.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// `[GENERAL]` lines of the client's policy.
+    pub(crate) general: String,
+    /// The order of the gateways in the policy's cluster.
+    pub(crate) cluster: Vec<u8>,
+    /// Further lines of the `[TUNNEL]` section.
+    pub(crate) tunnels: String,
+    /// `[heartbeat] accept` of the gateways.
+    pub(crate) accept: String,
+    /// Gateways that hold another pre-shared key than the client.
+    pub(crate) wrong_psk: Vec<u8>,
+    /// Gateways and client know each other by pre-shared key; false: SAs are written by hand.
+    pub(crate) ike: bool,
+    /// An inner IPv6 address too.
+    pub(crate) ipv6: bool,
+    /// Lines to append to every node's file (whole TOML tables).
+    pub(crate) extra: String,
+}
+
+/// The policy of the demo, as the tests of the issue ask for it.
+pub(crate) const GENERAL: &str = "\
+Heartbeat = INSTANT
+HeartbeatDeferTime = 5ms
+HeartbeatResponseTime = 5ms
+Standby = 1
+";
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            general: GENERAL.into(),
+            cluster: GATEWAYS.to_vec(),
+            tunnels: String::new(),
+            accept: "keyed".into(),
+            wrong_psk: Vec::new(),
+            ike: true,
+            ipv6: false,
+            extra: String::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The client's policy in the syntax of the source.
+    pub(crate) fn policy(&self) -> String {
+        let addresses: Vec<String> =
+            self.cluster.iter().map(|n| gateway_outside(*n).to_string()).collect();
+        let v6 = if self.ipv6 {
+            "Tunnel2 = 2001:db8:3::1 - 2001:db8:3::3 Cluster 1\n"
+        } else {
+            ""
+        };
+        format!(
+            "[GENERAL]\n{}\n[CLUSTER]\nCluster 1 = {}\n\n[TUNNEL]\nTunnel1 = 10.0.0.1 – 10.0.0.3 \
+             Cluster 1\n{v6}{}",
+            self.general,
+            addresses.join(" "),
+            self.tunnels
+        )
+    }
+}
+
+impl Lab {
+    /// Writes the configuration of every node to the lab's folder.
+    pub(crate) fn configure(&mut self, setup: &Setup) -> Result<()> {
+        let dir = self.dir().to_path_buf();
+        for number in GATEWAYS {
+            let psk = random_hex()?;
+            self.write_secret(&format!("gw{number}.psk"), &psk)?;
+            let held = if setup.wrong_psk.contains(&number) { random_hex()? } else { psk };
+            self.write_secret(&format!("gw{number}-held.psk"), &held)?;
+            let text = self.gateway_toml(number, setup);
+            std::fs::write(dir.join(format!("gw{number}.toml")), text)?;
+        }
+        std::fs::write(dir.join("policy.conf"), setup.policy())?;
+        std::fs::write(dir.join("client.toml"), self.client_toml(setup))?;
+        Ok(())
+    }
+
+    /// Replaces the client's policy file; the node takes it up at `evergate policy reload`.
+    pub(crate) fn write_policy(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.dir().join("policy.conf"), text)?)
+    }
+
+    fn gateway_toml(&self, number: u8, setup: &Setup) -> String {
+        let mut inner = format!("\"{CLIENT_INNER}\"");
+        if setup.ipv6 {
+            let _ = write!(inner, ", \"{CLIENT_INNER_V6}\"");
+        }
+        let peer = if setup.ike {
+            format!(
+                "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
+                 outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            "\
+name = \"gw{number}\"
+role = \"gateway\"
+identity = \"gw{number}.example\"
+socket = \"{}\"
+
+[outside]
+interface = \"wan0\"
+address = \"{}\"
+
+[inside]
+interface = \"lan0\"
+
+[heartbeat]
+accept = \"{}\"
+dead_man = \"50ms\"
+
+[pool]
+networks = [\"{POOL}\"]
+
+{peer}
+{}",
+            self.socket(Place::Gateway(number)).display(),
+            gateway_outside(number),
+            setup.accept,
+            setup.extra,
+        )
+    }
+
+    fn client_toml(&self, setup: &Setup) -> String {
+        let mut text = format!(
+            "\
+name = \"client\"
+role = \"client\"
+identity = \"client.example\"
+socket = \"{}\"
+policy = \"policy.conf\"
+
+[outside]
+interface = \"out0\"
+address = \"{CLIENT_OUTSIDE}\"
+
+[inside]
+interface = \"{TUN}\"
+",
+            self.socket(Place::Client).display(),
+        );
+        for number in GATEWAYS.into_iter().filter(|_| setup.ike) {
+            let _ = write!(
+                text,
+                "\n[[peer]]\nidentity = \"gw{number}.example\"\npsk_file = \"gw{number}.psk\"\n\
+                 outside = \"{}\"\n",
+                gateway_outside(number)
+            );
+        }
+        text + &setup.extra
+    }
+
+    fn write_secret(&self, name: &str, text: &str) -> Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(writeln!(file, "{text}")?)
+    }
+
+    /// Starts a node's daemon and waits until it answers.
+    pub(crate) fn start(&mut self, place: Place) -> Result<()> {
+        let process = self.launch(place)?;
+        self.nodes.insert(place, process);
+        let deadline = std::time::Instant::now() + Duration::from_secs(15);
+        loop {
+            if self.status(place).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.node(place)?.ended()? {
+                self.nodes.remove(&place);
+                bail!("{place} ended at once ({status}): {}", self.log_tail(place));
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("{place} does not answer on its socket: {}", self.log_tail(place));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts a daemon that is expected to refuse, and returns how it ended and what it said.
+    pub(crate) fn start_refused(&mut self, place: Place) -> Result<(ExitStatus, String)> {
+        let log = self.log(place);
+        let _ = std::fs::remove_file(&log);
+        let status = self
+            .launch(place)?
+            .wait(Duration::from_secs(10))
+            .context("a daemon that should have refused to start")?;
+        Ok((status, std::fs::read_to_string(&log)?))
+    }
+
+    fn launch(&self, place: Place) -> Result<Process> {
+        let binary = self.binary()?;
+        let config = self.dir().join(format!("{place}.toml"));
+        let words = [&binary.to_string_lossy(), "run", "-c", &config.to_string_lossy()];
+        Process::start(&self.ns(place), &words, &self.log(place))
+    }
+
+    pub(crate) fn start_gateway(&mut self, number: u8) -> Result<()> {
+        self.start(Place::Gateway(number))
+    }
+
+    /// Every gateway, then the client.
+    pub(crate) fn start_all(&mut self) -> Result<()> {
+        for number in GATEWAYS {
+            self.start_gateway(number)?;
+        }
+        self.start(Place::Client)
+    }
+
+    /// SIGKILL: the daemon has no chance to say good-bye.
+    pub(crate) fn kill(&mut self, place: Place) -> Result<()> {
+        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        process.signal(Signal::SIGKILL)?;
+        process.wait(Duration::from_secs(5)).map(drop)
+    }
+
+    /// SIGTERM: the daemon tidies up; returns how it ended.
+    pub(crate) fn stop(&mut self, place: Place) -> Result<ExitStatus> {
+        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        process.signal(Signal::SIGTERM)?;
+        process.wait(Duration::from_secs(10))
+    }
+
+    /// SIGSTOP: the process is there, and does nothing.
+    pub(crate) fn freeze(&mut self, place: Place) -> Result<()> {
+        self.node(place)?.signal(Signal::SIGSTOP)
+    }
+
+    pub(crate) fn thaw(&mut self, place: Place) -> Result<()> {
+        self.node(place)?.signal(Signal::SIGCONT)
+    }
+
+    /// Pulls the cable between a gateway and the LAN switch.
+    pub(crate) fn pull_lan(&self, number: u8) -> Result<()> {
+        self.link(Place::Lan, number, "down")
+    }
+
+    pub(crate) fn restore_lan(&self, number: u8) -> Result<()> {
+        self.link(Place::Lan, number, "up")
+    }
+
+    /// Pulls the cable between a gateway and the untrusted network.
+    pub(crate) fn pull_wan(&self, number: u8) -> Result<()> {
+        self.link(Place::Wan, number, "down")
+    }
+
+    pub(crate) fn restore_wan(&self, number: u8) -> Result<()> {
+        self.link(Place::Wan, number, "up")
+    }
+
+    fn link(&self, switch: Place, number: u8, state: &str) -> Result<()> {
+        self.exec(switch, &["ip", "link", "set", &format!("gw{number}"), state]).map(drop)
+    }
+
+    /// Whether the daemon of a place was started and has not been stopped by us.
+    pub(crate) fn runs(&self, place: Place) -> bool {
+        self.nodes.contains_key(&place)
+    }
+
+    fn node(&mut self, place: Place) -> Result<&mut Process> {
+        self.nodes.get_mut(&place).ok_or_else(|| anyhow!("{place} is not up"))
+    }
+
+    /// The end of a node's log, for error messages.
+    pub(crate) fn log_tail(&self, place: Place) -> String {
+        let text = std::fs::read_to_string(self.log(place)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
+        if tail.is_empty() { format!("it said nothing ({})", self.log(place).display()) } else { tail }
+    }
+
+    /// The binary under test.
+    pub(crate) fn binary(&self) -> Result<PathBuf> {
+        let path = crate::paths::target().join("release/evergate");
+        if !path.exists() {
+            bail!("{} is missing: build it with `cargo build --release -p evergate`", path.display());
+        }
+        Ok(path)
+    }
+}
+
+fn random_hex() -> Result<String> {
+    use std::io::Read;
+    let mut bytes = [0u8; 24];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}

@@ -1,0 +1,102 @@
+//! Small programs that run inside the lab's namespaces: the probe of 1,000 packets a second, a
+//! TCP stream whose content is checked, a UDP generator and its counter, a sender of crafted
+//! packets. They are hidden subcommands of this program and end when their stdin does.
+
+mod blast;
+mod echo;
+mod inject;
+mod record;
+mod stream;
+
+pub(crate) use blast::{Flood, measure_flood};
+pub(crate) use record::{Outage, Probe, Record};
+pub(crate) use stream::{Stream, StreamReport};
+
+use anyhow::Result;
+use clap::Subcommand;
+use nix::time::{ClockId, clock_gettime};
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Subcommand)]
+pub(crate) enum Helper {
+    /// Sends one packet each interval and reports each answer
+    #[command(hide = true)]
+    ProbeSend {
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1000)]
+        interval_us: u64,
+    },
+    /// Answers every packet
+    #[command(hide = true)]
+    ProbeEcho { listen: SocketAddr },
+    /// Sends UDP packets as fast as it can, or at a rate
+    #[command(hide = true)]
+    Blast {
+        to: SocketAddr,
+        #[arg(long)]
+        size: usize,
+        #[arg(long)]
+        millis: u64,
+        #[arg(long)]
+        rate: Option<u64>,
+    },
+    /// Counts UDP packets
+    #[command(hide = true)]
+    Sink { listen: SocketAddr },
+    /// Returns every byte of every connection
+    #[command(hide = true)]
+    StreamEcho { listen: SocketAddr },
+    /// Sends a known stream over TCP and compares what comes back
+    #[command(hide = true)]
+    StreamCheck { to: SocketAddr },
+    /// Sends IPv4 packets with a source address of one's choice
+    #[command(hide = true)]
+    Inject {
+        from: IpAddr,
+        to: IpAddr,
+        #[arg(long)]
+        protocol: u8,
+        /// The payload after the IPv4 header, in hexadecimal
+        #[arg(long)]
+        payload: String,
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+    },
+}
+
+impl Helper {
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::ProbeSend { to, interval_us } => echo::send(to, interval_us),
+            Self::ProbeEcho { listen } => echo::echo(listen),
+            Self::Blast { to, size, millis, rate } => blast::blast(to, size, millis, rate),
+            Self::Sink { listen } => blast::sink(listen),
+            Self::StreamEcho { listen } => stream::echo(listen),
+            Self::StreamCheck { to } => stream::check(to),
+            Self::Inject { from, to, protocol, payload, count } => {
+                inject::inject(from, to, protocol, &payload, count)
+            }
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the same in every namespace and process.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
+    now.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)).unwrap_or_default()
+}
+
+/// A flag that is set when stdin ends: the parent wants no more, or is gone.
+fn until_stdin_ends() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        let _ = std::io::stdin().read_to_end(&mut rest);
+        flag.store(true, Ordering::Relaxed);
+    });
+    stop
+}
