@@ -9,22 +9,19 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::view::Traffic;
-use crate::esp::{
-    BadWindow, Backend, Gcm, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, Window,
-    WrongKeyLength,
-};
-use crate::sadb::{SessionId, SessionSpec};
+use crate::esp::{Backend, InboundSa, MixedFamilies, OutboundSa, Outer, WrongKeyLength};
+use crate::sadb::{SadbError, SessionId, SessionSpec};
 
 /// Why a session can not be used.
 #[derive(Debug, Error)]
-pub enum SessionError {
-    /// The key does not fit the cipher.
+pub(super) enum SessionError {
+    /// Its key does not fit the cipher.
     #[error(transparent)]
     Key(#[from] WrongKeyLength),
-    /// The replay window's size.
+    /// Its receiving side.
     #[error(transparent)]
-    Window(#[from] BadWindow),
-    /// The outer addresses.
+    Inbound(#[from] SadbError),
+    /// Its outer addresses.
     #[error(transparent)]
     Outer(#[from] MixedFamilies),
 }
@@ -55,31 +52,9 @@ impl Session {
         group: usize,
         backend: Backend,
     ) -> Result<Self, SessionError> {
-        let inbound = match &spec.inbound {
-            Some(sa) => Some(InboundSa::new(
-                sa.spi,
-                Gcm::new(backend, sa.cipher, &sa.key)?,
-                sa.salt.clone(),
-                sa.esn,
-                Window::new(sa.replay_window)?,
-            )),
-            None => None,
-        };
-        let outbound = match &spec.outbound {
-            Some(sa) => Some(OutboundSa::new(
-                sa.spi,
-                Gcm::new(backend, sa.cipher, &sa.key)?,
-                sa.salt.clone(),
-                sa.esn,
-                0,
-            )),
-            None => None,
-        };
-        let outer = Outer::new(&OuterConfig::new(
-            spec.outside_local,
-            spec.outside_remote,
-            spec.encap,
-        ))?;
+        let inbound = spec.inbound.as_ref().map(|sa| sa.receiver(backend)).transpose()?;
+        let outbound = spec.outbound.as_ref().map(|sa| sa.sender(backend)).transpose()?;
+        let outer = spec.outer()?;
         Ok(Self {
             spec,
             group,

@@ -1,0 +1,319 @@
+//! A client's part of the core: its policy, the key management service, the TUN device.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use rand::rngs::StdRng;
+
+use super::core::{Node, Purpose, Role};
+use super::events::{EventKind, NewEvent};
+use super::hooks::{Side, selector};
+use super::sockets::IKE;
+use crate::dataplane::net::links;
+use crate::dataplane::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
+use crate::ike::{AddressRequest, Initiate, TrafficSelector};
+use crate::kms::{self, Action, KeyManagement};
+use crate::liveness::Timing;
+use crate::policy::{self, ClusterId, Resolved};
+use crate::sadb::SessionId;
+
+/// What a client keeps.
+pub(super) struct Client {
+    pub(super) kms: KeyManagement<StdRng>,
+    pub(super) resolved: Resolved,
+    pub(super) policy: PathBuf,
+    pub(super) tun: u32,
+    pub(super) links: rtnetlink::Handle,
+    /// Inner addresses that gateways have given us.
+    pub(super) inner: Vec<IpAddr>,
+    /// Routes that lead into the TUN device.
+    pub(super) routes: Vec<IpNet>,
+    pub(super) rng: StdRng,
+    /// The automatically detected server of AUTO tunnels.
+    pub(super) auto: Option<IpAddr>,
+}
+
+impl Client {
+    /// The group that a gateway's session belongs to first.
+    pub(super) fn group_of(&self, gateway: IpAddr) -> Option<GroupId> {
+        self.kms.clusters_of(gateway).next().map(GroupId::Cluster)
+    }
+
+    fn ranges(&self) -> Vec<(IpAddr, Vec<IpNet>)> {
+        let mut ranges: Vec<(IpAddr, Vec<IpNet>)> = Vec::new();
+        for cluster in &self.resolved.clusters {
+            let tunnels = self.resolved.tunnels.iter().filter(|t| t.cluster == cluster.id);
+            let prefixes: Vec<IpNet> = tunnels.flat_map(|t| t.prefixes.clone()).collect();
+            ranges.extend(cluster.gateways.iter().map(|g| (*g, prefixes.clone())));
+        }
+        ranges
+    }
+}
+
+/// Reads a policy file; a broken one is an error that shows what is wrong where.
+pub(super) fn read_policy(path: &std::path::Path) -> Result<policy::Policy> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("the policy {} can not be read", path.display()))?;
+    let report = policy::check(path, &text);
+    match (&report.policy, report.has_errors()) {
+        (Some(policy), false) => Ok(policy.clone()),
+        _ => bail!("{report}"),
+    }
+}
+
+impl Node {
+    /// Makes the groups, routes and requests of the policy; also after a reload. Sessions that it
+    /// does not concern stay as they are.
+    pub(super) async fn take_up_policy(&mut self, resolved: Resolved) -> Result<()> {
+        let now = Instant::now();
+        let Role::Client(client) = &mut self.role else { return Ok(()) };
+        let old = std::mem::replace(&mut client.resolved, resolved);
+        let general = &client.resolved.general;
+        for unresolved in &client.resolved.unresolved {
+            tracing::warn!("tunnel {} leads nowhere: {}", unresolved.number, unresolved.why);
+        }
+        client.kms.set_settings(
+            kms::Settings { standby: general.standby, ..kms::Settings::default() },
+            now,
+        );
+        let clusters = &client.resolved.clusters;
+        client.kms.set_clusters(clusters.iter().map(|c| (c.id, c.gateways.clone())).collect(), now);
+        let ranges = client.ranges();
+        if let Side::Client { ranges: known, .. } = &mut self.answers.side {
+            *known = ranges;
+        }
+        let timing = Timing {
+            mode: general.heartbeat,
+            response_time: general.response_time,
+            defer_time: general.defer_time,
+        };
+        for cluster in clusters {
+            let tunnels = client.resolved.tunnels.iter().filter(|t| t.cluster == cluster.id);
+            self.dataplane.set_group(GroupSpec {
+                id: GroupId::Cluster(cluster.id),
+                prefixes: tunnels.flat_map(|tunnel| tunnel.prefixes.clone()).collect(),
+                watch: Some(Watch {
+                    order: cluster.gateways.clone(),
+                    timing,
+                    form: general.heartbeat_form,
+                }),
+                on_demand: true,
+            })?;
+            // A session is made ahead of the first packet: an application needs the inner address
+            // that comes with it.
+            if client.kms.clusters_of(cluster.gateways[0]).next().is_some() {
+                client.kms.request(cluster.id, None, now);
+            }
+        }
+        let gone = old.clusters.iter().filter(|c| client.resolved.cluster(c.id).is_none());
+        for cluster in gone {
+            self.dataplane.remove_group(GroupId::Cluster(cluster.id))?;
+        }
+        self.follow_routes().await
+    }
+
+    /// Leads exactly the policy's tunnel ranges into the TUN device.
+    async fn follow_routes(&mut self) -> Result<()> {
+        let Role::Client(client) = &mut self.role else { return Ok(()) };
+        let wanted: Vec<IpNet> =
+            client.resolved.tunnels.iter().flat_map(|t| t.prefixes.iter().copied()).collect();
+        for route in client.routes.iter().filter(|route| !wanted.contains(route)) {
+            links::remove_route(&client.links, client.tun, route.addr(), route.prefix_len())
+                .await?;
+        }
+        for route in wanted.iter().filter(|route| !client.routes.contains(route)) {
+            let (address, length) = (route.addr(), route.prefix_len());
+            links::add_route(&client.links, client.tun, address, length, None).await?;
+        }
+        client.routes = wanted;
+        Ok(())
+    }
+
+    /// Gives the TUN device the inner addresses that a gateway has assigned.
+    pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<()> {
+        let Role::Client(client) = &mut self.role else { return Ok(()) };
+        for address in assigned {
+            if client.inner.contains(address) {
+                continue;
+            }
+            if let Some(other) = client.inner.iter().find(|a| a.is_ipv4() == address.is_ipv4()) {
+                tracing::warn!(
+                    "a gateway assigned {address} although {other} was asked for: connections \
+                     from {other} will not outlive a change to it; give all gateways the same pool"
+                );
+            }
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            links::add_address(&client.links, client.tun, *address, length).await?;
+            client.inner.push(*address);
+        }
+        if let Side::Client { inner, .. } = &mut self.answers.side {
+            inner.clone_from(&client.inner);
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_key_action(&mut self) -> Option<Action> {
+        match &mut self.role {
+            Role::Client(client) => client.kms.next_action(),
+            Role::Gateway(_) => None,
+        }
+    }
+
+    pub(super) async fn on_key_action(&mut self, action: Action) -> Result<()> {
+        let now = Instant::now();
+        match action {
+            Action::Authenticate { gateway } => self.authenticate(gateway, now),
+            Action::Granted { cluster, gateway } => {
+                self.dataplane.command(Command::Granted(GroupId::Cluster(cluster), gateway));
+            }
+            Action::Rejected { cluster, tried, retry_at } => {
+                let wait = retry_at.saturating_duration_since(now);
+                self.dataplane.command(Command::Rejected(GroupId::Cluster(cluster), wait));
+                let tried: Vec<String> =
+                    tried.iter().map(|(gateway, why)| format!("{gateway}: {why}")).collect();
+                let text = format!(
+                    "no gateway of cluster {cluster} authenticated ({}); next try in {:.1} s",
+                    tried.join(", "),
+                    wait.as_secs_f64()
+                );
+                self.note(NewEvent::new(EventKind::KeyRejected, text).cluster(cluster.0));
+            }
+            Action::DropSession { session, .. } => {
+                let id = SessionId(session.0);
+                // A session that a newer one has replaced still receives for a while.
+                if self.dying.iter().all(|(_, dying)| *dying != id) {
+                    self.end_session(id, "given up", true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn authenticate(&mut self, gateway: IpAddr, now: Instant) {
+        let Role::Client(client) = &mut self.role else { return };
+        let Some(peer) = self.answers.peer_at(gateway) else {
+            let why = "no [[peer]] of the configuration has this address as `outside`";
+            client.kms.on_failed(gateway, why.to_owned(), now);
+            return;
+        };
+        let current = |v4: bool| client.inner.iter().copied().find(|a| a.is_ipv4() == v4);
+        let v4 = current(true).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
+        let v6 = current(false).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
+        let ranges = self.answers.ranges_of(gateway);
+        let (has_v4, has_v6) = (
+            ranges.iter().any(|r| r.addr().is_ipv4()),
+            ranges.iter().any(|r| r.addr().is_ipv6()),
+        );
+        let mut local_ts = Vec::new();
+        if has_v4 {
+            local_ts.push(TrafficSelector::any_v4());
+        }
+        if has_v6 {
+            local_ts.push(TrafficSelector::any_v6());
+        }
+        let wish = Initiate {
+            local: SocketAddr::new(self.address, IKE),
+            remote: SocketAddr::new(gateway, IKE),
+            remote_id: Some(peer.identity.clone()),
+            psk: peer.psk.clone(),
+            request_addresses: Some(AddressRequest {
+                v4: has_v4.then_some(v4),
+                v6: has_v6.then_some(v6),
+            }),
+            local_ts,
+            remote_ts: ranges.iter().map(selector).collect(),
+            initial_contact: true,
+        };
+        let sa = self.engine.initiate(now, wish, &mut self.answers);
+        self.pending.insert(sa, Purpose::Gateway(gateway));
+    }
+
+    pub(super) fn on_client_report(&mut self, report: WorkerReport) {
+        let Role::Client(client) = &mut self.role else { return };
+        let now = report.at;
+        let cluster_of = |group| match group {
+            GroupId::Cluster(cluster) => Some(cluster),
+            _ => None,
+        };
+        let event = match report.event {
+            WorkerEvent::KeyRequest { group, after } => {
+                let Some(cluster) = cluster_of(group) else { return };
+                client.kms.request(cluster, after, Instant::now());
+                let text = match after {
+                    Some(after) => format!("key request, from the gateway after {after} on"),
+                    None => "key request".to_owned(),
+                };
+                NewEvent::new(EventKind::KeyRequest, text).cluster(cluster.0)
+            }
+            WorkerEvent::Active { group, gateway } => {
+                let Some(cluster) = cluster_of(group) else { return };
+                client.kms.on_active(cluster, gateway, Instant::now());
+                match gateway {
+                    Some(gateway) => {
+                        let text = format!("traffic goes through {gateway}");
+                        NewEvent::new(EventKind::Active, text).cluster(cluster.0).gateway(gateway)
+                    }
+                    None => NewEvent::new(EventKind::Active, "no gateway is active")
+                        .cluster(cluster.0),
+                }
+            }
+            WorkerEvent::Dead { group, gateway, silent_for } => {
+                let Some(cluster) = cluster_of(group) else { return };
+                client.kms.on_dead(gateway, Instant::now());
+                let silent = silent_for.as_secs_f64() * 1e3;
+                let text = format!("gateway {gateway} is dead: silent for {silent:.1} ms");
+                NewEvent::new(EventKind::GatewayDead, text).cluster(cluster.0).gateway(gateway)
+            }
+            WorkerEvent::HeartbeatLost { group, gateway } => {
+                let Some(cluster) = cluster_of(group) else { return };
+                let text = format!("{gateway} did not answer a heartbeat; a second one was sent");
+                NewEvent::new(EventKind::HeartbeatLost, text).cluster(cluster.0).gateway(gateway)
+            }
+            WorkerEvent::Health { group, gateway, health } => {
+                let Some(cluster) = cluster_of(group) else { return };
+                tracing::info!("{gateway} of cluster {cluster} says its health is {health:#04x}");
+                return;
+            }
+            WorkerEvent::InnerActive { .. } | WorkerEvent::Failed(_) => return,
+        };
+        self.note(event.at(now));
+    }
+
+    /// Reads the policy again. A broken one is refused and the old one stays.
+    pub(super) async fn reload_policy(&mut self) -> Result<String> {
+        let Role::Client(client) = &mut self.role else {
+            bail!("a gateway has no policy to reload");
+        };
+        let policy = read_policy(&client.policy)?;
+        let resolved = policy.resolve(client.auto, &mut client.rng);
+        let changes = policy::diff(&client.resolved, &resolved);
+        let ended: Vec<SessionId> = self
+            .table
+            .live
+            .values()
+            .filter(|live| live.spec.gateway.is_some_and(|g| changes.ends_session(g)))
+            .map(|live| live.spec.id)
+            .collect();
+        self.take_up_policy(resolved).await?;
+        for id in ended {
+            self.end_session(id, "its gateway is not in the policy any more", true)?;
+        }
+        let text = if changes.is_empty() {
+            "the policy was read again: nothing has changed".to_owned()
+        } else {
+            format!("the policy was read again: {changes}")
+        };
+        self.note(NewEvent::new(EventKind::PolicyReloaded, &text));
+        Ok(text)
+    }
+
+    pub(super) async fn reload_by_signal(&mut self) {
+        if let Err(error) = self.reload_policy().await {
+            tracing::error!("{error:#}; the old policy stays");
+        }
+    }
+}
+

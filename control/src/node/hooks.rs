@@ -1,0 +1,153 @@
+//! What IKE asks the node: keys, SPIs, inner addresses, traffic selectors.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rand::rngs::StdRng;
+
+use super::config;
+use super::pool::Pool;
+use crate::ike::{
+    AssignRefused, Hooks, Identity, Psk, TrafficSelector, TsRefused, narrow,
+};
+use crate::sadb::Sadb;
+
+/// A peer of the configuration, as IKE knows it.
+pub(super) struct Peer {
+    pub(super) identity: Identity,
+    pub(super) psk: Psk,
+    pub(super) outside: Option<IpAddr>,
+    pub(super) inner: Vec<IpAddr>,
+}
+
+impl Peer {
+    pub(super) fn new(peer: &config::Peer) -> Self {
+        Self {
+            identity: identity(&peer.identity),
+            psk: Psk::new(peer.psk.expose()),
+            outside: peer.outside,
+            inner: peer.inner.clone(),
+        }
+    }
+}
+
+/// An identity of the configuration, as IKE spells it.
+pub(super) fn identity(identity: &config::Identity) -> Identity {
+    match identity {
+        config::Identity::Address(address) => (*address).into(),
+        config::Identity::Email(text) => Identity::Email(text.clone()),
+        config::Identity::Fqdn(text) => Identity::Fqdn(text.clone()),
+    }
+}
+
+/// The answers of the node.
+pub(super) struct Answers {
+    pub(super) peers: Vec<Peer>,
+    pub(super) sadb: Sadb,
+    pub(super) rng: StdRng,
+    pub(super) side: Side,
+}
+
+/// What depends on the role.
+pub(super) enum Side {
+    /// A client: its inner addresses, and the tunnel ranges behind each gateway.
+    Client { inner: Vec<IpAddr>, ranges: Vec<(IpAddr, Vec<IpNet>)> },
+    /// A gateway: addresses for clients.
+    Gateway { pool: Pool },
+}
+
+impl Answers {
+    pub(super) fn peer(&self, identity: &Identity) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.identity.matches(identity))
+    }
+
+    pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.outside == Some(outside))
+    }
+
+    /// The tunnel ranges that lead through this gateway.
+    pub(super) fn ranges_of(&self, gateway: IpAddr) -> Vec<IpNet> {
+        match &self.side {
+            Side::Client { ranges, .. } => ranges
+                .iter()
+                .filter(|(at, _)| *at == gateway)
+                .flat_map(|(_, ranges)| ranges.iter().copied())
+                .collect(),
+            Side::Gateway { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Hooks for Answers {
+    fn psk(&mut self, _local: &Identity, remote: &Identity) -> Option<Psk> {
+        self.peer(remote).map(|peer| peer.psk.clone())
+    }
+
+    fn allocate_spi(&mut self) -> u32 {
+        self.sadb.allocate_spi(&mut self.rng)
+    }
+
+    fn assign(
+        &mut self,
+        peer: &Identity,
+        requested: &[IpAddr],
+        wants_v4: bool,
+        wants_v6: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        let Side::Gateway { pool } = &mut self.side else { return Err(AssignRefused) };
+        let assigned = pool.assign(&peer.to_string(), requested, wants_v4, wants_v6);
+        match assigned {
+            Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+            Ok(_) => Err(AssignRefused),
+            Err(error) => {
+                tracing::warn!("{error}");
+                Err(AssignRefused)
+            }
+        }
+    }
+
+    fn selectors(
+        &mut self,
+        peer: &Identity,
+        assigned: &[IpAddr],
+        proposed_local: &[TrafficSelector],
+        proposed_remote: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        let known = self.peer(peer).ok_or(TsRefused)?;
+        let (local, remote) = match &self.side {
+            // A client may reach whatever the gateway's routes and the operator's filters let it,
+            // from the addresses that are its own.
+            Side::Gateway { .. } => {
+                let own = if assigned.is_empty() { &known.inner[..] } else { assigned };
+                let own = own.iter().copied().map(TrafficSelector::host).collect();
+                (vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()], own)
+            }
+            // A gateway reaches the client's inner addresses, from the tunnel ranges that lead
+            // through it.
+            Side::Client { inner, .. } => {
+                let gateway = known.outside.ok_or(TsRefused)?;
+                let ranges = self.ranges_of(gateway).iter().map(selector).collect();
+                (inner.iter().copied().map(TrafficSelector::host).collect(), ranges)
+            }
+        };
+        let (local, remote) = (narrow(proposed_local, &local), narrow(proposed_remote, &remote));
+        if local.is_empty() || remote.is_empty() {
+            return Err(TsRefused);
+        }
+        Ok((local, remote))
+    }
+}
+
+/// A prefix as a traffic selector.
+pub(super) fn selector(prefix: &IpNet) -> TrafficSelector {
+    TrafficSelector::range(prefix.network(), prefix.broadcast())
+}
+
+/// Traffic selectors as prefixes. Ports and protocols are not told apart here: what is negotiated
+/// is always all of them, and a peer that insists on less gets a wider check than it needs.
+pub(super) fn prefixes(selectors: &[TrafficSelector]) -> Vec<IpNet> {
+    selectors
+        .iter()
+        .flat_map(|selector| crate::policy::prefixes::cover(selector.start, selector.end))
+        .collect()
+}

@@ -1,0 +1,82 @@
+//! The UDP sockets of IKE: ports 500 and 4500 of the outside address (RFC 7296 section 2,
+//! RFC 3948 section 2.2).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+use tokio::net::UdpSocket;
+
+use crate::ike::Transmit;
+
+/// Port of IKE.
+pub(super) const IKE: u16 = 500;
+/// Port of IKE and ESP behind address translation.
+pub(super) const NAT_T: u16 = 4500;
+/// What tells IKE from ESP on port 4500.
+const MARKER: [u8; 4] = [0; 4];
+/// Larger than any UDP datagram.
+const BUFFER: usize = 65_536;
+
+/// Both sockets.
+pub(super) struct Sockets {
+    ike: UdpSocket,
+    nat_t: UdpSocket,
+    buffers: (Box<[u8]>, Box<[u8]>),
+}
+
+/// One IKE message as it came.
+pub(super) struct Datagram {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) data: Vec<u8>,
+}
+
+impl Sockets {
+    pub(super) async fn bind(address: IpAddr) -> Result<Self> {
+        let bind = async |port| {
+            UdpSocket::bind((address, port)).await.with_context(|| {
+                format!(
+                    "UDP port {port} of {address}, which IKE needs, can not be had \
+                     (is another IKE daemon running? is the process allowed to bind it?)"
+                )
+            })
+        };
+        let buffer = || vec![0; BUFFER].into_boxed_slice();
+        Ok(Self {
+            ike: bind(IKE).await?,
+            nat_t: bind(NAT_T).await?,
+            buffers: (buffer(), buffer()),
+        })
+    }
+
+    /// The next IKE message. Errors are those of earlier sends (ICMP): nothing to act on, because
+    /// an unprotected message never ends anything.
+    pub(super) async fn receive(&mut self) -> Option<Datagram> {
+        let (local, received, buffer, marked) = tokio::select! {
+            received = self.ike.recv_from(&mut self.buffers.0) => {
+                (self.ike.local_addr(), received, &self.buffers.0, false)
+            }
+            received = self.nat_t.recv_from(&mut self.buffers.1) => {
+                (self.nat_t.local_addr(), received, &self.buffers.1, true)
+            }
+        };
+        let (length, remote) = received.ok()?;
+        let data = buffer.get(..length)?;
+        let data = if marked { data.strip_prefix(&MARKER)? } else { data };
+        Some(Datagram { local: local.ok()?, remote, data: data.to_vec() })
+    }
+
+    /// Sends a message. What can not be sent is like what is lost: it is retransmitted.
+    pub(super) async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        if transmit.local.port() == NAT_T {
+            let mut marked = Vec::with_capacity(MARKER.len() + transmit.data.len());
+            marked.extend_from_slice(&MARKER);
+            marked.extend_from_slice(&transmit.data);
+            self.nat_t.send_to(&marked, transmit.remote).await?;
+        } else {
+            self.ike.send_to(&transmit.data, transmit.remote).await?;
+        }
+        Ok(())
+    }
+}

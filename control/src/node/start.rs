@@ -1,0 +1,231 @@
+//! From a configuration to a running node. Everything that can be wrong is found here, before
+//! anything is attached.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::client::{Client, read_policy};
+use super::config::{self, Config, HeartbeatForm};
+use super::core::{Node, Role};
+use super::events::{EventKind, EventLog, NewEvent};
+use super::gateway::Gateway;
+use super::hooks::{Answers, Peer, Side, identity};
+use super::pool::Pool;
+use super::sessions::{Table, VENDOR_ID};
+use super::sockets::Sockets;
+use super::status::{Board, Fixed};
+use crate::api::server::{ApiServer, Shared};
+use crate::dataplane::loader::{OutsideSettings, XdpMode};
+use crate::dataplane::net::fib_watch::FibWatch;
+use crate::dataplane::net::links::{self, LinkInfo};
+use crate::dataplane::net::overhead::Envelope;
+use crate::dataplane::{Dataplane, InsideOptions, Options};
+use crate::esp::Backend;
+use crate::ike::{Engine, EspCipher, EspProposal, Retransmit, Settings};
+use crate::kms::{self, KeyManagement};
+use crate::policy::Resolved;
+use crate::sadb::Sadb;
+
+/// SAs that a client's, and a gateway's, XDP program has room for.
+const CLIENT_SAS: u32 = 4096;
+const GATEWAY_SAS: u32 = 1 << 20;
+
+/// Commands of the API that may wait for the core.
+const COMMANDS: usize = 64;
+
+/// Starts a node.
+pub(super) async fn start(config: Config) -> Result<Node> {
+    let started = Instant::now();
+    for warning in &config.warnings {
+        tracing::warn!("{}:{warning}", config.path.display());
+    }
+    let events = EventLog::new();
+    let handle = links::connect()?;
+    let outside = LinkInfo::by_name(&handle, &config.outside.interface).await?;
+    outside.mac()?;
+    let address = match config.outside.address.or(outside.v4.map(|(a, _)| a)) {
+        Some(address) => address,
+        None => outside.v6.map(|(a, _)| a).with_context(|| {
+            format!("interface {} has no global address", config.outside.interface)
+        })?,
+    };
+    // A client's policy is read before anything is touched.
+    let policy = match (&config.policy, config.role) {
+        (Some(path), config::Role::Client) => Some(read_policy(path)?),
+        _ => None,
+    };
+    let sockets = Sockets::bind(address).await?;
+
+    let mut names = vec![config.outside.interface.clone()];
+    let inside = match config.role {
+        config::Role::Gateway => {
+            let lan = LinkInfo::by_name(&handle, &config.inside.interface).await?;
+            lan.mac()?;
+            names.push(config.inside.interface.clone());
+            let mode = xdp_mode(config.inside.xdp);
+            InsideOptions::Lan { interface: lan.interface, mode }
+        }
+        config::Role::Client => {
+            let gateways: Vec<IpAddr> = config.peers.iter().filter_map(|p| p.outside).collect();
+            let path = outside.interface.mtu as usize;
+            let fit = gateways.iter().map(|g| Envelope::toward(*g, false).largest_inner(path));
+            let fit = u16::try_from(fit.min().unwrap_or(path)).unwrap_or(u16::MAX);
+            let mtu = config.inside.mtu.unwrap_or(fit);
+            if mtu > fit {
+                tracing::warn!("mtu = {mtu} does not fit the path ({fit}): packets will be refused");
+            }
+            InsideOptions::Tun { name: config.inside.interface.clone(), mtu }
+        }
+    };
+    let (watch, subscription) = FibWatch::open(&names).await?;
+    tokio::spawn(watch.run());
+    let fib = Arc::clone(&subscription.fib);
+    let (mut dataplane, reports) = Dataplane::start(Options {
+        outside: outside.interface.clone(),
+        outside_mode: xdp_mode(config.outside.xdp),
+        inside,
+        reflect: OutsideSettings {
+            reflect_plain: config.heartbeat.accept != HeartbeatForm::Keyed,
+            reflect_keyed: config.heartbeat.accept != HeartbeatForm::Plain,
+            strangers: config.heartbeat.strangers,
+            max_sas: match config.role {
+                config::Role::Client => CLIENT_SAS,
+                config::Role::Gateway => GATEWAY_SAS,
+            },
+        },
+        dead_man: config.heartbeat.dead_man,
+        backend: match config.esp.backend {
+            config::Backend::Ring => Backend::Ring,
+            config::Backend::AesGcm => Backend::AesGcm,
+        },
+        fib: Arc::clone(&fib),
+        in_use: subscription.in_use,
+    })?;
+    for (interface, attached) in &dataplane.attached {
+        if let Some(warning) = attached.warning() {
+            tracing::warn!("{interface}: {warning}");
+        }
+    }
+    for (own, _) in &outside.interface.addresses {
+        dataplane.never_reflect(*own)?;
+    }
+
+    let inside_name = dataplane.inside_name().to_owned();
+    let board = Arc::new(Board::new(
+        Fixed {
+            name: config.name.clone(),
+            role: config.role,
+            identity: config.identity.to_string(),
+            started,
+        },
+        dataplane.view(),
+    ));
+    let (command_sender, commands) = mpsc::channel(COMMANDS);
+    let shown = Arc::clone(&board);
+    let api = ApiServer::start(
+        &config.socket,
+        Shared {
+            status: Arc::new(move || shown.status()),
+            events: events.clone(),
+            commands: command_sender,
+        },
+    )?;
+
+    let peers: Vec<Peer> = config.peers.iter().map(Peer::new).collect();
+    let mut rng = StdRng::from_rng(&mut rand::rng());
+    let auto = outside.router_v4.or(outside.router_v6);
+    let (side, role, resolved) = match (config.role, policy) {
+        (config::Role::Client, Some(policy)) => {
+            let resolved = policy.resolve(auto, &mut rng);
+            let link = LinkInfo::by_name(&handle, &inside_name).await?;
+            let client = Client {
+                kms: KeyManagement::new(
+                    kms::Settings::default(),
+                    StdRng::from_rng(&mut rand::rng()),
+                ),
+                resolved: Resolved::default(),
+                policy: config.policy.clone().unwrap_or_default(),
+                tun: link.interface.index,
+                links: handle,
+                inner: Vec::new(),
+                routes: Vec::new(),
+                rng: StdRng::from_rng(&mut rand::rng()),
+                auto,
+            };
+            let side = Side::Client { inner: Vec::new(), ranges: Vec::new() };
+            (side, Role::Client(client), Some(resolved))
+        }
+        (config::Role::Client, None) => bail!("a client needs a policy"),
+        (config::Role::Gateway, _) => {
+            let fixed = peers.iter().map(|p| (p.identity.to_string(), p.inner.clone()));
+            let pool = Pool::new(config.pool.clone(), fixed);
+            (Side::Gateway { pool }, Role::Gateway(Gateway::default()), None)
+        }
+    };
+    let mut node = Node {
+        engine: Engine::new(ike_settings(&config), StdRng::from_rng(&mut rand::rng())),
+        answers: Answers { peers, sadb: Sadb::new(), rng, side },
+        events,
+        sockets,
+        dataplane,
+        reports,
+        links: subscription.changes,
+        commands,
+        api,
+        board,
+        fib,
+        outside: outside.interface,
+        inside_name,
+        address,
+        role,
+        table: Table::default(),
+        pending: HashMap::new(),
+        dying: Vec::new(),
+        links_up: HashMap::new(),
+        tick: started,
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+        config,
+    };
+    let text = format!("{} {} is up on {address}", node.config.role, node.config.name);
+    node.note(NewEvent::new(EventKind::NodeStarted, text));
+    match resolved {
+        Some(resolved) => node.take_up_policy(resolved).await?,
+        None => node.prepare_clients()?,
+    }
+    Ok(node)
+}
+
+fn xdp_mode(mode: config::XdpMode) -> XdpMode {
+    match mode {
+        config::XdpMode::Auto => XdpMode::Auto,
+        config::XdpMode::Native => XdpMode::Native,
+        config::XdpMode::Generic => XdpMode::Generic,
+    }
+}
+
+fn ike_settings(config: &Config) -> Settings {
+    let mut settings = Settings::new(identity(&config.identity));
+    settings.retransmit = Retransmit {
+        first: config.ike.retransmit,
+        factor: 2.0,
+        cap: Duration::from_secs(10),
+        tries: config.ike.tries,
+    };
+    let ciphers = match config.esp.cipher {
+        config::Cipher::Aes256Gcm => vec![EspCipher::Aes256Gcm, EspCipher::Aes128Gcm],
+        config::Cipher::Aes128Gcm => vec![EspCipher::Aes128Gcm, EspCipher::Aes256Gcm],
+    };
+    settings.esp_proposals = vec![EspProposal { ciphers, ..EspProposal::default() }];
+    settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings
+}

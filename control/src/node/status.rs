@@ -1,0 +1,231 @@
+//! The status: what the core posts now and then, and what the workers show, put together by
+//! whoever asks. Nobody who asks waits for the core.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use evergate_common::reason::{Counter, Kind};
+
+use super::core::{Node, Role};
+use crate::api::model::{
+    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, Session, Side, Spi,
+    Status, Tunnel,
+};
+use crate::dataplane::{GroupId, WorkerView};
+use crate::kms::RequestState;
+use crate::sadb::SessionId;
+
+/// What never changes while a node runs.
+pub(super) struct Fixed {
+    pub(super) name: String,
+    pub(super) role: super::config::Role,
+    pub(super) identity: String,
+    pub(super) started: Instant,
+}
+
+/// What the core posts.
+struct Posted {
+    at: Instant,
+    interfaces: Vec<Interface>,
+    clusters: Vec<(u32, ClusterState, Vec<(IpAddr, Option<String>)>)>,
+    tunnels: Vec<Tunnel>,
+    sessions: Vec<(SessionId, Session)>,
+    xdp: [u64; Counter::COUNT],
+}
+
+/// Where the core posts and others read.
+pub(super) struct Board {
+    fixed: Fixed,
+    posted: ArcSwap<Posted>,
+    view: Arc<ArcSwap<WorkerView>>,
+}
+
+impl Board {
+    pub(super) fn new(fixed: Fixed, view: Arc<ArcSwap<WorkerView>>) -> Self {
+        let posted = Posted {
+            at: fixed.started,
+            interfaces: Vec::new(),
+            clusters: Vec::new(),
+            tunnels: Vec::new(),
+            sessions: Vec::new(),
+            xdp: [0; Counter::COUNT],
+        };
+        Self { fixed, posted: ArcSwap::from_pointee(posted), view }
+    }
+
+    /// The core posts its state.
+    pub(super) fn post(&self, node: &Node) {
+        self.posted.store(Arc::new(Posted {
+            at: Instant::now(),
+            interfaces: interfaces(node),
+            clusters: clusters(node),
+            tunnels: tunnels(node),
+            sessions: sessions(node),
+            xdp: node.dataplane.xdp_counters(),
+        }));
+    }
+
+    /// The status now.
+    pub(super) fn status(&self) -> Status {
+        let now = Instant::now();
+        let posted = self.posted.load();
+        let view = self.view.load();
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let clusters = posted.clusters.iter().map(|(id, state, names)| {
+            let group =
+                view.groups.iter().find(|g| matches!(g.id, GroupId::Cluster(c) if c.0 == *id));
+            let gateways = group.map(|group| {
+                let gateways = group.gateways.iter().map(|gateway| Gateway {
+                    address: gateway.address,
+                    identity: names
+                        .iter()
+                        .find(|(address, _)| *address == gateway.address)
+                        .and_then(|(_, name)| name.clone()),
+                    keyed: gateway.keyed,
+                    active: gateway.active,
+                    last_heard_us: gateway.last_heard.map(|at| age(at).as_micros() as u64),
+                    rtt_us: gateway.rtt.map(|rtt| rtt.as_micros() as u64),
+                    heartbeats_sent: gateway.heartbeats_sent,
+                    heartbeats_answered: gateway.heartbeats_answered,
+                });
+                gateways.collect()
+            });
+            let active = group.and_then(|group| group.active);
+            let state = match (active, group.is_some_and(|group| group.rejected)) {
+                (Some(_), _) => ClusterState::Up,
+                (None, true) if *state != ClusterState::Authenticating => ClusterState::Rejected,
+                (None, _) => *state,
+            };
+            Cluster { id: *id, active, state, gateways: gateways.unwrap_or_default() }
+        });
+        let sessions = posted.sessions.iter().map(|(id, session)| {
+            let mut session = session.clone();
+            if let Some(shown) = view.sessions.iter().find(|shown| shown.id == *id) {
+                session.active = shown.active;
+                session.packets_in = shown.inbound.packets;
+                session.bytes_in = shown.inbound.bytes;
+                session.packets_out = shown.outbound.packets;
+                session.bytes_out = shown.outbound.bytes;
+            }
+            session
+        });
+        let (drops, counters) = counted(&view.counters, &posted.xdp);
+        Status {
+            name: self.fixed.name.clone(),
+            role: self.fixed.role,
+            identity: self.fixed.identity.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: age(self.fixed.started).as_millis() as u64,
+            snapshot_age_ms: age(posted.at).as_millis() as u64,
+            interfaces: posted.interfaces.clone(),
+            clusters: clusters.collect(),
+            tunnels: posted.tunnels.clone(),
+            sessions: sessions.collect(),
+            counters,
+            drops,
+        }
+    }
+}
+
+/// Drops, and everything else, of workers and XDP programs together.
+fn counted(
+    worker: &[u64; Counter::COUNT],
+    xdp: &[u64; Counter::COUNT],
+) -> (Vec<CounterValue>, Vec<CounterValue>) {
+    let values = Counter::ALL.iter().zip(worker.iter().zip(xdp)).map(|(counter, (a, b))| {
+        let value = CounterValue {
+            name: counter.label().to_owned(),
+            text: counter.text().to_owned(),
+            value: a + b,
+        };
+        (counter.kind(), value)
+    });
+    let (drops, others): (Vec<_>, Vec<_>) = values.partition(|(kind, _)| *kind == Kind::Drop);
+    let plain = |list: Vec<(Kind, CounterValue)>| list.into_iter().map(|(_, v)| v).collect();
+    (plain(drops), plain(others))
+}
+
+fn interfaces(node: &Node) -> Vec<Interface> {
+    let fib = node.fib.load();
+    let find = |name: &str| fib.interfaces().iter().find(|i| i.name == name);
+    let kind = |name: &str| {
+        let attached = node.dataplane.attached.iter().find(|(at, _)| at == name);
+        match attached {
+            Some((_, attached)) if attached.is_native() => InterfaceKind::XdpNative,
+            Some(_) => InterfaceKind::XdpGeneric,
+            None => InterfaceKind::Tun,
+        }
+    };
+    let sides = [
+        (Side::Outside, node.config.outside.interface.as_str()),
+        (Side::Inside, node.inside_name.as_str()),
+    ];
+    sides
+        .into_iter()
+        .map(|(side, name)| Interface {
+            side,
+            name: name.to_owned(),
+            kind: kind(name),
+            up: find(name).is_some_and(|i| i.is_up()),
+            mtu: find(name).map_or(0, |i| i.mtu),
+        })
+        .collect()
+}
+
+fn clusters(node: &Node) -> Vec<(u32, ClusterState, Vec<(IpAddr, Option<String>)>)> {
+    let Role::Client(client) = &node.role else { return Vec::new() };
+    let clusters = client.resolved.clusters.iter().map(|cluster| {
+        let state = match client.kms.request_state(cluster.id) {
+            Some(RequestState::Authenticating(_)) => ClusterState::Authenticating,
+            Some(RequestState::BackOff(_)) => ClusterState::Rejected,
+            _ => ClusterState::Idle,
+        };
+        let names = cluster.gateways.iter().map(|g| (*g, node.answers.name_of(*g))).collect();
+        (cluster.id.0, state, names)
+    });
+    clusters.collect()
+}
+
+fn tunnels(node: &Node) -> Vec<Tunnel> {
+    let Role::Client(client) = &node.role else { return Vec::new() };
+    let tunnels = client.resolved.tunnels.iter().map(|tunnel| Tunnel {
+        number: tunnel.number,
+        range: if tunnel.start == tunnel.end {
+            tunnel.start.to_string()
+        } else {
+            format!("{} – {}", tunnel.start, tunnel.end)
+        },
+        cluster: tunnel.cluster.0,
+    });
+    tunnels.collect()
+}
+
+fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
+    let now = Instant::now();
+    let live = node.table.live.values().map(|live| {
+        let spec = &live.spec;
+        // What the session's client has: on a gateway the peer's addresses, on a client its own.
+        let inner = if spec.gateway.is_some() { &spec.local_inner } else { &spec.remote_inner };
+        let session = Session {
+            peer: live.peer.to_string(),
+            outside: spec.outside_remote,
+            inner: inner.iter().map(|net| net.addr()).collect(),
+            spi_in: Spi(spec.inbound.as_ref().map_or(0, |sa| sa.spi)),
+            spi_out: Spi(spec.outbound.as_ref().map_or(0, |sa| sa.spi)),
+            cipher: spec.outbound.as_ref().map_or("none", |sa| sa.cipher.name()).to_owned(),
+            active: false,
+            age_ms: now.saturating_duration_since(live.since).as_millis() as u64,
+            packets_in: 0,
+            bytes_in: 0,
+            packets_out: 0,
+            bytes_out: 0,
+            initiator: spec.initiator,
+        };
+        (spec.id, session)
+    });
+    let mut sessions: Vec<_> = live.collect();
+    sessions.sort_by_key(|(id, _)| *id);
+    sessions
+}
