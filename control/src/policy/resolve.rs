@@ -106,9 +106,20 @@ impl Policy {
             Some(server) => Ok(server),
         };
         let (_, claims) = Ownership::of(&self.tunnels);
+        let redirects: BTreeMap<(u32, IpAddr), Via> = self
+            .redirects
+            .iter()
+            .map(|r| ((r.tunnel, r.server), r.via))
+            .collect();
         let vias: Vec<Result<Via, WhyUnresolved>> = claims
             .iter()
-            .map(|(tunnel, _)| self.via(tunnel, auto))
+            .map(|(tunnel, _)| match tunnel.target {
+                Target::Via(via) => Ok(via),
+                Target::Auto => auto.map(|server| {
+                    let redirected = redirects.get(&(tunnel.number, server)).copied();
+                    redirected.unwrap_or(Via::Gateway(server))
+                }),
+            })
             .collect();
         let implicit = implicit_ids(vias.iter().flatten());
         let mut clusters: Vec<Cluster> = self
@@ -170,22 +181,6 @@ impl Policy {
             }
         }
         resolved
-    }
-
-    fn via(
-        &self,
-        tunnel: &TunnelDef,
-        auto: Result<IpAddr, WhyUnresolved>,
-    ) -> Result<Via, WhyUnresolved> {
-        let server = match tunnel.target {
-            Target::Via(via) => return Ok(via),
-            Target::Auto => auto?,
-        };
-        let redirect = self
-            .redirects
-            .iter()
-            .find(|redirect| redirect.tunnel == tunnel.number && redirect.server == server);
-        Ok(redirect.map_or(Via::Gateway(server), |redirect| redirect.via))
     }
 }
 

@@ -44,9 +44,7 @@ pub(super) fn warnings(policy: &Policy, places: &Places) -> Vec<Diagnostic> {
     clusters(policy, places, &mut warn);
     gateways(policy, places, &ownership, &mut warn);
     for redirect in &policy.redirects {
-        let is_its_auto =
-            |tunnel: &TunnelDef| tunnel.number == redirect.tunnel && tunnel.target == Target::Auto;
-        if !policy.tunnels.iter().any(is_its_auto) {
+        if tunnel(policy, redirect.tunnel).is_none_or(|tunnel| tunnel.target != Target::Auto) {
             let span = places.redirects.get(&(redirect.tunnel, redirect.server));
             let warning = PolicyWarning::IdleRedirect {
                 number: redirect.tunnel,
@@ -56,6 +54,15 @@ pub(super) fn warnings(policy: &Policy, places: &Places) -> Vec<Diagnostic> {
     }
     timers(policy, places, &mut warn);
     warnings
+}
+
+/// The parser has put the tunnels in order of number.
+fn tunnel(policy: &Policy, number: u32) -> Option<&TunnelDef> {
+    let at = policy
+        .tunnels
+        .binary_search_by_key(&number, |tunnel| tunnel.number)
+        .ok()?;
+    policy.tunnels.get(at)
 }
 
 fn overlaps(number: u32, claim: &Claim, mut warn: impl FnMut(PolicyWarning)) {
@@ -146,13 +153,15 @@ fn gateways(
         let Some(tunnel) = ownership.owner(address) else {
             return;
         };
-        let owner = policy
-            .tunnels
-            .iter()
-            .find(|candidate| candidate.number == tunnel);
+        let owner = self::tunnel(policy, tunnel);
         let redirected = || {
-            let mut redirects = policy.redirects.iter();
-            redirects.any(|redirect| redirect.tunnel == tunnel && redirect.via == via)
+            // Those of one tunnel stand together.
+            let first = policy
+                .redirects
+                .partition_point(|redirect| redirect.tunnel < tunnel);
+            let from_first = policy.redirects.iter().skip(first);
+            let mut own = from_first.take_while(|redirect| redirect.tunnel == tunnel);
+            own.any(|redirect| redirect.via == via)
         };
         let serves = owner.is_some_and(|owner| match owner.target {
             Target::Via(target) => target == via,
