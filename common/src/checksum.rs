@@ -32,20 +32,21 @@ impl Change {
     #[inline(always)]
     #[must_use]
     pub const fn four(self, old: [u8; 4], new: [u8; 4]) -> Self {
-        let [a, b, c, d] = old;
-        let [e, f, g, h] = new;
-        self.word(u16::from_be_bytes([a, b]), u16::from_be_bytes([e, f]))
-            .word(u16::from_be_bytes([c, d]), u16::from_be_bytes([g, h]))
+        let (old, new) = (u32::from_be_bytes(old), u32::from_be_bytes(new));
+        self.word((old >> 16) as u16, (new >> 16) as u16)
+            .word(old as u16, new as u16)
     }
 
     /// Eight bytes in network order, at an even offset.
     #[inline(always)]
     #[must_use]
     pub const fn eight(self, old: [u8; 8], new: [u8; 8]) -> Self {
-        let [a, b, c, d, e, f, g, h] = old;
-        let [i, j, k, l, m, n, o, p] = new;
-        self.four([a, b, c, d], [i, j, k, l])
-            .four([e, f, g, h], [m, n, o, p])
+        let (old, new) = (u64::from_be_bytes(old), u64::from_be_bytes(new));
+        self.four(
+            ((old >> 32) as u32).to_be_bytes(),
+            ((new >> 32) as u32).to_be_bytes(),
+        )
+        .four((old as u32).to_be_bytes(), (new as u32).to_be_bytes())
     }
 
     /// The checksum (host order) after the change.

@@ -1,5 +1,5 @@
 //! Names, keys and values of the BPF maps. Values are wire types: `repr(C)`, byte arrays in
-//! network order, no padding; sizes are asserted. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+//! network order, no padding; sizes are asserted. They are aligned for loads of whole words. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
 
 use core::net::IpAddr;
 
@@ -57,7 +57,7 @@ pub const fn address(ip: IpAddr) -> Address {
 
 /// One inbound security association as `outside` needs it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct SaEntry {
     hb_key: [u8; 16],
     peer: Address,
@@ -117,7 +117,7 @@ impl core::fmt::Debug for SaEntry {
 
 /// What is known about an outer source address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct AddressEntry {
     flags: [u8; 4],
 }
@@ -155,7 +155,7 @@ impl AddressEntry {
 
 /// Whether the node may answer heartbeats, and with which health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct NodeState {
     alive_until: u64,
     health: u8,
@@ -197,7 +197,7 @@ impl NodeState {
 /// What is addressed to an interface. Frames for others (a switch floods them, or the node routes
 /// them) are left to the kernel. All zero: everything counts as ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Local {
     mac: [u8; 6],
     count: [u8; 2],
@@ -249,7 +249,7 @@ impl Local {
 
 /// The tunnel of an inner prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct TunnelEntry {
     id: [u8; 4],
     flags: [u8; 4],

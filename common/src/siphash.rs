@@ -34,9 +34,8 @@ impl State {
 /// The result is the hash value as a number; on the wire it is little endian.
 #[inline(always)]
 pub fn siphash24(key: &[u8; 16], input: [u64; 3]) -> u64 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *key;
-    let k0 = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let k1 = u64::from_le_bytes([i, j, k, l, m, n, o, p]);
+    let key = u128::from_le_bytes(*key);
+    let (k0, k1) = (key as u64, (key >> 64) as u64);
     let mut state = State(
         k0 ^ 0x736f_6d65_7073_6575,
         k1 ^ 0x646f_7261_6e64_6f6d,

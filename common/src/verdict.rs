@@ -9,8 +9,7 @@ use crate::heartbeat::{
 };
 use crate::maps::{Address, AddressEntry, Local, NodeState, SaEntry};
 use crate::packet::{
-    Bytes, BytesMut, Class, Esp, Family, Ip, Parsed, UdpEncap, classify, parse, source_routed,
-    v4_mapped,
+    Bytes, BytesMut, Class, Esp, Family, Ip, Parsed, classify, parse, source_routed, v4_mapped,
 };
 use crate::reason::Counter;
 
@@ -70,28 +69,39 @@ where
         return Ok(Action::Pass);
     };
     let class = classify(&parsed, bytes).map_err(|_| Counter::Malformed)?;
-    let refusal = match class {
-        Class::Esp(esp) => {
-            if !addressed_to(world.local(), &parsed, ip) {
-                return Ok(Action::Pass);
-            }
-            return match world.sa(&esp.spi) {
-                Some(_) => Ok(Action::Steer(Counter::EspSteered)),
-                None => Err(Counter::UnknownSpi),
-            };
-        }
-        Class::Heartbeat(esp) => return heartbeat(bytes, world, &parsed, ip, &esp),
-        Class::EspFragment => Counter::EspFragment,
-        Class::EspShort => Counter::EspShort,
-        Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => {
-            return Ok(Action::Pass);
-        }
-    };
-    if addressed_to(world.local(), &parsed, ip) {
-        Err(refusal)
-    } else {
-        Ok(Action::Pass)
+    if matches!(
+        class,
+        Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other
+    ) {
+        return Ok(Action::Pass);
     }
+    if martian_heartbeat(&class, &parsed, ip) {
+        return Err(Counter::HeartbeatMartian);
+    }
+    if !addressed_to(world.local(), &parsed, ip) {
+        return Ok(Action::Pass);
+    }
+    match class {
+        Class::Esp(esp) => match world.sa(&esp.spi) {
+            Some(_) => Ok(Action::Steer(Counter::EspSteered)),
+            None => Err(Counter::UnknownSpi),
+        },
+        Class::Heartbeat(esp) => heartbeat(bytes, world, &parsed, ip, &esp),
+        Class::EspFragment => Err(Counter::EspFragment),
+        Class::EspShort => Err(Counter::EspShort),
+        Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),
+    }
+}
+
+/// Whether a heartbeat goes to or comes from many: such a one is never reflected.
+#[inline(always)]
+fn martian_heartbeat(class: &Class, parsed: &Parsed, ip: &Ip) -> bool {
+    let [d0, ..] = parsed.mac_destination;
+    let [s0, ..] = parsed.mac_source;
+    matches!(class, Class::Heartbeat(_))
+        && ((d0 | s0) & 1 != 0
+            || !unicast(ip.family, &ip.destination)
+            || !unicast(ip.family, &ip.source))
 }
 
 #[inline(always)]
@@ -114,17 +124,6 @@ where
     B: Bytes + ?Sized,
     W: OutsideWorld,
 {
-    let [d0, ..] = parsed.mac_destination;
-    let [s0, ..] = parsed.mac_source;
-    if (d0 | s0) & 1 != 0 || !unicast(ip.family, &ip.destination) {
-        return Err(Counter::HeartbeatMartian);
-    }
-    if !addressed_to(world.local(), parsed, ip) {
-        return Ok(Action::Pass);
-    }
-    if !unicast(ip.family, &ip.source) {
-        return Err(Counter::HeartbeatMartian);
-    }
     let sender = world.address(&ip.source);
     if is_answer(esp.sequence) {
         // An answer is never reflected, whoever sent it: that is what keeps two gateways from
@@ -157,9 +156,10 @@ where
                 return Err(Counter::HeartbeatMac);
             }
             let node = living(world)?;
+            let answer = request.answer(key, node.health());
             Form::Keyed {
-                request,
-                answer: request.answer(key, node.health()),
+                health: answer.health,
+                mac: answer.mac,
             }
         }
         None => {
@@ -175,16 +175,9 @@ where
     };
     Ok(Action::Reflect(Reflection {
         l3: parsed.l3,
-        mac_source: parsed.mac_source,
-        mac_destination: parsed.mac_destination,
         family: ip.family,
-        ttl: ip.ttl,
-        protocol_v4: ip.protocol,
-        source: ip.source,
-        destination: ip.destination,
-        udp: esp.udp,
+        udp: esp.udp.map(|udp| udp.offset),
         esp: esp.offset,
-        sequence: esp.sequence,
         form,
     }))
 }
@@ -220,23 +213,16 @@ pub fn unicast(family: Family, address: &Address) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plain,
-    Keyed { request: Keyed, answer: Keyed },
+    Keyed { health: [u8; 4], mac: [u8; 8] },
 }
 
-/// A heartbeat that may be answered, and all that the answer needs.
+/// A heartbeat that may be answered: where its headers are, and what the answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reflection {
     l3: usize,
-    mac_source: [u8; 6],
-    mac_destination: [u8; 6],
     family: Family,
-    ttl: u8,
-    protocol_v4: u8,
-    source: Address,
-    destination: Address,
-    udp: Option<UdpEncap>,
+    udp: Option<usize>,
     esp: usize,
-    sequence: [u8; 4],
     form: Form,
 }
 
@@ -254,53 +240,63 @@ impl Reflection {
     /// `None` if the frame ends too early, which a frame that was decided about does not.
     #[inline(always)]
     pub fn apply<B: BytesMut + ?Sized>(&self, bytes: &mut B) -> Option<()> {
-        let [a, b, c, d, e, f] = self.mac_source;
-        let [g, h, i, j, k, l] = self.mac_destination;
-        bytes.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])?;
-        self.turn_ip(bytes)?;
-
-        // Swapping addresses and ports leaves every sum as it is; the rest is collected.
-        let sequence = answer_sequence(self.sequence);
-        let mut change = Change::new().four(self.sequence, sequence);
-        bytes.write(self.esp + SEQUENCE_OFFSET, sequence)?;
-        if let Form::Keyed { request, answer } = &self.form {
-            change = change
-                .four(request.health, answer.health)
-                .eight(request.mac, answer.mac);
-            bytes.write(self.esp + HEALTH_OFFSET, answer.health)?;
-            bytes.write(self.esp + MAC_OFFSET, answer.mac)?;
+        let mac_destination: [u8; 6] = bytes.read(0)?;
+        let mac_source: [u8; 6] = bytes.read(6)?;
+        bytes.write(0, mac_source)?;
+        bytes.write(6, mac_destination)?;
+        match self.family {
+            Family::V4 => turn_v4(bytes, self.l3)?,
+            Family::V6 => turn_v6(bytes, self.l3)?,
         }
-        if let Some(udp) = &self.udp {
-            let [a, b] = udp.destination.to_be_bytes();
-            let [c, d] = udp.source.to_be_bytes();
-            bytes.write(udp.offset, [a, b, c, d])?;
-            bytes.write(udp.offset + 6, change.apply_udp(udp.checksum).to_be_bytes())?;
+
+        // Swapping addresses and ports leaves the UDP checksum as it is; the rest is collected.
+        let old = bytes.read(self.esp + SEQUENCE_OFFSET)?;
+        let new = answer_sequence(old);
+        let mut change = Change::new().four(old, new);
+        bytes.write(self.esp + SEQUENCE_OFFSET, new)?;
+        if let Form::Keyed { health, mac } = self.form {
+            change = change
+                .four(bytes.read(self.esp + HEALTH_OFFSET)?, health)
+                .eight(bytes.read(self.esp + MAC_OFFSET)?, mac);
+            bytes.write(self.esp + HEALTH_OFFSET, health)?;
+            bytes.write(self.esp + MAC_OFFSET, mac)?;
+        }
+        if let Some(udp) = self.udp {
+            let ports = bytes.read_u32(udp)?;
+            bytes.write(udp, ports.rotate_left(16).to_be_bytes())?;
+            let checksum = bytes.read_u16(udp + 6)?;
+            bytes.write(udp + 6, change.apply_udp(checksum).to_be_bytes())?;
         }
         Some(())
     }
+}
 
-    #[inline(always)]
-    fn turn_ip<B: BytesMut + ?Sized>(&self, bytes: &mut B) -> Option<()> {
-        let ttl = self.ttl.saturating_sub(1);
-        match self.family {
-            Family::V4 => {
-                let [.., a, b, c, d] = self.source;
-                let [.., e, f, g, h] = self.destination;
-                bytes.write(self.l3 + 12, [e, f, g, h, a, b, c, d])?;
-                let checksum = u16::from_be_bytes(bytes.read(self.l3 + 10)?);
-                let old = u16::from_be_bytes([self.ttl, self.protocol_v4]);
-                let new = u16::from_be_bytes([ttl, self.protocol_v4]);
-                let checksum = Change::new().word(old, new).apply(checksum);
-                bytes.write(self.l3 + 8, [ttl])?;
-                bytes.write(self.l3 + 10, checksum.to_be_bytes())
-            }
-            Family::V6 => {
-                bytes.write(self.l3 + 8, self.destination)?;
-                bytes.write(self.l3 + 24, self.source)?;
-                bytes.write(self.l3 + 7, [ttl])
-            }
-        }
-    }
+/// Swaps the addresses of an IPv4 header and lowers its TTL by one.
+#[inline(always)]
+fn turn_v4<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
+    let source: [u8; 4] = bytes.read(l3 + 12)?;
+    let destination: [u8; 4] = bytes.read(l3 + 16)?;
+    bytes.write(l3 + 12, destination)?;
+    bytes.write(l3 + 16, source)?;
+    let old = bytes.read_u16(l3 + 8)?;
+    let new = old.wrapping_sub(1 << 8);
+    bytes.write(l3 + 8, new.to_be_bytes())?;
+    let checksum = bytes.read_u16(l3 + 10)?;
+    bytes.write(
+        l3 + 10,
+        Change::new().word(old, new).apply(checksum).to_be_bytes(),
+    )
+}
+
+/// Swaps the addresses of an IPv6 header and lowers its hop limit by one.
+#[inline(always)]
+fn turn_v6<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
+    let source: [u8; 16] = bytes.read(l3 + 8)?;
+    let destination: [u8; 16] = bytes.read(l3 + 24)?;
+    bytes.write(l3 + 8, destination)?;
+    bytes.write(l3 + 24, source)?;
+    let [hop_limit] = bytes.read(l3 + 7)?;
+    bytes.write(l3 + 7, [hop_limit.wrapping_sub(1)])
 }
 
 /// Decides about a frame on the inside interface.
@@ -347,9 +343,8 @@ where
     {
         return Ok(Action::Pass);
     }
-    let [.., a, b, c, d] = ip.destination;
     let hit = match ip.family {
-        Family::V4 => hit_v4(&[a, b, c, d]),
+        Family::V4 => hit_v4(&(u128::from_be_bytes(ip.destination) as u32).to_be_bytes()),
         Family::V6 => hit_v6(&ip.destination),
     };
     Ok(if hit {

@@ -130,16 +130,16 @@ fn classify_udp<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Result<Class, Malforme
     if payload < UDP_LEN {
         return Err(Malformed::TotalLength);
     }
-    let [s0, s1, d0, d1, l0, l1, c0, c1] =
-        bytes.read::<UDP_LEN>(ip.l4).ok_or(Malformed::Truncated)?;
-    let destination = u16::from_be_bytes([d0, d1]);
+    let ports = bytes.read_u32(ip.l4).ok_or(Malformed::Truncated)?;
+    let length_checksum = bytes.read_u32(ip.l4 + 4).ok_or(Malformed::Truncated)?;
+    let destination = ports as u16;
     if destination == PORT_IKE {
         return Ok(Class::Ike);
     }
     if destination != PORT_NAT_T {
         return Ok(Class::Other);
     }
-    if usize::from(u16::from_be_bytes([l0, l1])) != payload {
+    if (length_checksum >> 16) as usize != payload {
         return Err(Malformed::TotalLength);
     }
     let offset = ip.l4 + UDP_LEN;
@@ -153,9 +153,9 @@ fn classify_udp<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Result<Class, Malforme
         return Ok(Class::Ike);
     }
     let udp = UdpEncap {
-        source: u16::from_be_bytes([s0, s1]),
+        source: (ports >> 16) as u16,
         destination,
-        checksum: u16::from_be_bytes([c0, c1]),
+        checksum: length_checksum as u16,
         offset: ip.l4,
     };
     Ok(esp_at(bytes, offset, len, Some(udp)).unwrap_or(Class::EspShort))
@@ -164,13 +164,15 @@ fn classify_udp<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Result<Class, Malforme
 /// RFC 826; only Ethernet and IPv4 are read.
 #[inline(always)]
 fn classify_arp<B: Bytes + ?Sized>(bytes: &B, l3: usize) -> Result<Class, Malformed> {
-    let fixed = bytes.read::<8>(l3).ok_or(Malformed::Truncated)?;
-    let [0, 1, 8, 0, 6, 4, o0, o1] = fixed else {
+    let formats = bytes.read_u32(l3).ok_or(Malformed::Truncated)?;
+    let lengths_operation = bytes.read_u32(l3 + 4).ok_or(Malformed::Truncated)?;
+    // Ethernet and IPv4, addresses of 6 and 4 bytes.
+    if formats != 0x0001_0800 || lengths_operation >> 16 != 0x0604 {
         return Ok(Class::Other);
-    };
+    }
     let sender = bytes.read::<4>(l3 + 14).ok_or(Malformed::Truncated)?;
     let target = bytes.read::<4>(l3 + 24).ok_or(Malformed::Truncated)?;
-    Ok(match u16::from_be_bytes([o0, o1]) {
+    Ok(match lengths_operation as u16 {
         operation @ (ARP_REQUEST | ARP_REPLY) => Class::Arp {
             operation,
             sender,
@@ -209,20 +211,26 @@ pub fn source_routed<B: Bytes + ?Sized>(parsed: &Parsed, ip: &Ip, bytes: &B) -> 
     if ip.family == Family::V6 {
         return ip.segments_left;
     }
+    ip.header_len > IPV4_LEN && source_route_option(bytes, parsed.l3, ip.header_len)
+}
+
+/// A subprogram of its own in BPF, so that packets without options do not pay for it.
+#[inline(never)]
+fn source_route_option<B: Bytes + ?Sized>(bytes: &B, l3: usize, header_len: usize) -> bool {
     let mut at = IPV4_LEN;
     // 40 bytes of options are at most 40 options of one byte each.
     for _ in 0..40 {
-        if at >= ip.header_len {
+        if at >= header_len {
             return false;
         }
-        let Some([kind]) = bytes.read::<1>(parsed.l3 + at) else {
+        let Some([kind]) = bytes.read::<1>(l3 + at) else {
             return true;
         };
         at += match kind {
             0 => return false,
             1 => 1,
             131 | 137 => return true,
-            _ => match bytes.read::<1>(parsed.l3 + at + 1) {
+            _ => match bytes.read::<1>(l3 + at + 1) {
                 Some([len]) if (2..=40).contains(&len) => usize::from(len),
                 _ => return true,
             },

@@ -16,6 +16,18 @@ pub trait Bytes {
 
     /// Bytes in the packet.
     fn length(&self) -> usize;
+
+    /// The 16-bit number in network order at `offset`.
+    #[inline(always)]
+    fn read_u16(&self, offset: usize) -> Option<u16> {
+        self.read(offset).map(u16::from_be_bytes)
+    }
+
+    /// The 32-bit number in network order at `offset`.
+    #[inline(always)]
+    fn read_u32(&self, offset: usize) -> Option<u32> {
+        self.read(offset).map(u32::from_be_bytes)
+    }
 }
 
 /// Bytes that can be written too.
@@ -153,15 +165,15 @@ impl Ip {
 /// well formed, with `ip` empty.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Parsed, Malformed> {
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] =
-        bytes.read::<ETHERNET_LEN>(0).ok_or(Malformed::Truncated)?;
-    let mut ether_type = u16::from_be_bytes([t0, t1]);
+    let mac_destination = bytes.read(0).ok_or(Malformed::Truncated)?;
+    let mac_source = bytes.read(6).ok_or(Malformed::Truncated)?;
+    let mut ether_type = bytes.read_u16(12).ok_or(Malformed::Truncated)?;
     let mut l3 = ETHERNET_LEN;
     let mut vlan = None;
     if ether_type == ETHERTYPE_VLAN || ether_type == ETHERTYPE_SERVICE_VLAN {
-        let [c0, c1, t0, t1] = bytes.read::<VLAN_LEN>(l3).ok_or(Malformed::Truncated)?;
-        vlan = Some(u16::from_be_bytes([c0, c1]));
-        ether_type = u16::from_be_bytes([t0, t1]);
+        let tag = bytes.read_u32(l3).ok_or(Malformed::Truncated)?;
+        vlan = Some((tag >> 16) as u16);
+        ether_type = tag as u16;
         l3 = ETHERNET_LEN + VLAN_LEN;
     }
     let ip = match ether_type {
@@ -170,8 +182,8 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Parsed, Malformed> {
         _ => None,
     };
     Ok(Parsed {
-        mac_destination: [d0, d1, d2, d3, d4, d5],
-        mac_source: [s0, s1, s2, s3, s4, s5],
+        mac_destination,
+        mac_source,
         vlan,
         ether_type,
         l3,
@@ -182,54 +194,37 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Parsed, Malformed> {
 /// RFC 791 section 3.1.
 #[inline(always)]
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, l3: usize) -> Result<Ip, Malformed> {
-    let [
-        version_ihl,
-        traffic_class,
-        l0,
-        l1,
-        _,
-        _,
-        f0,
-        f1,
-        ttl,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = bytes.read::<IPV4_LEN>(l3).ok_or(Malformed::Truncated)?;
-    if version_ihl >> 4 != 4 {
+    // Whole words rather than single bytes: the BPF stack has 512 bytes.
+    let version_length = bytes.read_u32(l3).ok_or(Malformed::Truncated)?;
+    let fragmentation = bytes.read_u32(l3 + 4).ok_or(Malformed::Truncated)?;
+    let ttl_protocol = bytes.read_u32(l3 + 8).ok_or(Malformed::Truncated)?;
+    let source = bytes.read(l3 + 12).ok_or(Malformed::Truncated)?;
+    let destination = bytes.read(l3 + 16).ok_or(Malformed::Truncated)?;
+    if version_length >> 28 != 4 {
         return Err(Malformed::Version);
     }
-    let header_len = usize::from(version_ihl & 0x0F) * 4;
+    let header_len = (version_length >> 24 & 0x0F) as usize * 4;
     if header_len < IPV4_LEN {
         return Err(Malformed::HeaderLength);
     }
-    let total_len = usize::from(u16::from_be_bytes([l0, l1]));
+    let total_len = (version_length & 0xFFFF) as usize;
     if total_len < header_len || l3 + total_len > bytes.length() {
         return Err(Malformed::TotalLength);
     }
-    let flags_offset = u16::from_be_bytes([f0, f1]);
-    let fragment = match (flags_offset & 0x1FFF, flags_offset & 0x2000 != 0) {
+    let fragment = match (fragmentation & 0x1FFF, fragmentation & 0x2000 != 0) {
         (0, false) => Fragment::None,
         (0, true) => Fragment::First,
         _ => Fragment::Later,
     };
     Ok(Ip {
         family: Family::V4,
-        source: v4_mapped([s0, s1, s2, s3]),
-        destination: v4_mapped([d0, d1, d2, d3]),
-        traffic_class,
-        ttl,
+        source: v4_mapped(source),
+        destination: v4_mapped(destination),
+        traffic_class: (version_length >> 16) as u8,
+        ttl: (ttl_protocol >> 24) as u8,
         header_len,
         total_len,
-        protocol,
+        protocol: (ttl_protocol >> 16) as u8,
         fragment,
         segments_left: false,
         l4: l3 + header_len,
@@ -239,71 +234,138 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, l3: usize) -> Result<Ip, Malformed> {
 /// RFC 8200 sections 3 and 4.
 #[inline(always)]
 fn parse_v6<B: Bytes + ?Sized>(bytes: &B, l3: usize) -> Result<Ip, Malformed> {
-    let [v0, v1, _, _, l0, l1, next, ttl] = bytes.read::<8>(l3).ok_or(Malformed::Truncated)?;
-    if v0 >> 4 != 6 {
+    let version_class = bytes.read_u32(l3).ok_or(Malformed::Truncated)?;
+    let length_next_ttl = bytes.read_u32(l3 + 4).ok_or(Malformed::Truncated)?;
+    if version_class >> 28 != 6 {
         return Err(Malformed::Version);
     }
     let source = bytes.read::<16>(l3 + 8).ok_or(Malformed::Truncated)?;
     let destination = bytes.read::<16>(l3 + 24).ok_or(Malformed::Truncated)?;
-    let total_len = IPV6_LEN + usize::from(u16::from_be_bytes([l0, l1]));
+    let total_len = IPV6_LEN + (length_next_ttl >> 16) as usize;
     if l3 + total_len > bytes.length() {
         return Err(Malformed::TotalLength);
     }
-    let mut header_len = IPV6_LEN;
-    let mut protocol = next;
-    let mut fragment = Fragment::None;
-    let mut segments_left = false;
-    for _ in 0..MAX_EXTENSIONS {
-        let extension = matches!(
-            protocol,
-            IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_DESTINATION_OPTIONS
-        );
-        // Behind the header of a later fragment is data, not a header.
-        if !extension || fragment == Fragment::Later || header_len > MAX_HEADERS - 64 {
-            break;
+    let first = (length_next_ttl >> 8) as u8;
+    let chain = match first {
+        IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_DESTINATION_OPTIONS => {
+            Chain::unpack(follow_extensions(bytes, l3, first, total_len))?
         }
-        let [next, len, a, b, ..] = bytes
-            .read::<8>(l3 + header_len)
-            .ok_or(Malformed::Truncated)?;
-        header_len += match protocol {
-            IPV6_FRAGMENT => {
-                let offset_more = u16::from_be_bytes([a, b]);
-                fragment = match (offset_more >> 3, offset_more & 1 != 0) {
-                    // An atomic fragment (RFC 6946) is a whole packet.
-                    (0, false) => fragment,
-                    (0, true) => Fragment::First,
-                    _ => Fragment::Later,
-                };
-                8
-            }
-            _ => {
-                segments_left |= protocol == IPV6_ROUTING && b != 0;
-                8 + usize::from(len) * 8
-            }
-        };
-        protocol = next;
-        if header_len > total_len {
-            return Err(Malformed::TotalLength);
-        }
-    }
+        _ => Chain::none(first),
+    };
     Ok(Ip {
         family: Family::V6,
         source,
         destination,
-        traffic_class: (v0 << 4) | (v1 >> 4),
-        ttl,
-        header_len,
+        traffic_class: (version_class >> 20) as u8,
+        ttl: length_next_ttl as u8,
+        header_len: chain.header_len,
         total_len,
-        protocol,
-        fragment,
-        segments_left,
-        l4: l3 + header_len,
+        protocol: chain.protocol,
+        fragment: chain.fragment,
+        segments_left: chain.segments_left,
+        l4: l3 + chain.header_len,
     })
+}
+
+/// What a chain of IPv6 extension headers comes to.
+struct Chain {
+    header_len: usize,
+    protocol: u8,
+    fragment: Fragment,
+    segments_left: bool,
+}
+
+impl Chain {
+    const MALFORMED: u64 = u64::MAX;
+
+    #[inline(always)]
+    fn none(protocol: u8) -> Chain {
+        Chain {
+            header_len: IPV6_LEN,
+            protocol,
+            fragment: Fragment::None,
+            segments_left: false,
+        }
+    }
+
+    /// One register: a BPF subprogram returns no more.
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        let fragment: u64 = match self.fragment {
+            Fragment::None => 0,
+            Fragment::First => 1,
+            Fragment::Later => 2,
+        };
+        self.header_len as u64
+            | u64::from(self.protocol) << 16
+            | fragment << 24
+            | u64::from(self.segments_left) << 32
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Result<Chain, Malformed> {
+        if packed == Self::MALFORMED {
+            return Err(Malformed::TotalLength);
+        }
+        Ok(Chain {
+            header_len: packed as u16 as usize,
+            protocol: (packed >> 16) as u8,
+            fragment: match (packed >> 24) as u8 {
+                0 => Fragment::None,
+                1 => Fragment::First,
+                _ => Fragment::Later,
+            },
+            segments_left: packed >> 32 != 0,
+        })
+    }
+}
+
+/// Follows at most [`MAX_EXTENSIONS`] extension headers; the result is a packed [`Chain`]. A
+/// subprogram of its own in BPF, so that the common packet does not pay for it.
+#[inline(never)]
+fn follow_extensions<B: Bytes + ?Sized>(bytes: &B, l3: usize, first: u8, total_len: usize) -> u64 {
+    let mut chain = Chain::none(first);
+    for _ in 0..MAX_EXTENSIONS {
+        let extension = matches!(
+            chain.protocol,
+            IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_DESTINATION_OPTIONS
+        );
+        // Behind the header of a later fragment is data, not a header.
+        let followed = chain.header_len <= MAX_HEADERS - 64 && chain.fragment != Fragment::Later;
+        if !extension || !followed {
+            break;
+        }
+        // Every extension header is at least 8 bytes long.
+        let Some(header) = bytes.read(l3 + chain.header_len).map(u64::from_be_bytes) else {
+            return Chain::MALFORMED;
+        };
+        let [len, high, low] = [
+            header >> 48 & 0xFF,
+            header >> 32 & 0xFFFF,
+            header >> 32 & 0xFF,
+        ];
+        chain.header_len += if chain.protocol == IPV6_FRAGMENT {
+            chain.fragment = match (high & 0xFFF8, high & 1) {
+                // An atomic fragment (RFC 6946) is a whole packet.
+                (0, 0) => chain.fragment,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+            8
+        } else {
+            chain.segments_left |= chain.protocol == IPV6_ROUTING && low != 0;
+            8 + len as usize * 8
+        };
+        chain.protocol = (header >> 56) as u8;
+        if chain.header_len > total_len {
+            return Chain::MALFORMED;
+        }
+    }
+    chain.pack()
 }
 
 /// The 16-byte form of an IPv4 address.
 #[inline(always)]
 pub const fn v4_mapped(v4: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = v4;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, a, b, c, d]
+    (0xFFFF_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes()
 }

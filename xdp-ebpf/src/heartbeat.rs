@@ -1,0 +1,81 @@
+//! What `outside` knows, and the answer to a heartbeat.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
+    helpers::bpf_ktime_get_ns,
+};
+use evergate_common::{
+    maps::{Address, AddressEntry, Local, NodeState, SaEntry},
+    packet::{Bytes as _, BytesMut as _},
+    reason::Counter,
+    verdict::{OutsideWorld, Reflection},
+};
+
+use crate::{
+    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, SAS},
+    packet::Packet,
+};
+
+pub struct World;
+
+impl OutsideWorld for World {
+    #[inline(always)]
+    fn sa(&self, spi: &[u8; 4]) -> Option<&SaEntry> {
+        // SAFETY: SAS does not preallocate, so an entry that is removed meanwhile stays as it is
+        // until the program has ended.
+        unsafe { SAS.get(spi) }
+    }
+
+    #[inline(always)]
+    fn address(&self, address: &Address) -> AddressEntry {
+        // SAFETY: as above.
+        unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Option<NodeState> {
+        NODE_STATE.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn local(&self) -> Option<&Local> {
+        OUTSIDE_LOCAL.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn reflect_plain(&self) -> bool {
+        maps::reflect_plain()
+    }
+
+    #[inline(always)]
+    fn reflect_keyed(&self) -> bool {
+        maps::reflect_keyed()
+    }
+
+    #[inline(always)]
+    fn strangers(&self) -> bool {
+        maps::strangers()
+    }
+}
+
+/// Turns the request into its answer and sends it back.
+#[inline(always)]
+pub fn reflect(packet: &mut Packet, reflection: &Reflection) -> (u32, Counter) {
+    match reflection.apply(packet) {
+        Some(()) => (XDP_TX, reflection.counter()),
+        None => (XDP_DROP, Counter::Malformed),
+    }
+}
+
+/// Swaps the link addresses.
+#[inline(always)]
+pub fn swap(packet: &mut Packet) -> Option<()> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = packet.read::<12>(0)?;
+    packet.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])
+}

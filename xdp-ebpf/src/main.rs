@@ -1,0 +1,91 @@
+//! The XDP programs of evergate.
+//!
+//! What becomes of a frame is decided in `evergate_common::verdict`; here the decision meets the
+//! maps and is turned into a verdict and a counter.
+
+#![no_std]
+#![no_main]
+
+mod counters;
+mod heartbeat;
+mod lookup;
+mod maps;
+mod packet;
+mod steer;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    macros::xdp,
+    maps::{PerCpuArray, XskMap},
+    programs::XdpContext,
+};
+use evergate_common::{
+    reason::{Counter, Kind},
+    verdict::{self, Action},
+};
+use packet::Packet;
+
+/// The outside interface: ESP and heartbeats.
+#[xdp]
+pub fn outside(ctx: XdpContext) -> u32 {
+    let mut packet = Packet::new(&ctx);
+    let decision = verdict::outside(&packet, &heartbeat::World);
+    carry_out(&ctx, &mut packet, decision, &maps::OUTSIDE_XSKS, &maps::OUTSIDE_COUNTERS)
+}
+
+/// The inside interface: packets that belong into a tunnel.
+#[xdp]
+pub fn inside(ctx: XdpContext) -> u32 {
+    let mut packet = Packet::new(&ctx);
+    let decision = verdict::inside(&packet, &lookup::World);
+    carry_out(&ctx, &mut packet, decision, &maps::INSIDE_XSKS, &maps::INSIDE_COUNTERS)
+}
+
+/// Leaves everything to the kernel. A veth takes frames from XDP only if its other end has a
+/// program too.
+#[xdp]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// Swaps the link addresses and sends every frame back: the yardstick of the benchmarks.
+#[xdp]
+pub fn swap(ctx: XdpContext) -> u32 {
+    match heartbeat::swap(&mut Packet::new(&ctx)) {
+        Some(()) => XDP_TX,
+        None => XDP_DROP,
+    }
+}
+
+/// The verdict table.
+#[inline(always)]
+fn carry_out(
+    ctx: &XdpContext,
+    packet: &mut Packet,
+    decision: Result<Action, Counter>,
+    sockets: &XskMap,
+    counters: &PerCpuArray<u64>,
+) -> u32 {
+    let (verdict, counter) = match decision {
+        Ok(Action::Pass) => (XDP_PASS, Counter::Passed),
+        Ok(Action::Steer(counter)) => steer::to_socket(ctx, sockets, counter),
+        Ok(Action::Reflect(reflection)) => heartbeat::reflect(packet, &reflection),
+        Err(counter) => match counter.kind() {
+            Kind::Drop => (XDP_DROP, counter),
+            Kind::Pass | Kind::Info => (XDP_PASS, counter),
+        },
+    };
+    counters::count(counters, counter);
+    verdict
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lets programs under GPL-compatible licences call all helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

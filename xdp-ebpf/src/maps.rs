@@ -1,0 +1,84 @@
+//! The maps and load-time settings. Only user space writes them, but for the counters.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
+};
+use evergate_common::{
+    maps::{
+        Address, AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
+        SaEntry, TunnelEntry,
+    },
+    reason::Counter,
+};
+
+// Entries are allocated one by one: the kernel then frees a removed one only after all programs
+// that might read it have ended, so that a reference into the map never sees another's entry.
+#[map]
+pub static SAS: HashMap<[u8; 4], SaEntry> = HashMap::with_max_entries(MAX_SAS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static ADDRESSES: HashMap<Address, AddressEntry> =
+    HashMap::with_max_entries(MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static NODE_STATE: Array<NodeState> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static OUTSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static OUTSIDE_XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+#[map]
+pub static INSIDE_XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+#[map]
+pub static OUTSIDE_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
+
+#[map]
+pub static INSIDE_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
+
+#[map]
+pub static INSIDE_V4: LpmTrie<[u8; 4], TunnelEntry> = LpmTrie::with_max_entries(MAX_PREFIXES, 0);
+
+#[map]
+pub static INSIDE_V6: LpmTrie<[u8; 16], TunnelEntry> = LpmTrie::with_max_entries(MAX_PREFIXES, 0);
+
+#[unsafe(no_mangle)]
+static REFLECT_PLAIN: u8 = 0;
+#[unsafe(no_mangle)]
+static REFLECT_KEYED: u8 = 1;
+#[unsafe(no_mangle)]
+static STRANGERS: u8 = 0;
+
+/// Whether plain heartbeats are answered.
+#[inline(always)]
+pub fn reflect_plain() -> bool {
+    setting(&REFLECT_PLAIN)
+}
+
+/// Whether keyed heartbeats are answered.
+#[inline(always)]
+pub fn reflect_keyed() -> bool {
+    setting(&REFLECT_KEYED)
+}
+
+/// Whether plain heartbeats of nodes that are no peers are answered.
+#[inline(always)]
+pub fn strangers() -> bool {
+    setting(&STRANGERS)
+}
+
+#[inline(always)]
+fn setting(global: &'static u8) -> bool {
+    // SAFETY: a valid reference. Volatile, because the loader changes the value in the object file
+    // and the compiler must not fold the one that stands here.
+    unsafe { core::ptr::read_volatile(global) != 0 }
+}
