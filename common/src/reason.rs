@@ -112,6 +112,18 @@ counters! {
     NoFrame Drop "no_frame" "no free frame"
     NotOurs Drop "not_ours" "packet that no rule of the worker takes"
     SlowPath Info "slow_path" "packet handed to the kernel's own forwarding"
+    HeartbeatHeard Info "heartbeat_heard" "answer to one of our heartbeats that verifies"
+    HeartbeatSent Info "heartbeat_sent" "heartbeat sent to the active gateway"
+    TooOld Drop "too_old" "sequence number below the replay window"
+    LeaseExhausted Drop "lease_exhausted" "the lease of sequence numbers is used up"
+    NoRoom Drop "no_room" "frame with too little room around the packet"
+    NoTunnel Drop "no_tunnel" "packet to an address that no tunnel range of the policy has"
+    LocalDestination Drop "local_destination" "inner packet for the gateway itself"
+    InsideRefused Drop "inside_refused" "packet that the TUN device did not take"
+    SlowPathFull Drop "slow_path_full" "too many packets wait for the kernel to resolve a next hop"
+    IcmpSent Info "icmp_sent" "ICMP error sent about a packet that could not go"
+    AnnounceFull Info "announce_full" "inner address that could not be announced: the table is full"
+    EventLost Info "event_lost" "report of a worker that the node's core had no time for"
     HeartbeatBadAnswer Drop "heartbeat_bad_answer" "answer to a heartbeat that does not verify"
 }
 

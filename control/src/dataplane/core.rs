@@ -7,6 +7,7 @@
 //! `announcing` the gateway's duties on the LAN.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,9 @@ pub(super) struct Settings {
     pub(super) rng: StdRng,
 }
 
+/// How often outside next hops are reported as being in use.
+const REFRESH: Duration = Duration::from_secs(1);
+
 /// ICMP errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (200, 50);
 
@@ -76,6 +80,7 @@ pub(super) struct Core {
     pub(super) now: Instant,
     backend: Backend,
     outside_index: u32,
+    refresh_at: Instant,
     published_fib: Arc<ArcSwap<Fib>>,
     counters: [u64; Counter::COUNT],
     outgoing: VecDeque<(Frame, Way)>,
@@ -98,7 +103,8 @@ impl Core {
             rng: settings.rng,
             backend: settings.backend,
             outside_index: settings.outside_index,
-            published_fib: settings.fib,
+            refresh_at: now,
+    published_fib: settings.fib,
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
             reports: settings.reports,
@@ -176,12 +182,12 @@ impl Core {
     fn add_session(
         &mut self,
         spec: &Arc<crate::sadb::SessionSpec>,
-        group: GroupId,
+        group_id: GroupId,
         activate: bool,
         umem: &mut Umem,
         now: Instant,
     ) {
-        let Some(group) = self.groups.index(group) else {
+        let Some(group) = self.groups.index(group_id) else {
             tracing::error!("session with {} names a group that does not exist", spec.peer);
             return;
         };
@@ -195,7 +201,7 @@ impl Core {
         session.last_heard = Some(now);
         self.resolve_outside(&mut session);
         self.sessions.insert(session);
-        self.session_added(spec, group, activate, umem, now);
+        self.session_added(spec, group_id, activate, umem, now);
     }
 
     /// Prepares the Ethernet header toward a session's peer.
@@ -230,6 +236,23 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(index) {
                 session.mtu = session.outer.inner_mtu(hop.mtu as usize);
                 session.ethernet = header;
+            }
+        }
+    }
+
+    /// Tells the kernel which outside next hops carry traffic: it does not see what AF_XDP sends.
+    fn report_outside_hops(&mut self) {
+        let mut reported: Vec<IpAddr> = Vec::new();
+        for session in self.sessions.iter() {
+            if session.outbound.is_none() {
+                continue;
+            }
+            let remote = session.spec.outside_remote;
+            let next = self.fib.lookup_on(self.outside_index, remote).next(remote);
+            // Many peers, few routers.
+            if reported.len() < 64 && !reported.contains(&next) {
+                reported.push(next);
+                self.hops.report(self.outside_index, next);
             }
         }
     }
@@ -278,6 +301,10 @@ impl Core {
     pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
         self.now = now;
         self.follow_fib();
+        if now >= self.refresh_at {
+            self.refresh_at = now + REFRESH;
+            self.report_outside_hops();
+        }
         self.watch(umem, now, drained);
         self.announce(umem, now);
     }
@@ -320,11 +347,5 @@ pub(super) fn counter(refused: Refused) -> Counter {
         Refused::TtlExpired => Counter::TtlExpired,
         // The headroom of a frame and what the receiver asks for are ours alone.
         Refused::NoRoom => Counter::NoRoom,
-        _ => Counter::NotOurs,
     }
-}
-
-/// A wait in whole milliseconds, for messages.
-pub(super) fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e4).round() / 10.0
 }

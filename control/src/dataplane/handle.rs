@@ -128,6 +128,7 @@ pub struct Dataplane {
     worker: Option<JoinHandle<()>>,
     sessions: HashMap<SessionId, Arc<SessionSpec>>,
     groups: HashMap<GroupId, GroupSpec>,
+    inside_name: String,
 }
 
 impl Dataplane {
@@ -139,7 +140,7 @@ impl Dataplane {
         let system = |what| move |source| SetupError::System { what, source };
         let now = Instant::now();
         let outside_name = options.outside.name.clone();
-        let mut outside = loader::Outside::load(&options.reflect)?;
+        let mut outside = loader::Outside::load(options.reflect)?;
         let outside_queues = loader::queues(&outside_name)?;
         let mut inside = None;
         let inside_queues = match &options.inside {
@@ -161,6 +162,7 @@ impl Dataplane {
             outside.set_xsk(queue, socket.as_fd())?;
             outside_sockets.push(socket);
         }
+        let mut inside_name = String::new();
         let (ports_inside, lan, slow_inside) = match &options.inside {
             InsideOptions::Lan { interface, .. } => {
                 let mut sockets = Vec::new();
@@ -180,6 +182,7 @@ impl Dataplane {
                     sockets.push(socket);
                 }
                 let mac = interface.mac.unwrap_or_default();
+                interface.name.clone_into(&mut inside_name);
                 let lan = Lan::new(
                     interface.index,
                     mac,
@@ -192,6 +195,7 @@ impl Dataplane {
             InsideOptions::Tun { name, mtu } => {
                 let tun = Tun::create(name, *mtu)
                     .map_err(|source| SetupError::Tun { name: name.clone(), source })?;
+                tun.name().clone_into(&mut inside_name);
                 (Inside::Tun(tun), None, None)
             }
         };
@@ -226,7 +230,7 @@ impl Dataplane {
             commands: command_queue,
             wake: wake.try_clone().map_err(system("copying a descriptor"))?,
             dead_man: DeadMan {
-                state: outside.node_state()?,
+                state: outside.node_state(),
                 period: options.dead_man,
                 core: Arc::clone(&pulse),
             },
@@ -252,6 +256,7 @@ impl Dataplane {
             worker: Some(worker),
             sessions: HashMap::new(),
             groups: HashMap::new(),
+            inside_name,
         };
         Ok((dataplane, report_queue))
     }
@@ -342,6 +347,11 @@ impl Dataplane {
         self.outside.never_reflect(address)
     }
 
+    /// Name of the inside interface.
+    pub fn inside_name(&self) -> &str {
+        &self.inside_name
+    }
+
     /// What the worker shows of itself.
     pub fn view(&self) -> Arc<ArcSwap<WorkerView>> {
         Arc::clone(&self.view)
@@ -354,9 +364,12 @@ impl Dataplane {
 
     /// What the XDP programs counted.
     pub fn xdp_counters(&self) -> [u64; Counter::COUNT] {
-        let mut sum = self.outside.counters();
-        if let Some(inside) = &self.inside {
-            for (total, more) in sum.iter_mut().zip(inside.counters()) {
+        let mut sum = [0; Counter::COUNT];
+        let inside = self.inside.as_ref().map(|inside| inside.counters());
+        for counters in [Some(self.outside.counters()), inside].into_iter().flatten() {
+            // Without counters a status is still of use.
+            let Ok(counters) = counters else { continue };
+            for (total, more) in sum.iter_mut().zip(counters) {
                 *total += more;
             }
         }

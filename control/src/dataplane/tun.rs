@@ -19,7 +19,7 @@ const MAX_SEGMENTS: usize = 128;
 const VNET_HEADER: usize = 10;
 
 /// A TUN device with offloads, non-blocking.
-pub struct Tun {
+pub(super) struct Tun {
     device: SyncDevice,
     buffer: Box<[u8]>,
     name: String,
@@ -27,7 +27,7 @@ pub struct Tun {
 
 impl Tun {
     /// Creates the device; it goes away with the process.
-    pub fn create(name: &str, mtu: u16) -> io::Result<Self> {
+    pub(super) fn create(name: &str, mtu: u16) -> io::Result<Self> {
         let device = DeviceBuilder::new().name(name).mtu(mtu).offload(true).build_sync()?;
         device.set_nonblocking(true)?;
         let name = device.name()?;
@@ -36,18 +36,18 @@ impl Tun {
     }
 
     /// Name of the device.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// Descriptor to poll for input.
-    pub fn raw_fd(&self) -> RawFd {
+    pub(super) fn raw_fd(&self) -> RawFd {
         self.device.as_raw_fd()
     }
 
     /// Reads once and appends the packets to `frames`, at [`HEADROOM`] in their chunks. Returns
     /// how many; none when nothing waits. `spare` is scratch space that is left empty.
-    pub fn receive(
+    pub(super) fn receive(
         &mut self,
         umem: &mut Umem,
         frames: &mut Vec<Frame>,
@@ -84,7 +84,7 @@ impl Tun {
 
     /// Writes one packet. Needs [`VNET_HEADER`] bytes before it in its chunk, which every frame
     /// that came in as ESP has.
-    pub fn send(&self, umem: &mut Umem, frame: &Frame) -> io::Result<()> {
+    pub(super) fn send(&self, umem: &mut Umem, frame: &Frame) -> io::Result<()> {
         let range = frame.range();
         let start = range.start.checked_sub(VNET_HEADER).ok_or(io::ErrorKind::InvalidInput)?;
         let bytes = &mut umem.chunk_mut(frame)[start..range.end];

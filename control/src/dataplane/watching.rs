@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
-use rand::Rng;
+use rand::RngExt;
 
 use super::command::{GroupId, WorkerEvent};
 use super::core::{Core, Way, counter};

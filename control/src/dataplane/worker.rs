@@ -12,11 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use evergate_common::heartbeat::HEALTH_WELL;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::Core;
-use super::loader::NodeStateWriter;
+use super::loader::{NodeStateWriter, monotonic_ns};
 use super::ports::{Inside, Ports};
 use super::view::WorkerView;
 use super::xsk::{Frame, Umem};
@@ -196,7 +197,7 @@ impl Worker {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Err(Stopped),
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
-                    if let Err(error) = self.dead_man.state.set_silent(!up) {
+                    if let Err(error) = self.dead_man.state.set_health(HEALTH_WELL, !up) {
                         tracing::warn!("the XDP program could not be told of a link: {error}");
                     }
                     self.core.on_link(up, now);
@@ -211,7 +212,9 @@ impl Worker {
         if !self.dead_man.core.alive(now) {
             return;
         }
-        if let Err(error) = self.dead_man.state.keep_alive(self.dead_man.period) {
+        let period = u64::try_from(self.dead_man.period.as_nanos()).unwrap_or(u64::MAX);
+        let until = monotonic_ns().saturating_add(period);
+        if let Err(error) = self.dead_man.state.set_alive_until(until) {
             tracing::warn!("the dead-man switch could not be renewed: {error}");
         }
     }
@@ -250,7 +253,7 @@ impl Worker {
 
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.
     fn retire(&mut self) {
-        let _ = self.dead_man.state.set_silent(true);
+        let _ = self.dead_man.state.set_health(HEALTH_WELL, true);
         for _ in 0..100 {
             if !self.flush() {
                 break;

@@ -17,7 +17,7 @@ use crate::dataplane::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerRe
 use crate::ike::{AddressRequest, Initiate, TrafficSelector};
 use crate::kms::{self, Action, KeyManagement};
 use crate::liveness::Timing;
-use crate::policy::{self, ClusterId, Resolved};
+use crate::policy::{self, Resolved};
 use crate::sadb::SessionId;
 
 /// What a client keeps.
@@ -57,11 +57,11 @@ impl Client {
 pub(super) fn read_policy(path: &std::path::Path) -> Result<policy::Policy> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("the policy {} can not be read", path.display()))?;
-    let report = policy::check(path, &text);
-    match (&report.policy, report.has_errors()) {
-        (Some(policy), false) => Ok(policy.clone()),
-        _ => bail!("{report}"),
+    let report = policy::check(&path.display().to_string(), &text);
+    for warning in report.diagnostics.iter().filter(|d| !d.is_error()) {
+        tracing::warn!("{}", warning.render(&path.display().to_string(), &text));
     }
+    Ok(report.into_policy()?)
 }
 
 impl Node {
@@ -76,7 +76,7 @@ impl Node {
             tracing::warn!("tunnel {} leads nowhere: {}", unresolved.number, unresolved.why);
         }
         client.kms.set_settings(
-            kms::Settings { standby: general.standby, ..kms::Settings::default() },
+            kms::Settings { standby: general.standby as usize, ..kms::Settings::default() },
             now,
         );
         let clusters = &client.resolved.clusters;
@@ -98,7 +98,7 @@ impl Node {
                 watch: Some(Watch {
                     order: cluster.gateways.clone(),
                     timing,
-                    form: general.heartbeat_form,
+                    form: general.form,
                 }),
                 on_demand: true,
             })?;

@@ -24,7 +24,7 @@ impl Peer {
     pub(super) fn new(peer: &config::Peer) -> Self {
         Self {
             identity: identity(&peer.identity),
-            psk: Psk::new(peer.psk.expose()),
+            psk: Psk::new(peer.psk.as_bytes().to_vec()),
             outside: peer.outside,
             inner: peer.inner.clone(),
         }
@@ -119,15 +119,15 @@ impl Hooks for Answers {
             // from the addresses that are its own.
             Side::Gateway { .. } => {
                 let own = if assigned.is_empty() { &known.inner[..] } else { assigned };
-                let own = own.iter().copied().map(TrafficSelector::host).collect();
+                let own: Vec<_> = own.iter().copied().map(TrafficSelector::host).collect();
                 (vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()], own)
             }
             // A gateway reaches the client's inner addresses, from the tunnel ranges that lead
             // through it.
             Side::Client { inner, .. } => {
                 let gateway = known.outside.ok_or(TsRefused)?;
-                let ranges = self.ranges_of(gateway).iter().map(selector).collect();
-                (inner.iter().copied().map(TrafficSelector::host).collect(), ranges)
+                let ranges: Vec<_> = self.ranges_of(gateway).iter().map(selector).collect();
+                (inner.iter().copied().map(TrafficSelector::host).collect::<Vec<_>>(), ranges)
             }
         };
         let (local, remote) = (narrow(proposed_local, &local), narrow(proposed_remote, &remote));

@@ -19,7 +19,7 @@ const MAX_PROBES: u128 = 65_536;
 
 /// Why a client gets no inner address.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum PoolError {
+pub(super) enum PoolError {
     /// The pool has nothing (left) of that family.
     #[error("the pool has no free {family} address for {identity}")]
     Exhausted {
@@ -43,7 +43,7 @@ pub enum PoolError {
 
 /// The pool of a gateway.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(super) struct Pool {
     networks: Vec<IpNet>,
     fixed: HashMap<String, Vec<IpAddr>>,
     owners: HashMap<IpAddr, String>,
@@ -51,7 +51,7 @@ pub struct Pool {
 
 impl Pool {
     /// A pool of `networks`, with addresses that are fixed for some identities.
-    pub fn new(
+    pub(super) fn new(
         networks: Vec<IpNet>,
         fixed: impl IntoIterator<Item = (String, Vec<IpAddr>)>,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Pool {
     /// Addresses for `identity`: at most one of each family that it wants. An address that was
     /// given stays with the identity, also after its session has ended, until
     /// [`Self::release`].
-    pub fn assign(
+    pub(super) fn assign(
         &mut self,
         identity: &str,
         requested: &[IpAddr],
@@ -91,7 +91,7 @@ impl Pool {
     }
 
     /// Forgets that a client without fixed addresses had any.
-    pub fn release(&mut self, identity: &str) {
+    pub(super) fn release(&mut self, identity: &str) {
         if !self.fixed.contains_key(identity) {
             self.owners.retain(|_, owner| owner != identity);
         }

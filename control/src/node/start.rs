@@ -44,9 +44,6 @@ const COMMANDS: usize = 64;
 /// Starts a node.
 pub(super) async fn start(config: Config) -> Result<Node> {
     let started = Instant::now();
-    for warning in &config.warnings {
-        tracing::warn!("{}:{warning}", config.path.display());
-    }
     let events = EventLog::new();
     let handle = links::connect()?;
     let outside = LinkInfo::by_name(&handle, &config.outside.interface).await?;
@@ -110,7 +107,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         in_use: subscription.in_use,
     })?;
     for (interface, attached) in &dataplane.attached {
-        if let Some(warning) = attached.warning() {
+        if let Some(warning) = &attached.warning {
             tracing::warn!("{interface}: {warning}");
         }
     }

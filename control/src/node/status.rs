@@ -13,6 +13,7 @@ use crate::api::model::{
     Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, Session, Side, Spi,
     Status, Tunnel,
 };
+use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, WorkerView};
 use crate::kms::RequestState;
 use crate::sadb::SessionId;
@@ -153,7 +154,7 @@ fn interfaces(node: &Node) -> Vec<Interface> {
     let kind = |name: &str| {
         let attached = node.dataplane.attached.iter().find(|(at, _)| at == name);
         match attached {
-            Some((_, attached)) if attached.is_native() => InterfaceKind::XdpNative,
+            Some((_, attached)) if attached.mode == AttachedMode::Native => InterfaceKind::XdpNative,
             Some(_) => InterfaceKind::XdpGeneric,
             None => InterfaceKind::Tun,
         }
@@ -168,7 +169,7 @@ fn interfaces(node: &Node) -> Vec<Interface> {
             side,
             name: name.to_owned(),
             kind: kind(name),
-            up: find(name).is_some_and(|i| i.is_up()),
+            up: find(name).is_some_and(|i| i.up),
             mtu: find(name).map_or(0, |i| i.mtu),
         })
         .collect()
