@@ -1,1 +1,2 @@
 //! Room `dataplane`.
+pub mod loader;
