@@ -23,13 +23,15 @@ impl OutsideWorld for World {
     fn sa(&self, spi: &[u8; 4]) -> Option<&SaEntry> {
         // SAFETY: SAS does not preallocate, so an entry that is removed meanwhile stays as it is
         // until the program has ended.
-        unsafe { SAS.get(spi) }
+        unsafe { SAS.get(u32::from_ne_bytes(*spi)) }
     }
 
     #[inline(always)]
     fn address(&self, address: &Address) -> AddressEntry {
+        let whole = u128::from_le_bytes(*address);
+        let key = [(whole as u64).to_le(), ((whole >> 64) as u64).to_le()];
         // SAFETY: as above.
-        unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default()
+        unsafe { ADDRESSES.get(key) }.copied().unwrap_or_default()
     }
 
     #[inline(always)]
@@ -76,6 +78,8 @@ pub fn reflect(packet: &mut Packet, reflection: &Reflection) -> (u32, Counter) {
 /// Swaps the link addresses.
 #[inline(always)]
 pub fn swap(packet: &mut Packet) -> Option<()> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = packet.read::<12>(0)?;
-    packet.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])
+    let destination = packet.read::<6>(0)?;
+    let source = packet.read::<6>(6)?;
+    packet.write(0, source)?;
+    packet.write(6, destination)
 }

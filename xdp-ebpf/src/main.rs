@@ -5,6 +5,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod counters;
 mod heartbeat;
@@ -30,7 +31,13 @@ use packet::Packet;
 pub fn outside(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
-    carry_out(&ctx, &mut packet, decision, &maps::OUTSIDE_XSKS, &maps::OUTSIDE_COUNTERS)
+    carry_out(
+        &ctx,
+        &mut packet,
+        decision,
+        &maps::OUTSIDE_XSKS,
+        &maps::OUTSIDE_COUNTERS,
+    )
 }
 
 /// The inside interface: packets that belong into a tunnel.
@@ -38,7 +45,13 @@ pub fn outside(ctx: XdpContext) -> u32 {
 pub fn inside(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let decision = verdict::inside(&packet, &lookup::World);
-    carry_out(&ctx, &mut packet, decision, &maps::INSIDE_XSKS, &maps::INSIDE_COUNTERS)
+    carry_out(
+        &ctx,
+        &mut packet,
+        decision,
+        &maps::INSIDE_XSKS,
+        &maps::INSIDE_COUNTERS,
+    )
 }
 
 /// Leaves everything to the kernel. A veth takes frames from XDP only if its other end has a

@@ -7,19 +7,21 @@ use aya_ebpf::{
 };
 use evergate_common::{
     maps::{
-        Address, AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
-        SaEntry, TunnelEntry,
+        AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState, SaEntry,
+        TunnelEntry,
     },
     reason::Counter,
 };
 
+// Keys are bytes in network order; here they have types that the stack aligns.
+//
 // Entries are allocated one by one: the kernel then frees a removed one only after all programs
 // that might read it have ended, so that a reference into the map never sees another's entry.
 #[map]
-pub static SAS: HashMap<[u8; 4], SaEntry> = HashMap::with_max_entries(MAX_SAS, BPF_F_NO_PREALLOC);
+pub static SAS: HashMap<u32, SaEntry> = HashMap::with_max_entries(MAX_SAS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static ADDRESSES: HashMap<Address, AddressEntry> =
+pub static ADDRESSES: HashMap<[u64; 2], AddressEntry> =
     HashMap::with_max_entries(MAX_ADDRESSES, BPF_F_NO_PREALLOC);
 
 #[map]

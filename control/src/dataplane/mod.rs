@@ -21,3 +21,5 @@ pub mod xsk;
 pub use command::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
 pub use handle::{Dataplane, InsideOptions, Options, SetupError};
 pub use view::{GroupView, SessionView, Traffic, WorkerView};
+//! Room `dataplane`.
+pub mod loader;

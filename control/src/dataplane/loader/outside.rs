@@ -1,0 +1,256 @@
+//! The program of the outside interface and its maps.
+
+use std::{collections::HashMap, net::IpAddr, os::fd::AsRawFd};
+
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
+use evergate_common::maps::{
+    ADDRESSES, Address, AddressEntry, INSIDE_V4, INSIDE_V6, Local, MAX_ADDRESSES, MAX_LOCAL,
+    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, REFLECT_KEYED,
+    REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address,
+};
+
+use super::{
+    Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
+    error::map_error,
+    interface::link_address,
+    program::{Program, set_only, set_xsk, sum},
+};
+
+/// What is fixed when `outside` is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideSettings {
+    /// Answer plain heartbeats.
+    pub reflect_plain: bool,
+    /// Answer keyed heartbeats.
+    pub reflect_keyed: bool,
+    /// Answer plain heartbeats of nodes that are no peers.
+    pub strangers: bool,
+    /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
+    /// and 8 bytes for each possible one.
+    pub max_sas: u32,
+}
+
+impl Default for OutsideSettings {
+    fn default() -> Self {
+        OutsideSettings {
+            reflect_plain: false,
+            reflect_keyed: true,
+            strangers: false,
+            max_sas: MAX_SAS,
+        }
+    }
+}
+
+/// The program `outside`, loaded; detached and unloaded when dropped.
+pub struct Outside {
+    program: Program,
+    sas: BpfHashMap<MapData, [u8; 4], SaEntry>,
+    max_sas: u32,
+    addresses: BpfHashMap<MapData, Address, AddressEntry>,
+    known: HashMap<IpAddr, AddressEntry>,
+    sockets: XskMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    local: Array<MapData, Local>,
+    own: Vec<IpAddr>,
+    mac: Option<[u8; 6]>,
+    node_state: NodeStateWriter,
+}
+
+impl Outside {
+    /// Loads the program into the kernel. It does nothing before [`Outside::attach`].
+    ///
+    /// # Errors
+    /// [`LoadError`] names the missing privilege or kernel feature.
+    pub fn load(settings: OutsideSettings) -> Result<Self, LoadError> {
+        let max_sas = settings.max_sas.clamp(1, MAX_SAS);
+        let mut program = Program::load(
+            "outside",
+            &[
+                (REFLECT_PLAIN, settings.reflect_plain.into()),
+                (REFLECT_KEYED, settings.reflect_keyed.into()),
+                (STRANGERS, settings.strangers.into()),
+            ],
+            &[(SAS, max_sas), (INSIDE_V4, 1), (INSIDE_V6, 1)],
+        )?;
+        Ok(Outside {
+            sas: program.map(SAS)?,
+            max_sas,
+            addresses: program.map(ADDRESSES)?,
+            known: HashMap::new(),
+            sockets: program.map(OUTSIDE_XSKS)?,
+            counters: program.map(OUTSIDE_COUNTERS)?,
+            local: program.map(OUTSIDE_LOCAL)?,
+            own: Vec::new(),
+            mac: None,
+            node_state: NodeStateWriter::new(program.map(NODE_STATE)?),
+            program,
+        })
+    }
+
+    /// Attaches to an interface. The last step of setting up: sockets and associations first.
+    /// From here on only frames to the interface's own link address are taken.
+    ///
+    /// # Errors
+    /// [`LoadError`], with the interface's name.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, LoadError> {
+        self.mac = link_address(interface)?;
+        self.write_local()?;
+        self.program.attach(interface, mode)
+    }
+
+    /// Detaches, if attached. The first step of shutting down.
+    pub fn detach(&mut self) {
+        self.program.detach();
+    }
+
+    /// The node's own outer addresses: packets to others are left to the kernel. None (as at the
+    /// start): packets to any address are taken.
+    ///
+    /// # Errors
+    /// [`LoadError::TooMany`] beyond [`MAX_LOCAL`] addresses.
+    pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), LoadError> {
+        if own.len() > MAX_LOCAL {
+            return Err(LoadError::TooMany {
+                what: "own outer addresses".to_owned(),
+                found: own.len(),
+                limit: MAX_LOCAL,
+            });
+        }
+        self.own = own.to_vec();
+        self.write_local()
+    }
+
+    fn write_local(&mut self) -> Result<(), LoadError> {
+        set_only(
+            OUTSIDE_LOCAL,
+            &mut self.local,
+            Local::new(self.mac, &self.own),
+        )
+    }
+
+    /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such queue or it is no AF_XDP socket.
+    pub fn set_xsk(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), LoadError> {
+        set_xsk(OUTSIDE_XSKS, &mut self.sockets, queue, socket)
+    }
+
+    /// Adds or replaces an inbound security association. `spi` in host order.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn add_sa(&mut self, spi: u32, entry: &SaEntry) -> Result<(), LoadError> {
+        self.sas
+            .insert(spi.to_be_bytes(), entry, 0)
+            .map_err(|error| map_error(SAS, self.max_sas, &error))
+    }
+
+    /// Removes an inbound security association; none there is no error. `spi` in host order.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_sa(&mut self, spi: u32) -> Result<(), LoadError> {
+        gone(SAS, self.max_sas, self.sas.remove(&spi.to_be_bytes()))
+    }
+
+    /// A peer: its plain heartbeats are answered, its answers handed to the worker.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn add_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
+        let never = self.entry(peer).never_reflect();
+        self.set_address(peer, AddressEntry::new(true, never))
+    }
+
+    /// A peer no longer.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
+        let never = self.entry(peer).never_reflect();
+        self.set_address(peer, AddressEntry::new(false, never))
+    }
+
+    /// Nothing that claims to come from this address is ever reflected: the node's own addresses
+    /// and those of its cluster. Goes before [`Outside::add_peer`].
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn never_reflect(&mut self, own: IpAddr) -> Result<(), LoadError> {
+        let peer = self.entry(own).peer();
+        self.set_address(own, AddressEntry::new(peer, true))
+    }
+
+    /// Undoes [`Outside::never_reflect`] for one address.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn may_reflect(&mut self, own: IpAddr) -> Result<(), LoadError> {
+        let peer = self.entry(own).peer();
+        self.set_address(own, AddressEntry::new(peer, false))
+    }
+
+    /// Undoes [`Outside::never_reflect`] for all addresses.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn clear_never_reflect(&mut self) -> Result<(), LoadError> {
+        let never = self.known.iter().filter(|(_, entry)| entry.never_reflect());
+        let never: Vec<IpAddr> = never.map(|(ip, _)| *ip).collect();
+        never.into_iter().try_for_each(|ip| self.may_reflect(ip))
+    }
+
+    fn entry(&self, ip: IpAddr) -> AddressEntry {
+        self.known.get(&ip).copied().unwrap_or_default()
+    }
+
+    fn set_address(&mut self, ip: IpAddr, entry: AddressEntry) -> Result<(), LoadError> {
+        let key = address(ip);
+        if entry == AddressEntry::default() {
+            gone(ADDRESSES, MAX_ADDRESSES, self.addresses.remove(&key))?;
+            self.known.remove(&ip);
+        } else {
+            self.addresses
+                .insert(key, entry, 0)
+                .map_err(|error| map_error(ADDRESSES, MAX_ADDRESSES, &error))?;
+            self.known.insert(ip, entry);
+        }
+        Ok(())
+    }
+
+    /// A handle for the dead-man switch and the health; clones may go to other threads.
+    pub fn node_state(&self) -> NodeStateWriter {
+        self.node_state.clone()
+    }
+
+    /// The program's counters, summed over all CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn counters(&self) -> Result<Counters, LoadError> {
+        sum(OUTSIDE_COUNTERS, &self.counters)
+    }
+
+    /// Runs the program on a packet without an interface, for tests and benchmarks.
+    ///
+    /// # Errors
+    /// If the kernel refuses; it takes packets of 14 bytes or more.
+    pub fn run(&mut self, packet: &[u8], repeat: u32) -> Result<Run, LoadError> {
+        self.program.run(packet, repeat)
+    }
+}
+
+/// Removing what is not there is no error.
+pub(super) fn gone(
+    map: &'static str,
+    capacity: u32,
+    result: Result<(), MapError>,
+) -> Result<(), LoadError> {
+    match result {
+        Err(error) if super::error::errno(&error) != Some(libc::ENOENT) => {
+            Err(map_error(map, capacity, &error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,22 @@
+//! Every program loads and runs.
+
+mod xdp_support;
+
+use evergate::dataplane::loader::{Bare, BareProgram, Inside, Outside, OutsideSettings};
+use xdp_support::*;
+
+#[test]
+fn every_program_passes_the_verifier() {
+    need_root();
+    let frame = Frame::v4(6, [0; 40]).bytes();
+    let mut outside = Outside::load(OutsideSettings::default()).expect("outside loads");
+    assert_eq!(outside.run(&frame, 1).expect("outside runs").verdict, PASS);
+    let mut inside = Inside::load().expect("inside loads");
+    assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
+    let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");
+    assert_eq!(pass.run(&frame, 1).expect("pass runs").verdict, PASS);
+    let mut swap = Bare::load(BareProgram::Swap).expect("swap loads");
+    let run = swap.run(&frame, 1).expect("swap runs");
+    assert_eq!(run.verdict, TX);
+    assert_eq!(run.packet[..12], [MAC_A, MAC_B].concat());
+}
