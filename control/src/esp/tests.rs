@@ -1,5 +1,7 @@
 //! Sealing and opening against each other, with both libraries, and against every kind of damage.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::rewrite::{fold, sum};
@@ -107,25 +109,29 @@ fn seal_raw(plaintext: &[u8], sequence: u32) -> Vec<u8> {
 
 #[test]
 fn every_size_comes_back_and_both_libraries_agree_byte_by_byte() {
-    for (cipher, esn, step) in [(CIPHERS[0], false, 1), (CIPHERS[1], true, 11)] {
-        let mut senders = BACKENDS.map(|backend| sender(backend, cipher, esn, 0));
+    for (cipher, esn) in [(CIPHERS[0], false), (CIPHERS[1], true)] {
+        let mut ring = sender(Backend::Ring, cipher, esn, 0);
+        let mut soft = sender(Backend::AesGcm, cipher, esn, 0);
         let mut receivers = BACKENDS.map(|backend| receiver(backend, cipher, esn, 0));
-        for (number, len) in (1..).zip((1..=9000).step_by(step)) {
+        for len in 1..=9000 {
             let (packet, next_header) = match len {
                 0..20 => (vec![7; len], NEXT_DUMMY),
                 20..40 => (v4_packet(len), NEXT_IPV4),
                 _ if len % 2 == 0 => (v4_packet(len), NEXT_IPV4),
                 _ => (v6_packet(len), NEXT_IPV6),
             };
-            let [one, two] = senders.each_mut().map(|sa| seal(sa, &packet, next_header));
-            assert!(one == two, "libraries differ at {len} bytes");
-            // Without optimisation the pure Rust library is slow: it opens every seventh.
-            let openers = if len % 7 == 0 { 2 } else { 1 };
-            for sa in &mut receivers[..openers] {
-                let (back, opened) = open(sa, &one).expect("authentic");
+            let esp = seal(&mut ring, &packet, next_header);
+            // Without optimisation the pure Rust library is slow: few of the long packets.
+            let both = len <= 300 || len % 41 == 0;
+            if both {
+                soft.skip_to(ring.sequence() - 1);
+                assert!(esp == seal(&mut soft, &packet, next_header), "{len} bytes");
+            }
+            for sa in &mut receivers[..if both { 2 } else { 1 }] {
+                let (back, opened) = open(sa, &esp).expect("authentic");
                 assert!(back == packet, "{len} bytes");
                 assert_eq!(opened.next_header, next_header);
-                assert_eq!(opened.sequence, number);
+                assert_eq!(opened.sequence, len as u64);
             }
         }
     }
@@ -243,7 +249,10 @@ fn too_little_room_uses_up_no_sequence_number() {
         15..100,
         16..200,
         16..183,
-        100..99,
+        Range {
+            start: 100,
+            end: 99,
+        },
         0..0,
         300..400,
         16..usize::MAX,

@@ -303,7 +303,7 @@ fn a_spec_makes_a_sender_and_a_receiver_that_fit() {
     let esp = out.seal_dummy(&mut buf, 16, 40).expect("room");
     let opened = inb.open(&mut buf, esp).expect("authentic");
     assert_eq!((opened.sequence, opened.is_dummy()), (501, true));
-    assert_eq!(spec.outer().expect("one family").len(), 20);
+    assert_eq!(spec.outer().expect("one family").header_len(), 20);
     assert_eq!(spec.selectors(Direction::In).0, nets(&["10.99.0.7/32"]));
     assert_eq!(spec.selectors(Direction::Out).1, nets(&["10.99.0.7/32"]));
 }
