@@ -22,6 +22,7 @@ mod vectors;
 pub use aead::{Backend, Cipher, Gcm, NONCE_LEN, TAG_LEN, WrongKeyLength};
 pub use inbound::{InboundSa, Opened};
 pub use inner::{Inner, check_inner, parse_inner};
+pub(crate) use key::decode as decode_hex;
 pub use key::{BadSecret, Key, Salt, Secret};
 pub use outbound::OutboundSa;
 pub use outer::{DfRule, DscpRule, MixedFamilies, Outer, OuterConfig, UdpEncap};

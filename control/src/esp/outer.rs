@@ -169,7 +169,7 @@ impl Outer {
 
     /// Bytes that [`Outer::write`] puts in front of the ESP packet.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn header_len(&self) -> usize {
         self.len
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let mut outer = Outer::new(config).expect("one family");
         let mut buf = vec![0xA5; 64 + len];
         let packet = outer.write(&mut buf, 64..64 + len, marks).expect("room");
-        assert_eq!(packet.start, 64 - outer.len());
+        assert_eq!(packet.start, 64 - outer.header_len());
         buf[packet].to_vec()
     }
 
@@ -446,8 +446,8 @@ mod tests {
             let outer = Outer::new(&config(v6, udp)).expect("one family");
             for mtu in 576..1600 {
                 let inner = outer.inner_mtu(mtu);
-                assert!(outer.len() + crate::esp::sealed_len(inner) <= mtu);
-                assert!(outer.len() + crate::esp::sealed_len(inner + 1) > mtu);
+                assert!(outer.header_len() + crate::esp::sealed_len(inner) <= mtu);
+                assert!(outer.header_len() + crate::esp::sealed_len(inner + 1) > mtu);
             }
         }
         let outer = Outer::new(&config(false, false)).expect("one family");

@@ -173,7 +173,7 @@ mod tests {
 
     impl Model {
         fn accept(&mut self, sequence: u64) -> Result<(), Refused> {
-            if sequence == 0 || sequence.saturating_add(self.size) <= self.top {
+            if sequence == 0 || self.top.saturating_sub(sequence) >= self.size {
                 return Err(Refused::TooOld);
             }
             if sequence <= self.floor || !self.seen.insert(sequence) {
@@ -218,9 +218,11 @@ mod tests {
                     Step::Up(by) => model.top.saturating_add(by),
                     Step::Down(by) => model.top.saturating_sub(by),
                     Step::Resume(by) => {
-                        model.top = model.top.saturating_add(by);
-                        model.floor = model.top;
-                        window.resume(model.top);
+                        let top = model.top.saturating_add(by);
+                        if top > model.top {
+                            (model.top, model.floor) = (top, top);
+                        }
+                        window.resume(top);
                         continue;
                     }
                 };

@@ -1,5 +1,7 @@
 //! Sealing and opening against each other, with both libraries, and against every kind of damage.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::rewrite::{fold, sum};
@@ -108,7 +110,8 @@ fn seal_raw(plaintext: &[u8], sequence: u32) -> Vec<u8> {
 #[test]
 fn every_size_comes_back_and_both_libraries_agree_byte_by_byte() {
     for (cipher, esn) in [(CIPHERS[0], false), (CIPHERS[1], true)] {
-        let mut senders = BACKENDS.map(|backend| sender(backend, cipher, esn, 0));
+        let mut ring = sender(Backend::Ring, cipher, esn, 0);
+        let mut soft = sender(Backend::AesGcm, cipher, esn, 0);
         let mut receivers = BACKENDS.map(|backend| receiver(backend, cipher, esn, 0));
         for len in 1..=9000 {
             let (packet, next_header) = match len {
@@ -117,10 +120,15 @@ fn every_size_comes_back_and_both_libraries_agree_byte_by_byte() {
                 _ if len % 2 == 0 => (v4_packet(len), NEXT_IPV4),
                 _ => (v6_packet(len), NEXT_IPV6),
             };
-            let [one, two] = senders.each_mut().map(|sa| seal(sa, &packet, next_header));
-            assert!(one == two, "libraries differ at {len} bytes");
-            for sa in &mut receivers {
-                let (back, opened) = open(sa, &one).expect("authentic");
+            let esp = seal(&mut ring, &packet, next_header);
+            // Without optimisation the pure Rust library is slow: few of the long packets.
+            let both = len <= 300 || len % 41 == 0;
+            if both {
+                soft.skip_to(ring.sequence() - 1);
+                assert!(esp == seal(&mut soft, &packet, next_header), "{len} bytes");
+            }
+            for sa in &mut receivers[..if both { 2 } else { 1 }] {
+                let (back, opened) = open(sa, &esp).expect("authentic");
                 assert!(back == packet, "{len} bytes");
                 assert_eq!(opened.next_header, next_header);
                 assert_eq!(opened.sequence, len as u64);
@@ -240,8 +248,11 @@ fn too_little_room_uses_up_no_sequence_number() {
     for inner in [
         15..100,
         16..200,
-        16..181,
-        100..99,
+        16..183,
+        Range {
+            start: 100,
+            end: 99,
+        },
         0..0,
         300..400,
         16..usize::MAX,

@@ -1,0 +1,320 @@
+//! The set itself.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::{
+    Direction, HIGHEST_SPI, LOWEST_SPI, Producer, SaSpec, SadbError, SessionId, SessionSpec,
+};
+
+/// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
+const SPENT_KEYS: usize = 1 << 16;
+
+/// What the data plane has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Install the session; the inbound SA before the outbound one, so that the peer's answers
+    /// find it.
+    Add(Arc<SessionSpec>),
+    /// Remove the session of this id and wipe its keys.
+    Remove(SessionId),
+}
+
+/// The declarative set of sessions that should exist. Every change comes back as a list for the
+/// data plane; an error changes nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Sadb {
+    sessions: BTreeMap<SessionId, Arc<SessionSpec>>,
+    inbound: HashMap<u32, SessionId>,
+    outbound: HashMap<(IpAddr, u32), SessionId>,
+    pending: HashSet<u32>,
+    /// Fingerprints of the keys of all sessions.
+    keys: HashSet<u64>,
+    /// Fingerprints of the keys of hand-written sessions that were removed.
+    spent: HashSet<u64>,
+    hasher: RandomState,
+    last_id: u64,
+}
+
+impl Sadb {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a session, naming it if it has no id. An inbound SPI of IKE may be one that
+    /// [`Sadb::allocate_spi`] promised, and is no longer pending then.
+    ///
+    /// # Errors
+    /// A session that is wrong in itself, or in conflict with another one.
+    pub fn insert(&mut self, spec: SessionSpec) -> Result<Vec<Change>, SadbError> {
+        let spec = self.admit(spec, &HashSet::new())?;
+        Ok(vec![Change::Add(spec)])
+    }
+
+    /// Removes the session `id` that `producer` made.
+    ///
+    /// # Errors
+    /// No such session.
+    pub fn remove(&mut self, producer: Producer, id: SessionId) -> Result<Vec<Change>, SadbError> {
+        match self.sessions.get(&id) {
+            Some(spec) if spec.origin == producer => {
+                self.take(id);
+                Ok(vec![Change::Remove(id)])
+            }
+            _ => Err(SadbError::NoSuchSession { id, producer }),
+        }
+    }
+
+    /// Removes the session of `producer` one of whose SAs has `spi`; an inbound one is meant first.
+    ///
+    /// # Errors
+    /// No such SA.
+    pub fn remove_spi(&mut self, producer: Producer, spi: u32) -> Result<Vec<Change>, SadbError> {
+        let has = |direction| {
+            let mut own = self
+                .sessions
+                .values()
+                .filter(|spec| spec.origin == producer);
+            own.find(|spec| {
+                spec.sas()
+                    .any(|(dir, sa)| (dir, sa.spi) == (direction, spi))
+            })
+        };
+        let found = has(Direction::In)
+            .or_else(|| has(Direction::Out))
+            .map(|spec| spec.id);
+        self.remove(
+            producer,
+            found.ok_or(SadbError::NoSuchSpi { spi, producer })?,
+        )
+    }
+
+    /// Makes `specs` all that `producer` has: sessions that are equal (by id, and in all else) stay
+    /// untouched, others go or come. Sessions come before others go, so that traffic always has a
+    /// session; only those that a newcomer displaces go first. Among those that come, the ones that
+    /// only receive are first.
+    ///
+    /// # Errors
+    /// As for [`Sadb::insert`]; then nothing at all has changed.
+    pub fn replace_all(
+        &mut self,
+        producer: Producer,
+        specs: Vec<SessionSpec>,
+    ) -> Result<Vec<Change>, SadbError> {
+        let mut next = self.clone();
+        let (kept, new): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| {
+            self.sessions
+                .get(&spec.id)
+                .is_some_and(|old| **old == *spec)
+        });
+        let kept: HashSet<SessionId> = kept.into_iter().map(|spec| spec.id).collect();
+        let leaving: Vec<Arc<SessionSpec>> = self
+            .sessions
+            .values()
+            .filter(|spec| spec.origin == producer && !kept.contains(&spec.id))
+            .cloned()
+            .collect();
+        let mut used = HashSet::new();
+        for spec in &leaving {
+            used.extend(spec.sas().map(|(_, sa)| self.fingerprint(sa)));
+            next.take(spec.id);
+        }
+        let mut coming = Vec::new();
+        for spec in new {
+            if spec.origin != producer {
+                let found = spec.origin;
+                return Err(SadbError::OtherProducer {
+                    expected: producer,
+                    found,
+                });
+            }
+            coming.push(next.admit(spec, &used)?);
+        }
+        *self = next;
+
+        coming.sort_by_key(|spec| spec.outbound.is_some());
+        let (first, last): (Vec<_>, Vec<_>) = leaving
+            .iter()
+            .partition(|old| coming.iter().any(|new| displaces(new, old)));
+        let remove = |specs: Vec<&Arc<SessionSpec>>| -> Vec<Change> {
+            specs
+                .into_iter()
+                .map(|spec| Change::Remove(spec.id))
+                .collect()
+        };
+        let mut changes = remove(first);
+        changes.extend(coming.into_iter().map(Change::Add));
+        changes.extend(remove(last));
+        Ok(changes)
+    }
+
+    /// Removes all that `producer` has.
+    pub fn flush(&mut self, producer: Producer) -> Vec<Change> {
+        let own = self
+            .sessions
+            .values()
+            .filter(|spec| spec.origin == producer);
+        let ids: Vec<_> = own.map(|spec| spec.id).collect();
+        ids.into_iter()
+            .map(|id| {
+                self.take(id);
+                Change::Remove(id)
+            })
+            .collect()
+    }
+
+    /// Draws an inbound SPI that is not reserved, in use or promised, and promises it. The promise
+    /// ends when a session with it is inserted, or by [`Sadb::release_spi`].
+    pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
+        let span = HIGHEST_SPI - LOWEST_SPI + 1;
+        let mut spi = LOWEST_SPI + rng.next_u32() % span;
+        while self.inbound.contains_key(&spi) || !self.pending.insert(spi) {
+            spi = if spi == HIGHEST_SPI {
+                LOWEST_SPI
+            } else {
+                spi + 1
+            };
+        }
+        spi
+    }
+
+    /// Takes the promise of [`Sadb::allocate_spi`] back: the exchange failed.
+    pub fn release_spi(&mut self, spi: u32) {
+        self.pending.remove(&spi);
+    }
+
+    /// A session that does not exist yet has this name.
+    pub fn next_id(&mut self) -> SessionId {
+        self.last_id += 1;
+        SessionId(self.last_id)
+    }
+
+    /// The session of this name.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&Arc<SessionSpec>> {
+        self.sessions.get(&id)
+    }
+
+    /// The session that receives on this SPI.
+    #[must_use]
+    pub fn by_inbound_spi(&self, spi: u32) -> Option<&Arc<SessionSpec>> {
+        self.inbound.get(&spi).and_then(|id| self.sessions.get(id))
+    }
+
+    /// The session that sends to `remote` on this SPI.
+    #[must_use]
+    pub fn by_outbound_spi(&self, remote: IpAddr, spi: u32) -> Option<&Arc<SessionSpec>> {
+        self.outbound
+            .get(&(remote, spi))
+            .and_then(|id| self.sessions.get(id))
+    }
+
+    /// All sessions in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<SessionSpec>> {
+        self.sessions.values()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Checks the session against all others and `used` keys, and takes it in.
+    fn admit(
+        &mut self,
+        mut spec: SessionSpec,
+        used: &HashSet<u64>,
+    ) -> Result<Arc<SessionSpec>, SadbError> {
+        spec.check()?;
+        if self.sessions.contains_key(&spec.id) {
+            return Err(SadbError::SessionExists { id: spec.id });
+        }
+        let remote = spec.outside_remote;
+        if let Some(SaSpec { spi, .. }) = spec.inbound {
+            if let Some(&owner) = self.inbound.get(&spi) {
+                return Err(SadbError::SpiInUse { spi, owner });
+            }
+            if spec.origin != Producer::Ike && self.pending.contains(&spi) {
+                return Err(SadbError::SpiPending { spi });
+            }
+        }
+        if let Some(SaSpec { spi, .. }) = spec.outbound
+            && let Some(&owner) = self.outbound.get(&(remote, spi))
+        {
+            return Err(SadbError::PeerSpiInUse { spi, remote, owner });
+        }
+        let mut fingerprints = Vec::new();
+        for (_, sa) in spec.sas() {
+            let key = self.fingerprint(sa);
+            if self.keys.contains(&key) || self.spent.contains(&key) || used.contains(&key) {
+                return Err(SadbError::KeyReused { spi: sa.spi });
+            }
+            fingerprints.push(key);
+        }
+        if spec.origin == Producer::Manual && self.spent.len() >= SPENT_KEYS {
+            return Err(SadbError::TooManyKeys { limit: SPENT_KEYS });
+        }
+
+        if spec.id == SessionId::NONE {
+            spec.id = self.next_id();
+        }
+        self.last_id = self.last_id.max(spec.id.0);
+        self.keys.extend(fingerprints);
+        if let Some(sa) = &spec.inbound {
+            self.pending.remove(&sa.spi);
+            self.inbound.insert(sa.spi, spec.id);
+        }
+        if let Some(sa) = &spec.outbound {
+            self.outbound.insert((remote, sa.spi), spec.id);
+        }
+        let spec = Arc::new(spec);
+        self.sessions.insert(spec.id, Arc::clone(&spec));
+        Ok(spec)
+    }
+
+    fn take(&mut self, id: SessionId) {
+        let Some(spec) = self.sessions.remove(&id) else {
+            return;
+        };
+        for (direction, sa) in spec.sas() {
+            match direction {
+                Direction::In => self.inbound.remove(&sa.spi),
+                Direction::Out => self.outbound.remove(&(spec.outside_remote, sa.spi)),
+            };
+            let key = self.fingerprint(sa);
+            self.keys.remove(&key);
+            // People paste the same command again; IKE makes a fresh key for each session.
+            if spec.origin == Producer::Manual {
+                self.spent.insert(key);
+            }
+        }
+    }
+
+    /// A keyed hash of key and salt: tells that a key comes again without keeping it.
+    fn fingerprint(&self, sa: &SaSpec) -> u64 {
+        self.hasher.hash_one((sa.key.expose(), sa.salt.expose()))
+    }
+}
+
+/// Whether `new` needs a name or an SPI that `old` has.
+fn displaces(new: &SessionSpec, old: &SessionSpec) -> bool {
+    let spi = |sa: &Option<SaSpec>| sa.as_ref().map(|sa| sa.spi);
+    let same = |new: Option<u32>, old: Option<u32>| new.is_some() && new == old;
+    new.id == old.id
+        || same(spi(&new.inbound), spi(&old.inbound))
+        || (new.outside_remote == old.outside_remote
+            && same(spi(&new.outbound), spi(&old.outbound)))
+}
