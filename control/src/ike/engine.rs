@@ -8,17 +8,16 @@ use std::time::Instant;
 use rand::CryptoRng;
 
 use super::cookie::Cookies;
-use super::crypto::{Psk, sha256};
+use super::crypto::sha256;
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
 use super::identity::Identity;
 use super::payload::header::{HEADER, Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, Payload, parse_chain, sk};
 use super::sa::Sa;
-use super::settings::{AssignRefused, Hooks, Initiate, Settings, TsRefused};
+use super::settings::{Hooks, Initiate, NoHooks, Settings};
 use super::state::{Core, Phase};
 use super::task::{Cx, init, notify};
-use super::ts::TrafficSelector;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
 pub struct Engine {
@@ -472,38 +471,5 @@ fn address(address: SocketAddr) -> Vec<u8> {
     match address.ip() {
         IpAddr::V4(ip) => [&ip.octets()[..], &port].concat(),
         IpAddr::V6(ip) => [&ip.octets()[..], &port].concat(),
-    }
-}
-
-/// For what asks the owner nothing: closing and liveness.
-struct NoHooks;
-
-impl Hooks for NoHooks {
-    fn psk(&mut self, _: &Identity, _: &Identity) -> Option<Psk> {
-        None
-    }
-
-    fn allocate_spi(&mut self) -> u32 {
-        0
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Err(AssignRefused)
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: &[TrafficSelector],
-        _: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Err(TsRefused)
     }
 }

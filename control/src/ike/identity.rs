@@ -30,9 +30,7 @@ pub enum Identity {
 
 /// A text that names no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "identity {0:?}: expected an IP address, an e-mail address, keyid:<hex>, or a domain name without spaces"
-)]
+#[error("identity {0:?}: expected an IP address, e-mail address, keyid:<hex> or domain name")]
 pub struct NotAnIdentity(pub String);
 
 const IPV4: u8 = 1;

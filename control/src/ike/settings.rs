@@ -167,6 +167,39 @@ pub struct AssignRefused;
 #[error("no traffic selector acceptable")]
 pub struct TsRefused;
 
+/// For what asks the owner nothing: closing and liveness.
+pub(super) struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn psk(&mut self, _: &Identity, _: &Identity) -> Option<Psk> {
+        None
+    }
+
+    fn allocate_spi(&mut self) -> u32 {
+        0
+    }
+
+    fn assign(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: bool,
+        _: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        Err(AssignRefused)
+    }
+
+    fn selectors(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: &[TrafficSelector],
+        _: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        Err(TsRefused)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -130,7 +130,7 @@ fn header() -> impl Strategy<Value = Header> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config(256))]
 
     #[test]
     fn payloads_come_back(payloads in vec(payload(), 0..8)) {

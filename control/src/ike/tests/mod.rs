@@ -3,6 +3,7 @@
 mod codec;
 mod exchange;
 mod hostile;
+mod life;
 mod network;
 mod refused;
 mod vectors;
@@ -11,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::ProptestConfig;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -71,6 +73,15 @@ impl Hooks for Owner {
         } else {
             Ok((local, remote))
         }
+    }
+}
+
+/// So many cases for a property test; a failure is in its output, not in a file.
+pub(super) fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..Default::default()
     }
 }
 

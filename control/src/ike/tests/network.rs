@@ -62,7 +62,7 @@ fn run(pair: &mut Pair, fates: &[Fate], mends: bool, mut at_rest: impl FnMut(&mu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config(128))]
 
     /// A network that mends in time: both end up with the same session, made once.
     #[test]

@@ -3,7 +3,7 @@
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Payload, delete};
-use super::exchange::say;
+use super::life::say;
 use super::*;
 
 /// Runs a session that fails, to the end; yields what client and gateway were told.
@@ -67,7 +67,8 @@ fn an_unknown_identity_gets_the_same_answer() {
 fn the_wrong_gateway_is_told_and_left() {
     let pair = Pair::with(|_, b| b.local_id = id("other.example"));
     let wish = pair.wish();
-    // <-- HDR, SK {IDr(other), AUTH, …}   HDR, SK {N(AUTHENTICATION_FAILED), D(IKE)} --> <-- HDR, SK {}
+    // <-- HDR, SK {IDr(other), AUTH, …}
+    // HDR, SK {N(AUTHENTICATION_FAILED), D(IKE)} --> <-- HDR, SK {}
     let (client, _, pair) = failing(pair, wish);
     let (found, expected) = (id("other.example"), id("gw.example"));
     assert_eq!(client, Failure::WrongIdentity { found, expected });
