@@ -298,7 +298,8 @@ fn is_optional(kind: u8) -> bool {
 /// Whether the answer holds exactly the transforms that were chosen, NONE of optional types aside.
 fn same_set(answer: &Proposal, expected: &Proposal) -> bool {
     let named = |t: &&Transform| {
-        !(is_optional(t.kind) && t.id == 0) && !(t.kind == transform::KE && t.id == 0)
+        let is_none = t.id == 0 && (is_optional(t.kind) || t.kind == transform::KE);
+        !is_none
     };
     answer.transforms.iter().filter(named).count() == expected.transforms.len()
         && expected
