@@ -1,1 +1,38 @@
-//! Room `ike`.
+//! IKEv2 (RFC 7296) without I/O: an [`Engine`] holds all IKE SAs of a node and is driven by whoever
+//! owns sockets and clock.
+//!
+//! The owner calls, in any order: [`Engine::initiate`], [`Engine::handle_datagram`],
+//! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so, [`Engine::close`],
+//! [`Engine::check_liveness`], [`Engine::forget`]. After each call it takes all events from
+//! [`Engine::poll_event`] first, and then all datagrams from [`Engine::poll_transmit`], so that an
+//! inbound SA is installed before its SPI is told to the peer. What only the owner can decide it is
+//! asked through [`Hooks`].
+
+pub mod auth;
+mod cookie;
+pub mod crypto;
+mod engine;
+mod event;
+mod identity;
+pub mod keys;
+pub mod payload;
+pub mod proposal;
+mod sa;
+mod settings;
+mod state;
+mod task;
+mod ts;
+
+#[cfg(test)]
+mod tests;
+
+pub use crypto::{Group, IkeCipher, Prf, Psk};
+pub use engine::Engine;
+pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
+pub use identity::{Identity, NotAnIdentity};
+pub use keys::Exporter;
+pub use proposal::{EspCipher, EspProposal, IkeProposal};
+pub use settings::{
+    AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
+};
+pub use ts::{TrafficSelector, is_narrowing, narrow};

@@ -1,0 +1,32 @@
+//! Authentication of the peers by a shared key (RFC 7296 section 2.15).
+
+use subtle::ConstantTimeEq;
+
+use super::crypto::{Prf, Psk, Secret};
+use super::payload::id::Id;
+
+/// What one side's AUTH covers: its own first message, the other's nonce, its own identity under
+/// its own SK_p.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed<'a> {
+    /// The IKE_SA_INIT message that this side sent, from the header on.
+    pub message: &'a [u8],
+    /// The other side's nonce.
+    pub nonce: &'a [u8],
+    /// This side's identity payload.
+    pub id: &'a Id,
+    /// This side's SK_pi or SK_pr.
+    pub sk_p: &'a [u8],
+}
+
+/// AUTH = prf(prf(shared secret, "Key Pad for IKEv2"), signed octets).
+pub fn shared_key(prf: Prf, psk: &Psk, signed: Signed<'_>) -> Secret {
+    let key = prf.compute(psk.as_bytes(), &[b"Key Pad for IKEv2"]);
+    let id = prf.compute(signed.sk_p, &[&signed.id.body()]);
+    prf.compute(&key, &[signed.message, signed.nonce, &id])
+}
+
+/// Whether `auth` is the peer's; in constant time.
+pub fn verify(prf: Prf, psk: &Psk, signed: Signed<'_>, auth: &[u8]) -> bool {
+    shared_key(prf, psk, signed).ct_eq(auth).into()
+}

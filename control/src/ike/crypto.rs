@@ -1,0 +1,330 @@
+//! The algorithms: key exchange, pseudo-random functions, the AEAD of the Encrypted payload. One
+//! seam over the crates that compute them.
+
+use std::fmt;
+
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use hmac::{Hmac, Mac};
+use p256::elliptic_curve::sec1::ToSec1Point;
+use rand::CryptoRng;
+use sha1::Digest as _;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Bytes of the explicit initialisation vector of AES-GCM (RFC 5282 section 3.1).
+pub const IV: usize = 8;
+/// Bytes of the authentication tag.
+pub const TAG: usize = 16;
+/// Bytes of the salt that makes IV a nonce (RFC 5282 section 4).
+pub const SALT: usize = 4;
+
+/// Bytes that are wiped when dropped and never shown.
+pub type Secret = Zeroizing<Vec<u8>>;
+
+/// A pseudo-random function (RFC 7296 section 2.13, RFC 4868).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Prf {
+    HmacSha256,
+    HmacSha384,
+    HmacSha512,
+}
+
+/// More output than 255 blocks of the PRF, which prf+ can not give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("prf+ asked for {asked} bytes: at most {most}")]
+pub struct TooMuchKey {
+    pub asked: usize,
+    pub most: usize,
+}
+
+impl Prf {
+    /// Bytes of output, and of the keys made for it.
+    pub fn length(self) -> usize {
+        match self {
+            Prf::HmacSha256 => 32,
+            Prf::HmacSha384 => 48,
+            Prf::HmacSha512 => 64,
+        }
+    }
+
+    /// prf(key, parts[0] | parts[1] | …).
+    pub fn compute(self, key: &[u8], parts: &[&[u8]]) -> Secret {
+        match self {
+            Prf::HmacSha256 => hmac_of::<Hmac<sha2::Sha256>>(key, parts),
+            Prf::HmacSha384 => hmac_of::<Hmac<sha2::Sha384>>(key, parts),
+            Prf::HmacSha512 => hmac_of::<Hmac<sha2::Sha512>>(key, parts),
+        }
+    }
+
+    /// prf+(key, seed[0] | seed[1] | …), RFC 7296 section 2.13.
+    ///
+    /// # Errors
+    /// `out` is longer than 255 blocks.
+    pub fn plus(self, key: &[u8], seed: &[&[u8]], out: &mut [u8]) -> Result<(), TooMuchKey> {
+        let most = 255 * self.length();
+        if out.len() > most {
+            return Err(TooMuchKey {
+                asked: out.len(),
+                most,
+            });
+        }
+        let mut block = Secret::default();
+        for (chunk, counter) in out.chunks_mut(self.length()).zip(1..=u8::MAX) {
+            let counter = [counter];
+            let mut parts: Vec<&[u8]> = Vec::with_capacity(seed.len() + 2);
+            parts.push(&block);
+            parts.extend_from_slice(seed);
+            parts.push(&counter);
+            let next = self.compute(key, &parts);
+            chunk.copy_from_slice(&next[..chunk.len()]);
+            block = next;
+        }
+        Ok(())
+    }
+}
+
+fn hmac_of<M: Mac + hmac::KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {
+    let mut mac =
+        <M as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    Zeroizing::new(mac.finalize().into_bytes().to_vec())
+}
+
+/// SHA-1, for the NAT detection hashes alone (RFC 7296 section 2.23), where nothing hangs on its
+/// strength.
+pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    let mut hash = sha1::Sha1::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// SHA-256.
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// The cipher of the Encrypted payload. AEADs only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IkeCipher {
+    Aes128Gcm16,
+    Aes256Gcm16,
+}
+
+impl IkeCipher {
+    /// Bytes of key without salt.
+    pub fn key_length(self) -> usize {
+        match self {
+            IkeCipher::Aes128Gcm16 => 16,
+            IkeCipher::Aes256Gcm16 => 32,
+        }
+    }
+}
+
+/// Key and salt of one direction. The key schedule is expanded for each message: they are few, and
+/// a session stays small.
+pub struct AeadKey {
+    cipher: IkeCipher,
+    key: Secret,
+    salt: Zeroizing<[u8; SALT]>,
+}
+
+impl AeadKey {
+    /// From key | salt; `None` if the length is wrong.
+    pub fn new(cipher: IkeCipher, material: &[u8]) -> Option<AeadKey> {
+        let (key, salt) = material.split_at_checked(cipher.key_length())?;
+        let salt = Zeroizing::new(salt.try_into().ok()?);
+        Some(AeadKey {
+            cipher,
+            key: Zeroizing::new(key.to_vec()),
+            salt,
+        })
+    }
+
+    fn nonce(&self, iv: [u8; IV]) -> [u8; SALT + IV] {
+        let mut nonce = [0; SALT + IV];
+        nonce[..SALT].copy_from_slice(&*self.salt);
+        nonce[SALT..].copy_from_slice(&iv);
+        nonce
+    }
+
+    /// Encrypts `text` in place; yields the tag. `iv` must never repeat.
+    pub fn seal(&self, iv: [u8; IV], aad: &[u8], text: &mut [u8]) -> [u8; TAG] {
+        let nonce = self.nonce(iv);
+        match self.cipher {
+            IkeCipher::Aes128Gcm16 => seal_with::<Aes128Gcm>(&self.key, &nonce, aad, text),
+            IkeCipher::Aes256Gcm16 => seal_with::<Aes256Gcm>(&self.key, &nonce, aad, text),
+        }
+    }
+
+    /// Decrypts `text` in place; false, and garbage in `text`, if the tag does not match.
+    pub fn open(&self, iv: [u8; IV], aad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> bool {
+        let nonce = self.nonce(iv);
+        match self.cipher {
+            IkeCipher::Aes128Gcm16 => open_with::<Aes128Gcm>(&self.key, &nonce, aad, text, tag),
+            IkeCipher::Aes256Gcm16 => open_with::<Aes256Gcm>(&self.key, &nonce, aad, text, tag),
+        }
+    }
+}
+
+impl fmt::Debug for AeadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AeadKey({:?})", self.cipher)
+    }
+}
+
+fn seal_with<A: AeadInOut + aes_gcm::KeyInit>(
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    text: &mut [u8],
+) -> [u8; TAG] {
+    let aead = A::new_from_slice(key).expect("the key has the cipher's length");
+    let nonce = nonce.try_into().expect("a GCM nonce has 12 bytes");
+    let tag = aead
+        .encrypt_inout_detached(nonce, aad, InOutBuf::from(text))
+        .expect("a message is shorter than 2^36 bytes");
+    tag.as_slice().try_into().expect("a GCM tag has 16 bytes")
+}
+
+fn open_with<A: AeadInOut + aes_gcm::KeyInit>(
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    text: &mut [u8],
+    tag: &[u8; TAG],
+) -> bool {
+    let aead = A::new_from_slice(key).expect("the key has the cipher's length");
+    let nonce = nonce.try_into().expect("a GCM nonce has 12 bytes");
+    let tag = tag[..].try_into().expect("a GCM tag has 16 bytes");
+    aead.decrypt_inout_detached(nonce, aad, InOutBuf::from(text), tag)
+        .is_ok()
+}
+
+/// A key exchange method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Curve25519 (RFC 8031).
+    X25519,
+    /// The 256-bit random ECP group (RFC 5903).
+    P256,
+}
+
+/// Our half of a key exchange.
+pub struct KeyPair {
+    secret: PrivateKey,
+    public: Vec<u8>,
+}
+
+enum PrivateKey {
+    X25519(x25519_dalek::StaticSecret),
+    P256(p256::SecretKey),
+}
+
+impl KeyPair {
+    pub fn generate(group: Group, rng: &mut dyn CryptoRng) -> KeyPair {
+        let mut bytes = Zeroizing::new([0; 32]);
+        loop {
+            rng.fill_bytes(&mut *bytes);
+            if let Some(pair) = KeyPair::from_bytes(group, &bytes) {
+                return pair;
+            }
+            // A scalar outside the order of P-256: one in 2^32 draws.
+        }
+    }
+
+    /// From the bytes of a private key; `None` if they are no scalar of the group.
+    pub fn from_bytes(group: Group, bytes: &[u8; 32]) -> Option<KeyPair> {
+        Some(match group {
+            Group::X25519 => {
+                let secret = x25519_dalek::StaticSecret::from(*bytes);
+                let public = x25519_dalek::PublicKey::from(&secret).as_bytes().to_vec();
+                KeyPair {
+                    secret: PrivateKey::X25519(secret),
+                    public,
+                }
+            }
+            Group::P256 => {
+                let secret = p256::SecretKey::from_slice(bytes).ok()?;
+                // RFC 5903 section 7: x | y, without the SEC 1 prefix.
+                let point = secret.public_key().to_sec1_point(false);
+                let public = point.as_bytes()[1..].to_vec();
+                KeyPair {
+                    secret: PrivateKey::P256(secret),
+                    public,
+                }
+            }
+        })
+    }
+
+    pub fn group(&self) -> Group {
+        match self.secret {
+            PrivateKey::X25519(_) => Group::X25519,
+            PrivateKey::P256(_) => Group::P256,
+        }
+    }
+
+    /// The public value, as a Key Exchange payload carries it.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// The shared secret; `None` if the peer's value has the wrong length, is not on the curve, or
+    /// is of small order.
+    pub fn agree(&self, peer: &[u8]) -> Option<Secret> {
+        match &self.secret {
+            PrivateKey::X25519(secret) => {
+                let peer = x25519_dalek::PublicKey::from(<[u8; 32]>::try_from(peer).ok()?);
+                let shared = secret.diffie_hellman(&peer);
+                shared
+                    .was_contributory()
+                    .then(|| Zeroizing::new(shared.as_bytes().to_vec()))
+            }
+            PrivateKey::P256(secret) => {
+                if peer.len() != 64 {
+                    return None;
+                }
+                let peer = p256::PublicKey::from_sec1_bytes(&[&[4], peer].concat()).ok()?;
+                let shared =
+                    p256::ecdh::diffie_hellman(secret.to_nonzero_scalar(), peer.as_affine());
+                Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPair({:?})", self.group())
+    }
+}
+
+/// A pre-shared key: wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Psk(Zeroizing<Vec<u8>>);
+
+impl Psk {
+    pub fn new(mut key: impl AsRef<[u8]> + Zeroize) -> Psk {
+        let psk = Psk(Zeroizing::new(key.as_ref().to_vec()));
+        key.zeroize();
+        psk
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Psk(…)")
+    }
+}

@@ -1,0 +1,475 @@
+//! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rand::CryptoRng;
+
+use super::cookie::Cookies;
+use super::crypto::sha256;
+use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
+use super::identity::Identity;
+use super::payload::header::{HEADER, Header, VERSION, exchange};
+use super::payload::notify::{Notify, kind};
+use super::payload::{Malformed, Payload, parse_chain, sk};
+use super::sa::Sa;
+use super::settings::{Hooks, Initiate, NoHooks, Settings};
+use super::state::{Core, Phase};
+use super::task::{Cx, init, notify};
+
+/// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
+pub struct Engine {
+    settings: Settings,
+    rng: Box<dyn CryptoRng + Send>,
+    sas: HashMap<SaId, Entry>,
+    /// By the SPI that is ours.
+    by_spi: HashMap<u64, SaId>,
+    /// By the hash of the first message, so that its repetition makes no second SA.
+    by_first_message: HashMap<[u8; 32], SaId>,
+    timers: BTreeSet<(Instant, SaId, &'static str)>,
+    cookies: Cookies,
+    events: VecDeque<Event>,
+    transmits: VecDeque<Transmit>,
+    stats: Stats,
+    last_id: u64,
+}
+
+/// An SA and what the tables say about it.
+struct Entry {
+    sa: Sa,
+    timer: Option<(Instant, &'static str)>,
+    half_open: bool,
+}
+
+impl Engine {
+    /// An engine without any session. `rng` makes SPIs, nonces and private keys.
+    pub fn new(settings: Settings, rng: impl CryptoRng + Send + 'static) -> Engine {
+        Engine {
+            settings,
+            rng: Box::new(rng),
+            sas: HashMap::new(),
+            by_spi: HashMap::new(),
+            by_first_message: HashMap::new(),
+            timers: BTreeSet::new(),
+            cookies: Cookies::default(),
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            stats: Stats::default(),
+            last_id: 0,
+        }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What has been counted.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            sas: self.sas.len(),
+            ..self.stats
+        }
+    }
+
+    /// Starts a session. [`Event::Established`] or [`Event::Failed`] follows, at once if it can not
+    /// even begin.
+    pub fn initiate(&mut self, now: Instant, wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+        let id = self.new_id();
+        let mut core = Core::new(id, true, wish.local, wish.remote);
+        core.spi_i = self.new_spi();
+        self.insert(Sa::initiator(core));
+        self.with(id, now, hooks, |sa, cx| match init::Init::new(wish, cx) {
+            Some(task) => sa.start(Box::new(task), cx),
+            None => {
+                sa.core.fail(cx, Failure::NoProposalChosen);
+                sa.dead = true;
+            }
+        });
+        id
+    }
+
+    /// Takes one datagram, without non-ESP marker, as it came from `remote` to `local`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        data: &[u8],
+        hooks: &mut dyn Hooks,
+    ) {
+        self.stats.received += 1;
+        let Ok(header) = Header::parse(data) else {
+            self.stats.bad_header += 1;
+            return;
+        };
+        if header.version >> 4 != VERSION >> 4 {
+            self.stats.bad_version += 1;
+            // Section 2.5. A response to a response would go round for ever.
+            if header.version >> 4 > VERSION >> 4 && !header.response {
+                let notify = Notify::new(kind::INVALID_MAJOR_VERSION, []);
+                self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
+            }
+            return;
+        }
+        let first = header.exchange == exchange::IKE_SA_INIT && !header.response;
+        if first {
+            return self.first_message(now, local, remote, &header, data, hooks);
+        }
+        let (ours, theirs) = match header.initiator {
+            true => (header.spi_r, header.spi_i),
+            false => (header.spi_i, header.spi_r),
+        };
+        let id = self.by_spi.get(&ours).copied().filter(|id| {
+            self.sas.get(id).is_some_and(|Entry { sa, .. }| {
+                let known = if sa.core.initiator {
+                    sa.core.spi_r
+                } else {
+                    sa.core.spi_i
+                };
+                sa.core.initiator != header.initiator && (known == 0 || known == theirs)
+            })
+        });
+        match id {
+            Some(id) => self.with(id, now, hooks, |sa, cx| {
+                sa.handle(local, remote, &header, data, cx);
+            }),
+            None => self.stats.unknown_spi += 1,
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, hooks: &mut dyn Hooks) {
+        while let Some(&(at, id, _)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.with(id, now, hooks, |sa, cx| sa.handle_timeout(cx));
+        }
+    }
+
+    /// When to call [`Engine::handle_timeout`] at the latest, and what for.
+    pub fn next_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.timers.first().map(|&(at, _, why)| (at, why))
+    }
+
+    /// The next thing that happened. Take all of them before the first datagram.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Ends a session: the peer is told, and [`Event::Closed`] follows when it has answered or does
+    /// not any more. One that is not established yet fails at once. No effect on an unknown one.
+    pub fn close(&mut self, now: Instant, id: SaId) {
+        self.with(id, now, &mut NoHooks, |sa, cx| sa.close(cx));
+    }
+
+    /// Drops a session without a word to anyone. No event follows.
+    pub fn forget(&mut self, id: SaId) {
+        self.remove(id);
+    }
+
+    /// Asks the peer of an established session for a sign of life: [`Event::Alive`], or
+    /// [`Event::Closed`] for lack of an answer. No effect while another question is on its way.
+    pub fn check_liveness(&mut self, now: Instant, id: SaId) {
+        self.with(id, now, &mut NoHooks, |sa, cx| sa.check_liveness(cx));
+    }
+
+    /// Starts any exchange, so that tests can say what no task says.
+    #[cfg(test)]
+    pub(super) fn start(&mut self, now: Instant, id: SaId, task: Box<dyn super::task::Request>) {
+        self.with(id, now, &mut NoHooks, |sa, cx| sa.start(task, cx));
+    }
+
+    /// An IKE_SA_INIT request, as responder.
+    fn first_message(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        data: &[u8],
+        hooks: &mut dyn Hooks,
+    ) {
+        let in_place = header.initiator && header.message_id == 0;
+        if !in_place || header.spi_r != 0 || header.spi_i == 0 {
+            self.stats.unexpected += 1;
+            return;
+        }
+        let digest = sha256(&[&address(remote), data]);
+        if let Some(id) = self.by_first_message.get(&digest).copied() {
+            return self.with(id, now, hooks, |sa, cx| sa.repeat_first(local, remote, cx));
+        }
+        let payloads = match parse_chain(header.next, data.get(HEADER..).unwrap_or_default()) {
+            Ok(payloads) => payloads,
+            Err(malformed) => {
+                self.stats.malformed += 1;
+                let notify = match malformed {
+                    Malformed::Critical(kind) => {
+                        Notify::new(kind::UNSUPPORTED_CRITICAL_PAYLOAD, [kind])
+                    }
+                    _ => Notify::new(kind::INVALID_SYNTAX, []),
+                };
+                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+            }
+        };
+        if !self.check_cookie(now, local, remote, header, &payloads) {
+            return;
+        }
+        if self.stats.half_open >= self.settings.half_open_limit {
+            self.stats.half_open_refused += 1;
+            return;
+        }
+        let mut core = Core::new(self.new_id(), false, local, remote);
+        core.spi_i = header.spi_i;
+        core.spi_r = self.new_spi();
+        let mut cx = Cx {
+            now,
+            settings: &self.settings,
+            rng: &mut *self.rng,
+            hooks,
+            stats: &mut self.stats,
+            events: Vec::new(),
+            initial_contact: None,
+        };
+        let init::Accepted {
+            suite,
+            nonces,
+            shared,
+            mut answer,
+        } = match init::respond(&payloads, &mut cx) {
+            Ok(accepted) => accepted,
+            Err(notify) => {
+                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+            }
+        };
+        init::common(&core, &self.settings, &mut answer);
+        let response = Header {
+            spi_r: core.spi_r,
+            initiator: false,
+            response: true,
+            ..*header
+        };
+        let Ok(message) = sk::write_plain(response, &answer) else {
+            self.stats.unexpected += 1;
+            return;
+        };
+        core.agree(suite, nonces, &shared, message.clone(), data.to_vec());
+        core.learn(&payloads);
+        self.stats.sent += 1;
+        self.transmits.push_back(Transmit {
+            local,
+            remote,
+            data: message.clone(),
+        });
+        let until = now + self.settings.half_open_timeout;
+        let id = self.insert(Sa::responder(core, digest, message, until));
+        self.settle(id);
+    }
+
+    /// Whether a first message may cost us state; asks for a cookie if not.
+    fn check_cookie(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        payloads: &[Payload],
+    ) -> bool {
+        if self.stats.half_open < self.settings.cookie_threshold {
+            return true;
+        }
+        // Without a nonce it is refused for its syntax.
+        let Some(ni) = init::initiator_nonce(payloads) else {
+            return true;
+        };
+        let (rng, spi_i) = (&mut *self.rng, header.spi_i);
+        if let Some(Notify { data, .. }) = notify(payloads, kind::COOKIE) {
+            if self.cookies.check(now, rng, remote, spi_i, ni, data) {
+                return true;
+            }
+            self.stats.cookies_wrong += 1;
+        }
+        let cookie = self.cookies.make(now, rng, remote, spi_i, ni);
+        self.stats.cookies_sent += 1;
+        let notify = Payload::Notify(Notify::new(kind::COOKIE, cookie));
+        self.answer_plain(local, remote, header, vec![notify]);
+        false
+    }
+
+    /// Answers a request in the clear, without keeping anything.
+    fn answer_plain(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        request: &Header,
+        payloads: Vec<Payload>,
+    ) {
+        let header = Header {
+            version: VERSION,
+            initiator: !request.initiator,
+            response: true,
+            ..*request
+        };
+        if let Ok(data) = sk::write_plain(header, &payloads) {
+            self.stats.sent += 1;
+            self.transmits.push_back(Transmit {
+                local,
+                remote,
+                data,
+            });
+        }
+    }
+
+    fn new_id(&mut self) -> SaId {
+        self.last_id += 1;
+        SaId(self.last_id)
+    }
+
+    fn new_spi(&mut self) -> u64 {
+        loop {
+            let spi = self.rng.next_u64();
+            if spi != 0 && !self.by_spi.contains_key(&spi) {
+                return spi;
+            }
+        }
+    }
+
+    fn insert(&mut self, sa: Sa) -> SaId {
+        let id = sa.core.id;
+        self.by_spi.insert(sa.core.spi_local(), id);
+        if let Some(digest) = sa.first_message {
+            self.by_first_message.insert(digest, id);
+        }
+        self.sas.insert(
+            id,
+            Entry {
+                sa,
+                timer: None,
+                half_open: false,
+            },
+        );
+        id
+    }
+
+    /// Lets one SA do something, and then brings the tables up to date.
+    fn with(
+        &mut self,
+        id: SaId,
+        now: Instant,
+        hooks: &mut dyn Hooks,
+        act: impl FnOnce(&mut Sa, &mut Cx<'_>),
+    ) {
+        let Some(Entry { sa, .. }) = self.sas.get_mut(&id) else {
+            return;
+        };
+        let mut cx = Cx {
+            now,
+            settings: &self.settings,
+            rng: &mut *self.rng,
+            hooks,
+            stats: &mut self.stats,
+            events: Vec::new(),
+            initial_contact: None,
+        };
+        act(sa, &mut cx);
+        let Cx {
+            events,
+            initial_contact,
+            ..
+        } = cx;
+        self.transmits.extend(sa.outbox.drain(..));
+        if let Some(peer) = initial_contact {
+            // The old sessions are gone before the new one is there: it may well get their
+            // addresses.
+            self.replace(&peer, id);
+        }
+        self.events.extend(events);
+        self.settle(id);
+    }
+
+    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4).
+    fn replace(&mut self, peer: &Identity, except: SaId) {
+        let same = |sa: &Sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer));
+        let live = |sa: &Sa| sa.core.is_announced() || sa.core.phase == Phase::Childless;
+        let others = self
+            .sas
+            .iter()
+            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa));
+        let mut others: Vec<SaId> = others.map(|(id, _)| *id).collect();
+        others.sort();
+        for id in others {
+            let Some(Entry { sa, .. }) = self.remove(id) else {
+                continue;
+            };
+            if let (true, Some(peer)) = (sa.core.is_announced(), sa.core.peer) {
+                self.events.push_back(Event::Closed {
+                    id,
+                    peer,
+                    reason: CloseReason::Replaced,
+                });
+            }
+        }
+    }
+
+    fn settle(&mut self, id: SaId) {
+        let Some(entry) = self.sas.get_mut(&id) else {
+            return;
+        };
+        if entry.sa.dead {
+            self.remove(id);
+            return;
+        }
+        let deadline = entry.sa.deadline();
+        if deadline != entry.timer {
+            if let Some((at, why)) = entry.timer {
+                self.timers.remove(&(at, id, why));
+            }
+            self.timers.extend(deadline.map(|(at, why)| (at, id, why)));
+            entry.timer = deadline;
+        }
+        // One that was refused before it was established counts until its last answer is forgotten.
+        let half_open = match entry.sa.core.phase {
+            Phase::HalfOpen => true,
+            Phase::Ended => entry.half_open,
+            _ => false,
+        };
+        self.stats.half_open += usize::from(half_open);
+        self.stats.half_open -= usize::from(entry.half_open);
+        entry.half_open = half_open;
+    }
+
+    fn remove(&mut self, id: SaId) -> Option<Entry> {
+        let entry = self.sas.remove(&id)?;
+        self.by_spi.remove(&entry.sa.core.spi_local());
+        if let Some(digest) = entry.sa.first_message {
+            self.by_first_message.remove(&digest);
+        }
+        if let Some((at, why)) = entry.timer {
+            self.timers.remove(&(at, id, why));
+        }
+        self.stats.half_open -= usize::from(entry.half_open);
+        Some(entry)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({}, {:?})", self.settings.local_id, self.stats())
+    }
+}
+
+/// Address and port as bytes.
+fn address(address: SocketAddr) -> Vec<u8> {
+    let port = address.port().to_be_bytes();
+    match address.ip() {
+        IpAddr::V4(ip) => [&ip.octets()[..], &port].concat(),
+        IpAddr::V6(ip) => [&ip.octets()[..], &port].concat(),
+    }
+}

@@ -1,0 +1,253 @@
+//! What an engine tells its owner.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::crypto::SALT;
+use super::identity::Identity;
+use super::keys::Exporter;
+use super::payload::notify::{Notify, kind};
+use super::payload::{Malformed, TooLong};
+use super::proposal::EspCipher;
+use super::ts::TrafficSelector;
+
+use zeroize::Zeroizing;
+
+/// Names one IKE SA of an engine; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SaId(pub u64);
+
+impl fmt::Display for SaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ike-{}", self.0)
+    }
+}
+
+/// A datagram to send. On port 4500 the owner puts the non-ESP marker before it (RFC 3948 section
+/// 2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub data: Vec<u8>,
+}
+
+/// Something that happened. Every [`Event::Established`] is followed by one [`Event::Closed`] with
+/// the same id, unless the owner forgets it; every call to initiate by one `Established` or one
+/// `Failed`.
+#[derive(Debug)]
+pub enum Event {
+    /// Both sides have proven who they are, and a child SA is agreed. Install it before sending
+    /// what is queued.
+    Established {
+        id: SaId,
+        /// We started it.
+        initiator: bool,
+        local: SocketAddr,
+        remote: SocketAddr,
+        peer: Identity,
+        /// Inner addresses: as initiator those we got, as responder those we gave.
+        assigned: Vec<IpAddr>,
+        child: Child,
+        /// Vendor IDs that the peer sent.
+        vendor_ids: Vec<Vec<u8>>,
+        exporter: Exporter,
+        nat: Nat,
+    },
+    /// The peer answered a liveness check.
+    Alive { id: SaId },
+    /// A session that we wished for did not come about.
+    Failed {
+        id: SaId,
+        remote: SocketAddr,
+        error: Failure,
+        /// The inbound SPI that was allocated for it, now free again.
+        spi_in: Option<u32>,
+    },
+    /// A session that a peer wished for did not come about. Purely for information.
+    Refused {
+        id: SaId,
+        remote: SocketAddr,
+        /// Who it said it is, if it got so far. Proven only if `error` speaks of addresses,
+        /// proposals or selectors.
+        peer: Option<Identity>,
+        /// Inner addresses that had been assigned, now free again.
+        assigned: Vec<IpAddr>,
+        error: Failure,
+    },
+    /// The peer deleted a child SA: neither SPI is used any more. The IKE SA closes too if it has
+    /// no other child.
+    ChildClosed { id: SaId, spi_in: u32, spi_out: u32 },
+    /// An established session is over, with its child SAs.
+    Closed {
+        id: SaId,
+        peer: Identity,
+        reason: CloseReason,
+    },
+}
+
+/// A pair of ESP SAs in tunnel mode.
+#[derive(Clone)]
+pub struct Child {
+    /// The SPI that we receive on.
+    pub spi_in: u32,
+    /// The SPI that we send on.
+    pub spi_out: u32,
+    pub cipher: EspCipher,
+    /// Without the salt.
+    pub key_in: Zeroizing<Vec<u8>>,
+    pub salt_in: [u8; SALT],
+    /// Without the salt.
+    pub key_out: Zeroizing<Vec<u8>>,
+    pub salt_out: [u8; SALT],
+    /// Extended sequence numbers.
+    pub esn: bool,
+    pub local_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<TrafficSelector>,
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("spi_in", &format_args!("{:#010x}", self.spi_in))
+            .field("spi_out", &format_args!("{:#010x}", self.spi_out))
+            .field("cipher", &self.cipher)
+            .field("esn", &self.esn)
+            .field("local_ts", &self.local_ts)
+            .field("remote_ts", &self.remote_ts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the NAT detection hashes say (RFC 7296 section 2.23).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Nat {
+    /// The peer sent hashes at all; the rest is false without.
+    pub detected: bool,
+    /// Something changes our address on the way.
+    pub local: bool,
+    /// Something changes the peer's address on the way.
+    pub remote: bool,
+}
+
+/// Why a session did not come about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("no answer")]
+    Timeout,
+    #[error("cancelled")]
+    Cancelled,
+    #[error("no proposal chosen")]
+    NoProposalChosen,
+    /// The peer does not accept our proof; as responder: we do not accept the peer's.
+    #[error("authentication failed")]
+    AuthenticationFailed,
+    /// We do not accept the peer's proof of who it is.
+    #[error("the peer could not prove its identity")]
+    PeerNotAuthenticated,
+    /// The peer is someone else than was asked for.
+    #[error("the peer is {found}, expected {expected}")]
+    WrongIdentity { found: Identity, expected: Identity },
+    #[error("traffic selectors unacceptable")]
+    TsUnacceptable,
+    #[error("no inner address to be had")]
+    InternalAddressFailure,
+    #[error("the peer accepts only clients that ask for an inner address")]
+    AddressRequired,
+    #[error("invalid syntax, says the peer")]
+    InvalidSyntax,
+    #[error("the peer does not understand critical payload {0}")]
+    UnsupportedCriticalPayload(u8),
+    #[error("the peer answers with notification {0}")]
+    Notified(u16),
+    /// The peer's message does not follow the protocol.
+    #[error("wrong answer: {0}")]
+    WrongAnswer(&'static str),
+    #[error("malformed message: {0}")]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+impl Failure {
+    pub(super) fn notified(notify: &Notify) -> Failure {
+        match notify.kind {
+            kind::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen,
+            kind::AUTHENTICATION_FAILED => Failure::AuthenticationFailed,
+            kind::TS_UNACCEPTABLE => Failure::TsUnacceptable,
+            kind::INTERNAL_ADDRESS_FAILURE => Failure::InternalAddressFailure,
+            kind::FAILED_CP_REQUIRED => Failure::AddressRequired,
+            kind::INVALID_SYNTAX => Failure::InvalidSyntax,
+            kind::UNSUPPORTED_CRITICAL_PAYLOAD => {
+                Failure::UnsupportedCriticalPayload(notify.data.first().copied().unwrap_or(0))
+            }
+            other => Failure::Notified(other),
+        }
+    }
+}
+
+/// Why an established session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    #[error("closed by us")]
+    Local,
+    #[error("deleted by the peer")]
+    PeerDeleted,
+    #[error("the peer does not answer")]
+    Timeout,
+    /// The peer made a new session and says that it knows no other.
+    #[error("replaced by a new session of the peer")]
+    Replaced,
+    /// The peer broke the protocol, or says that we did.
+    #[error("protocol error: {0}")]
+    Error(Failure),
+}
+
+/// What an engine has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// IKE SAs of any kind, now.
+    pub sas: usize,
+    /// Sessions half open as responder, now.
+    pub half_open: usize,
+    /// Established in all.
+    pub established: u64,
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Requests of ours sent again.
+    pub retransmits: u64,
+    /// Requests of ours given up.
+    pub given_up: u64,
+    /// Requests that came again and got their answer again.
+    pub repeated: u64,
+    /// First messages dropped because too many sessions were half open.
+    pub half_open_refused: u64,
+    /// Sessions dropped because they stayed half open for too long.
+    pub half_open_expired: u64,
+    /// Cookies asked for.
+    pub cookies_sent: u64,
+    /// Cookies that came back wrong or too late.
+    pub cookies_wrong: u64,
+    /// Sessions refused, as responder, for a wrong key or an unknown identity.
+    pub authentication_failed: u64,
+    /// No IKE message, or one with a wrong length.
+    pub bad_header: u64,
+    /// Of another major version.
+    pub bad_version: u64,
+    /// For an IKE SA that does not exist.
+    pub unknown_spi: u64,
+    /// Without protection where it must have it.
+    pub unprotected: u64,
+    /// With a wrong authentication tag.
+    pub bad_tag: u64,
+    /// With wrong payloads.
+    pub malformed: u64,
+    /// A request out of the window.
+    pub bad_message_id: u64,
+    /// A response that no request waits for.
+    pub stale_response: u64,
+    /// Anything else that has no place at its time.
+    pub unexpected: u64,
+}

@@ -1,0 +1,81 @@
+//! Notify payload (RFC 7296 section 3.10).
+
+use super::Malformed;
+use super::reader::Reader;
+
+/// Notify message types; those below 16384 are errors.
+pub mod kind {
+    pub const UNSUPPORTED_CRITICAL_PAYLOAD: u16 = 1;
+    pub const INVALID_IKE_SPI: u16 = 4;
+    pub const INVALID_MAJOR_VERSION: u16 = 5;
+    pub const INVALID_SYNTAX: u16 = 7;
+    pub const INVALID_MESSAGE_ID: u16 = 9;
+    pub const INVALID_SPI: u16 = 11;
+    pub const NO_PROPOSAL_CHOSEN: u16 = 14;
+    pub const INVALID_KE_PAYLOAD: u16 = 17;
+    pub const AUTHENTICATION_FAILED: u16 = 24;
+    pub const SINGLE_PAIR_REQUIRED: u16 = 34;
+    pub const NO_ADDITIONAL_SAS: u16 = 35;
+    pub const INTERNAL_ADDRESS_FAILURE: u16 = 36;
+    pub const FAILED_CP_REQUIRED: u16 = 37;
+    pub const TS_UNACCEPTABLE: u16 = 38;
+    pub const TEMPORARY_FAILURE: u16 = 43;
+    pub const CHILD_SA_NOT_FOUND: u16 = 44;
+
+    /// The first type that is a status and not an error.
+    pub const STATUS: u16 = 16384;
+    pub const INITIAL_CONTACT: u16 = 16384;
+    pub const NAT_DETECTION_SOURCE_IP: u16 = 16388;
+    pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
+    pub const COOKIE: u16 = 16390;
+}
+
+/// An error or status told to the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Protocol of the SA it is about; 0 if none.
+    pub protocol: u8,
+    /// SPI of the SA it is about; empty if none.
+    pub spi: Vec<u8>,
+    /// See [`kind`].
+    pub kind: u16,
+    pub data: Vec<u8>,
+}
+
+impl Notify {
+    /// A notification about no SA in particular.
+    pub fn new(kind: u16, data: impl Into<Vec<u8>>) -> Notify {
+        Notify {
+            protocol: 0,
+            spi: Vec::new(),
+            kind,
+            data: data.into(),
+        }
+    }
+
+    pub fn is_error(&self) -> bool {
+        self.kind < kind::STATUS
+    }
+
+    pub(super) fn parse(r: &mut Reader<'_>) -> Result<Notify, Malformed> {
+        let protocol = r.u8("notify protocol")?;
+        let spi_size = usize::from(r.u8("notify SPI size")?);
+        let kind = r.u16("notify type")?;
+        let spi = r.take(spi_size, "notify SPI")?.to_vec();
+        Ok(Notify {
+            protocol,
+            spi,
+            kind,
+            data: r.rest().to_vec(),
+        })
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        // SPIs are 0, 4 or 8 bytes long; a longer one can only be a mistake in this program.
+        let spi = self.spi.get(..usize::from(u8::MAX)).unwrap_or(&self.spi);
+        out.extend_from_slice(&[self.protocol, spi.len() as u8]);
+        out.extend_from_slice(&self.kind.to_be_bytes());
+        out.extend_from_slice(spi);
+        out.extend_from_slice(&self.data);
+    }
+}

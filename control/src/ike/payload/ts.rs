@@ -1,0 +1,83 @@
+//! Traffic Selector payloads (RFC 7296 section 3.13).
+
+use std::net::IpAddr;
+
+use super::super::ts::TrafficSelector;
+use super::Malformed;
+use super::reader::Reader;
+
+const IPV4_RANGE: u8 = 7;
+const IPV6_RANGE: u8 = 8;
+
+pub(super) fn parse(r: &mut Reader<'_>) -> Result<Vec<TrafficSelector>, Malformed> {
+    let count = usize::from(r.u8("number of selectors")?);
+    r.take(3, "reserved")?;
+    let mut list = Vec::with_capacity(count.min(r.left() / 16));
+    for _ in 0..count {
+        let kind = r.u8("selector type")?;
+        let protocol = r.u8("selector protocol")?;
+        let length = usize::from(r.u16("selector length")?);
+        let body = length.checked_sub(4).ok_or(Malformed::Value {
+            what: "selector length",
+            found: length as u64,
+            expected: "4 or more",
+        })?;
+        let mut s = r.sub(body, "selector")?;
+        let v6 = match kind {
+            IPV4_RANGE => false,
+            IPV6_RANGE => true,
+            // Fibre Channel, security labels: not ours to serve, so as good as not proposed.
+            _ => continue,
+        };
+        let ports = s.u16("start port")?..=s.u16("end port")?;
+        let start = address(&mut s, v6)?;
+        let end = address(&mut s, v6)?;
+        s.finish("selector")?;
+        let selector = TrafficSelector {
+            protocol,
+            ports,
+            start,
+            end,
+        };
+        if !selector.is_valid() {
+            return Err(Malformed::Value {
+                what: "selector range",
+                found: u64::from(*selector.ports.start()),
+                expected: "a start not after its end",
+            });
+        }
+        list.push(selector);
+    }
+    Ok(list)
+}
+
+fn address(r: &mut Reader<'_>, v6: bool) -> Result<IpAddr, Malformed> {
+    Ok(match v6 {
+        false => IpAddr::from(r.array::<4>("IPv4 address")?),
+        true => IpAddr::from(r.array::<16>("IPv6 address")?),
+    })
+}
+
+pub(super) fn write(list: &[TrafficSelector], out: &mut Vec<u8>) {
+    // 255 is what the count can say. No caller of ours has that many; the narrowest loss is to
+    // offer fewer.
+    let list = list.get(..usize::from(u8::MAX)).unwrap_or(list);
+    out.extend_from_slice(&[list.len() as u8, 0, 0, 0]);
+    for s in list {
+        let (kind, length) = if s.start.is_ipv4() {
+            (IPV4_RANGE, 16u16)
+        } else {
+            (IPV6_RANGE, 40)
+        };
+        out.extend_from_slice(&[kind, s.protocol]);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&s.ports.start().to_be_bytes());
+        out.extend_from_slice(&s.ports.end().to_be_bytes());
+        for address in [s.start, s.end] {
+            match address {
+                IpAddr::V4(a) => out.extend_from_slice(&a.octets()),
+                IpAddr::V6(a) => out.extend_from_slice(&a.octets()),
+            }
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! One IKE SA: message IDs, retransmission, cached answers, and the task at work (RFC 7296 sections
+//! 2.1 to 2.3).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::event::{CloseReason, Failure, Transmit};
+use super::payload::header::{Header, VERSION, exchange};
+use super::payload::notify::{Notify, kind};
+use super::payload::{Malformed, Payload, TooLong, parse_chain, sk};
+use super::state::{Core, Phase};
+use super::task::informational::{Delete, Liveness};
+use super::task::{Cx, Request, Response, Step, auth, child, informational};
+
+/// A request that waits for its response.
+struct Pending {
+    task: Box<dyn Request>,
+    message: Vec<u8>,
+    id: u32,
+    sent: u32,
+    again: Instant,
+}
+
+/// An IKE SA.
+pub(crate) struct Sa {
+    pub(crate) core: Core,
+    pub(crate) outbox: Vec<Transmit>,
+    /// Remove it.
+    pub(crate) dead: bool,
+    /// Hash of the first message of a responder's SA, by which a repetition is known.
+    pub(crate) first_message: Option<[u8; 32]>,
+    pending: Option<Pending>,
+    queue: VecDeque<Box<dyn Request>>,
+    /// ID of our next request.
+    next: u32,
+    /// ID of the peer's next request.
+    expected: u32,
+    /// Our response to the one before.
+    answer: Vec<u8>,
+    /// A counter as initialisation vector never repeats (RFC 5282 section 3.1).
+    iv: u64,
+    expires: Option<(Instant, &'static str)>,
+}
+
+impl Sa {
+    /// As initiator; `start` follows.
+    pub(crate) fn initiator(core: Core) -> Sa {
+        Sa {
+            core,
+            outbox: Vec::new(),
+            dead: false,
+            first_message: None,
+            pending: None,
+            queue: VecDeque::new(),
+            next: 0,
+            expected: 0,
+            answer: Vec::new(),
+            iv: 0,
+            expires: None,
+        }
+    }
+
+    /// As responder that has answered the first message.
+    pub(crate) fn responder(core: Core, digest: [u8; 32], answer: Vec<u8>, until: Instant) -> Sa {
+        let expires = Some((until, "half open"));
+        let first_message = Some(digest);
+        Sa {
+            expected: 1,
+            answer,
+            expires,
+            first_message,
+            ..Sa::initiator(core)
+        }
+    }
+
+    /// When to call [`Sa::handle_timeout`], and why.
+    pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
+        [again, self.expires]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// Starts an exchange, or queues it behind the one at work: the window is one message wide.
+    pub(crate) fn start(&mut self, task: Box<dyn Request>, cx: &mut Cx<'_>) {
+        self.queue.push_back(task);
+        self.go_on(cx);
+    }
+
+    fn go_on(&mut self, cx: &mut Cx<'_>) {
+        if self.pending.is_some() || self.dead {
+            return;
+        }
+        if let Some(task) = self.queue.pop_front() {
+            let id = self.next;
+            match self.next.checked_add(1) {
+                Some(next) => self.next = next,
+                // Message IDs must not wrap (section 2.2). No session gets here in a human
+                // lifetime.
+                None => return self.finish(cx, CloseReason::Timeout),
+            }
+            self.send(task, id, cx);
+        }
+    }
+
+    fn send(&mut self, mut task: Box<dyn Request>, id: u32, cx: &mut Cx<'_>) {
+        let payloads = task.build(&mut self.core, cx);
+        match self.write(task.exchange(), false, id, &payloads) {
+            Ok(message) => {
+                task.sent(&message);
+                self.transmit(message.clone(), cx);
+                let again = cx.now + cx.settings.retransmit.wait(1);
+                self.pending = Some(Pending {
+                    task,
+                    message,
+                    id,
+                    sent: 1,
+                    again,
+                });
+            }
+            Err(too_long) => {
+                self.core.fail(cx, too_long.into());
+                self.dead = true;
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        exchange: u8,
+        response: bool,
+        message_id: u32,
+        payloads: &[Payload],
+    ) -> Result<Vec<u8>, TooLong> {
+        let header = self.header(exchange, response, message_id);
+        match &self.core.keys {
+            Some(keys) if exchange != exchange::IKE_SA_INIT => {
+                let iv = self.iv;
+                self.iv += 1;
+                sk::write_sealed(header, payloads, &keys.seal, iv)
+            }
+            _ => sk::write_plain(header, payloads),
+        }
+    }
+
+    fn header(&self, exchange: u8, response: bool, message_id: u32) -> Header {
+        let Core {
+            spi_i,
+            spi_r,
+            initiator,
+            ..
+        } = self.core;
+        Header {
+            spi_i,
+            spi_r,
+            next: 0,
+            version: VERSION,
+            exchange,
+            initiator,
+            response,
+            message_id,
+        }
+    }
+
+    fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
+        cx.stats.sent += 1;
+        let Core { local, remote, .. } = self.core;
+        self.outbox.push(Transmit {
+            local,
+            remote,
+            data,
+        });
+    }
+
+    /// The answer goes where the request came from (section 2.11).
+    fn reply(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
+        cx.stats.sent += 1;
+        self.outbox.push(Transmit {
+            local,
+            remote,
+            data: self.answer.clone(),
+        });
+    }
+
+    /// The first message came again: as long as nothing follows it, it gets the same answer again.
+    pub(crate) fn repeat_first(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
+        if self.core.phase == Phase::HalfOpen && self.expected == 1 {
+            cx.stats.repeated += 1;
+            self.reply(local, remote, cx);
+        } else {
+            cx.stats.unexpected += 1;
+        }
+    }
+
+    /// Takes a datagram whose SPIs are this SA's.
+    pub(crate) fn handle(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        datagram: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        if header.exchange == exchange::IKE_SA_INIT {
+            return self.handle_first(remote, header, datagram, cx);
+        }
+        let Some(keys) = &self.core.keys else {
+            cx.stats.unexpected += 1;
+            return;
+        };
+        // Nothing that follows happens without a valid tag: no unprotected message changes an IKE
+        // SA.
+        let (first, plain) = match sk::open(header, datagram, &keys.open) {
+            Ok(opened) => opened,
+            Err(unopened) => {
+                match unopened {
+                    sk::Unopened::Plain => cx.stats.unprotected += 1,
+                    sk::Unopened::BadTag => cx.stats.bad_tag += 1,
+                    sk::Unopened::Malformed(_) => cx.stats.malformed += 1,
+                }
+                return;
+            }
+        };
+        if header.response {
+            let waits = self.pending.as_ref();
+            if waits
+                .is_some_and(|p| p.id == header.message_id && p.task.exchange() == header.exchange)
+            {
+                self.response(header, parse_chain(first, &plain), datagram, cx);
+            } else {
+                cx.stats.stale_response += 1;
+            }
+        } else if header.message_id == self.expected {
+            self.request(local, remote, header, parse_chain(first, &plain), cx);
+        } else if header.message_id.checked_add(1) == Some(self.expected) && !self.answer.is_empty()
+        {
+            cx.stats.repeated += 1;
+            self.reply(local, remote, cx);
+        } else {
+            cx.stats.bad_message_id += 1;
+        }
+    }
+
+    /// A response in the clear: counts only while the first exchange waits for one, and from where
+    /// it must come.
+    fn handle_first(
+        &mut self,
+        remote: SocketAddr,
+        header: &Header,
+        datagram: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let waits = self.pending.as_ref();
+        let waits = waits.is_some_and(|p| p.id == 0 && p.task.exchange() == exchange::IKE_SA_INIT);
+        if !header.response || header.message_id != 0 || !waits || remote != self.core.remote {
+            cx.stats.unexpected += 1;
+            return;
+        }
+        let body = datagram
+            .get(super::payload::header::HEADER..)
+            .unwrap_or_default();
+        match parse_chain(header.next, body) {
+            parsed @ Ok(_) => self.response(header, parsed, datagram, cx),
+            // Anyone can have sent it: the true one may still come.
+            Err(_) => cx.stats.malformed += 1,
+        }
+    }
+
+    fn response(
+        &mut self,
+        header: &Header,
+        parsed: Result<Vec<Payload>, Malformed>,
+        datagram: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(mut pending) = self.pending.take() else {
+            return;
+        };
+        let step = match parsed {
+            Ok(payloads) => {
+                let response = Response {
+                    header,
+                    payloads: &payloads,
+                    datagram,
+                };
+                pending.task.process(&mut self.core, cx, &response)
+            }
+            Err(malformed) => {
+                cx.stats.malformed += 1;
+                Step::Fail(malformed.into(), Some(Box::new(Delete)))
+            }
+        };
+        match step {
+            Step::Done => self.go_on(cx),
+            Step::Ignore => {
+                cx.stats.stale_response += 1;
+                self.pending = Some(pending);
+            }
+            Step::Again => self.send(pending.task, pending.id, cx),
+            Step::Next(task) => {
+                self.queue.push_front(task);
+                self.go_on(cx);
+            }
+            Step::Fail(failure, last) => {
+                if self.core.is_announced() {
+                    self.core.end(cx, CloseReason::Error(failure));
+                } else {
+                    self.core.fail(cx, failure);
+                }
+                self.queue.clear();
+                match last {
+                    Some(task) => self.start(task, cx),
+                    None => self.dead = true,
+                }
+            }
+            Step::Close(reason) => self.finish(cx, reason),
+        }
+    }
+
+    fn request(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        parsed: Result<Vec<Payload>, Malformed>,
+        cx: &mut Cx<'_>,
+    ) {
+        let auth = header.exchange == exchange::IKE_AUTH;
+        let in_place = match self.core.phase {
+            // The responder is not authenticated yet: it must wait, and will ask again.
+            Phase::Opening | Phase::Ended => false,
+            Phase::HalfOpen => auth,
+            Phase::Childless | Phase::Established | Phase::Closing => true,
+        };
+        let Some(next) = self.expected.checked_add(1).filter(|_| in_place) else {
+            cx.stats.unexpected += 1;
+            return;
+        };
+        let before = self.core.phase;
+        if before == Phase::HalfOpen {
+            // A peer behind a NAT goes over to another port now (section 2.23).
+            (self.core.local, self.core.remote) = (local, remote);
+        }
+        let answer = match parsed {
+            Err(malformed) => self.refuse(malformed, cx),
+            Ok(payloads) => match (self.core.phase, header.exchange) {
+                (Phase::HalfOpen, _) => auth::respond(&mut self.core, cx, &payloads),
+                (_, exchange::INFORMATIONAL) => {
+                    informational::respond(&mut self.core, cx, &payloads)
+                }
+                (_, exchange::CREATE_CHILD_SA) => child::respond_create(),
+                (_, found) => {
+                    let found = u64::from(found);
+                    let expected = "CREATE_CHILD_SA or INFORMATIONAL";
+                    self.refuse(
+                        Malformed::Value {
+                            what: "exchange type",
+                            found,
+                            expected,
+                        },
+                        cx,
+                    )
+                }
+            },
+        };
+        match self.write(header.exchange, true, header.message_id, &answer) {
+            Ok(message) => self.answer = message,
+            // An answer of ours that does not fit can only come from settings beyond measure.
+            Err(too_long) => return self.finish(cx, CloseReason::Error(too_long.into())),
+        }
+        self.expected = next;
+        self.reply(local, remote, cx);
+        self.set_expiry(before, cx);
+        if std::mem::take(&mut self.core.wants_delete) {
+            self.delete(cx);
+        }
+    }
+
+    /// A request has led to another phase: how long may that last?
+    fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
+        let until = cx.now + cx.settings.half_open_timeout;
+        match self.core.phase {
+            same if same == before => {}
+            Phase::Childless => self.expires = Some((until, "no child")),
+            Phase::Ended => {
+                // Long enough for a peer whose answer got lost to ask again.
+                self.expires = Some((until, "last answer"));
+                self.pending = None;
+                self.queue.clear();
+            }
+            _ => self.expires = None,
+        }
+    }
+
+    /// Answers a request that can not be read. INVALID_SYNTAX ends the IKE SA on both sides
+    /// (section 2.21.3); so does anything wrong in IKE_AUTH.
+    fn refuse(&mut self, malformed: Malformed, cx: &mut Cx<'_>) -> Vec<Payload> {
+        cx.stats.malformed += 1;
+        let notify = match malformed {
+            Malformed::Critical(kind) => Notify::new(kind::UNSUPPORTED_CRITICAL_PAYLOAD, [kind]),
+            _ => Notify::new(kind::INVALID_SYNTAX, []),
+        };
+        if self.core.phase == Phase::HalfOpen {
+            auth::refused(&self.core, cx, Vec::new(), malformed.into());
+            self.core.phase = Phase::Ended;
+        } else if notify.kind == kind::INVALID_SYNTAX {
+            self.core.end(cx, CloseReason::Error(malformed.into()));
+        }
+        vec![Payload::Notify(notify)]
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        self.core.end(cx, reason);
+        self.dead = true;
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        if self.expires.is_some_and(|(at, _)| at <= cx.now) {
+            if self.core.phase == Phase::HalfOpen {
+                cx.stats.half_open_expired += 1;
+            }
+            return self.dead = true;
+        }
+        let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
+            return;
+        };
+        if pending.sent < cx.settings.retransmit.tries {
+            pending.sent += 1;
+            pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);
+            cx.stats.retransmits += 1;
+            let message = pending.message.clone();
+            return self.transmit(message, cx);
+        }
+        cx.stats.given_up += 1;
+        match self.core.phase {
+            Phase::Opening => self.core.fail(cx, Failure::Timeout),
+            Phase::Closing => self.core.end(cx, self.core.closing.clone()),
+            _ => self.core.end(cx, CloseReason::Timeout),
+        }
+        self.dead = true;
+    }
+
+    /// The owner wants the session gone.
+    pub(crate) fn close(&mut self, cx: &mut Cx<'_>) {
+        match self.core.phase {
+            Phase::Established => {
+                self.core.closing = CloseReason::Local;
+                self.delete(cx);
+            }
+            Phase::Opening => {
+                self.core.fail(cx, Failure::Cancelled);
+                self.dead = true;
+            }
+            Phase::HalfOpen | Phase::Childless => self.dead = true,
+            Phase::Closing | Phase::Ended => {}
+        }
+    }
+
+    fn delete(&mut self, cx: &mut Cx<'_>) {
+        self.core.phase = Phase::Closing;
+        self.queue.clear();
+        self.start(Box::new(Delete), cx);
+    }
+
+    /// Asks whether the peer lives, unless a question is on its way already.
+    pub(crate) fn check_liveness(&mut self, cx: &mut Cx<'_>) {
+        if self.core.phase == Phase::Established && self.pending.is_none() {
+            self.start(Box::new(Liveness), cx);
+        }
+    }
+}
+
+impl fmt::Debug for Sa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Core {
+            id, phase, remote, ..
+        } = &self.core;
+        write!(f, "Sa({id}, {phase:?}, {remote})")
+    }
+}

@@ -1,0 +1,226 @@
+//! What the owner of an engine tells it: settings, a wish for a session, and answers to its
+//! questions.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::crypto::Psk;
+use super::identity::Identity;
+use super::proposal::{EspProposal, IkeProposal};
+use super::ts::TrafficSelector;
+
+/// What holds for all sessions of a node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who we are.
+    pub local_id: Identity,
+    /// For the IKE SA, in order of preference. As initiator, the first group of the first one makes
+    /// the KE payload.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// For child SAs, in order of preference.
+    pub esp_proposals: Vec<EspProposal>,
+    pub retransmit: Retransmit,
+    /// So many sessions may be half open as responder; further first messages are dropped and
+    /// counted.
+    pub half_open_limit: usize,
+    /// A session half open for so long is dropped.
+    pub half_open_timeout: Duration,
+    /// From so many half-open sessions on, an initiator must first return a cookie (RFC 7296
+    /// section 2.6), which costs us no state. 0 asks always.
+    pub cookie_threshold: usize,
+    /// Vendor ID payloads that we send.
+    pub vendor_ids: Vec<Vec<u8>>,
+}
+
+impl Settings {
+    /// Usual settings for a node of that name.
+    pub fn new(local_id: Identity) -> Settings {
+        Settings {
+            local_id,
+            ike_proposals: vec![IkeProposal::default()],
+            esp_proposals: vec![EspProposal::default()],
+            retransmit: Retransmit::default(),
+            half_open_limit: 1024,
+            half_open_timeout: Duration::from_secs(10),
+            cookie_threshold: 256,
+            vendor_ids: Vec::new(),
+        }
+    }
+}
+
+/// When an unanswered request is sent again, and when it is given up (RFC 7296 section 2.4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retransmit {
+    /// From the first sending to the second.
+    pub first: Duration,
+    /// Each wait is the one before times this; 1 or more.
+    pub factor: f64,
+    /// No wait is longer.
+    pub cap: Duration,
+    /// So often a request is sent in all. The last wait over, it is given up.
+    pub tries: u32,
+}
+
+impl Default for Retransmit {
+    /// 0.5, 1, 2, 4, 8 and 10 seconds.
+    fn default() -> Retransmit {
+        Retransmit {
+            first: Duration::from_millis(500),
+            factor: 2.0,
+            cap: Duration::from_secs(10),
+            tries: 6,
+        }
+    }
+}
+
+impl Retransmit {
+    /// How long to wait after sending number `sent`, which counts from 1.
+    pub fn wait(&self, sent: u32) -> Duration {
+        let exponent = i32::try_from(sent.saturating_sub(1)).unwrap_or(i32::MAX);
+        let wait = self.first.as_secs_f64() * self.factor.max(1.0).powi(exponent);
+        Duration::try_from_secs_f64(wait)
+            .unwrap_or(self.cap)
+            .min(self.cap)
+    }
+
+    /// From the first sending to giving up.
+    pub fn total(&self) -> Duration {
+        let most = Duration::from_secs(3600);
+        (1..=self.tries)
+            .try_fold(Duration::ZERO, |sum, sent| {
+                let sum = sum.saturating_add(self.wait(sent));
+                (sum < most).then_some(sum)
+            })
+            .unwrap_or(most)
+    }
+}
+
+/// A session that is wished for.
+#[derive(Debug, Clone)]
+pub struct Initiate {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    /// Who the peer must be; anyone with the key if `None`.
+    pub remote_id: Option<Identity>,
+    pub psk: Psk,
+    /// Inner addresses to ask for.
+    pub request_addresses: Option<AddressRequest>,
+    /// Our side of the traffic; everything if empty.
+    pub local_ts: Vec<TrafficSelector>,
+    /// The peer's side of the traffic; everything if empty.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Tell the peer that we hold no other session with it, so that it drops what is left of older
+    /// ones.
+    pub initial_contact: bool,
+}
+
+/// Which inner addresses to ask for: `None` for no address of that family, `Some(None)` for any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AddressRequest {
+    pub v4: Option<Option<Ipv4Addr>>,
+    pub v6: Option<Option<Ipv6Addr>>,
+}
+
+/// What the engine asks of its owner while it works. None of it may wait.
+pub trait Hooks {
+    /// The key shared with a peer that wants a session with us; `None` refuses it.
+    fn psk(&mut self, local: &Identity, remote: &Identity) -> Option<Psk>;
+
+    /// An unused SPI to receive ESP on: 256 to FFFFFFFE.
+    fn allocate_spi(&mut self) -> u32;
+
+    /// Inner addresses for an authenticated peer: at most one of each family that it wants.
+    /// `requested` holds those it named. An empty list grants none without refusing the session.
+    ///
+    /// # Errors
+    /// There is none to give: the peer is told INTERNAL_ADDRESS_FAILURE.
+    fn assign(
+        &mut self,
+        peer: &Identity,
+        requested: &[IpAddr],
+        wants_v4: bool,
+        wants_v6: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused>;
+
+    /// The traffic that an authenticated peer may have, out of what it proposes: (our side, its
+    /// side). See [`narrow`](super::narrow).
+    ///
+    /// # Errors
+    /// Nothing of it: the peer is told TS_UNACCEPTABLE. Empty lists, or more than was proposed,
+    /// mean the same.
+    fn selectors(
+        &mut self,
+        peer: &Identity,
+        assigned: &[IpAddr],
+        proposed_local: &[TrafficSelector],
+        proposed_remote: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused>;
+}
+
+/// No inner address for this peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no inner address to assign")]
+pub struct AssignRefused;
+
+/// No traffic for this peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no traffic selector acceptable")]
+pub struct TsRefused;
+
+/// For what asks the owner nothing: closing and liveness.
+pub(super) struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn psk(&mut self, _: &Identity, _: &Identity) -> Option<Psk> {
+        None
+    }
+
+    fn allocate_spi(&mut self) -> u32 {
+        0
+    }
+
+    fn assign(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: bool,
+        _: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        Err(AssignRefused)
+    }
+
+    fn selectors(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: &[TrafficSelector],
+        _: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        Err(TsRefused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        let r = Retransmit {
+            first: Duration::from_millis(200),
+            factor: 2.0,
+            cap: Duration::from_secs(1),
+            tries: 5,
+        };
+        let waits: Vec<u128> = (1..=5).map(|n| r.wait(n).as_millis()).collect();
+        assert_eq!(waits, [200, 400, 800, 1000, 1000]);
+        assert_eq!(r.total(), Duration::from_millis(3400));
+        let endless = Retransmit {
+            factor: f64::INFINITY,
+            tries: u32::MAX,
+            ..r
+        };
+        assert_eq!(endless.wait(u32::MAX), r.cap);
+        assert_eq!(endless.total(), Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,143 @@
+//! What is known of one IKE SA, and how far it has come.
+
+use std::net::SocketAddr;
+
+use super::crypto::Prf;
+use super::event::{CloseReason, Event, Failure, Nat, SaId};
+use super::identity::Identity;
+use super::keys::IkeKeys;
+use super::task::Cx;
+use super::task::child::ChildSpis;
+
+/// How far an IKE SA has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// As initiator, before both sides are authenticated.
+    Opening,
+    /// As responder, before both sides are authenticated.
+    HalfOpen,
+    /// Authenticated, but without a child SA, and so of no use; waits for the peer's DELETE.
+    Childless,
+    Established,
+    /// We want it gone.
+    Closing,
+    /// Gone for the owner; kept only to answer or to ask one last time.
+    Ended,
+}
+
+/// What both tasks and the machinery below know of an IKE SA.
+pub(crate) struct Core {
+    pub(crate) id: SaId,
+    /// We are the original initiator.
+    pub(crate) initiator: bool,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) spi_i: u64,
+    /// 0 until known.
+    pub(crate) spi_r: u64,
+    pub(crate) phase: Phase,
+    pub(crate) prf: Option<Prf>,
+    pub(crate) keys: Option<IkeKeys>,
+    /// Until authenticated.
+    pub(crate) handshake: Option<Box<Handshake>>,
+    /// Claimed before the phase Established, proven from then on.
+    pub(crate) peer: Option<Identity>,
+    pub(crate) children: Vec<ChildSpis>,
+    /// An SPI that is allocated but belongs to no child SA yet.
+    pub(crate) spi_in: Option<u32>,
+    pub(crate) nat: Nat,
+    pub(crate) vendor_ids: Vec<Vec<u8>>,
+    /// What the owner will be told once a DELETE of ours is answered.
+    pub(crate) closing: CloseReason,
+    /// A task wants the IKE SA deleted as soon as the window allows.
+    pub(crate) wants_delete: bool,
+}
+
+/// What AUTH is computed over.
+pub(crate) struct Handshake {
+    /// Ni, Nr.
+    pub(crate) nonces: [Vec<u8>; 2],
+    /// The IKE_SA_INIT message that we sent.
+    pub(crate) ours: Vec<u8>,
+    /// The one that we received.
+    pub(crate) theirs: Vec<u8>,
+}
+
+impl Handshake {
+    /// Ni, or else Nr.
+    pub(crate) fn nonce(&self, initiator: bool) -> &[u8] {
+        let [ni, nr] = &self.nonces;
+        if initiator { ni } else { nr }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(id: SaId, initiator: bool, local: SocketAddr, remote: SocketAddr) -> Core {
+        Core {
+            id,
+            initiator,
+            local,
+            remote,
+            spi_i: 0,
+            spi_r: 0,
+            phase: if initiator {
+                Phase::Opening
+            } else {
+                Phase::HalfOpen
+            },
+            prf: None,
+            keys: None,
+            handshake: None,
+            peer: None,
+            children: Vec::new(),
+            spi_in: None,
+            nat: Nat::default(),
+            vendor_ids: Vec::new(),
+            closing: CloseReason::Local,
+            wants_delete: false,
+        }
+    }
+
+    /// The SPI that is ours.
+    pub(crate) fn spi_local(&self) -> u64 {
+        if self.initiator {
+            self.spi_i
+        } else {
+            self.spi_r
+        }
+    }
+
+    /// The owner has been told of this session, and not yet of its end.
+    pub(crate) fn is_announced(&self) -> bool {
+        matches!(self.phase, Phase::Established | Phase::Closing)
+    }
+
+    /// The session is over for the owner.
+    pub(crate) fn end(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        if self.is_announced()
+            && let Some(peer) = self.peer.clone()
+        {
+            cx.events.push(Event::Closed {
+                id: self.id,
+                peer,
+                reason,
+            });
+        }
+        self.phase = Phase::Ended;
+        self.children.clear();
+    }
+
+    /// A session that we wished for does not come about.
+    pub(crate) fn fail(&mut self, cx: &mut Cx<'_>, error: Failure) {
+        if self.phase == Phase::Opening {
+            let (id, remote, spi_in) = (self.id, self.remote, self.spi_in.take());
+            cx.events.push(Event::Failed {
+                id,
+                remote,
+                error,
+                spi_in,
+            });
+        }
+        self.phase = Phase::Ended;
+    }
+}
