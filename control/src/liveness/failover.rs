@@ -56,7 +56,6 @@ impl Monitor {
         self.silence_from = Some(now);
         self.restarts = 0;
         self.asked = false;
-        self.after = None;
         self.step(Event::Activated);
         self.push(Action::Activate {
             gateway: self.gateways[i].address,

@@ -308,6 +308,74 @@ fn draining_gateways_do_not_flap() {
     assert_eq!(bench.monitor.active(), Some(A));
 }
 
+// At a failure, a gateway that drains is passed over for one that does not.
+#[test]
+fn failover_prefers_a_gateway_that_is_well() {
+    let mut bench = Bench::new(Instantly);
+    bench.act(Keyed(A));
+    bench.act(PeerInitiated(B));
+    bench.pass(20);
+    bench.act(Answer(B, 1, DRAINING));
+    assert_eq!(bench.monitor.active(), Some(A));
+    bench.act(Keyed(C));
+    bench.pass(60); // A dies; B is next, but drains
+    assert_eq!(bench.monitor.active(), Some(C));
+}
+
+// What a gateway said in its last session does not count in a new one.
+#[test]
+fn a_new_session_forgets_the_draining() {
+    let mut bench = Bench::new(Instantly);
+    bench.act(Keyed(A));
+    bench.act(Keyed(B));
+    bench.pass(20);
+    bench.act(Answer(A, 1, DRAINING));
+    bench.act(Unkeyed(A));
+    bench.act(Keyed(A));
+    bench.pass(40);
+    bench.act(Answer(B, 2, DRAINING));
+    assert_eq!(bench.monitor.active(), Some(A));
+}
+
+// The word of a gateway that gets no heartbeats any more is believed for half a minute.
+#[test]
+fn draining_is_forgotten_in_the_end() {
+    for (at, next) in [(30_019, C), (30_020, B)] {
+        let mut bench = Bench::new(Never);
+        bench.act(Mode(Instantly));
+        bench.act(Keyed(B));
+        bench.act(Keyed(A));
+        bench.pass(20);
+        bench.act(Answer(B, 1, DRAINING));
+        bench.act(Mode(Never));
+        bench.act(Keyed(C));
+        bench.pass(at);
+        bench.act(Unkeyed(A));
+        assert_eq!(bench.monitor.active(), Some(next), "{at} ms");
+    }
+}
+
+// A request that a draining gateway caused is remembered when its session ends, idle or not.
+#[test]
+fn a_request_outlives_the_session_that_caused_it() {
+    let script = [
+        (0, Keyed(A)),
+        (21, Sent),
+        (22, Answer(A, 1, DRAINING)),
+        (70_000, Unkeyed(A)),
+        (70_001, Wanted),
+    ];
+    let expected = [
+        "0: activate A",
+        "21: heartbeat A 1",
+        "22: health A 1",
+        "22: ask after A",
+        "70000: inactive",
+    ];
+    let bench = plays(Deferred, &script, 70_001, &expected);
+    assert_eq!(bench.monitor.phase(), Phase::Asking);
+}
+
 // The request that a draining gateway caused serves when that gateway dies: there is only one.
 #[test]
 fn one_request_at_a_time() {

@@ -168,6 +168,23 @@ fn the_dead_do_not_answer() {
     assert_eq!(bench.monitor.unmatched_answers(), 1);
 }
 
+// Nor do answers of an old session count for a new one, whether it was deleted or died (a mode
+// that is set again changes nothing).
+#[test]
+fn an_answer_dies_with_its_session() {
+    for ends in [Unkeyed(A), Mode(Instantly)] {
+        let mut bench = Bench::new(Instantly);
+        bench.act(Keyed(A));
+        bench.pass(39);
+        bench.act(ends);
+        bench.pass(100); // by now A is gone either way
+        bench.act(Keyed(A));
+        let now = bench.now;
+        assert_eq!(bench.monitor.on_answer(A, 1, 0, now), None);
+        assert_eq!(bench.monitor.on_answer(A, 2, 0, now), None);
+    }
+}
+
 // DEFERRED: the heartbeat waits until payload goes to the gateway anyway.
 #[test]
 fn deferred_waits_for_payload() {

@@ -1,0 +1,130 @@
+//! A policy is read anew.
+
+use super::*;
+
+// Sessions with gateways that stay are untouched, in whichever cluster they are now.
+#[test]
+fn sessions_that_the_policy_still_wants_stay() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    bench.in_use(B);
+    let clusters = vec![(ONE, vec![C, A]), (TWO, vec![B])];
+    assert!(
+        bench
+            .then(|kms, now| kms.set_clusters(clusters, now))
+            .is_empty()
+    );
+    assert!(bench.kms.session(A).is_some() && bench.kms.session(B).is_some());
+    assert_eq!(
+        bench.then(|kms, now| kms.request(TWO, None, now)),
+        ["granted 2 B"]
+    );
+}
+
+#[test]
+fn sessions_that_no_cluster_wants_are_dropped() {
+    let mut bench = Bench::new(1, 1);
+    bench.in_use(A);
+    bench.in_use(B);
+    let clusters = vec![(ONE, vec![B, C])];
+    assert_eq!(
+        bench.then(|kms, now| kms.set_clusters(clusters, now)),
+        ["drop A 1"]
+    );
+    assert_eq!(bench.kms.session(A), None);
+}
+
+// A session that is made with a gateway after the policy lost it is not kept.
+#[test]
+fn a_session_that_comes_too_late_is_dropped() {
+    let mut bench = Bench::new(0, 1);
+    bench.ask(None);
+    let clusters = vec![(ONE, vec![B, C])];
+    let actions = bench.then(|kms, now| kms.set_clusters(clusters, now));
+    assert_eq!(
+        actions,
+        ["authenticate B"],
+        "the request goes on with the others"
+    );
+    assert_eq!(bench.made(A), ["drop A 1"]);
+    assert!(bench.then(|kms, now| kms.on_peer_initiated(X, SessionHandle(8), now)) == ["drop X 8"]);
+    assert_eq!(bench.made(B), ["granted 1 B"]);
+}
+
+#[test]
+fn a_failure_that_comes_too_late_changes_nothing() {
+    let mut bench = Bench::new(0, 1);
+    bench.ask(None);
+    let clusters = vec![(ONE, vec![B, C])];
+    bench.then(|kms, now| kms.set_clusters(clusters, now));
+    assert!(bench.failed(A).is_empty());
+    assert_eq!(bench.failed(B), ["authenticate C"]);
+    assert_eq!(bench.failed(C), ["rejected 1 BC"]);
+}
+
+// A request under way goes on: with its gateway if that stays, then with those not asked yet.
+#[test]
+fn a_request_under_way_goes_on_in_the_new_order() {
+    let mut bench = Bench::new(0, 1);
+    bench.ask(None);
+    assert_eq!(bench.failed(A), ["authenticate B"]);
+    let clusters = vec![(ONE, vec![D, A, C, B])];
+    assert!(
+        bench
+            .then(|kms, now| kms.set_clusters(clusters, now))
+            .is_empty()
+    );
+    assert_eq!(bench.failed(B), ["authenticate D"]);
+    assert_eq!(bench.failed(D), ["authenticate C"], "A was asked already");
+    assert_eq!(bench.failed(C), ["rejected 1 ABDC"]);
+}
+
+#[test]
+fn a_request_is_granted_by_a_gateway_that_another_cluster_keyed() {
+    let mut bench = Bench::new(0, 1);
+    let clusters = vec![(ONE, vec![A, B]), (TWO, vec![C])];
+    bench.then(|kms, now| kms.set_clusters(clusters, now));
+    bench.in_use(C);
+    assert_eq!(bench.ask(None), ["authenticate A"]);
+    let clusters = vec![(ONE, vec![A, B, C]), (TWO, vec![C])];
+    assert_eq!(
+        bench.then(|kms, now| kms.set_clusters(clusters, now)),
+        ["granted 1 C"]
+    );
+}
+
+// New gateways are worth a new attempt: the wait is over, but only if the gateways did change.
+#[test]
+fn new_gateways_end_the_back_off() {
+    for (order, ends) in [
+        (vec![C, B, A], false),
+        (vec![D], true),
+        (vec![A, B, C, D], true),
+    ] {
+        let mut bench = Bench::new(0, 1);
+        bench.ask(None);
+        for gateway in [A, B, C] {
+            bench.failed(gateway);
+        }
+        bench.ask(None);
+        let first = name(order[0]);
+        let actions = bench.then(|kms, now| kms.set_clusters(vec![(ONE, order)], now));
+        let expected = if ends {
+            vec![format!("authenticate {first}")]
+        } else {
+            vec![]
+        };
+        assert_eq!(actions, expected);
+    }
+}
+
+// A repeated gateway, or a repeated cluster, counts once.
+#[test]
+fn repetitions_count_once() {
+    let mut bench = Bench::new(0, 1);
+    let clusters = vec![(ONE, vec![A, A, B, A]), (ONE, vec![C])];
+    bench.then(|kms, now| kms.set_clusters(clusters, now));
+    bench.ask(None);
+    assert_eq!(bench.failed(A), ["authenticate B"]);
+    assert_eq!(bench.failed(B), ["rejected 1 AB"]);
+}
