@@ -18,15 +18,15 @@ use evergate::dataplane::net::fib_watch::{FibWatch, InUse, LinkChange, Subscript
 use nix::sched::{CloneFlags, setns};
 
 /// How long a change may take to be seen. Typical is under a millisecond; the machine may be busy.
-pub const BOUND: Duration = Duration::from_secs(2);
+pub(crate) const BOUND: Duration = Duration::from_secs(2);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace that goes with this value, also when a test panics.
-pub struct Namespace(pub String);
+pub(crate) struct Namespace(pub(crate) String);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         assert!(
             nix::unistd::Uid::effective().is_root(),
             "this test needs root, to make network namespaces"
@@ -39,11 +39,11 @@ impl Namespace {
         this
     }
 
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         run("ip", &format!("-n {} {arguments}", self.0))
     }
 
-    pub fn sysctl(&self, key: &str, value: &str) {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
         let path = format!("/proc/sys/{key}");
         let done = self.inside({
             let value = value.to_owned();
@@ -53,7 +53,7 @@ impl Namespace {
     }
 
     /// Runs `work` on a thread of its own in this namespace.
-    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let name = self.0.clone();
         let thread = thread::spawn(move || {
             enter(&name);
@@ -69,12 +69,12 @@ impl Drop for Namespace {
     }
 }
 
-pub fn enter(namespace: &str) {
+pub(crate) fn enter(namespace: &str) {
     let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
     setns(file, CloneFlags::CLONE_NEWNET).unwrap();
 }
 
-pub fn run(program: &str, arguments: &str) -> String {
+pub(crate) fn run(program: &str, arguments: &str) -> String {
     let Output {
         status,
         stdout,
@@ -90,13 +90,13 @@ pub fn run(program: &str, arguments: &str) -> String {
 
 /// A host and a LAN peer: `lan0` 10.1.0.1/24, fd00:1::1/64 to 10.1.0.2, fd00:1::2; and `wan0`
 /// 192.0.2.1/24 with the default route.
-pub struct Lab {
-    pub host: Namespace,
-    pub peer: Namespace,
+pub(crate) struct Lab {
+    pub(crate) host: Namespace,
+    pub(crate) peer: Namespace,
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (host, peer) = (Namespace::new(), Namespace::new());
         host.ip(&format!(
             "link add lan0 type veth peer name lan0 netns {}",
@@ -117,21 +117,21 @@ impl Lab {
         Self { host, peer }
     }
 
-    pub fn watch(&self) -> Watched {
+    pub(crate) fn watch(&self) -> Watched {
         Watched::new(&self.host, || ())
     }
 }
 
 /// A watch that runs on a thread in the namespace until this value goes.
-pub struct Watched {
-    pub subscription: Subscription,
+pub(crate) struct Watched {
+    pub(crate) subscription: Subscription,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Watched {
     /// `between` runs after the watch was opened and before it begins to follow.
-    pub fn new(namespace: &Namespace, between: impl FnOnce() + Send + 'static) -> Self {
+    pub(crate) fn new(namespace: &Namespace, between: impl FnOnce() + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let name = namespace.0.clone();
@@ -159,19 +159,19 @@ impl Watched {
         }
     }
 
-    pub fn lookup(&self, address: &str) -> NextHop {
+    pub(crate) fn lookup(&self, address: &str) -> NextHop {
         self.subscription.fib.load().lookup(ip(address))
     }
 
-    pub fn fib(&self) -> Arc<Fib> {
+    pub(crate) fn fib(&self) -> Arc<Fib> {
         self.subscription.fib.load_full()
     }
 
-    pub fn in_use(&self) -> &InUse {
+    pub(crate) fn in_use(&self) -> &InUse {
         &self.subscription.in_use
     }
 
-    pub fn index(&self, name: &str) -> u32 {
+    pub(crate) fn index(&self, name: &str) -> u32 {
         let fib = self.fib();
         fib.interfaces()
             .iter()
@@ -181,7 +181,7 @@ impl Watched {
     }
 
     /// Waits until the look-up answers so; returns how long that took.
-    pub fn until(&self, address: &str, wanted: impl Fn(&NextHop) -> bool) -> Duration {
+    pub(crate) fn until(&self, address: &str, wanted: impl Fn(&NextHop) -> bool) -> Duration {
         let start = Instant::now();
         loop {
             let found = self.lookup(address);
@@ -193,11 +193,11 @@ impl Watched {
         }
     }
 
-    pub fn until_resolution(&self, address: &str, wanted: Resolution) -> Duration {
+    pub(crate) fn until_resolution(&self, address: &str, wanted: Resolution) -> Duration {
         self.until(address, |found| found.resolution == wanted)
     }
 
-    pub fn change(&mut self) -> LinkChange {
+    pub(crate) fn change(&mut self) -> LinkChange {
         let start = Instant::now();
         loop {
             if let Ok(change) = self.subscription.changes.try_recv() {
@@ -220,10 +220,10 @@ impl Drop for Watched {
     }
 }
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn unresolved(text: &str) -> Resolution {
+pub(crate) fn unresolved(text: &str) -> Resolution {
     Resolution::Unresolved(ip(text))
 }
