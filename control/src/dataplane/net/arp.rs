@@ -215,10 +215,10 @@ mod tests {
             let length = asked.reply(OURS, &mut out).unwrap();
             let answer = oracle(&out[..length]);
             assert_eq!(answer.operation, ArpOperation::REPLY);
-            assert_eq!(answer.sender_hw_addr, OURS);
-            assert_eq!(answer.sender_protocol_addr, ADDRESS.octets());
-            assert_eq!(answer.target_hw_addr, THEIRS);
-            assert_eq!(answer.target_protocol_addr, sender.octets());
+            assert_eq!(answer.sender_mac, OURS);
+            assert_eq!(answer.sender_ipv4, ADDRESS.octets());
+            assert_eq!(answer.target_mac, THEIRS);
+            assert_eq!(answer.target_ipv4, sender.octets());
             let back = Arp::parse(&out[..length]).unwrap();
             assert_eq!(back.ethernet.tag, tag);
             assert_eq!(back.ethernet.destination, THEIRS);
@@ -233,11 +233,8 @@ mod tests {
             let length = announcement(operation, ADDRESS, OURS, None, &mut out).unwrap();
             let read = oracle(&out[..length]);
             assert_eq!(read.operation.0, operation.wire());
-            assert_eq!(read.sender_protocol_addr, read.target_protocol_addr);
-            assert_eq!(
-                (read.sender_hw_addr, read.target_hw_addr),
-                (OURS, target_mac)
-            );
+            assert_eq!(read.sender_ipv4, read.target_ipv4);
+            assert_eq!((read.sender_mac, read.target_mac), (OURS, target_mac));
             let back = Arp::parse(&out[..length]).unwrap();
             assert!(back.is_gratuitous());
             assert_eq!(back.ethernet.destination, BROADCAST);

@@ -162,9 +162,14 @@ pub struct RouteTables {
     by_interface: BTreeMap<u32, Tables>,
 }
 
-/// Usable neighbours, sorted.
+/// Usable neighbours: sorted keys, and the MACs in the same order. One number as a key makes the
+/// search several times faster than comparing addresses of two families.
 #[derive(Debug, Default)]
-pub struct Neighbours(Vec<((u32, IpAddr), Mac)>);
+pub struct Neighbours {
+    /// Interface in the high half, address in the low one.
+    v4: (Vec<u64>, Vec<Mac>),
+    v6: (Vec<(u128, u32)>, Vec<Mac>),
+}
 
 /// The snapshot.
 #[derive(Debug, Default)]
@@ -174,22 +179,41 @@ pub struct Fib {
     neighbours: Arc<Neighbours>,
 }
 
+fn key_v4(interface: u32, address: Ipv4Addr) -> u64 {
+    u64::from(interface) << 32 | u64::from(address.to_bits())
+}
+
 impl Neighbours {
-    /// From `((interface, address), MAC)` in ascending order, as a `BTreeMap` gives them.
+    /// From `((interface, address), MAC)` in any order.
     #[must_use]
-    pub fn new(sorted: impl IntoIterator<Item = ((u32, IpAddr), Mac)>) -> Self {
-        let mut all: Vec<_> = sorted.into_iter().collect();
-        // Free if they are sorted already.
-        all.sort_by_key(|(key, _)| *key);
-        Self(all)
+    pub fn new(all: impl IntoIterator<Item = ((u32, IpAddr), Mac)>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for ((interface, address), mac) in all {
+            match address {
+                IpAddr::V4(address) => v4.push((key_v4(interface, address), mac)),
+                IpAddr::V6(address) => v6.push(((address.to_bits(), interface), mac)),
+            }
+        }
+        v4.sort_unstable_by_key(|(key, _)| *key);
+        v6.sort_unstable_by_key(|(key, _)| *key);
+        Self {
+            v4: v4.into_iter().unzip(),
+            v6: v6.into_iter().unzip(),
+        }
     }
 
     fn get(&self, interface: u32, address: IpAddr) -> Option<Mac> {
-        let at = self
-            .0
-            .binary_search_by_key(&(interface, address), |(key, _)| *key)
-            .ok()?;
-        self.0.get(at).map(|(_, mac)| *mac)
+        let (at, macs) = match address {
+            IpAddr::V4(address) => (
+                self.v4.0.binary_search(&key_v4(interface, address)),
+                &self.v4.1,
+            ),
+            IpAddr::V6(address) => (
+                self.v6.0.binary_search(&(address.to_bits(), interface)),
+                &self.v6.1,
+            ),
+        };
+        macs.get(at.ok()?).copied()
     }
 }
 

@@ -33,6 +33,8 @@ use super::netlink::{self, Link, Neighbour};
 
 /// Rebuilding may take one part in this many of the thread's time.
 const SHARE: u32 = 5;
+/// How much of that time may be used in advance, so that single changes are seen at once.
+const CREDIT: Duration = Duration::from_millis(50);
 /// Datagrams read before the Fib is published in between.
 const BATCH: usize = 256;
 /// One next hop is brought to the kernel's attention no more often than this.
@@ -127,8 +129,8 @@ pub struct FibWatch {
     announced: HashMap<String, LinkChange>,
     pokes: HashMap<(u32, IpAddr), Instant>,
     dirty: Dirty,
-    /// When the Fib may be rebuilt next.
-    not_before: Instant,
+    /// When the share of the time spent on rebuilding will be kept again.
+    paid: Instant,
     retry_changes: Option<Instant>,
 }
 
@@ -159,7 +161,7 @@ impl FibWatch {
             announced: HashMap::new(),
             pokes: HashMap::new(),
             dirty: Dirty::ALL,
-            not_before: Instant::now(),
+            paid: Instant::now(),
             retry_changes: None,
         };
         watch.warn_of_rules().await?;
@@ -184,7 +186,7 @@ impl FibWatch {
     }
 
     async fn turn(&mut self) -> Result<(), NetlinkError> {
-        let rebuild_at = self.dirty.any().then_some(self.not_before);
+        let rebuild_at = self.dirty.any().then_some(self.not_before());
         let wake = [rebuild_at, self.retry_changes].into_iter().flatten().min();
         let far = Instant::now() + Duration::from_secs(3600);
         tokio::select! {
@@ -201,14 +203,18 @@ impl FibWatch {
             () = sleep_until(wake.unwrap_or(far)) => {}
         }
         let now = Instant::now();
-        if self.dirty.any() && now >= self.not_before {
+        if self.dirty.any() && now >= self.not_before() {
             self.update().await?;
-            let took = now.elapsed();
-            self.not_before = now + took * SHARE;
+            self.paid = self.paid.max(now) + now.elapsed() * SHARE;
         } else if self.retry_changes.is_some_and(|at| at <= now) {
             self.tell_changes();
         }
         Ok(())
+    }
+
+    /// When the Fib may be rebuilt next.
+    fn not_before(&self) -> Instant {
+        self.paid.checked_sub(CREDIT).unwrap_or(self.paid)
     }
 
     /// Takes in what the monitor socket gave.

@@ -221,7 +221,8 @@ proptest! {
         let mut out = vec![0; room];
         for source in [OURS_V4, OURS_V6] {
             if let Ok(length) = build(Problem::TooBig { mtu }, source, &packet, &mut out) {
-                prop_assert!(length <= if v6 { MAX_V6 } else { MAX_V4 });
+                let limit = if v6 { MAX_V6 } else { MAX_V4 };
+                prop_assert!(length <= limit);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -172,7 +172,8 @@ pub async fn set_up(handle: &Handle, index: u32, mtu: u32) -> Result<(), LinkErr
         })
 }
 
-/// Gives an interface an address; it is no error if it has it already.
+/// Gives an interface an address; it is no error if it has it already. An IPv6 address is usable
+/// at once: on a TUN device there is nobody who could have the same one.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -182,7 +183,8 @@ pub async fn add_address(
     address: IpAddr,
     length: u8,
 ) -> Result<(), LinkError> {
-    let request = handle.address().add(index, address, length).replace();
+    let mut request = handle.address().add(index, address, length).replace();
+    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     request.execute().await.map_err(|why| LinkError::Set {
         what: format!("give interface {index} the address {address}/{length}"),
         why,

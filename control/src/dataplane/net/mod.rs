@@ -1,7 +1,7 @@
 //! What the data plane needs of the network around it: next hops, the slow path through the
 //! kernel, address announcement, and the small codecs of the inner side.
 //!
-//! All of it is free of I/O except [`fib_watch`], [`links`] and [`slow`]. `docs/neighbours.md`
+//! All of it is free of I/O except [`fib_watch`], [`groups`], [`links`] and [`slow`]. `docs/neighbours.md`
 //! tells how the pieces work together.
 
 pub mod announce;
@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod fib;
 pub mod fib_watch;
 pub mod frame;
+pub mod groups;
 pub mod icmp;
 mod ip;
 pub mod links;
