@@ -102,7 +102,7 @@ pub(super) enum PolicyCommand {
 pub(super) enum SaCommand {
     /// List all SAs, without their keys
     List,
-    /// Add an SA; its words are described in docs/operating.md
+    /// Add SAs by hand, in the manner of `ip xfrm state`; docs/esp.md has the words
     Add {
         /// The SA. A lone `-` reads it from standard input, so that no other user sees its key
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

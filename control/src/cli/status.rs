@@ -269,6 +269,12 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_shows_what_is_drawn() {
+        let manual = include_str!("../../../docs/operating.md");
+        assert!(manual.contains(&render(&sample::client(), false)));
+    }
+
+    #[test]
     fn colours_change_nothing_else() {
         let painted = render(&sample::client(), true);
         let mut plain = String::new();
