@@ -11,7 +11,7 @@ mod routes;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod server;
-mod socket;
+pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 

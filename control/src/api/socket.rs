@@ -120,7 +120,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Whether somebody listens at `path`. Never waits: a frozen daemon with a full queue listens too.
-fn answers(path: &Path) -> io::Result<bool> {
+pub(crate) fn answers(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {

@@ -1,1 +1,204 @@
-//! Room `cli`.
+//! Room `cli`: the commands. Except for `run` and the checks of files, they only speak to a running
+//! node's API.
+
+mod args;
+mod check;
+mod events;
+mod logging;
+mod number;
+mod run;
+mod sa;
+mod socket;
+mod status;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use serde::Serialize;
+
+use crate::api::Client;
+use crate::api::client::ClientError;
+use crate::api::model::Done;
+use args::{Cli, Command, NodeArgs, PolicyCommand, SessionCommand};
+
+/// The command was refused, or a file has errors.
+const EXIT_FAILED: u8 = 1;
+/// No node was reached: none runs, it is frozen, or the socket may not be used. (2 is a mistake in
+/// the command line.)
+const EXIT_UNREACHED: u8 = 3;
+
+/// Obeys the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let serves = matches!(cli.command, Command::Run { .. });
+    let log = cli.log.unwrap_or_else(|| logging::default_filter(serves));
+    logging::init(log);
+    match obey(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Whoever stopped reading has what he wants.
+            if is_broken_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("evergate: {error:#}");
+            let unreached = error
+                .downcast_ref::<ClientError>()
+                .is_some_and(|e| !e.reached())
+                || error.is::<socket::NoSocket>();
+            ExitCode::from(if unreached {
+                EXIT_UNREACHED
+            } else {
+                EXIT_FAILED
+            })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn obey(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run { config } => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check { config, json } => check::node(&config, json),
+        Command::Policy {
+            command: PolicyCommand::Check { file, json },
+        } => check::policy(&file, json),
+        remote => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(ask(remote)).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The commands that speak to a running node.
+async fn ask(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Status { node, watch } => status::command(&node, watch).await,
+        Command::Events {
+            node,
+            since,
+            follow,
+        } => events::command(&node, since, follow).await,
+        Command::Sa { node, command } => sa::command(&node, command).await,
+        Command::Policy {
+            command: PolicyCommand::Reload { node },
+        } => {
+            let done = client(&node)?.policy_reload().await?;
+            print_done(&node, &done)
+        }
+        Command::Session {
+            command: SessionCommand::Delete { node, peer },
+        } => {
+            let done = client(&node)?.session_delete(&peer).await?;
+            print_done(&node, &done)
+        }
+        Command::Run { .. }
+        | Command::Check { .. }
+        | Command::Policy {
+            command: PolicyCommand::Check { .. },
+        } => {
+            unreachable!("these speak to no node")
+        }
+    }
+}
+
+fn client(node: &NodeArgs) -> Result<Client, socket::NoSocket> {
+    let path = match &node.socket {
+        Some(path) => path.clone(),
+        None => socket::find()?,
+    };
+    Ok(Client::new(path))
+}
+
+/// Writes all of it at once, so that a watcher never sees half a picture.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))?;
+    Ok(())
+}
+
+fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))?;
+    Ok(())
+}
+
+fn print_done(node: &NodeArgs, done: &Done) -> anyhow::Result<()> {
+    if node.json {
+        return print_json(done);
+    }
+    let mut text = format!("{}\n", done.text);
+    for note in &done.notes {
+        text.push_str(note);
+        text.push('\n');
+    }
+    print(&text)?;
+    Ok(())
+}
+
+/// Whether to colour what goes to standard output (<https://no-color.org>).
+fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    io::stdout().is_terminal() && !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn documented_lines_are_understood() {
+        for line in [
+            "evergate run -c node.toml",
+            "evergate --log debug run --config node.toml",
+            "evergate check -c node.toml --json",
+            "evergate status",
+            "evergate status --json --socket /run/evergate/gw-a.sock",
+            "evergate status --watch",
+            "evergate status --watch=0.2",
+            "evergate events --since 12 --follow --json",
+            "evergate policy check policy.conf",
+            "evergate policy reload --socket s",
+            "evergate sa list --json",
+            "evergate sa add dir in spi 0x100 aead -1 mode tunnel",
+            "evergate sa add -",
+            "evergate sa --socket s add a b",
+            "evergate sa delete 0x100",
+            "evergate sa flush",
+            "evergate session delete client-1.example",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+        for line in [
+            "evergate",
+            "evergate run",
+            "evergate sa add",
+            "evergate sa delete x",
+        ] {
+            parse(line).map(|_| ()).unwrap_err();
+        }
+    }
+}

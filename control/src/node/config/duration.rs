@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let fraction: u128 = fraction.parse::<u64>().ok()?.into();
     let scaled = (whole * scale + fraction).checked_mul(nanos_per_unit.into())?;
-    if scaled % scale != 0 {
+    if !scaled.is_multiple_of(scale) {
         return None;
     }
     u64::try_from(scaled / scale).ok().map(Duration::from_nanos)
@@ -50,7 +50,7 @@ pub(super) fn show(duration: Duration) -> String {
         ("ms", 1_000_000),
         ("us", 1_000),
     ] {
-        if nanos >= size && nanos % size == 0 {
+        if nanos >= size && nanos.is_multiple_of(size) {
             return format!("{}{unit}", nanos / size);
         }
     }

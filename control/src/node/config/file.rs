@@ -189,53 +189,16 @@ pub(super) fn choices(found: &str, known: &[&str]) -> String {
 fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
     let found = plain(found);
-    let distance = |word: &&str| edit_distance(&found, &plain(word));
+    let distance = |word: &&str| strsim::osa_distance(&found, &plain(word));
     let best = known.iter().copied().min_by_key(distance)?;
     let close = distance(&best) <= 1 + best.len() / 4;
     let begun = plain(best).starts_with(&found) || found.starts_with(&plain(best));
     (close || begun && found.len() >= 3).then_some(best)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that lead from `a` to `b`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let differ = usize::from(a[i - 1] != b[j - 1]);
-                let mut least = (rows[i - 1][j - 1] + differ)
-                    .min(rows[i - 1][j] + 1)
-                    .min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    least = least.min(rows[i - 2][j - 2] + 1);
-                }
-                least
-            };
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("interface", "interface", 0),
-            ("intreface", "interface", 1),
-            ("iface", "interface", 4),
-            ("kayed", "keyed", 1),
-        ] {
-            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
-        }
-    }
 
     #[test]
     fn only_what_is_near_is_suggested() {

@@ -404,3 +404,18 @@ fn a_readable_file_with_a_key_is_warned_about() {
         "{missing}"
     );
 }
+
+#[test]
+fn the_manual_s_examples_are_good() {
+    let manual = include_str!("../../../../docs/configuration.md");
+    let examples: Vec<&str> = manual
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(examples.len(), 2);
+    for (example, role) in examples.into_iter().zip([Role::Client, Role::Gateway]) {
+        let config = read(example).unwrap();
+        assert_eq!((config.role, config.warnings), (role, vec![]));
+    }
+}

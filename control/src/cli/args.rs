@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::filter::Targets;
+
+use crate::api::model::Spi;
+
+/// Resilient IPsec gateway and client
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 done; 1 refused, or a file has errors; 2 mistake in the command \
+                  line; 3 no running evergate was reached."
+)]
+pub(super) struct Cli {
+    /// What to log to standard error: a level (error, warn, info, debug, trace), or a list such as
+    /// `info,evergate::ike=debug`. Default: info for `run`, warn otherwise
+    #[arg(long, global = true, env = "EVERGATE_LOG", value_name = "FILTER")]
+    pub(super) log: Option<Targets>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node in the foreground, until SIGTERM or SIGINT
+    Run {
+        /// The node's configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a node's configuration and the policy that it names; changes nothing
+    Check {
+        /// The node's configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Say it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show gateways, sessions, and what was counted and dropped
+    Status {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Draw it again each second, or at the given interval
+        #[arg(
+            long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+            default_missing_value = "1", value_parser = seconds
+        )]
+        watch: Option<Duration>,
+    },
+    /// Show what happened, oldest first
+    Events {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Only events after this number
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        since: u64,
+        /// Go on with events as they happen
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check a policy file, or have the node read its own again
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Security associations: list all, write some by hand
+    Sa {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(subcommand)]
+        command: SaCommand,
+    },
+    /// Sessions with peers
+    Session {
+        #[command(subcommand)]
+        command: SessionCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Say what is wrong with a policy file, with line and column; changes nothing
+    Check {
+        file: PathBuf,
+        /// Say it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the node read its policy again; a broken one is refused and the old one stays
+    Reload {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SaCommand {
+    /// List all SAs, without their keys
+    List,
+    /// Add SAs by hand, in the manner of `ip xfrm state`; docs/esp.md has the words
+    Add {
+        /// The SA. A lone `-` reads it from standard input, so that no other user sees its key
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Delete the SA with this SPI
+    Delete { spi: Spi },
+    /// Delete all SAs that were written by hand
+    Flush,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionCommand {
+    /// End the session with a peer
+    Delete {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its identity or its outside address
+        peer: String,
+    },
+}
+
+/// Which node to speak to, and how to show its answer.
+#[derive(Clone, Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The node's socket. Default: the one in /run/evergate, if only one node runs here
+    #[arg(long, global = true, env = "EVERGATE_SOCKET", value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// Show it as JSON, as the API says it
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let found: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds".to_owned())?;
+    if !(0.05..=3600.0).contains(&found) {
+        return Err("expected 0.05 to 3600 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(found))
+}
