@@ -1,19 +1,27 @@
 //! `cargo xtask`: everything around the code: set-up, the lab of network namespaces, the demo, the
 //! tests and the benchmarks.
 
+mod build;
+mod demo;
 mod lab;
 mod paths;
 mod probe;
 mod sh;
+mod style;
 mod toolchain;
+mod traffic;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, lab, demo, tests and benchmarks of evergate")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, lab, demo, tests and benchmarks of evergate"
+)]
 struct Args {
     #[command(subcommand)]
     command: Task,
@@ -26,6 +34,18 @@ enum Task {
         #[command(subcommand)]
         action: LabAction,
     },
+    /// Kills, freezes and unplugs gateways under a TCP connection, and shows what becomes of it
+    Demo {
+        /// Leave the lab up and tell how to look around
+        #[arg(long)]
+        keep: bool,
+        /// How long the transfer lasts
+        #[arg(long, default_value_t = 32)]
+        seconds: u64,
+    },
+    /// Draws the picture of a former demo again
+    #[command(hide = true)]
+    Picture { json: PathBuf, svg: PathBuf },
     /// Removes the demo's lab, also after a crash
     Down {
         #[arg(long, default_value = lab::PREFIX)]
@@ -58,7 +78,9 @@ enum LabAction {
 }
 
 fn main() -> ExitCode {
-    let done = paths::init().map_err(Into::into).and_then(|()| perform(Args::parse().command));
+    let done = paths::init()
+        .map_err(Into::into)
+        .and_then(|()| perform(Args::parse().command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -87,6 +109,12 @@ fn perform(task: Task) -> Result<()> {
                 LabAction::Status { prefix } => lab::show(&prefix),
             }
         }
+        Task::Demo { keep, seconds } => {
+            need_root("cargo xtask demo")?;
+            tidy_up_at_signals()?;
+            demo::run(keep, seconds)
+        }
+        Task::Picture { json, svg } => demo::redraw(&json, &svg),
         Task::Down { prefix } => {
             need_root("cargo xtask down")?;
             lab::down(&prefix)

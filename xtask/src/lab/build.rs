@@ -55,7 +55,11 @@ pub(super) fn present(prefix: &str) -> Result<Vec<String>> {
 pub(super) fn pids(namespace: &str) -> Result<Vec<i32>> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let list = sh::read(Command::new("ip").args(["netns", "pids", namespace]))?;
-    Ok(list.lines().filter_map(|l| l.trim().parse().ok()).filter(|pid| *pid != own).collect())
+    Ok(list
+        .lines()
+        .filter_map(|l| l.trim().parse().ok())
+        .filter(|pid| *pid != own)
+        .collect())
 }
 
 fn check_prefix(prefix: &str) -> Result<()> {
@@ -107,8 +111,11 @@ impl Builder<'_> {
         pass::write_object(&object)?;
         for port in ["gw1", "gw2", "gw3"] {
             let (object, section) = (object.display(), pass::SECTION);
-            self.shell(Place::Wan, &format!("ip link set {port} xdp obj '{object}' sec {section}"))
-                .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
+            self.shell(
+                Place::Wan,
+                &format!("ip link set {port} xdp obj '{object}' sec {section}"),
+            )
+            .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
         }
         Ok(())
     }
@@ -120,7 +127,12 @@ impl Builder<'_> {
     /// One veth pair, made inside the switch's namespace: nothing of it is visible outside.
     fn plug(&self, cable: &Cable) -> Result<()> {
         let q = self.queues;
-        let Cable { port, interface, mac, .. } = cable;
+        let Cable {
+            port,
+            interface,
+            mac,
+            ..
+        } = cable;
         // Queues: a veth's active count is what it was created with, not its maximum.
         self.ip(
             cable.switch,
@@ -133,7 +145,10 @@ impl Builder<'_> {
     }
 
     fn ip(&self, place: Place, batch: &str) -> Result<()> {
-        sh::feed(Command::new("ip").args(["-n", &self.ns(place), "-batch", "-"]), batch)
+        sh::feed(
+            Command::new("ip").args(["-n", &self.ns(place), "-batch", "-"]),
+            batch,
+        )
     }
 
     fn shell(&self, place: Place, script: &str) -> Result<()> {
@@ -205,8 +220,12 @@ ip link set lo up
 ";
 
 /// Places that forward packets by the kernel.
-const ROUTERS: [Place; 4] =
-    [Place::Wan, Place::Gateway(1), Place::Gateway(2), Place::Gateway(3)];
+const ROUTERS: [Place; 4] = [
+    Place::Wan,
+    Place::Gateway(1),
+    Place::Gateway(2),
+    Place::Gateway(3),
+];
 
 const FORWARD: &str = "
 cd /proc/sys/net
@@ -270,7 +289,11 @@ fn target() -> String {
     let mut batch = String::from("link set eth0 up\n");
     for (index, address) in TARGETS.iter().enumerate() {
         let _ = writeln!(batch, "addr add {address}/24 dev eth0");
-        let _ = writeln!(batch, "addr add 2001:db8:3::{}/64 dev eth0 nodad", index + 1);
+        let _ = writeln!(
+            batch,
+            "addr add 2001:db8:3::{}/64 dev eth0 nodad",
+            index + 1
+        );
     }
     let _ = writeln!(batch, "addr add {PLAIN_TARGET}/32 dev lo");
     // The way back of the plain path; the tunnel's way back is ARP for the client's inner address.

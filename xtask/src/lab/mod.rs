@@ -46,14 +46,21 @@ impl Lab {
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
         }
-        let dir = paths::target().join("lab").join(prefix.trim_end_matches('-'));
+        let dir = paths::target()
+            .join("lab")
+            .join(prefix.trim_end_matches('-'));
         std::fs::create_dir_all(dir.join("log"))
             .with_context(|| format!("can not make {}", dir.display()))?;
         for entry in std::fs::read_dir(dir.join("log"))? {
             std::fs::remove_file(entry?.path())?;
         }
         build::up(prefix, queues, &dir)?;
-        let mut lab = Self { prefix: prefix.into(), dir, nodes: HashMap::new(), kept: false };
+        let mut lab = Self {
+            prefix: prefix.into(),
+            dir,
+            nodes: HashMap::new(),
+            kept: false,
+        };
         std::fs::create_dir_all(lab.socket_dir())?;
         lab.configure(&Setup::default())?;
         Ok(lab)
@@ -97,6 +104,11 @@ impl Lab {
     /// Starts a program in a namespace; what it says goes to `log/NAME.log`.
     pub(crate) fn spawn(&self, place: Place, name: &str, words: &[&str]) -> Result<Process> {
         Process::start(&self.ns(place), words, &self.log(name))
+    }
+
+    /// Starts a program whose stdout the caller reads.
+    pub(crate) fn spawn_piped(&self, place: Place, words: &[&str]) -> Result<Process> {
+        Process::piped(&self.ns(place), words, &self.log("helpers"))
     }
 
     /// Starts one of this program's own hidden helpers, with pipes to it.
@@ -195,7 +207,12 @@ pub(crate) fn show(prefix: &str) -> Result<()> {
         let addresses = sh::read(Command::new("ip").args(["-n", &namespace, "-br", "-4", "addr"]))?;
         let addresses: Vec<String> = addresses
             .lines()
-            .map(|l| l.split_whitespace().filter(|w| *w != "UNKNOWN").collect::<Vec<_>>().join(" "))
+            .map(|l| {
+                l.split_whitespace()
+                    .filter(|w| *w != "UNKNOWN")
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .filter(|l| !l.starts_with("lo ") || l.contains("10.0.9"))
             .collect();
         let processes: Vec<String> = build::pids(&namespace)?

@@ -58,8 +58,11 @@ impl Default for Setup {
 impl Setup {
     /// The client's policy in the syntax of the source.
     pub(crate) fn policy(&self) -> String {
-        let addresses: Vec<String> =
-            self.cluster.iter().map(|n| gateway_outside(*n).to_string()).collect();
+        let addresses: Vec<String> = self
+            .cluster
+            .iter()
+            .map(|n| gateway_outside(*n).to_string())
+            .collect();
         let v6 = if self.ipv6 {
             "Tunnel2 = 2001:db8:3::1 - 2001:db8:3::3 Cluster 1\n"
         } else {
@@ -82,7 +85,11 @@ impl Lab {
         for number in GATEWAYS {
             let psk = random_hex()?;
             self.write_secret(&format!("gw{number}.psk"), &psk)?;
-            let held = if setup.wrong_psk.contains(&number) { random_hex()? } else { psk };
+            let held = if setup.wrong_psk.contains(&number) {
+                random_hex()?
+            } else {
+                psk
+            };
             self.write_secret(&format!("gw{number}-held.psk"), &held)?;
             let text = self.gateway_toml(number, setup);
             std::fs::write(dir.join(format!("gw{number}.toml")), text)?;
@@ -174,8 +181,11 @@ interface = \"{TUN}\"
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.dir().join(name);
         let _ = std::fs::remove_file(&path);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         Ok(writeln!(file, "{text}")?)
     }
 
@@ -193,7 +203,10 @@ interface = \"{TUN}\"
                 bail!("{place} ended at once ({status}): {}", self.log_tail(place));
             }
             if std::time::Instant::now() > deadline {
-                bail!("{place} does not answer on its socket: {}", self.log_tail(place));
+                bail!(
+                    "{place} does not answer on its socket: {}",
+                    self.log_tail(place)
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -213,7 +226,12 @@ interface = \"{TUN}\"
     fn launch(&self, place: Place) -> Result<Process> {
         let binary = self.binary()?;
         let config = self.dir().join(format!("{place}.toml"));
-        let words = [&binary.to_string_lossy(), "run", "-c", &config.to_string_lossy()];
+        let words = [
+            &binary.to_string_lossy(),
+            "run",
+            "-c",
+            &config.to_string_lossy(),
+        ];
         Process::start(&self.ns(place), &words, &self.log(place))
     }
 
@@ -231,14 +249,20 @@ interface = \"{TUN}\"
 
     /// SIGKILL: the daemon has no chance to say good-bye.
     pub(crate) fn kill(&mut self, place: Place) -> Result<()> {
-        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        let mut process = self
+            .nodes
+            .remove(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGKILL)?;
         process.wait(Duration::from_secs(5)).map(drop)
     }
 
     /// SIGTERM: the daemon tidies up; returns how it ended.
     pub(crate) fn stop(&mut self, place: Place) -> Result<ExitStatus> {
-        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        let mut process = self
+            .nodes
+            .remove(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGTERM)?;
         process.wait(Duration::from_secs(10))
     }
@@ -271,7 +295,11 @@ interface = \"{TUN}\"
     }
 
     fn link(&self, switch: Place, number: u8, state: &str) -> Result<()> {
-        self.exec(switch, &["ip", "link", "set", &format!("gw{number}"), state]).map(drop)
+        self.exec(
+            switch,
+            &["ip", "link", "set", &format!("gw{number}"), state],
+        )
+        .map(drop)
     }
 
     /// Whether the daemon of a place was started and has not been stopped by us.
@@ -280,7 +308,9 @@ interface = \"{TUN}\"
     }
 
     fn node(&mut self, place: Place) -> Result<&mut Process> {
-        self.nodes.get_mut(&place).ok_or_else(|| anyhow!("{place} is not up"))
+        self.nodes
+            .get_mut(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))
     }
 
     /// The end of a node's log, for error messages.
@@ -288,14 +318,21 @@ interface = \"{TUN}\"
         let text = std::fs::read_to_string(self.log(place)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
-        if tail.is_empty() { format!("it said nothing ({})", self.log(place).display()) } else { tail }
+        if tail.is_empty() {
+            format!("it said nothing ({})", self.log(place).display())
+        } else {
+            tail
+        }
     }
 
     /// The binary under test.
     pub(crate) fn binary(&self) -> Result<PathBuf> {
         let path = crate::paths::target().join("release/evergate");
         if !path.exists() {
-            bail!("{} is missing: build it with `cargo build --release -p evergate`", path.display());
+            bail!(
+                "{} is missing: build it with `cargo build --release -p evergate`",
+                path.display()
+            );
         }
         Ok(path)
     }
