@@ -1,13 +1,16 @@
 //! `cargo xtask`: everything around the code: set-up, the lab of network namespaces, the demo, the
 //! tests and the benchmarks.
 
+mod bench;
 mod build;
 mod demo;
+mod e2e;
 mod lab;
 mod paths;
 mod probe;
 mod sh;
 mod style;
+mod suite;
 mod toolchain;
 mod traffic;
 
@@ -43,6 +46,30 @@ enum Task {
         #[arg(long, default_value_t = 32)]
         seconds: u64,
     },
+    /// Runs the tests of the workspace, then the end-to-end cases in network namespaces
+    Test {
+        /// Only tests and cases whose name contains this
+        #[arg(default_value = "")]
+        filter: String,
+        /// Only the end-to-end cases
+        #[arg(long)]
+        e2e: bool,
+    },
+    /// Measures, each figure beside plain routing of the same run
+    Bench {
+        /// outage, tcp, udp, xdp, esp or soak; without: all
+        name: Option<String>,
+        /// Fewer rounds
+        #[arg(long)]
+        quick: bool,
+        /// How long the soak lasts
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
+    /// Installs the eBPF tool chain and the packages that building and testing need
+    Setup,
+    /// Formatting, clippy with warnings denied, tests
+    Ci,
     /// Draws the picture of a former demo again
     #[command(hide = true)]
     Picture { json: PathBuf, svg: PathBuf },
@@ -113,6 +140,29 @@ fn perform(task: Task) -> Result<()> {
             need_root("cargo xtask demo")?;
             tidy_up_at_signals()?;
             demo::run(keep, seconds)
+        }
+        Task::Test { filter, e2e } => {
+            need_root("cargo xtask test")?;
+            tidy_up_at_signals()?;
+            suite::test(&filter, e2e)
+        }
+        Task::Bench {
+            name,
+            quick,
+            minutes,
+        } => {
+            need_root("cargo xtask bench")?;
+            tidy_up_at_signals()?;
+            bench::run(name.as_deref(), bench::Effort { quick, minutes })
+        }
+        Task::Setup => {
+            need_root("cargo xtask setup")?;
+            suite::set_up()
+        }
+        Task::Ci => {
+            need_root("cargo xtask ci")?;
+            tidy_up_at_signals()?;
+            suite::ci()
         }
         Task::Picture { json, svg } => demo::redraw(&json, &svg),
         Task::Down { prefix } => {

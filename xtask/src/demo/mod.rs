@@ -109,7 +109,8 @@ impl<'a> Show<'a> {
         let first_active = lab.status(Place::Client)?.active();
         let probe = Probe::start(lab)?;
         let stream = Stream::start(lab)?;
-        let iperf = Iperf::start(lab, TARGETS[0], seconds, &[])?;
+        // A second more than the deeds are spread over: waiting for a standby may delay them.
+        let iperf = Iperf::start(lab, TARGETS[0], seconds + 1, &[])?;
         let meter = Meter::start(iperf.server_pid());
         let (start_ns, started) = (now_ns(), Instant::now());
         text::begin(first_active);
@@ -129,19 +130,19 @@ impl<'a> Show<'a> {
     }
 
     fn play(mut self, seconds: u64) -> Result<Report> {
-        let first = self.active()?;
-        self.deed(Kind::Kill, first, |lab| lab.kill(Place::Gateway(first)))?;
-        let second = self.active()?;
-        self.deed(Kind::Kill, second, |lab| lab.kill(Place::Gateway(second)))?;
-        self.deed(Kind::Return, first, |lab| lab.start_gateway(first))?;
+        let first = self.deed(Kind::Kill, None, |lab, gw| lab.kill(Place::Gateway(gw)))?;
+        self.deed(Kind::Kill, None, |lab, gw| lab.kill(Place::Gateway(gw)))?;
+        self.deed(Kind::Return, Some(first), Lab::start_gateway)?;
         self.standby_comes();
-        let third = self.active()?;
-        self.deed(Kind::Freeze, third, |lab| lab.freeze(Place::Gateway(third)))?;
-        self.deed(Kind::Thaw, third, |lab| lab.thaw(Place::Gateway(third)))?;
+        let frozen = self.deed(Kind::Freeze, None, |lab, gw| lab.freeze(Place::Gateway(gw)))?;
+        self.deed(Kind::Thaw, Some(frozen), |lab, gw| {
+            lab.thaw(Place::Gateway(gw))
+        })?;
         self.standby_comes();
-        let last = self.active()?;
-        self.deed(Kind::PullLan, last, |lab| lab.pull_lan(last))?;
-        self.deed(Kind::RestoreLan, last, |lab| lab.restore_lan(last))?;
+        let pulled = self.deed(Kind::PullLan, None, |lab, gw| lab.pull_lan(gw))?;
+        self.deed(Kind::RestoreLan, Some(pulled), |lab, gw| {
+            lab.restore_lan(gw)
+        })?;
         self.end(seconds)
     }
 
@@ -160,18 +161,26 @@ impl<'a> Show<'a> {
         }
     }
 
+    /// Does it when its turn has come, to a certain gateway or to the active one; returns which.
     fn deed(
         &mut self,
         kind: Kind,
-        gateway: u8,
-        act: impl FnOnce(&mut Lab) -> Result<()>,
-    ) -> Result<()> {
+        gateway: Option<u8>,
+        act: impl FnOnce(&mut Lab, u8) -> Result<()>,
+    ) -> Result<u8> {
         let turn = self.slot * (u32::try_from(self.marks.len()).unwrap_or(DEEDS) + 1);
         std::thread::sleep(turn.saturating_sub(self.started.elapsed()));
         if !self.iperf.still_runs() {
-            text::note("iperf3 has already ended");
+            bail!(
+                "iperf3 ended before everything had happened: choose more --seconds, or see {}",
+                self.lab.dir().join("log").display()
+            );
         }
-        let active_before = self.lab.status(Place::Client)?.active();
+        let active_before = match gateway {
+            Some(_) => self.lab.status(Place::Client)?.active(),
+            None => Some(self.active()?),
+        };
+        let gateway = gateway.or(active_before).context("no gateway is active")?;
         let at_ns = now_ns();
         text::deed(
             at_ns.saturating_sub(self.start_ns),
@@ -179,7 +188,7 @@ impl<'a> Show<'a> {
             gateway,
             active_before,
         );
-        act(self.lab)?;
+        act(self.lab, gateway)?;
         let mut mark = Mark {
             at_ns,
             kind,
@@ -208,14 +217,14 @@ impl<'a> Show<'a> {
         );
         text::consequences(&mark);
         self.marks.push(mark);
-        Ok(())
+        Ok(gateway)
     }
 
     fn end(self, seconds: u64) -> Result<Report> {
-        let whole = Duration::from_secs(seconds);
+        let whole = Duration::from_secs(seconds + 1);
         let rest = whole.saturating_sub(self.started.elapsed());
         let transfer = self.iperf.finish(rest + Duration::from_secs(20));
-        let end_ns = now_ns().min(self.start_ns + seconds * 1_000_000_000);
+        let end_ns = now_ns().min(self.start_ns + (seconds + 1) * 1_000_000_000);
         let samples = self.meter.samples();
         let events = self.lab.events(Place::Client, self.first_seq)?;
         let stream = self.stream.finish()?;

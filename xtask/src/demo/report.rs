@@ -133,7 +133,10 @@ pub(crate) fn judge(
     until_ns: u64,
 ) {
     let since = |ns: u64| ns.saturating_sub(mark.at_ns) as f64 / 1e6;
-    let after: Vec<&Event> = events.iter().filter(|e| e.mono_ns >= mark.at_ns).collect();
+    let after: Vec<&Event> = events
+        .iter()
+        .filter(|e| (mark.at_ns..until_ns).contains(&e.mono_ns))
+        .collect();
     mark.detected_ms = after
         .iter()
         .find(|e| e.kind == "gateway_dead" && e.gateway_number() == Some(mark.gateway))

@@ -70,6 +70,25 @@ fn check_prefix(prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the veth pairs do for the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offloads {
+    /// Everything: packets of up to 64 kB cross as one. No XDP program works then.
+    All,
+    /// What XDP programs need, and segmentation at the ends.
+    Usual,
+    /// No segmentation at all: every packet crosses by itself.
+    None,
+}
+
+/// Sets the offloads of a lab that is up.
+pub(super) fn set_offloads(prefix: &str, dir: &Path, offloads: Offloads) -> Result<()> {
+    Builder { prefix, queues: 1 }.set_offloads(offloads, dir)
+}
+
+/// In the lab's folder: the XDP program of the switch ports.
+const PASS_OBJECT: &str = "pass.o";
+
 struct Builder<'a> {
     prefix: &'a str,
     queues: u32,
@@ -105,19 +124,8 @@ impl Builder<'_> {
             self.ip(Place::Gateway(number), &gateway(number))?;
         }
         self.ip(Place::Target, &target())?;
-        self.set_offloads(Place::Wan, &["client", "gw1", "gw2", "gw3"])?;
-        self.set_offloads(Place::Lan, &["gw1", "gw2", "gw3"])?;
-        let object = dir.join("pass.o");
-        pass::write_object(&object)?;
-        for port in ["gw1", "gw2", "gw3"] {
-            let (object, section) = (object.display(), pass::SECTION);
-            self.shell(
-                Place::Wan,
-                &format!("ip link set {port} xdp obj '{object}' sec {section}"),
-            )
-            .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
-        }
-        Ok(())
+        pass::write_object(&dir.join(PASS_OBJECT))?;
+        self.set_offloads(Offloads::Usual, dir)
     }
 
     fn ns(&self, place: Place) -> String {
@@ -157,13 +165,39 @@ impl Builder<'_> {
     }
 
     /// The ends that face an XDP program: `tx off`, or the program sees unfinished checksums;
-    /// `gro on`, or the kernel drops what a program redirects to them.
-    fn set_offloads(&self, place: Place, ports: &[&str]) -> Result<()> {
-        let mut script = String::from("set -e\n");
-        for port in ports {
-            writeln!(script, "ethtool -K {port} tx off gro on >/dev/null")?;
+    /// `gro on`, or the kernel drops what a program redirects to them; those that a gateway's
+    /// program answers to have a program themselves (see `pass.rs`).
+    fn set_offloads(&self, offloads: Offloads, dir: &Path) -> Result<()> {
+        let on = |yes: bool| if yes { "on" } else { "off" };
+        let tx = on(offloads == Offloads::All);
+        let segments = on(offloads != Offloads::None);
+        let set = |ports: &[&str], features: &str| {
+            let lines = ports
+                .iter()
+                .map(|p| format!("ethtool -K {p} {features} >/dev/null\n"));
+            format!("set -e\n{}", lines.collect::<String>())
+        };
+        let facing = format!("gro on tx {tx} tso {segments} gso {segments}");
+        self.shell(Place::Wan, &set(&["client", "gw1", "gw2", "gw3"], &facing))?;
+        self.shell(Place::Lan, &set(&["gw1", "gw2", "gw3"], &facing))?;
+        let ends = format!("tso {segments} gso {segments}");
+        self.shell(Place::Client, &set(&["out0"], &ends))?;
+        self.shell(Place::Target, &set(&["eth0"], &ends))?;
+        let program = match offloads {
+            Offloads::All => "off".to_owned(),
+            _ => format!(
+                "obj '{}' sec {}",
+                dir.join(PASS_OBJECT).display(),
+                pass::SECTION
+            ),
+        };
+        for port in ["gw1", "gw2", "gw3"] {
+            // Off first: a program that is attached is not replaced.
+            let script = format!("ip link set {port} xdp off\nip link set {port} xdp {program}");
+            self.shell(Place::Wan, &script)
+                .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
         }
-        self.shell(place, &script)
+        Ok(())
     }
 }
 

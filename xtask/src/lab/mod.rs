@@ -10,7 +10,7 @@ mod pass;
 mod process;
 pub(crate) mod topology;
 
-pub(crate) use build::down;
+pub(crate) use build::{Offloads, down};
 pub(crate) use node::{GENERAL, Setup};
 pub(crate) use observe::{Event, Status};
 pub(crate) use process::Process;
@@ -139,7 +139,10 @@ impl Lab {
 
     fn evergate_command(&self, place: Place, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(self.binary()?);
-        command.args(words).arg("--socket").arg(self.socket(place));
+        command
+            .args(words)
+            .env("EVERGATE_SOCKET", self.socket(place))
+            .env("NO_COLOR", "1");
         Ok(command)
     }
 
@@ -152,6 +155,11 @@ impl Lab {
             }
             bail!("{}", sh::said(&output));
         })
+    }
+
+    /// Sets what the veth pairs do for the stack; [`Offloads::Usual`] after [`Lab::up`].
+    pub(crate) fn set_offloads(&self, offloads: Offloads) -> Result<()> {
+        build::set_offloads(&self.prefix, &self.dir, offloads)
     }
 
     /// Lets the lab and its nodes run on when this value is gone.

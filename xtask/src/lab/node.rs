@@ -24,8 +24,6 @@ pub(crate) struct Setup {
     pub(crate) accept: String,
     /// Gateways that hold another pre-shared key than the client.
     pub(crate) wrong_psk: Vec<u8>,
-    /// Gateways and client know each other by pre-shared key; false: SAs are written by hand.
-    pub(crate) ike: bool,
     /// An inner IPv6 address too.
     pub(crate) ipv6: bool,
     /// Lines to append to every node's file (whole TOML tables).
@@ -48,7 +46,6 @@ impl Default for Setup {
             tunnels: String::new(),
             accept: "keyed".into(),
             wrong_psk: Vec::new(),
-            ike: true,
             ipv6: false,
             extra: String::new(),
         }
@@ -109,14 +106,10 @@ impl Lab {
         if setup.ipv6 {
             let _ = write!(inner, ", \"{CLIENT_INNER_V6}\"");
         }
-        let peer = if setup.ike {
-            format!(
-                "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
-                 outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
-            )
-        } else {
-            String::new()
-        };
+        let peer = format!(
+            "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
+             outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
+        );
         format!(
             "\
 name = \"gw{number}\"
@@ -165,7 +158,7 @@ interface = \"{TUN}\"
 ",
             self.socket(Place::Client).display(),
         );
-        for number in GATEWAYS.into_iter().filter(|_| setup.ike) {
+        for number in GATEWAYS {
             let _ = write!(
                 text,
                 "\n[[peer]]\nidentity = \"gw{number}.example\"\npsk_file = \"gw{number}.psk\"\n\
@@ -305,6 +298,15 @@ interface = \"{TUN}\"
     /// Whether the daemon of a place was started and has not been stopped by us.
     pub(crate) fn runs(&self, place: Place) -> bool {
         self.nodes.contains_key(&place)
+    }
+
+    /// Nodes whose daemon has ended although nobody stopped it.
+    pub(crate) fn unexpected_ends(&mut self) -> Vec<Place> {
+        let ended = |process: &mut Process| matches!(process.ended(), Ok(Some(_)));
+        self.nodes
+            .iter_mut()
+            .filter_map(|(place, p)| ended(p).then_some(*place))
+            .collect()
     }
 
     fn node(&mut self, place: Place) -> Result<&mut Process> {
