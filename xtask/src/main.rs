@@ -1,19 +1,30 @@
 //! `cargo xtask`: everything around the code: set-up, the lab of network namespaces, the demo, the
 //! tests and the benchmarks.
 
+mod bench;
+mod build;
+mod demo;
+mod e2e;
 mod lab;
 mod paths;
 mod probe;
 mod sh;
+mod style;
+mod suite;
 mod toolchain;
+mod traffic;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, lab, demo, tests and benchmarks of evergate")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, lab, demo, tests and benchmarks of evergate"
+)]
 struct Args {
     #[command(subcommand)]
     command: Task,
@@ -26,6 +37,42 @@ enum Task {
         #[command(subcommand)]
         action: LabAction,
     },
+    /// Kills, freezes and unplugs gateways under a TCP connection, and shows what becomes of it
+    Demo {
+        /// Leave the lab up and tell how to look around
+        #[arg(long)]
+        keep: bool,
+        /// How long the transfer lasts
+        #[arg(long, default_value_t = 32)]
+        seconds: u64,
+    },
+    /// Runs the tests of the workspace, then the end-to-end cases in network namespaces
+    Test {
+        /// Only tests and cases whose name contains this
+        #[arg(default_value = "")]
+        filter: String,
+        /// Only the end-to-end cases
+        #[arg(long)]
+        e2e: bool,
+    },
+    /// Measures, each figure beside plain routing of the same run
+    Bench {
+        /// outage, tcp, udp, xdp, esp or soak; without: all
+        name: Option<String>,
+        /// Fewer rounds
+        #[arg(long)]
+        quick: bool,
+        /// How long the soak lasts
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
+    /// Installs the eBPF tool chain and the packages that building and testing need
+    Setup,
+    /// Formatting, clippy with warnings denied, tests
+    Ci,
+    /// Draws the picture of a former demo again
+    #[command(hide = true)]
+    Picture { json: PathBuf, svg: PathBuf },
     /// Removes the demo's lab, also after a crash
     Down {
         #[arg(long, default_value = lab::PREFIX)]
@@ -58,7 +105,9 @@ enum LabAction {
 }
 
 fn main() -> ExitCode {
-    let done = paths::init().map_err(Into::into).and_then(|()| perform(Args::parse().command));
+    let done = paths::init()
+        .map_err(Into::into)
+        .and_then(|()| perform(Args::parse().command));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -87,6 +136,35 @@ fn perform(task: Task) -> Result<()> {
                 LabAction::Status { prefix } => lab::show(&prefix),
             }
         }
+        Task::Demo { keep, seconds } => {
+            need_root("cargo xtask demo")?;
+            tidy_up_at_signals()?;
+            demo::run(keep, seconds)
+        }
+        Task::Test { filter, e2e } => {
+            need_root("cargo xtask test")?;
+            tidy_up_at_signals()?;
+            suite::test(&filter, e2e)
+        }
+        Task::Bench {
+            name,
+            quick,
+            minutes,
+        } => {
+            need_root("cargo xtask bench")?;
+            tidy_up_at_signals()?;
+            bench::run(name.as_deref(), bench::Effort { quick, minutes })
+        }
+        Task::Setup => {
+            need_root("cargo xtask setup")?;
+            suite::set_up()
+        }
+        Task::Ci => {
+            need_root("cargo xtask ci")?;
+            tidy_up_at_signals()?;
+            suite::ci()
+        }
+        Task::Picture { json, svg } => demo::redraw(&json, &svg),
         Task::Down { prefix } => {
             need_root("cargo xtask down")?;
             lab::down(&prefix)

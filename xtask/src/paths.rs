@@ -20,12 +20,17 @@ pub(crate) fn own() -> &'static Path {
 
 /// The workspace.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 /// Cargo's target folder: this program lies in `TARGET/debug/` or `TARGET/release/`.
 pub(crate) fn target() -> PathBuf {
-    let mut folders = own().ancestors().skip(1).filter(|p| p.ends_with("debug") || p.ends_with("release"));
+    let mut folders = own()
+        .ancestors()
+        .skip(1)
+        .filter(|p| p.ends_with("debug") || p.ends_with("release"));
     let profile = folders.next().and_then(Path::parent);
     profile.map_or_else(|| workspace().join("target"), Path::to_path_buf)
 }

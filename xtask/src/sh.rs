@@ -6,7 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 /// Runs a program whose output the user sees; an error when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("can not start {}", spell(command)))?;
+    let status = command
+        .status()
+        .with_context(|| format!("can not start {}", spell(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", spell(command));
     }
@@ -17,7 +19,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
-        bail!("{} failed ({}): {}", spell(command), output.status, said(&output));
+        bail!(
+            "{} failed ({}): {}",
+            spell(command),
+            output.status,
+            said(&output)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -44,7 +51,12 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("{} failed ({}): {}", spell(command), output.status, said(&output));
+        bail!(
+            "{} failed ({}): {}",
+            spell(command),
+            output.status,
+            said(&output)
+        );
     }
     Ok(())
 }

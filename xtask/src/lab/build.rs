@@ -55,7 +55,11 @@ pub(super) fn present(prefix: &str) -> Result<Vec<String>> {
 pub(super) fn pids(namespace: &str) -> Result<Vec<i32>> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let list = sh::read(Command::new("ip").args(["netns", "pids", namespace]))?;
-    Ok(list.lines().filter_map(|l| l.trim().parse().ok()).filter(|pid| *pid != own).collect())
+    Ok(list
+        .lines()
+        .filter_map(|l| l.trim().parse().ok())
+        .filter(|pid| *pid != own)
+        .collect())
 }
 
 fn check_prefix(prefix: &str) -> Result<()> {
@@ -65,6 +69,25 @@ fn check_prefix(prefix: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// What the veth pairs do for the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offloads {
+    /// Everything: packets of up to 64 kB cross as one. No XDP program works then.
+    All,
+    /// What XDP programs need, and segmentation at the ends.
+    Usual,
+    /// No segmentation at all: every packet crosses by itself.
+    None,
+}
+
+/// Sets the offloads of a lab that is up.
+pub(super) fn set_offloads(prefix: &str, dir: &Path, offloads: Offloads) -> Result<()> {
+    Builder { prefix, queues: 1 }.set_offloads(offloads, dir)
+}
+
+/// In the lab's folder: the XDP program of the switch ports.
+const PASS_OBJECT: &str = "pass.o";
 
 struct Builder<'a> {
     prefix: &'a str,
@@ -101,16 +124,8 @@ impl Builder<'_> {
             self.ip(Place::Gateway(number), &gateway(number))?;
         }
         self.ip(Place::Target, &target())?;
-        self.set_offloads(Place::Wan, &["client", "gw1", "gw2", "gw3"])?;
-        self.set_offloads(Place::Lan, &["gw1", "gw2", "gw3"])?;
-        let object = dir.join("pass.o");
-        pass::write_object(&object)?;
-        for port in ["gw1", "gw2", "gw3"] {
-            let (object, section) = (object.display(), pass::SECTION);
-            self.shell(Place::Wan, &format!("ip link set {port} xdp obj '{object}' sec {section}"))
-                .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
-        }
-        Ok(())
+        pass::write_object(&dir.join(PASS_OBJECT))?;
+        self.set_offloads(Offloads::Usual, dir)
     }
 
     fn ns(&self, place: Place) -> String {
@@ -120,7 +135,12 @@ impl Builder<'_> {
     /// One veth pair, made inside the switch's namespace: nothing of it is visible outside.
     fn plug(&self, cable: &Cable) -> Result<()> {
         let q = self.queues;
-        let Cable { port, interface, mac, .. } = cable;
+        let Cable {
+            port,
+            interface,
+            mac,
+            ..
+        } = cable;
         // Queues: a veth's active count is what it was created with, not its maximum.
         self.ip(
             cable.switch,
@@ -133,7 +153,10 @@ impl Builder<'_> {
     }
 
     fn ip(&self, place: Place, batch: &str) -> Result<()> {
-        sh::feed(Command::new("ip").args(["-n", &self.ns(place), "-batch", "-"]), batch)
+        sh::feed(
+            Command::new("ip").args(["-n", &self.ns(place), "-batch", "-"]),
+            batch,
+        )
     }
 
     fn shell(&self, place: Place, script: &str) -> Result<()> {
@@ -142,13 +165,39 @@ impl Builder<'_> {
     }
 
     /// The ends that face an XDP program: `tx off`, or the program sees unfinished checksums;
-    /// `gro on`, or the kernel drops what a program redirects to them.
-    fn set_offloads(&self, place: Place, ports: &[&str]) -> Result<()> {
-        let mut script = String::from("set -e\n");
-        for port in ports {
-            writeln!(script, "ethtool -K {port} tx off gro on >/dev/null")?;
+    /// `gro on`, or the kernel drops what a program redirects to them; those that a gateway's
+    /// program answers to have a program themselves (see `pass.rs`).
+    fn set_offloads(&self, offloads: Offloads, dir: &Path) -> Result<()> {
+        let on = |yes: bool| if yes { "on" } else { "off" };
+        let tx = on(offloads == Offloads::All);
+        let segments = on(offloads != Offloads::None);
+        let set = |ports: &[&str], features: &str| {
+            let lines = ports
+                .iter()
+                .map(|p| format!("ethtool -K {p} {features} >/dev/null\n"));
+            format!("set -e\n{}", lines.collect::<String>())
+        };
+        let facing = format!("gro on tx {tx} tso {segments} gso {segments}");
+        self.shell(Place::Wan, &set(&["client", "gw1", "gw2", "gw3"], &facing))?;
+        self.shell(Place::Lan, &set(&["gw1", "gw2", "gw3"], &facing))?;
+        let ends = format!("tso {segments} gso {segments}");
+        self.shell(Place::Client, &set(&["out0"], &ends))?;
+        self.shell(Place::Target, &set(&["eth0"], &ends))?;
+        let program = match offloads {
+            Offloads::All => "off".to_owned(),
+            _ => format!(
+                "obj '{}' sec {}",
+                dir.join(PASS_OBJECT).display(),
+                pass::SECTION
+            ),
+        };
+        for port in ["gw1", "gw2", "gw3"] {
+            // Off first: a program that is attached is not replaced.
+            let script = format!("ip link set {port} xdp off\nip link set {port} xdp {program}");
+            self.shell(Place::Wan, &script)
+                .context("the switch ports can not get an XDP program (CONFIG_BPF_SYSCALL)")?;
         }
-        self.shell(place, &script)
+        Ok(())
     }
 }
 
@@ -205,8 +254,12 @@ ip link set lo up
 ";
 
 /// Places that forward packets by the kernel.
-const ROUTERS: [Place; 4] =
-    [Place::Wan, Place::Gateway(1), Place::Gateway(2), Place::Gateway(3)];
+const ROUTERS: [Place; 4] = [
+    Place::Wan,
+    Place::Gateway(1),
+    Place::Gateway(2),
+    Place::Gateway(3),
+];
 
 const FORWARD: &str = "
 cd /proc/sys/net
@@ -270,7 +323,11 @@ fn target() -> String {
     let mut batch = String::from("link set eth0 up\n");
     for (index, address) in TARGETS.iter().enumerate() {
         let _ = writeln!(batch, "addr add {address}/24 dev eth0");
-        let _ = writeln!(batch, "addr add 2001:db8:3::{}/64 dev eth0 nodad", index + 1);
+        let _ = writeln!(
+            batch,
+            "addr add 2001:db8:3::{}/64 dev eth0 nodad",
+            index + 1
+        );
     }
     let _ = writeln!(batch, "addr add {PLAIN_TARGET}/32 dev lo");
     // The way back of the plain path; the tunnel's way back is ARP for the client's inner address.

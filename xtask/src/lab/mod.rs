@@ -10,7 +10,7 @@ mod pass;
 mod process;
 pub(crate) mod topology;
 
-pub(crate) use build::down;
+pub(crate) use build::{Offloads, down};
 pub(crate) use node::{GENERAL, Setup};
 pub(crate) use observe::{Event, Status};
 pub(crate) use process::Process;
@@ -46,14 +46,21 @@ impl Lab {
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
         }
-        let dir = paths::target().join("lab").join(prefix.trim_end_matches('-'));
+        let dir = paths::target()
+            .join("lab")
+            .join(prefix.trim_end_matches('-'));
         std::fs::create_dir_all(dir.join("log"))
             .with_context(|| format!("can not make {}", dir.display()))?;
         for entry in std::fs::read_dir(dir.join("log"))? {
             std::fs::remove_file(entry?.path())?;
         }
         build::up(prefix, queues, &dir)?;
-        let mut lab = Self { prefix: prefix.into(), dir, nodes: HashMap::new(), kept: false };
+        let mut lab = Self {
+            prefix: prefix.into(),
+            dir,
+            nodes: HashMap::new(),
+            kept: false,
+        };
         std::fs::create_dir_all(lab.socket_dir())?;
         lab.configure(&Setup::default())?;
         Ok(lab)
@@ -99,6 +106,11 @@ impl Lab {
         Process::start(&self.ns(place), words, &self.log(name))
     }
 
+    /// Starts a program whose stdout the caller reads.
+    pub(crate) fn spawn_piped(&self, place: Place, words: &[&str]) -> Result<Process> {
+        Process::piped(&self.ns(place), words, &self.log("helpers"))
+    }
+
     /// Starts one of this program's own hidden helpers, with pipes to it.
     pub(crate) fn helper(&self, place: Place, words: &[&str]) -> Result<Process> {
         let own = paths::own().to_string_lossy();
@@ -127,7 +139,10 @@ impl Lab {
 
     fn evergate_command(&self, place: Place, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(self.binary()?);
-        command.args(words).arg("--socket").arg(self.socket(place));
+        command
+            .args(words)
+            .env("EVERGATE_SOCKET", self.socket(place))
+            .env("NO_COLOR", "1");
         Ok(command)
     }
 
@@ -140,6 +155,11 @@ impl Lab {
             }
             bail!("{}", sh::said(&output));
         })
+    }
+
+    /// Sets what the veth pairs do for the stack; [`Offloads::Usual`] after [`Lab::up`].
+    pub(crate) fn set_offloads(&self, offloads: Offloads) -> Result<()> {
+        build::set_offloads(&self.prefix, &self.dir, offloads)
     }
 
     /// Lets the lab and its nodes run on when this value is gone.
@@ -195,7 +215,12 @@ pub(crate) fn show(prefix: &str) -> Result<()> {
         let addresses = sh::read(Command::new("ip").args(["-n", &namespace, "-br", "-4", "addr"]))?;
         let addresses: Vec<String> = addresses
             .lines()
-            .map(|l| l.split_whitespace().filter(|w| *w != "UNKNOWN").collect::<Vec<_>>().join(" "))
+            .map(|l| {
+                l.split_whitespace()
+                    .filter(|w| *w != "UNKNOWN")
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .filter(|l| !l.starts_with("lo ") || l.contains("10.0.9"))
             .collect();
         let processes: Vec<String> = build::pids(&namespace)?

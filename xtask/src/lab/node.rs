@@ -24,8 +24,6 @@ pub(crate) struct Setup {
     pub(crate) accept: String,
     /// Gateways that hold another pre-shared key than the client.
     pub(crate) wrong_psk: Vec<u8>,
-    /// Gateways and client know each other by pre-shared key; false: SAs are written by hand.
-    pub(crate) ike: bool,
     /// An inner IPv6 address too.
     pub(crate) ipv6: bool,
     /// Lines to append to every node's file (whole TOML tables).
@@ -48,7 +46,6 @@ impl Default for Setup {
             tunnels: String::new(),
             accept: "keyed".into(),
             wrong_psk: Vec::new(),
-            ike: true,
             ipv6: false,
             extra: String::new(),
         }
@@ -58,8 +55,11 @@ impl Default for Setup {
 impl Setup {
     /// The client's policy in the syntax of the source.
     pub(crate) fn policy(&self) -> String {
-        let addresses: Vec<String> =
-            self.cluster.iter().map(|n| gateway_outside(*n).to_string()).collect();
+        let addresses: Vec<String> = self
+            .cluster
+            .iter()
+            .map(|n| gateway_outside(*n).to_string())
+            .collect();
         let v6 = if self.ipv6 {
             "Tunnel2 = 2001:db8:3::1 - 2001:db8:3::3 Cluster 1\n"
         } else {
@@ -82,7 +82,11 @@ impl Lab {
         for number in GATEWAYS {
             let psk = random_hex()?;
             self.write_secret(&format!("gw{number}.psk"), &psk)?;
-            let held = if setup.wrong_psk.contains(&number) { random_hex()? } else { psk };
+            let held = if setup.wrong_psk.contains(&number) {
+                random_hex()?
+            } else {
+                psk
+            };
             self.write_secret(&format!("gw{number}-held.psk"), &held)?;
             let text = self.gateway_toml(number, setup);
             std::fs::write(dir.join(format!("gw{number}.toml")), text)?;
@@ -102,14 +106,10 @@ impl Lab {
         if setup.ipv6 {
             let _ = write!(inner, ", \"{CLIENT_INNER_V6}\"");
         }
-        let peer = if setup.ike {
-            format!(
-                "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
-                 outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
-            )
-        } else {
-            String::new()
-        };
+        let peer = format!(
+            "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
+             outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
+        );
         format!(
             "\
 name = \"gw{number}\"
@@ -158,7 +158,7 @@ interface = \"{TUN}\"
 ",
             self.socket(Place::Client).display(),
         );
-        for number in GATEWAYS.into_iter().filter(|_| setup.ike) {
+        for number in GATEWAYS {
             let _ = write!(
                 text,
                 "\n[[peer]]\nidentity = \"gw{number}.example\"\npsk_file = \"gw{number}.psk\"\n\
@@ -174,8 +174,11 @@ interface = \"{TUN}\"
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.dir().join(name);
         let _ = std::fs::remove_file(&path);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         Ok(writeln!(file, "{text}")?)
     }
 
@@ -193,7 +196,10 @@ interface = \"{TUN}\"
                 bail!("{place} ended at once ({status}): {}", self.log_tail(place));
             }
             if std::time::Instant::now() > deadline {
-                bail!("{place} does not answer on its socket: {}", self.log_tail(place));
+                bail!(
+                    "{place} does not answer on its socket: {}",
+                    self.log_tail(place)
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -213,7 +219,12 @@ interface = \"{TUN}\"
     fn launch(&self, place: Place) -> Result<Process> {
         let binary = self.binary()?;
         let config = self.dir().join(format!("{place}.toml"));
-        let words = [&binary.to_string_lossy(), "run", "-c", &config.to_string_lossy()];
+        let words = [
+            &binary.to_string_lossy(),
+            "run",
+            "-c",
+            &config.to_string_lossy(),
+        ];
         Process::start(&self.ns(place), &words, &self.log(place))
     }
 
@@ -231,14 +242,20 @@ interface = \"{TUN}\"
 
     /// SIGKILL: the daemon has no chance to say good-bye.
     pub(crate) fn kill(&mut self, place: Place) -> Result<()> {
-        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        let mut process = self
+            .nodes
+            .remove(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGKILL)?;
         process.wait(Duration::from_secs(5)).map(drop)
     }
 
     /// SIGTERM: the daemon tidies up; returns how it ended.
     pub(crate) fn stop(&mut self, place: Place) -> Result<ExitStatus> {
-        let mut process = self.nodes.remove(&place).ok_or_else(|| anyhow!("{place} is not up"))?;
+        let mut process = self
+            .nodes
+            .remove(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGTERM)?;
         process.wait(Duration::from_secs(10))
     }
@@ -271,7 +288,11 @@ interface = \"{TUN}\"
     }
 
     fn link(&self, switch: Place, number: u8, state: &str) -> Result<()> {
-        self.exec(switch, &["ip", "link", "set", &format!("gw{number}"), state]).map(drop)
+        self.exec(
+            switch,
+            &["ip", "link", "set", &format!("gw{number}"), state],
+        )
+        .map(drop)
     }
 
     /// Whether the daemon of a place was started and has not been stopped by us.
@@ -279,8 +300,19 @@ interface = \"{TUN}\"
         self.nodes.contains_key(&place)
     }
 
+    /// Nodes whose daemon has ended although nobody stopped it.
+    pub(crate) fn unexpected_ends(&mut self) -> Vec<Place> {
+        let ended = |process: &mut Process| matches!(process.ended(), Ok(Some(_)));
+        self.nodes
+            .iter_mut()
+            .filter_map(|(place, p)| ended(p).then_some(*place))
+            .collect()
+    }
+
     fn node(&mut self, place: Place) -> Result<&mut Process> {
-        self.nodes.get_mut(&place).ok_or_else(|| anyhow!("{place} is not up"))
+        self.nodes
+            .get_mut(&place)
+            .ok_or_else(|| anyhow!("{place} is not up"))
     }
 
     /// The end of a node's log, for error messages.
@@ -288,14 +320,21 @@ interface = \"{TUN}\"
         let text = std::fs::read_to_string(self.log(place)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
-        if tail.is_empty() { format!("it said nothing ({})", self.log(place).display()) } else { tail }
+        if tail.is_empty() {
+            format!("it said nothing ({})", self.log(place).display())
+        } else {
+            tail
+        }
     }
 
     /// The binary under test.
     pub(crate) fn binary(&self) -> Result<PathBuf> {
         let path = crate::paths::target().join("release/evergate");
         if !path.exists() {
-            bail!("{} is missing: build it with `cargo build --release -p evergate`", path.display());
+            bail!(
+                "{} is missing: build it with `cargo build --release -p evergate`",
+                path.display()
+            );
         }
         Ok(path)
     }

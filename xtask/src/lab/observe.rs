@@ -83,19 +83,29 @@ impl Event {
 impl Status {
     /// The gateway that carries the client's traffic.
     pub(crate) fn active(&self) -> Option<u8> {
-        self.clusters.first().and_then(|c| c.active.as_deref()).and_then(gateway_number)
+        self.clusters
+            .first()
+            .and_then(|c| c.active.as_deref())
+            .and_then(gateway_number)
     }
 
     /// Every gateway that traffic could switch to without an exchange.
     pub(crate) fn keyed(&self) -> Vec<u8> {
         let gateways = self.clusters.iter().flat_map(|c| &c.gateways);
-        gateways.filter(|g| g.keyed).filter_map(|g| gateway_number(&g.address)).collect()
+        gateways
+            .filter(|g| g.keyed)
+            .filter_map(|g| gateway_number(&g.address))
+            .collect()
     }
 
     /// A counter or drop reason by name; zero when the node does not list it.
     pub(crate) fn counter(&self, name: &str) -> u64 {
-        let all: HashMap<&str, u64> =
-            self.counters.iter().chain(&self.drops).map(|c| (c.name.as_str(), c.value)).collect();
+        let all: HashMap<&str, u64> = self
+            .counters
+            .iter()
+            .chain(&self.drops)
+            .map(|c| (c.name.as_str(), c.value))
+            .collect();
         all.get(name).copied().unwrap_or_default()
     }
 }
@@ -172,7 +182,8 @@ mod tests {
 
     #[test]
     fn events_as_array_or_lines() {
-        let one = r#"{"seq":3,"mono_ns":5,"kind":"active","cluster":1,"gateway":"192.0.2.2","text":"x"}"#;
+        let one =
+            r#"{"seq":3,"mono_ns":5,"kind":"active","cluster":1,"gateway":"192.0.2.2","text":"x"}"#;
         for text in [format!("[{one},{one}]"), format!("{one}\n{one}\n")] {
             let events = parse_events(&text).unwrap();
             assert_eq!(events.len(), 2);

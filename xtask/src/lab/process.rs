@@ -26,7 +26,10 @@ impl Process {
             .open(log)
             .with_context(|| format!("can not write {}", log.display()))?;
         let mut command = in_namespace(ns, words);
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
         Self::spawn(command, words)
     }
 
@@ -35,7 +38,10 @@ impl Process {
     pub(super) fn piped(ns: &str, words: &[&str], log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         let mut command = in_namespace(ns, words);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file);
         Self::spawn(command, words)
     }
 
@@ -45,7 +51,11 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can not start {}", words.join(" ")))?;
-        Ok(Self { child, what: words.join(" "), left_alone: false })
+        Ok(Self {
+            child,
+            what: words.join(" "),
+            left_alone: false,
+        })
     }
 
     /// `ip netns exec` becomes the program itself, so this is the program's own process id.

@@ -87,5 +87,7 @@ pub(crate) fn gateway_inside(number: u8) -> IpAddr {
 
 /// Which gateway has this outside address.
 pub(crate) fn gateway_number(address: &str) -> Option<u8> {
-    GATEWAYS.into_iter().find(|n| gateway_outside(*n).to_string() == address)
+    GATEWAYS
+        .into_iter()
+        .find(|n| gateway_outside(*n).to_string() == address)
 }

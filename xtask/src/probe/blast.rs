@@ -115,13 +115,22 @@ pub(crate) fn measure_flood(
     }
     let mut blast = lab.helper(Place::Client, &words)?;
     let mut text = String::new();
-    blast.stdout().ok_or_else(|| anyhow!("no stdout"))?.read_to_string(&mut text)?;
-    let sent: u64 = text.trim().parse().context("the generator failed (log/helpers.log)")?;
+    blast
+        .stdout()
+        .ok_or_else(|| anyhow!("no stdout"))?
+        .read_to_string(&mut text)?;
+    let sent: u64 = text
+        .trim()
+        .parse()
+        .context("the generator failed (log/helpers.log)")?;
     std::thread::sleep(Duration::from_millis(200));
     drop(sink.stdin());
     text.clear();
     output.read_to_string(&mut text)?;
-    let received: u64 = text.trim().parse().context("the counter failed (log/helpers.log)")?;
+    let received: u64 = text
+        .trim()
+        .parse()
+        .context("the counter failed (log/helpers.log)")?;
     let seconds = millis as f64 / 1000.0;
     Ok(Flood {
         size,

@@ -22,7 +22,9 @@ pub(super) fn send(to: SocketAddr, interval_us: u64) -> Result<()> {
     let stop = until_stdin_ends();
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
-    socket.connect(to).with_context(|| format!("no way to {to}"))?;
+    socket
+        .connect(to)
+        .with_context(|| format!("no way to {to}"))?;
     let interval = interval_us.max(1).saturating_mul(1000);
     let start = now_ns() + 5_000_000;
     println!("start {start} {interval}");
@@ -96,8 +98,11 @@ pub(super) fn echo(listen: SocketAddr) -> Result<()> {
 /// Sleeps until a point of CLOCK_MONOTONIC; at once when it has passed.
 pub(super) fn sleep_until(at_ns: u64) {
     let at = Duration::from_nanos(at_ns).into();
-    while clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &at)
-        == Err(nix::errno::Errno::EINTR)
+    while clock_nanosleep(
+        ClockId::CLOCK_MONOTONIC,
+        ClockNanosleepFlags::TIMER_ABSTIME,
+        &at,
+    ) == Err(nix::errno::Errno::EINTR)
     {}
 }
 

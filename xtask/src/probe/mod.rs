@@ -72,13 +72,22 @@ impl Helper {
         match self {
             Self::ProbeSend { to, interval_us } => echo::send(to, interval_us),
             Self::ProbeEcho { listen } => echo::echo(listen),
-            Self::Blast { to, size, millis, rate } => blast::blast(to, size, millis, rate),
+            Self::Blast {
+                to,
+                size,
+                millis,
+                rate,
+            } => blast::blast(to, size, millis, rate),
             Self::Sink { listen } => blast::sink(listen),
             Self::StreamEcho { listen } => stream::echo(listen),
             Self::StreamCheck { to } => stream::check(to),
-            Self::Inject { from, to, protocol, payload, count } => {
-                inject::inject(from, to, protocol, &payload, count)
-            }
+            Self::Inject {
+                from,
+                to,
+                protocol,
+                payload,
+                count,
+            } => inject::inject(from, to, protocol, &payload, count),
         }
     }
 }
@@ -86,7 +95,8 @@ impl Helper {
 /// CLOCK_MONOTONIC in nanoseconds: the same in every namespace and process.
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
-    now.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)).unwrap_or_default()
+    now.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+        .unwrap_or_default()
 }
 
 /// A flag that is set when stdin ends: the parent wants no more, or is gone.

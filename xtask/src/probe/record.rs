@@ -47,7 +47,12 @@ impl Outage {
 impl Record {
     /// The longest gap between answers that ends after `event_ns`, looked for until `until_ns`.
     pub(crate) fn outage(&self, event_ns: u64, until_ns: u64) -> Outage {
-        let mut longest = Outage { from_ns: event_ns, until_ns: event_ns, lost: 0, recovered: true };
+        let mut longest = Outage {
+            from_ns: event_ns,
+            until_ns: event_ns,
+            lost: 0,
+            recovered: true,
+        };
         let mut last = None;
         for answer in &self.answers {
             if answer.received_ns > until_ns {
@@ -55,8 +60,7 @@ impl Record {
             }
             let gap_start = last.replace(answer.received_ns).unwrap_or(event_ns);
             if answer.received_ns >= event_ns
-                && answer.received_ns.saturating_sub(gap_start)
-                    > longest.until_ns - longest.from_ns
+                && answer.received_ns.saturating_sub(gap_start) > longest.until_ns - longest.from_ns
             {
                 longest.from_ns = gap_start;
                 longest.until_ns = answer.received_ns;
@@ -75,10 +79,19 @@ impl Record {
 
     /// Packets whose turn was between the two stamps and that no answer came for.
     pub(crate) fn lost(&self, from_ns: u64, until_ns: u64) -> u64 {
-        let Some(interval) = std::num::NonZeroU64::new(self.interval_ns) else { return 0 };
+        let Some(interval) = std::num::NonZeroU64::new(self.interval_ns) else {
+            return 0;
+        };
         let index = |ns: u64| ns.saturating_sub(self.start_ns).div_ceil(interval.get());
-        let (first, end) = (index(from_ns), index(until_ns).min(self.sent.unwrap_or(u64::MAX)));
-        let answered = self.answers.iter().filter(|a| (first..end).contains(&a.seq)).count();
+        let (first, end) = (
+            index(from_ns),
+            index(until_ns).min(self.sent.unwrap_or(u64::MAX)),
+        );
+        let answered = self
+            .answers
+            .iter()
+            .filter(|a| (first..end).contains(&a.seq))
+            .count();
         end.saturating_sub(first).saturating_sub(answered as u64)
     }
 
@@ -116,7 +129,9 @@ impl Probe {
         let mut echo = lab.urgent_helper(Place::Target, &["probe-echo", &to])?;
         wait_ready(&mut echo)?;
         let mut sender = lab.urgent_helper(Place::Client, &["probe-send", &to])?;
-        let stdout = sender.stdout().ok_or_else(|| anyhow!("the probe has no stdout"))?;
+        let stdout = sender
+            .stdout()
+            .ok_or_else(|| anyhow!("the probe has no stdout"))?;
         let record = Arc::new(Mutex::new(Record::default()));
         let shared = Arc::clone(&record);
         let reader = std::thread::spawn(move || {
@@ -124,10 +139,17 @@ impl Probe {
                 note(&mut lock(&shared), &line);
             }
         });
-        let probe = Self { sender, _echo: echo, record, reader: Some(reader) };
-        lab.wait("the first answer to a probe", Duration::from_secs(5), |_| {
-            Ok((!lock(&probe.record).answers.is_empty()).then_some(()))
-        })?;
+        let probe = Self {
+            sender,
+            _echo: echo,
+            record,
+            reader: Some(reader),
+        };
+        lab.wait(
+            "the first answer to a probe",
+            Duration::from_secs(5),
+            |_| Ok((!lock(&probe.record).answers.is_empty()).then_some(())),
+        )?;
         Ok(probe)
     }
 
@@ -144,14 +166,18 @@ impl Probe {
             let _ = reader.join();
         }
         let record = self.so_far().clone();
-        record.sent.with_context(|| format!("the probe ended early ({status})"))?;
+        record
+            .sent
+            .with_context(|| format!("the probe ended early ({status})"))?;
         Ok(record)
     }
 }
 
 /// Waits for a helper's line that it listens.
 pub(super) fn wait_ready(helper: &mut Process) -> Result<BufReader<std::process::ChildStdout>> {
-    let stdout = helper.stdout().ok_or_else(|| anyhow!("a helper has no stdout"))?;
+    let stdout = helper
+        .stdout()
+        .ok_or_else(|| anyhow!("a helper has no stdout"))?;
     let mut reader = BufReader::new(stdout);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -162,7 +188,9 @@ pub(super) fn wait_ready(helper: &mut Process) -> Result<BufReader<std::process:
 }
 
 fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
-    record.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    record
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn note(record: &mut Record, line: &str) {
@@ -176,7 +204,11 @@ fn note(record: &mut Record, line: &str) {
         (Some("sent"), Some(count), _) => record.sent = Some(count),
         (_, Some(sent_ns), Some(received_ns)) => {
             if let Some(seq) = number(0) {
-                record.answers.push(Answer { seq, sent_ns, received_ns });
+                record.answers.push(Answer {
+                    seq,
+                    sent_ns,
+                    received_ns,
+                });
             }
         }
         _ => {}

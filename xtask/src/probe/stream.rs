@@ -54,7 +54,9 @@ pub(super) fn check(to: SocketAddr) -> Result<()> {
     let checker = std::thread::spawn(move || compare(&reader));
     let sent = feed(&stream, &stop);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut report = checker.join().map_err(|_| anyhow!("the checker panicked"))?;
+    let mut report = checker
+        .join()
+        .map_err(|_| anyhow!("the checker panicked"))?;
     match sent {
         Ok(sent) if report.error.is_none() && sent != report.checked => {
             report.error = Some(format!("{sent} bytes sent, {} came back", report.checked));
@@ -79,7 +81,11 @@ fn feed(mut stream: &TcpStream, stop: &AtomicBool) -> std::io::Result<u64> {
 }
 
 fn compare(mut stream: &TcpStream) -> StreamReport {
-    let mut report = StreamReport { checked: 0, longest_stall_ms: 0.0, error: None };
+    let mut report = StreamReport {
+        checked: 0,
+        longest_stall_ms: 0.0,
+        error: None,
+    };
     let mut pattern = Pattern::new();
     let mut buffer = vec![0u8; 65536];
     let mut last = now_ns();
@@ -95,8 +101,9 @@ fn compare(mut stream: &TcpStream) -> StreamReport {
             }
         };
         let now = now_ns();
-        report.longest_stall_ms =
-            report.longest_stall_ms.max(now.saturating_sub(last) as f64 / 1e6);
+        report.longest_stall_ms = report
+            .longest_stall_ms
+            .max(now.saturating_sub(last) as f64 / 1e6);
         last = now;
         for byte in &buffer[..length] {
             if pattern.next() != Some(*byte) {
@@ -152,7 +159,11 @@ impl Stream {
         let mut client = lab.helper(Place::Client, &["stream-check", &to])?;
         let output = wait_ready(&mut client)
             .with_context(|| format!("TCP from the client to {to} does not come up"))?;
-        Ok(Self { client, output, _server: server })
+        Ok(Self {
+            client,
+            output,
+            _server: server,
+        })
     }
 
     /// Ends the stream and returns what was found.

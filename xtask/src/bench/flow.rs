@@ -1,0 +1,211 @@
+//! Throughput through client and gateway, beside plain routing through the same gateway.
+//!
+//! Plain routing is measured with no node running, once with the offloads of the veth pairs (a
+//! packet of up to 64 kB crosses as one) and once frame by frame, as a wire would carry it.
+
+use super::{Effort, PREFIX, keep, median};
+use crate::lab::topology::{PLAIN_TARGET, TARGETS};
+use crate::lab::{Lab, Offloads, Place, Setup};
+use crate::probe::{Flood, Probe, measure_flood, now_ns};
+use crate::style::rate;
+use crate::traffic::transfer;
+use anyhow::Result;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Sizes of inner IP packets in bytes.
+const SIZES: [usize; 3] = [64, 512, 1400];
+
+#[derive(Debug, Default, Serialize)]
+struct Tcp {
+    plain_offloads: Vec<f64>,
+    plain_frames: Vec<f64>,
+    tunnel: Vec<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TcpFigures {
+    unit: &'static str,
+    seconds: u64,
+    up: Tcp,
+    down: Tcp,
+    plain_rtt_ms: f64,
+    tunnel_rtt_ms: f64,
+}
+
+/// Runs `plain` twice with no node up, then `tunnel` with all of them.
+fn in_turn(
+    mut plain: impl FnMut(&Lab, Offloads) -> Result<()>,
+    mut tunnel: impl FnMut(&Lab) -> Result<()>,
+) -> Result<()> {
+    let mut lab = Lab::up(PREFIX, 1)?;
+    lab.set_offloads(Offloads::All)?;
+    plain(&lab, Offloads::All)?;
+    lab.set_offloads(Offloads::None)?;
+    plain(&lab, Offloads::None)?;
+    lab.set_offloads(Offloads::Usual)?;
+    lab.configure(&Setup::default())?;
+    lab.start_all()?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(15))?;
+    tunnel(&lab)
+}
+
+pub(super) fn tcp(effort: Effort) -> Result<()> {
+    let (runs, seconds) = if effort.quick { (1, 2) } else { (3, 5) };
+    let (mut up, mut down) = (Tcp::default(), Tcp::default());
+    let (mut plain_rtt, mut tunnel_rtt) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        in_turn(
+            |lab, offloads| {
+                for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
+                    let bits = transfer(lab, PLAIN_TARGET, seconds, extra)?.bits_per_second;
+                    match offloads {
+                        Offloads::All => side.plain_offloads.push(bits),
+                        _ => side.plain_frames.push(bits),
+                    }
+                }
+                if matches!(offloads, Offloads::None) {
+                    plain_rtt.push(round_trip(lab, PLAIN_TARGET)?);
+                }
+                Ok(())
+            },
+            |lab| {
+                for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
+                    let bits = transfer(lab, TARGETS[0], seconds, extra)?.bits_per_second;
+                    side.tunnel.push(bits);
+                }
+                tunnel_rtt.push(round_trip(lab, TARGETS[0])?);
+                Ok(())
+            },
+        )?;
+    }
+    println!("  one TCP stream, median of {runs} × {seconds} s");
+    println!(
+        "  {:<26} {:>14} {:>16} {:>16} {:>10} {:>10}",
+        "", "tunnel", "plain, offloads", "plain, frames", "share", "share"
+    );
+    for (name, side) in [("client → target", &up), ("target → client", &down)] {
+        let (tunnel, offloads, frames) = (
+            median(&side.tunnel),
+            median(&side.plain_offloads),
+            median(&side.plain_frames),
+        );
+        println!(
+            "  {name:<26} {:>14} {:>16} {:>16} {:>10.3} {:>10.3}",
+            rate(tunnel),
+            rate(offloads),
+            rate(frames),
+            tunnel / offloads.max(1.0),
+            tunnel / frames.max(1.0),
+        );
+    }
+    let (plain_rtt_ms, tunnel_rtt_ms) = (median(&plain_rtt), median(&tunnel_rtt));
+    println!("  round trip of the probe    {tunnel_rtt_ms:.3} ms, plain {plain_rtt_ms:.3} ms");
+    let unit = "bit/s";
+    keep(
+        "tcp",
+        &TcpFigures {
+            unit,
+            seconds,
+            up,
+            down,
+            plain_rtt_ms,
+            tunnel_rtt_ms,
+        },
+    )
+}
+
+/// The median round trip of a probe on an otherwise idle path.
+fn round_trip(lab: &Lab, address: &str) -> Result<f64> {
+    let probe = Probe::start_at(lab, address, 7000)?;
+    std::thread::sleep(Duration::from_millis(200));
+    let from = now_ns();
+    std::thread::sleep(Duration::from_secs(1));
+    let median = probe.so_far().median_rtt_ms(from, now_ns());
+    Ok(median.unwrap_or_default())
+}
+
+#[derive(Debug, Serialize)]
+struct UdpFigures {
+    plain_frames: Vec<Rates>,
+    tunnel: Vec<Rates>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    /// The generator sends as fast as it can; what arrives counts.
+    flood: Flood,
+    /// The highest rate found with at most 1 % loss.
+    nearly_lossless: Flood,
+}
+
+pub(super) fn udp(effort: Effort) -> Result<()> {
+    let millis = if effort.quick { 500 } else { 2000 };
+    let (mut plain, mut tunnel) = (Vec::new(), Vec::new());
+    in_turn(
+        |lab, offloads| {
+            if matches!(offloads, Offloads::None) {
+                for size in SIZES {
+                    plain.push(rates(lab, PLAIN_TARGET, size, millis)?);
+                }
+            }
+            Ok(())
+        },
+        |lab| {
+            for size in SIZES {
+                tunnel.push(rates(lab, TARGETS[0], size, millis)?);
+            }
+            Ok(())
+        },
+    )?;
+    println!(
+        "  thousand packets a second, client → target; sizes are those of the inner IP packet"
+    );
+    println!(
+        "  {:>6} {:>16} {:>16} {:>20} {:>20}",
+        "bytes", "tunnel, flood", "plain, flood", "tunnel, ≤ 1 % loss", "plain, ≤ 1 % loss"
+    );
+    for (plain, tunnel) in plain.iter().zip(&tunnel) {
+        println!(
+            "  {:>6} {:>16.1} {:>16.1} {:>20.1} {:>20.1}",
+            plain.flood.size,
+            tunnel.flood.received_pps / 1e3,
+            plain.flood.received_pps / 1e3,
+            tunnel.nearly_lossless.received_pps / 1e3,
+            plain.nearly_lossless.received_pps / 1e3,
+        );
+    }
+    keep(
+        "udp",
+        &UdpFigures {
+            plain_frames: plain,
+            tunnel,
+        },
+    )
+}
+
+/// Floods, then halves its way to the highest rate with at most 1 % loss.
+fn rates(lab: &Lab, address: &str, size: usize, millis: u64) -> Result<Rates> {
+    let flood = measure_flood(lab, address, size, millis, None)?;
+    let (mut low, mut high) = (0.0, flood.sent_pps.min(flood.received_pps * 1.6) + 5000.0);
+    let mut best = Flood {
+        size,
+        sent_pps: 0.0,
+        received_pps: 0.0,
+        loss_percent: 0.0,
+    };
+    for _ in 0..7 {
+        let middle = f64::midpoint(low, high);
+        let found = measure_flood(lab, address, size, millis, Some(middle as u64))?;
+        if found.loss_percent <= 1.0 {
+            low = middle;
+            best = found;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(Rates {
+        flood,
+        nearly_lossless: best,
+    })
+}

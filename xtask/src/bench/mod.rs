@@ -1,0 +1,91 @@
+//! `cargo xtask bench`: what evergate reaches, each figure beside plain routing of the same run.
+//!
+//! Nothing here passes or fails; the figures are printed and written to `target/bench/`.
+
+mod flow;
+mod outage;
+mod soak;
+
+use crate::style::bold;
+use crate::{PACKAGES, build, paths, sh, toolchain};
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// The prefix of the benchmarks' lab.
+const PREFIX: &str = "egb-";
+
+const NAMES: &[&str] = &["outage", "tcp", "udp", "xdp", "esp", "soak"];
+
+/// How much time a run may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) quick: bool,
+    /// Of the soak.
+    pub(crate) minutes: u64,
+}
+
+pub(crate) fn run(name: Option<&str>, effort: Effort) -> Result<()> {
+    if let Some(name) = name
+        && !NAMES.contains(&name)
+    {
+        bail!(
+            "no benchmark {name:?}: expected one of {}",
+            NAMES.join(", ")
+        );
+    }
+    toolchain::packages(PACKAGES)?;
+    toolchain::ensure().map(drop)?;
+    build::release()?;
+    for chosen in NAMES
+        .iter()
+        .copied()
+        .filter(|n| name.is_none_or(|name| name == *n))
+    {
+        println!("\n{}", bold(&format!("── {chosen} ──")));
+        match chosen {
+            "outage" => outage::run(effort)?,
+            "tcp" => flow::tcp(effort)?,
+            "udp" => flow::udp(effort)?,
+            "xdp" => {
+                sh::run(build::cargo().args(["bench", "-p", "evergate-tests", "--bench", "xdp"]))?
+            }
+            "esp" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?,
+            _ => soak::run(effort)?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes figures as JSON.
+fn keep(name: &str, figures: &impl Serialize) -> Result<()> {
+    let folder = paths::target().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    std::fs::write(&path, serde_json::to_string_pretty(figures)?)?;
+    println!("  {}", path.display());
+    Ok(())
+}
+
+/// The middle of the samples; zero when there is none.
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+}

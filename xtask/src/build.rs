@@ -1,0 +1,27 @@
+//! Cargo, as the other tasks call it.
+
+use crate::{paths, sh};
+use anyhow::Result;
+use std::process::Command;
+
+/// Cargo in the workspace, with the same target folder that this program lies in.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(paths::workspace())
+        .env("CARGO_TARGET_DIR", paths::target());
+    // Of the crate that runs this program; a nested cargo sets its own.
+    for (name, _) in std::env::vars().filter(|(name, _)| {
+        name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_MANIFEST_")
+            || name == "CARGO_CRATE_NAME"
+    }) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The binary that the lab runs.
+pub(crate) fn release() -> Result<()> {
+    sh::run(cargo().args(["build", "--quiet", "--release", "--package", "evergate"]))
+}

@@ -1,0 +1,171 @@
+//! End to end in namespaces: each case gets a lab of its own, and the real binary.
+
+mod failover;
+mod refusals;
+mod sessions;
+mod tunnel;
+
+use crate::lab::topology::TARGETS;
+use crate::lab::{Event, Lab, Place, Setup, Status};
+use crate::style::{bold, dim, green, red};
+use anyhow::{Result, bail};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// The prefix of the tests' lab: beside the demo's.
+const PREFIX: &str = "egt-";
+
+/// One case: its name says what must hold.
+type Case = (&'static str, fn(&mut Lab) -> Result<()>);
+
+const CASES: &[&[Case]] = &[
+    tunnel::CASES,
+    failover::CASES,
+    sessions::CASES,
+    refusals::CASES,
+];
+
+/// Runs the cases whose name contains `filter`; returns how many passed and failed.
+pub(crate) fn run(filter: &str) -> Result<(usize, usize)> {
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|(name, _)| name.contains(filter))
+        .collect();
+    println!("\n{} end-to-end cases in network namespaces", chosen.len());
+    let (mut passed, mut failures) = (0, Vec::new());
+    for (name, case) in chosen {
+        print!("case {name} … ");
+        std::io::stdout().flush()?;
+        let started = Instant::now();
+        let outcome = one(*case);
+        let seconds = dim(&format!("({:.1} s)", started.elapsed().as_secs_f64()));
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                println!("{} {seconds}", green("ok"));
+            }
+            Err(error) => {
+                println!("{} {seconds}\n    {error:#}", red("FAILED"));
+                failures.push(*name);
+            }
+        }
+    }
+    if !failures.is_empty() {
+        println!("\n{}", bold("failed end-to-end cases:"));
+        for name in &failures {
+            println!("    {name}");
+        }
+    }
+    Ok((passed, failures.len()))
+}
+
+fn one(case: fn(&mut Lab) -> Result<()>) -> Result<()> {
+    let mut lab = Lab::up(PREFIX, 1)?;
+    let outcome = case(&mut lab);
+    outcome.map_err(|error| {
+        let crashed: Vec<String> = lab
+            .unexpected_ends()
+            .into_iter()
+            .map(|place| format!("\n    {place} had ended: {}", lab.log_tail(place)))
+            .collect();
+        match crashed.is_empty() {
+            true => error,
+            false => anyhow::anyhow!("{error:#}{}", crashed.concat()),
+        }
+    })
+}
+
+/// Starts every node with this set-up and waits until traffic flows.
+fn up(lab: &mut Lab, setup: &Setup) -> Result<Status> {
+    lab.configure(setup)?;
+    lab.start_all()?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
+    let standby = setup.general.contains("Standby = 1");
+    let wanted = if standby { 2 } else { 1 };
+    lab.wait_client(
+        "the gateways are keyed",
+        Duration::from_secs(10),
+        |status| status.active().is_some() && status.keyed().len() >= wanted,
+    )
+}
+
+/// The usual policy without a standby.
+fn without_standby() -> Setup {
+    Setup {
+        general: general(0, true),
+        ..Setup::default()
+    }
+}
+
+/// The usual policy, in the order written.
+fn in_order(standby: u8) -> Setup {
+    Setup {
+        general: general(standby, false),
+        ..Setup::default()
+    }
+}
+
+fn general(standby: u8, random: bool) -> String {
+    let random = if random { "yes" } else { "no" };
+    format!(
+        "Heartbeat = INSTANT\nHeartbeatDeferTime = 5ms\nHeartbeatResponseTime = 5ms\n\
+         Standby = {standby}\nRandomOrder = {random}\n"
+    )
+}
+
+/// The client's active gateway.
+fn active(lab: &Lab) -> Result<u8> {
+    let status = lab.wait_client("a gateway is active", Duration::from_secs(10), |s| {
+        s.active().is_some()
+    })?;
+    Ok(status.active().unwrap_or_default())
+}
+
+/// Waits until the client uses this gateway.
+fn wait_active(lab: &Lab, number: u8, timeout: Duration) -> Result<Status> {
+    lab.wait_client(&format!("gw{number} is active"), timeout, |s| {
+        s.active() == Some(number)
+    })
+}
+
+/// Waits until a node tells of something.
+fn wait_event(
+    lab: &Lab,
+    place: Place,
+    what: &str,
+    condition: impl Fn(&Event) -> bool,
+) -> Result<Event> {
+    lab.wait(what, Duration::from_secs(15), |lab| {
+        Ok(lab
+            .events(place, 0)?
+            .into_iter()
+            .find(|event| condition(event)))
+    })
+}
+
+/// One line of `ping`: whether it was answered, and what it said.
+fn ping(lab: &Lab, from: Place, words: &[&str]) -> Result<(bool, String)> {
+    let mut all = vec!["ping", "-n", "-c1", "-W2"];
+    all.extend(words);
+    let output = lab.try_exec(from, &all)?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.success(), text))
+}
+
+fn must_ping(lab: &Lab, from: Place, words: &[&str]) -> Result<()> {
+    match ping(lab, from, words)? {
+        (true, _) => Ok(()),
+        (false, said) => bail!("ping {} from {from}: {}", words.join(" "), said.trim()),
+    }
+}
+
+fn ensure(condition: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if condition {
+        Ok(())
+    } else {
+        bail!("{}", what())
+    }
+}

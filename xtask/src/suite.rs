@@ -1,0 +1,132 @@
+//! `cargo xtask test` and `cargo xtask ci`.
+
+use crate::{PACKAGES, build, e2e, sh, toolchain};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+/// What tests need beyond the lab: an independent ESP implementation.
+const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
+
+/// Everything that building and testing need.
+pub(crate) fn set_up() -> Result<()> {
+    toolchain::packages(&[PACKAGES, TEST_PACKAGES].concat())?;
+    toolchain::ensure().map(drop)
+}
+
+/// Set-up, the workspace's tests, the end-to-end cases; the last line is `N passed, N failed`.
+pub(crate) fn test(filter: &str, only_e2e: bool) -> Result<()> {
+    set_up()?;
+    build::release()?;
+    let mut tally = Tally::default();
+    if !only_e2e {
+        tally = workspace(filter)?;
+    }
+    let (passed, failed) = e2e::run(filter)?;
+    tally.passed += passed;
+    tally.failed += failed;
+    println!();
+    if tally.ignored > 0 {
+        println!("{} ignored (they say why)", tally.ignored);
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed > 0 {
+        bail!("tests failed");
+    }
+    if tally.passed == 0 {
+        bail!("no test matches {filter:?}");
+    }
+    Ok(())
+}
+
+/// Formatting, clippy with warnings denied, tests.
+pub(crate) fn ci() -> Result<()> {
+    sh::run(build::cargo().args(["fmt", "--all", "--check"]))?;
+    set_up()?;
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    sh::run(build::cargo().args(clippy))?;
+    test("", false)
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+/// `cargo test` of the whole workspace, shown as it comes and counted.
+fn workspace(filter: &str) -> Result<Tally> {
+    let mut command = build::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if !filter.is_empty() {
+        command.args(["--", filter]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("can not start cargo")?;
+    let stdout = child.stdout.take().context("cargo has no stdout")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        tally.add(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        bail!("cargo test failed ({status}) before the tests could");
+    }
+    Ok(tally)
+}
+
+impl Tally {
+    /// Counts a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.trim().strip_prefix("test result: ") else {
+            return;
+        };
+        let counts = rest.split_once(". ").map_or(rest, |(_, counts)| counts);
+        for part in counts.split("; ") {
+            if let Some((number, what)) = part.split_once(' ')
+                && let Ok(number) = number.parse::<usize>()
+            {
+                match what {
+                    "passed" => self.passed += number,
+                    "failed" => self.failed += number,
+                    "ignored" => self.ignored += number,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_added_up() {
+        let mut tally = Tally::default();
+        tally.add("test result: ok. 9 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out");
+        tally.add("test some::thing ... ok");
+        tally.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; finished in 1s");
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 11,
+                failed: 3,
+                ignored: 1
+            }
+        );
+    }
+}
