@@ -13,10 +13,5 @@ pub(super) fn run(path: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(node(config))
-}
-
-// At the merge: `crate::node::run(config).await`.
-async fn node(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("{}: the node is joined at the merge", config.name)
+    runtime.block_on(crate::node::run(config))
 }

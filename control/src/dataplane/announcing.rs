@@ -41,18 +41,33 @@ impl Lan {
         addresses: Vec<IpAddr>,
         announcer: Announcer,
     ) -> Self {
-        Self { index, mac, mtu, addresses, announcer, askers: Vec::with_capacity(ASKERS) }
+        Self {
+            index,
+            mac,
+            mtu,
+            addresses,
+            announcer,
+            askers: Vec::with_capacity(ASKERS),
+        }
     }
 
     /// An own address of the same family.
     pub(super) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|a| a.is_ipv4() == other.is_ipv4())
+        self.addresses
+            .iter()
+            .copied()
+            .find(|a| a.is_ipv4() == other.is_ipv4())
     }
 
     /// Whether this is a repeated question, which says that nobody answers.
     fn asked_again(&mut self, address: IpAddr, asker: [u8; 6], now: Instant) -> bool {
-        self.askers.retain(|(_, _, at)| now.saturating_duration_since(*at) < ASKED_AGAIN);
-        if let Some(at) = self.askers.iter().position(|(a, m, _)| *a == address && *m == asker) {
+        self.askers
+            .retain(|(_, _, at)| now.saturating_duration_since(*at) < ASKED_AGAIN);
+        if let Some(at) = self
+            .askers
+            .iter()
+            .position(|(a, m, _)| *a == address && *m == asker)
+        {
             self.askers.swap_remove(at);
             return true;
         }
@@ -69,14 +84,21 @@ impl Core {
         let Some(lan) = &mut self.lan else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(index) else { return };
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
         if session.announced {
             return;
         }
         session.announced = true;
-        let Some(group) = self.groups.get(session.group).map(|group| group.id) else { return };
+        let Some(group) = self.groups.get(session.group).map(|group| group.id) else {
+            return;
+        };
         let spec = std::sync::Arc::clone(&session.spec);
-        let hosts = spec.remote_inner.iter().filter(|p| p.prefix_len() == p.max_prefix_len());
+        let hosts = spec
+            .remote_inner
+            .iter()
+            .filter(|p| p.prefix_len() == p.max_prefix_len());
         let mut full = false;
         for prefix in hosts.clone() {
             full |= lan.announcer.activate(prefix.addr(), now) == Activation::Full;
@@ -86,7 +108,11 @@ impl Core {
         }
         for prefix in hosts {
             let address = prefix.addr();
-            self.send_event(WorkerEvent::InnerActive { group, address, here: true });
+            self.send_event(WorkerEvent::InnerActive {
+                group,
+                address,
+                here: true,
+            });
         }
     }
 
@@ -105,15 +131,16 @@ impl Core {
         umem: &mut Umem,
         now: Instant,
     ) -> Way {
-        let Some(lan) = &mut self.lan else { return Way::Drop(Counter::NotOurs) };
+        let Some(lan) = &mut self.lan else {
+            return Way::Drop(Counter::NotOurs);
+        };
         let mut answer = [0; FRAME];
         let bytes = &*umem.packet(frame);
         let heard = lan.announcer.on_frame(bytes, now, &mut answer);
         let wanted = match Arp::parse(bytes) {
             Ok(arp) if arp.operation == Operation::Request && arp.sender != arp.target => {
                 let target = IpAddr::V4(arp.target);
-                !lan.announcer.is_active(target)
-                    && lan.asked_again(target, arp.sender_mac, now)
+                !lan.announcer.is_active(target) && lan.asked_again(target, arp.sender_mac, now)
             }
             _ => false,
         };
@@ -124,7 +151,10 @@ impl Core {
         if let Some(yielded) = heard.yielded {
             self.moved_away(yielded.address);
         }
-        if let Some(group) = target.filter(|_| wanted).and_then(|t| self.groups.lookup(t)) {
+        if let Some(group) = target
+            .filter(|_| wanted)
+            .and_then(|t| self.groups.lookup(t))
+        {
             let idle = self
                 .groups
                 .get(group)
@@ -139,14 +169,24 @@ impl Core {
     /// Another gateway has this inner address now.
     fn moved_away(&mut self, address: IpAddr) {
         for index in self.sessions.indexes() {
-            let Some(session) = self.sessions.get_mut(index) else { continue };
-            let owns = session.spec.remote_inner.iter().any(|prefix| prefix.addr() == address);
+            let Some(session) = self.sessions.get_mut(index) else {
+                continue;
+            };
+            let owns = session
+                .spec
+                .remote_inner
+                .iter()
+                .any(|prefix| prefix.addr() == address);
             if !owns || !session.announced {
                 continue;
             }
             session.announced = false;
             if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
-                self.send_event(WorkerEvent::InnerActive { group, address, here: false });
+                self.send_event(WorkerEvent::InnerActive {
+                    group,
+                    address,
+                    here: false,
+                });
             }
         }
     }
@@ -154,8 +194,10 @@ impl Core {
     /// Sends the announcements that are due.
     pub(super) fn announce(&mut self, umem: &mut Umem, now: Instant) {
         let mut out = [0; FRAME];
-        while let Some(length) =
-            self.lan.as_mut().and_then(|lan| lan.announcer.poll(now, &mut out))
+        while let Some(length) = self
+            .lan
+            .as_mut()
+            .and_then(|lan| lan.announcer.poll(now, &mut out))
         {
             self.push_frame(&out[..length], umem);
         }
@@ -167,7 +209,9 @@ impl Core {
     }
 
     fn push_frame(&mut self, bytes: &[u8], umem: &mut Umem) {
-        let Some(mut frame) = umem.take() else { return self.count(Counter::NoFrame) };
+        let Some(mut frame) = umem.take() else {
+            return self.count(Counter::NoFrame);
+        };
         let range = HEADROOM..HEADROOM + bytes.len();
         umem.chunk_mut(&frame)[range.clone()].copy_from_slice(bytes);
         frame.set_range(range);

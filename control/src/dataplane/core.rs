@@ -104,7 +104,7 @@ impl Core {
             backend: settings.backend,
             outside_index: settings.outside_index,
             refresh_at: now,
-    published_fib: settings.fib,
+            published_fib: settings.fib,
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
             reports: settings.reports,
@@ -122,7 +122,14 @@ impl Core {
 
     pub(super) fn send_event(&mut self, event: WorkerEvent) {
         self.view_wanted = true;
-        if self.reports.try_send(WorkerReport { at: self.now, event }).is_err() {
+        if self
+            .reports
+            .try_send(WorkerReport {
+                at: self.now,
+                event,
+            })
+            .is_err()
+        {
             self.count(Counter::EventLost);
         }
     }
@@ -149,7 +156,11 @@ impl Core {
         self.now = now;
         self.view_wanted = true;
         match command {
-            Command::AddSession { spec, group, activate } => {
+            Command::AddSession {
+                spec,
+                group,
+                activate,
+            } => {
                 self.add_session(&spec, group, activate, umem, now);
             }
             Command::RemoveSession(id) => {
@@ -188,7 +199,10 @@ impl Core {
         now: Instant,
     ) {
         let Some(group) = self.groups.index(group_id) else {
-            tracing::error!("session with {} names a group that does not exist", spec.peer);
+            tracing::error!(
+                "session with {} names a group that does not exist",
+                spec.peer
+            );
             return;
         };
         let mut session = match Session::new(Arc::clone(spec), group, self.backend) {
@@ -206,7 +220,9 @@ impl Core {
 
     /// Prepares the Ethernet header toward a session's peer.
     fn resolve_outside(&self, session: &mut Session) {
-        let hop = self.fib.lookup_on(self.outside_index, session.spec.outside_remote);
+        let hop = self
+            .fib
+            .lookup_on(self.outside_index, session.spec.outside_remote);
         session.mtu = session.outer.inner_mtu(hop.mtu as usize);
         session.ethernet = match (hop.resolution, hop.source_mac) {
             (Resolution::Resolved(mac), Some(source)) => {
@@ -226,8 +242,12 @@ impl Core {
         drop(published);
         self.hops.forget();
         for index in self.sessions.indexes() {
-            let Some(session) = self.sessions.get(index) else { continue };
-            let hop = self.fib.lookup_on(self.outside_index, session.spec.outside_remote);
+            let Some(session) = self.sessions.get(index) else {
+                continue;
+            };
+            let hop = self
+                .fib
+                .lookup_on(self.outside_index, session.spec.outside_remote);
             let v6 = session.spec.outside_remote.is_ipv6();
             let header = match (hop.resolution, hop.source_mac) {
                 (Resolution::Resolved(mac), Some(source)) => Some(ethernet(mac, source, v6)),
@@ -283,7 +303,11 @@ impl Core {
         let groups = self.groups.iter().map(|group| GroupView {
             id: group.id,
             active: group.monitor.as_ref().and_then(|monitor| monitor.active()),
-            gateways: group.monitor.iter().flat_map(|monitor| monitor.snapshot()).collect(),
+            gateways: group
+                .monitor
+                .iter()
+                .flat_map(|monitor| monitor.snapshot())
+                .collect(),
             rejected: group.rejected_until.is_some_and(|until| until > now),
         });
         WorkerView {
@@ -311,7 +335,11 @@ impl Core {
 
     /// When [`Self::after_batch`] must run next, and why.
     pub(super) fn next_deadline(&self) -> Option<(Instant, &'static str)> {
-        let watched = self.groups.watched().iter().filter_map(|index| self.groups.get(*index));
+        let watched = self
+            .groups
+            .watched()
+            .iter()
+            .filter_map(|index| self.groups.get(*index));
         let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
         let announcements = self.announce_deadline().map(|at| (at, "announcement"));
         monitors.chain(announcements).min_by_key(|(at, _)| *at)

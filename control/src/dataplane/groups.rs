@@ -40,9 +40,10 @@ pub(super) struct Group {
 impl Group {
     fn new(spec: GroupSpec) -> Self {
         let (monitor, form) = match (spec.id, spec.watch) {
-            (GroupId::Cluster(cluster), Some(watch)) => {
-                (Some(Monitor::new(cluster, watch.order, watch.timing)), watch.form)
-            }
+            (GroupId::Cluster(cluster), Some(watch)) => (
+                Some(Monitor::new(cluster, watch.order, watch.timing)),
+                watch.form,
+            ),
             _ => (None, HeartbeatForm::Keyed),
         };
         Self {
@@ -120,7 +121,10 @@ impl Groups {
                 index
             }
         };
-        let prefixes = self.get(index).map(|g| g.prefixes.clone()).unwrap_or_default();
+        let prefixes = self
+            .get(index)
+            .map(|g| g.prefixes.clone())
+            .unwrap_or_default();
         for prefix in prefixes {
             match prefix {
                 IpNet::V4(prefix) => self.v4.insert(prefix, index),
@@ -132,7 +136,9 @@ impl Groups {
 
     /// Forgets a group; what it held is freed.
     pub(super) fn remove(&mut self, id: GroupId, umem: &mut Umem) {
-        let Some(index) = self.by_id.remove(&id) else { return };
+        let Some(index) = self.by_id.remove(&id) else {
+            return;
+        };
         self.unlink(index);
         self.watched.retain(|watched| *watched != index);
         if let Some(mut group) = self.groups.get_mut(index).and_then(Option::take) {
@@ -143,7 +149,10 @@ impl Groups {
     }
 
     fn unlink(&mut self, index: usize) {
-        let prefixes = self.get(index).map(|g| g.prefixes.clone()).unwrap_or_default();
+        let prefixes = self
+            .get(index)
+            .map(|g| g.prefixes.clone())
+            .unwrap_or_default();
         for prefix in prefixes {
             // A prefix that another group took since is not ours to remove.
             match prefix {
@@ -222,7 +231,11 @@ mod tests {
         groups.get_mut(narrow).unwrap().hold(frame).unwrap();
         groups.remove(GroupId::Peer(2), &mut umem);
         assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
-        assert_eq!(umem.free_chunks(), 4, "a removed group gives back what it held");
+        assert_eq!(
+            umem.free_chunks(),
+            4,
+            "a removed group gives back what it held"
+        );
     }
 
     #[test]

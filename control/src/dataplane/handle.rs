@@ -60,7 +60,9 @@ pub enum SetupError {
     #[error(transparent)]
     Slow(#[from] slow::OpenError),
     /// The TUN device.
-    #[error("the TUN device {name} could not be created: {source} (needs CAP_NET_ADMIN and /dev/net/tun)")]
+    #[error(
+        "the TUN device {name} could not be created: {source} (needs CAP_NET_ADMIN and /dev/net/tun)"
+    )]
     Tun {
         /// Its name.
         name: String,
@@ -187,14 +189,24 @@ impl Dataplane {
                     interface.index,
                     mac,
                     interface.mtu as usize,
-                    interface.addresses.iter().map(|(address, _)| *address).collect(),
+                    interface
+                        .addresses
+                        .iter()
+                        .map(|(address, _)| *address)
+                        .collect(),
                     Announcer::new(mac, None, ANNOUNCED),
                 );
-                (Inside::Nic(sockets), Some(lan), Some(SlowPath::open(&interface.name)?))
+                (
+                    Inside::Nic(sockets),
+                    Some(lan),
+                    Some(SlowPath::open(&interface.name)?),
+                )
             }
             InsideOptions::Tun { name, mtu } => {
-                let tun = Tun::create(name, *mtu)
-                    .map_err(|source| SetupError::Tun { name: name.clone(), source })?;
+                let tun = Tun::create(name, *mtu).map_err(|source| SetupError::Tun {
+                    name: name.clone(),
+                    source,
+                })?;
                 tun.name().clone_into(&mut inside_name);
                 (Inside::Tun(tun), None, None)
             }
@@ -237,13 +249,20 @@ impl Dataplane {
             view: Arc::clone(&view),
             reports,
         };
-        let worker = worker.start("worker-0").map_err(system("starting a worker's thread"))?;
-        let mut attached =
-            vec![(outside_name.clone(), outside.attach(&outside_name, options.outside_mode)?)];
+        let worker = worker
+            .start("worker-0")
+            .map_err(system("starting a worker's thread"))?;
+        let mut attached = vec![(
+            outside_name.clone(),
+            outside.attach(&outside_name, options.outside_mode)?,
+        )];
         if let (Some(inside), InsideOptions::Lan { interface, mode }) =
             (&mut inside, &options.inside)
         {
-            attached.push((interface.name.clone(), inside.attach(&interface.name, *mode)?));
+            attached.push((
+                interface.name.clone(),
+                inside.attach(&interface.name, *mode)?,
+            ));
         }
         let dataplane = Self {
             outside,
@@ -283,7 +302,11 @@ impl Dataplane {
         group: GroupId,
         activate: bool,
     ) -> Result<(), LoadError> {
-        self.command(Command::AddSession { spec: Arc::clone(&spec), group, activate });
+        self.command(Command::AddSession {
+            spec: Arc::clone(&spec),
+            group,
+            activate,
+        });
         self.settled().await;
         if let Some(inbound) = &spec.inbound {
             let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
@@ -297,13 +320,19 @@ impl Dataplane {
 
     /// Removes a session: first from the maps, then from the worker.
     pub fn remove_session(&mut self, id: SessionId) -> Result<(), LoadError> {
-        let Some(spec) = self.sessions.remove(&id) else { return Ok(()) };
+        let Some(spec) = self.sessions.remove(&id) else {
+            return Ok(());
+        };
         self.command(Command::RemoveSession(id));
         if let Some(inbound) = &spec.inbound {
             self.outside.remove_sa(inbound.spi)?;
         }
         let peer = spec.outside_remote;
-        if self.sessions.values().all(|other| other.outside_remote != peer) {
+        if self
+            .sessions
+            .values()
+            .all(|other| other.outside_remote != peer)
+        {
             self.outside.remove_peer(peer)?;
         }
         Ok(())
@@ -311,12 +340,23 @@ impl Dataplane {
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.
     pub fn set_group(&mut self, spec: GroupSpec) -> Result<(), LoadError> {
-        let before = self.groups.get(&spec.id).map(|g| g.prefixes.clone()).unwrap_or_default();
+        let before = self
+            .groups
+            .get(&spec.id)
+            .map(|g| g.prefixes.clone())
+            .unwrap_or_default();
         self.command(Command::SetGroup(spec.clone()));
-        for prefix in before.iter().filter(|prefix| !spec.prefixes.contains(prefix)) {
+        for prefix in before
+            .iter()
+            .filter(|prefix| !spec.prefixes.contains(prefix))
+        {
             self.remove_prefix(*prefix)?;
         }
-        for prefix in spec.prefixes.iter().filter(|prefix| !before.contains(prefix)) {
+        for prefix in spec
+            .prefixes
+            .iter()
+            .filter(|prefix| !before.contains(prefix))
+        {
             if let Some(inside) = &mut self.inside {
                 inside.add_prefix(*prefix, TunnelEntry::new(0))?;
             }
@@ -327,7 +367,9 @@ impl Dataplane {
 
     /// Removes a group.
     pub fn remove_group(&mut self, id: GroupId) -> Result<(), LoadError> {
-        let Some(spec) = self.groups.remove(&id) else { return Ok(()) };
+        let Some(spec) = self.groups.remove(&id) else {
+            return Ok(());
+        };
         for prefix in spec.prefixes {
             self.remove_prefix(prefix)?;
         }
@@ -366,7 +408,10 @@ impl Dataplane {
     pub fn xdp_counters(&self) -> [u64; Counter::COUNT] {
         let mut sum = [0; Counter::COUNT];
         let inside = self.inside.as_ref().map(|inside| inside.counters());
-        for counters in [Some(self.outside.counters()), inside].into_iter().flatten() {
+        for counters in [Some(self.outside.counters()), inside]
+            .into_iter()
+            .flatten()
+        {
             // Without counters a status is still of use.
             let Ok(counters) = counters else { continue };
             for (total, more) in sum.iter_mut().zip(counters) {

@@ -54,13 +54,7 @@ impl Hops {
     }
 
     /// How a packet for `destination` leaves by interface `lan`.
-    pub(super) fn lookup(
-        &mut self,
-        fib: &Fib,
-        lan: u32,
-        destination: IpAddr,
-        now: Instant,
-    ) -> Hop {
+    pub(super) fn lookup(&mut self, fib: &Fib, lan: u32, destination: IpAddr, now: Instant) -> Hop {
         if let Some(known) = self.known.get_mut(&destination) {
             if now.saturating_duration_since(known.reported) >= REPORT {
                 known.reported = now;
@@ -88,7 +82,14 @@ impl Hops {
             if self.known.len() >= CAPACITY {
                 self.known.clear();
             }
-            self.known.insert(destination, Known { hop, next, reported: now });
+            self.known.insert(
+                destination,
+                Known {
+                    hop,
+                    next,
+                    reported: now,
+                },
+            );
         }
         hop
     }

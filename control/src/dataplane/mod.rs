@@ -21,5 +21,3 @@ pub mod xsk;
 pub use command::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
 pub use handle::{Dataplane, InsideOptions, Options, SetupError};
 pub use view::{GroupView, SessionView, Traffic, WorkerView};
-//! Room `dataplane`.
-pub mod loader;

@@ -17,12 +17,7 @@ use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
 
 impl Core {
     /// What becomes of a frame from the outside interface.
-    pub(super) fn from_outside(
-        &mut self,
-        frame: &mut Frame,
-        umem: &mut Umem,
-        now: Instant,
-    ) -> Way {
+    pub(super) fn from_outside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let bytes = &*umem.packet(frame);
         let parsed = match packet::parse(bytes) {
             Ok(parsed) => parsed,
@@ -32,7 +27,9 @@ impl Core {
             Ok(class) => class,
             Err(_) => return Way::Drop(Counter::Malformed),
         };
-        let Some(ip) = parsed.ip else { return Way::Drop(Counter::NotOurs) };
+        let Some(ip) = parsed.ip else {
+            return Way::Drop(Counter::NotOurs);
+        };
         match class {
             Class::Esp(esp) => match self.open(frame, umem, &esp, ip.traffic_class, now) {
                 Ok(way) => way,
@@ -58,13 +55,17 @@ impl Core {
         outer_tos: u8,
         now: Instant,
     ) -> Result<Way, Counter> {
-        let index =
-            self.sessions.by_spi(u32::from_be_bytes(esp.spi)).ok_or(Counter::UnknownSpi)?;
+        let index = self
+            .sessions
+            .by_spi(u32::from_be_bytes(esp.spi))
+            .ok_or(Counter::UnknownSpi)?;
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
         let start = frame.range().start + esp.offset;
         let chunk = umem.chunk_mut(frame);
-        let opened = inbound.open(chunk, start..start + esp.len).map_err(counter)?;
+        let opened = inbound
+            .open(chunk, start..start + esp.len)
+            .map_err(counter)?;
         session.last_heard = Some(now);
         if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
             self.heard.push(index);
@@ -74,9 +75,15 @@ impl Core {
             self.count(Counter::EspDummy);
             return Ok(Way::Done);
         }
-        let packet = chunk.get_mut(opened.inner.clone()).ok_or(Counter::InnerMalformed)?;
-        let inner = check_inner(packet, &session.spec.remote_inner, &session.spec.local_inner)
-            .map_err(counter)?;
+        let packet = chunk
+            .get_mut(opened.inner.clone())
+            .ok_or(Counter::InnerMalformed)?;
+        let inner = check_inner(
+            packet,
+            &session.spec.remote_inner,
+            &session.spec.local_inner,
+        )
+        .map_err(counter)?;
         apply_ecn(packet, outer_tos).map_err(counter)?;
         session.received.add(packet.len());
         let mtu = session.mtu;
@@ -108,7 +115,9 @@ impl Core {
         if let Some(group) = self.groups.lookup(destination) {
             return self.to_group(group, frame, umem, now);
         }
-        let Some(lan) = &self.lan else { return Err(Counter::NoRoute) };
+        let Some(lan) = &self.lan else {
+            return Err(Counter::NoRoute);
+        };
         let (index, mtu) = (lan.index, lan.mtu);
         match self.hops.lookup(&self.fib, index, destination, now) {
             Hop::Ready(header) => {
@@ -136,10 +145,23 @@ impl Core {
     /// An answer to one of our heartbeats.
     fn answered(&mut self, bytes: &[u8], source: IpAddr, now: Instant) -> Result<(), Counter> {
         if let Some(keyed) = heartbeat::decode(bytes) {
-            let index = self.sessions.by_gateway(source).ok_or(Counter::HeartbeatBadAnswer)?;
-            let session = self.sessions.get(index).ok_or(Counter::HeartbeatBadAnswer)?;
-            let outbound = session.outbound.as_ref().ok_or(Counter::HeartbeatBadAnswer)?;
-            let key = session.spec.heartbeat_key.as_ref().ok_or(Counter::HeartbeatBadAnswer)?;
+            let index = self
+                .sessions
+                .by_gateway(source)
+                .ok_or(Counter::HeartbeatBadAnswer)?;
+            let session = self
+                .sessions
+                .get(index)
+                .ok_or(Counter::HeartbeatBadAnswer)?;
+            let outbound = session
+                .outbound
+                .as_ref()
+                .ok_or(Counter::HeartbeatBadAnswer)?;
+            let key = session
+                .spec
+                .heartbeat_key
+                .as_ref()
+                .ok_or(Counter::HeartbeatBadAnswer)?;
             let ours = heartbeat::is_answer(keyed.sequence)
                 && u32::from_be_bytes(keyed.spi) == outbound.spi()
                 && keyed.authentic(key.expose());

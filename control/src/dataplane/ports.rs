@@ -41,7 +41,13 @@ impl Ports {
         now: Instant,
     ) -> Self {
         let slow_rate = RateLimit::new(SLOW_RATE.0, SLOW_RATE.1, now);
-        Self { outside, inside, slow_outside, slow_inside, slow_rate }
+        Self {
+            outside,
+            inside,
+            slow_outside,
+            slow_inside,
+            slow_rate,
+        }
     }
 
     /// Lets a frame out. Every frame leaves by exactly one door.

@@ -11,9 +11,7 @@ use super::net::icmp::{self, Problem};
 use super::net::mss;
 use super::opening::prepend;
 use super::xsk::{Frame, HEADROOM, Umem};
-use crate::esp::{
-    Marks, NEXT_IPV4, NEXT_IPV6, check_inner, decrement_ttl, parse_inner,
-};
+use crate::esp::{Marks, NEXT_IPV4, NEXT_IPV6, check_inner, decrement_ttl, parse_inner};
 
 /// More of an offending packet than any ICMP error quotes (RFC 4443 section 2.4: within 1280).
 const QUOTED: usize = 1280;
@@ -22,7 +20,9 @@ impl Core {
     /// What becomes of a frame from a gateway's LAN interface.
     pub(super) fn from_inside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let bytes = &*umem.packet(frame);
-        let Ok(parsed) = packet::parse(bytes) else { return Way::Drop(Counter::Malformed) };
+        let Ok(parsed) = packet::parse(bytes) else {
+            return Way::Drop(Counter::Malformed);
+        };
         let Some(ip) = parsed.ip else {
             return match packet::classify(&parsed, bytes) {
                 Ok(Class::Arp { .. }) => self.neighbour_frame(frame, umem, now),
@@ -33,7 +33,11 @@ impl Core {
             return self.neighbour_frame(frame, umem, now);
         }
         // What is flooded over the segment is not for us to forward (RFC 1812 section 5.3.4).
-        if self.lan.as_ref().is_none_or(|lan| lan.mac != parsed.mac_destination) {
+        if self
+            .lan
+            .as_ref()
+            .is_none_or(|lan| lan.mac != parsed.mac_destination)
+        {
             return Way::Drop(Counter::NotOurs);
         }
         let start = frame.range().start + parsed.l3;
@@ -113,8 +117,12 @@ impl Core {
         let session = self.sessions.get_mut(index).ok_or(Counter::NoSession)?;
         let mtu = session.mtu;
         let packet = umem.packet(frame);
-        let inner = check_inner(packet, &session.spec.local_inner, &session.spec.remote_inner)
-            .map_err(counter)?;
+        let inner = check_inner(
+            packet,
+            &session.spec.local_inner,
+            &session.spec.remote_inner,
+        )
+        .map_err(counter)?;
         if packet.len() > mtu {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             self.complain_inside(Problem::TooBig { mtu }, frame, umem, now);
@@ -123,7 +131,11 @@ impl Core {
         mss::clamp(packet, u16::try_from(mtu).unwrap_or(u16::MAX));
         let marks = Marks::of(packet);
         let length = packet.len();
-        let next_header = if inner.dst.is_ipv4() { NEXT_IPV4 } else { NEXT_IPV6 };
+        let next_header = if inner.dst.is_ipv4() {
+            NEXT_IPV4
+        } else {
+            NEXT_IPV6
+        };
         let outbound = session.outbound.as_mut().ok_or(Counter::NoSession)?;
         let range = frame.range();
         let chunk = umem.chunk_mut(frame);
@@ -152,7 +164,10 @@ impl Core {
         else {
             return;
         };
-        while let Some(mut frame) = self.groups.get_mut(group).and_then(|state| state.next_held())
+        while let Some(mut frame) = self
+            .groups
+            .get_mut(group)
+            .and_then(|state| state.next_held())
         {
             if let Some(state) = self.groups.get_mut(group) {
                 state.sent = true;
@@ -167,7 +182,11 @@ impl Core {
 
     /// Tells the senders of what a group held that it can not go.
     pub(super) fn refuse_held(&mut self, group: usize, umem: &mut Umem, now: Instant) {
-        while let Some(frame) = self.groups.get_mut(group).and_then(|state| state.next_held()) {
+        while let Some(frame) = self
+            .groups
+            .get_mut(group)
+            .and_then(|state| state.next_held())
+        {
             self.complain_inside(Problem::HostUnreachable, &frame, umem, now);
             self.push(frame, Way::Drop(Counter::Rejected));
         }
@@ -181,7 +200,9 @@ impl Core {
         umem: &mut Umem,
         now: Instant,
     ) {
-        let Ok(inner) = parse_inner(umem.packet(about)) else { return };
+        let Ok(inner) = parse_inner(umem.packet(about)) else {
+            return;
+        };
         let (source, header) = match &self.lan {
             // On a host the error seems to come from the destination: the only address of which
             // the kernel surely believes that it comes by the TUN device.
@@ -199,7 +220,9 @@ impl Core {
                 (address, Some(ethernet(mac, own, inner.src.is_ipv6())))
             }
         };
-        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else { return };
+        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else {
+            return;
+        };
         match header {
             None => self.push(frame, Way::Inside),
             Some(header) => match prepend(&mut frame, umem, &header) {
@@ -218,10 +241,17 @@ impl Core {
         umem: &mut Umem,
         now: Instant,
     ) {
-        let Ok(inner) = parse_inner(umem.packet(about)) else { return };
-        let source = self.lan.as_ref().and_then(|lan| lan.address_like(inner.src));
+        let Ok(inner) = parse_inner(umem.packet(about)) else {
+            return;
+        };
+        let source = self
+            .lan
+            .as_ref()
+            .and_then(|lan| lan.address_like(inner.src));
         let Some(source) = source else { return };
-        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else { return };
+        let Some(mut frame) = self.icmp_frame(problem, source, about, umem, now) else {
+            return;
+        };
         let way = match self.seal(index, &mut frame, umem, now) {
             Ok(way) => way,
             Err(reason) => Way::Drop(reason),
@@ -243,9 +273,14 @@ impl Core {
         let mut quoted = [0; QUOTED];
         let offending = umem.packet(about);
         let length = offending.len().min(QUOTED);
-        quoted.get_mut(..length)?.copy_from_slice(offending.get(..length)?);
+        quoted
+            .get_mut(..length)?
+            .copy_from_slice(offending.get(..length)?);
         let mut frame = umem.take()?;
-        let room = umem.chunk_mut(&frame).get_mut(HEADROOM..).unwrap_or_default();
+        let room = umem
+            .chunk_mut(&frame)
+            .get_mut(HEADROOM..)
+            .unwrap_or_default();
         match icmp::build(problem, source, &quoted[..length], room) {
             Ok(length) => {
                 frame.set_range(HEADROOM..HEADROOM + length);

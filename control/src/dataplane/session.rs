@@ -52,8 +52,16 @@ impl Session {
         group: usize,
         backend: Backend,
     ) -> Result<Self, SessionError> {
-        let inbound = spec.inbound.as_ref().map(|sa| sa.receiver(backend)).transpose()?;
-        let outbound = spec.outbound.as_ref().map(|sa| sa.sender(backend)).transpose()?;
+        let inbound = spec
+            .inbound
+            .as_ref()
+            .map(|sa| sa.receiver(backend))
+            .transpose()?;
+        let outbound = spec
+            .outbound
+            .as_ref()
+            .map(|sa| sa.sender(backend))
+            .transpose()?;
         let outer = spec.outer()?;
         Ok(Self {
             spec,
@@ -85,7 +93,11 @@ impl Sessions {
     /// Adds a session; one with the same name gives way.
     pub(super) fn insert(&mut self, session: Session) -> usize {
         self.remove(session.spec.id);
-        let index = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        let index = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.slots.len());
         if index == self.slots.len() {
             self.slots.push(None);
         }
@@ -140,7 +152,9 @@ impl Sessions {
 
     /// The youngest session of a group that can send.
     pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
-        let of_group = self.iter().filter(|s| s.group == group && s.outbound.is_some());
+        let of_group = self
+            .iter()
+            .filter(|s| s.group == group && s.outbound.is_some());
         of_group.map(|session| session.spec.id).max()
     }
 

@@ -28,11 +28,19 @@ pub(super) struct Tun {
 impl Tun {
     /// Creates the device; it goes away with the process.
     pub(super) fn create(name: &str, mtu: u16) -> io::Result<Self> {
-        let device = DeviceBuilder::new().name(name).mtu(mtu).offload(true).build_sync()?;
+        let device = DeviceBuilder::new()
+            .name(name)
+            .mtu(mtu)
+            .offload(true)
+            .build_sync()?;
         device.set_nonblocking(true)?;
         let name = device.name()?;
         let buffer = vec![0; VNET_HEADER + 65_536].into_boxed_slice();
-        Ok(Self { device, buffer, name })
+        Ok(Self {
+            device,
+            buffer,
+            name,
+        })
     }
 
     /// Name of the device.
@@ -62,7 +70,8 @@ impl Tun {
             let mut buffers: ArrayVec<&mut [u8], MAX_SEGMENTS> =
                 umem.tails(spare, HEADROOM).collect();
             let sizes = &mut sizes[..buffers.len()];
-            self.device.recv_multiple(&mut self.buffer, &mut buffers, sizes, 0)
+            self.device
+                .recv_multiple(&mut self.buffer, &mut buffers, sizes, 0)
         };
         let count = *result.as_ref().unwrap_or(&0);
         // Unused chunks first, from the back; then those that hold packets, in order.
@@ -86,7 +95,10 @@ impl Tun {
     /// that came in as ESP has.
     pub(super) fn send(&self, umem: &mut Umem, frame: &Frame) -> io::Result<()> {
         let range = frame.range();
-        let start = range.start.checked_sub(VNET_HEADER).ok_or(io::ErrorKind::InvalidInput)?;
+        let start = range
+            .start
+            .checked_sub(VNET_HEADER)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let bytes = &mut umem.chunk_mut(frame)[start..range.end];
         // No offload asked for: the packet is whole and its checksums are right.
         bytes[..VNET_HEADER].fill(0);

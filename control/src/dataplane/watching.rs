@@ -29,16 +29,26 @@ impl Core {
     /// Tells the monitors what was seen and sent, lets them judge, and does what they want.
     pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
         while let Some(index) = self.heard.pop() {
-            let Some(session) = self.sessions.get_mut(index) else { continue };
+            let Some(session) = self.sessions.get_mut(index) else {
+                continue;
+            };
             session.heard = false;
-            let Some(gateway) = session.spec.gateway else { continue };
+            let Some(gateway) = session.spec.gateway else {
+                continue;
+            };
             self.each_monitor(|monitor| monitor.on_heard(gateway, now));
         }
         for at in 0..self.groups.watched().len() {
-            let Some(&group) = self.groups.watched().get(at) else { break };
-            let Some(state) = self.groups.get_mut(group) else { continue };
+            let Some(&group) = self.groups.watched().get(at) else {
+                break;
+            };
+            let Some(state) = self.groups.get_mut(group) else {
+                continue;
+            };
             let sent = std::mem::take(&mut state.sent);
-            let Some(monitor) = &mut state.monitor else { continue };
+            let Some(monitor) = &mut state.monitor else {
+                continue;
+            };
             if sent {
                 monitor.on_sent(now);
             }
@@ -51,7 +61,9 @@ impl Core {
 
     fn each_monitor(&mut self, mut tell: impl FnMut(&mut crate::liveness::Monitor)) {
         for at in 0..self.groups.watched().len() {
-            let Some(&group) = self.groups.watched().get(at) else { break };
+            let Some(&group) = self.groups.watched().get(at) else {
+                break;
+            };
             if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
                 tell(monitor);
             }
@@ -61,12 +73,20 @@ impl Core {
     /// Carries out what the monitor of a group wants.
     fn obey(&mut self, group: usize, umem: &mut Umem, now: Instant) {
         loop {
-            let Some(state) = self.groups.get_mut(group) else { return };
+            let Some(state) = self.groups.get_mut(group) else {
+                return;
+            };
             let id = state.id;
-            let Some(action) = state.monitor.as_mut().and_then(|m| m.next_action()) else { return };
+            let Some(action) = state.monitor.as_mut().and_then(|m| m.next_action()) else {
+                return;
+            };
             match action {
                 Action::Heartbeat { gateway, counter } => {
-                    if state.monitor.as_ref().is_some_and(|m| m.phase() == Phase::Second) {
+                    if state
+                        .monitor
+                        .as_ref()
+                        .is_some_and(|m| m.phase() == Phase::Second)
+                    {
                         self.send_event(WorkerEvent::HeartbeatLost { group: id, gateway });
                     }
                     self.send_heartbeat(group, gateway, counter, umem);
@@ -74,17 +94,31 @@ impl Core {
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),
                 Action::Inactive => {
                     state.active = None;
-                    self.send_event(WorkerEvent::Active { group: id, gateway: None });
+                    self.send_event(WorkerEvent::Active {
+                        group: id,
+                        gateway: None,
+                    });
                 }
-                Action::Dead { gateway, silent_for } => {
-                    self.send_event(WorkerEvent::Dead { group: id, gateway, silent_for });
+                Action::Dead {
+                    gateway,
+                    silent_for,
+                } => {
+                    self.send_event(WorkerEvent::Dead {
+                        group: id,
+                        gateway,
+                        silent_for,
+                    });
                 }
                 Action::RequestKey { after } => {
                     state.asked = true;
                     self.send_event(WorkerEvent::KeyRequest { group: id, after });
                 }
                 Action::Health { gateway, health } => {
-                    self.send_event(WorkerEvent::Health { group: id, gateway, health });
+                    self.send_event(WorkerEvent::Health {
+                        group: id,
+                        gateway,
+                        health,
+                    });
                 }
             }
         }
@@ -93,51 +127,72 @@ impl Core {
     /// Traffic of a group goes through this gateway from now on; the gateway learns of it by a
     /// dummy packet, even if there is nothing to say.
     fn activate(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
-        let Some(index) = self.sessions.by_gateway(gateway) else { return };
-        let Some(session) = self.sessions.get(index) else { return };
+        let Some(index) = self.sessions.by_gateway(gateway) else {
+            return;
+        };
+        let Some(session) = self.sessions.get(index) else {
+            return;
+        };
         let session = session.spec.id;
-        let Some(state) = self.groups.get_mut(group) else { return };
+        let Some(state) = self.groups.get_mut(group) else {
+            return;
+        };
         state.active = Some(session);
         state.asked = false;
         state.rejected_until = None;
         let id = state.id;
         self.send_dummy(index, umem);
         self.send_held(group, umem, now);
-        self.send_event(WorkerEvent::Active { group: id, gateway: Some(gateway) });
+        self.send_event(WorkerEvent::Active {
+            group: id,
+            gateway: Some(gateway),
+        });
     }
 
     /// Payload wants a session of this group.
     pub(super) fn want(&mut self, group: usize, now: Instant) {
-        let Some(state) = self.groups.get_mut(group) else { return };
+        let Some(state) = self.groups.get_mut(group) else {
+            return;
+        };
         if let Some(monitor) = &mut state.monitor {
             monitor.on_wanted(now);
         } else if !state.asked && state.rejected_until.is_none_or(|until| until <= now) {
             state.asked = true;
             let id = state.id;
-            self.send_event(WorkerEvent::KeyRequest { group: id, after: None });
+            self.send_event(WorkerEvent::KeyRequest {
+                group: id,
+                after: None,
+            });
         }
     }
 
     fn send_heartbeat(&mut self, group: usize, gateway: IpAddr, count: u32, umem: &mut Umem) {
-        let Some(form) = self.groups.get(group).map(|state| state.form) else { return };
+        let Some(form) = self.groups.get(group).map(|state| state.form) else {
+            return;
+        };
         let token = self.rng.random::<[u8; 8]>();
-        let Some(index) = self.sessions.by_gateway(gateway) else { return };
-        let Some(session) = self.sessions.get(index) else { return };
-        let Some(outbound) = &session.outbound else { return };
+        let Some(index) = self.sessions.by_gateway(gateway) else {
+            return;
+        };
+        let Some(session) = self.sessions.get(index) else {
+            return;
+        };
+        let Some(outbound) = &session.outbound else {
+            return;
+        };
         let bytes = match (form, &session.spec.heartbeat_key) {
-            (HeartbeatForm::Keyed, Some(key)) => heartbeat::encode_request(
-                key.expose(),
-                count,
-                outbound.spi().to_be_bytes(),
-                token,
-            ),
+            (HeartbeatForm::Keyed, Some(key)) => {
+                heartbeat::encode_request(key.expose(), count, outbound.spi().to_be_bytes(), token)
+            }
             _ => {
                 let mut bytes = [0; PLAIN_LEN];
                 bytes[..8].copy_from_slice(&heartbeat::encode_plain(count));
                 bytes
             }
         };
-        let Some(frame) = umem.take() else { return self.count(Counter::NoFrame) };
+        let Some(frame) = umem.take() else {
+            return self.count(Counter::NoFrame);
+        };
         let at = HEADROOM..HEADROOM + bytes.len();
         umem.chunk_mut(&frame)[at.clone()].copy_from_slice(&bytes);
         self.count(Counter::HeartbeatSent);
@@ -145,9 +200,15 @@ impl Core {
     }
 
     fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
-        let Some(frame) = umem.take() else { return self.count(Counter::NoFrame) };
-        let Some(session) = self.sessions.get_mut(index) else { return umem.free(frame) };
-        let Some(outbound) = &mut session.outbound else { return umem.free(frame) };
+        let Some(frame) = umem.take() else {
+            return self.count(Counter::NoFrame);
+        };
+        let Some(session) = self.sessions.get_mut(index) else {
+            return umem.free(frame);
+        };
+        let Some(outbound) = &mut session.outbound else {
+            return umem.free(frame);
+        };
         match outbound.seal_dummy(umem.chunk_mut(&frame), HEADROOM, DUMMY_LEN) {
             Ok(esp) => self.send_esp(index, frame, esp, umem),
             Err(refused) => self.push(frame, Way::Drop(counter(refused))),
@@ -162,9 +223,17 @@ impl Core {
         esp: std::ops::Range<usize>,
         umem: &mut Umem,
     ) {
-        let Some(session) = self.sessions.get_mut(index) else { return umem.free(frame) };
-        let marks = Marks { tos: 0, dont_fragment: true };
-        let written = session.outer.write(umem.chunk_mut(&frame), esp, marks).map_err(counter);
+        let Some(session) = self.sessions.get_mut(index) else {
+            return umem.free(frame);
+        };
+        let marks = Marks {
+            tos: 0,
+            dont_fragment: true,
+        };
+        let written = session
+            .outer
+            .write(umem.chunk_mut(&frame), esp, marks)
+            .map_err(counter);
         let header = session.ethernet;
         let way = written.and_then(|range| {
             frame.set_range(range);
@@ -187,8 +256,12 @@ impl Core {
     ) {
         let mut matched = false;
         for at in 0..self.groups.watched().len() {
-            let Some(&group) = self.groups.watched().get(at) else { break };
-            let Some(state) = self.groups.get_mut(group) else { continue };
+            let Some(&group) = self.groups.watched().get(at) else {
+                break;
+            };
+            let Some(state) = self.groups.get_mut(group) else {
+                continue;
+            };
             if !authenticated && state.form != HeartbeatForm::Plain {
                 continue;
             }
@@ -196,13 +269,19 @@ impl Core {
                 matched |= monitor.on_answer(gateway, count, health, now).is_some();
             }
         }
-        if let Some(session) =
-            self.sessions.by_gateway(gateway).and_then(|index| self.sessions.get_mut(index))
+        if let Some(session) = self
+            .sessions
+            .by_gateway(gateway)
+            .and_then(|index| self.sessions.get_mut(index))
             && matched
         {
             session.last_heard = Some(now);
         }
-        self.count(if matched { Counter::HeartbeatHeard } else { Counter::HeartbeatBadAnswer });
+        self.count(if matched {
+            Counter::HeartbeatHeard
+        } else {
+            Counter::HeartbeatBadAnswer
+        });
     }
 
     /// A session is there now.
@@ -216,9 +295,15 @@ impl Core {
     ) {
         if let Some(gateway) = spec.gateway {
             for at in 0..self.groups.watched().len() {
-                let Some(&index) = self.groups.watched().get(at) else { break };
-                let Some(state) = self.groups.get_mut(index) else { continue };
-                let Some(monitor) = &mut state.monitor else { continue };
+                let Some(&index) = self.groups.watched().get(at) else {
+                    break;
+                };
+                let Some(state) = self.groups.get_mut(index) else {
+                    continue;
+                };
+                let Some(monitor) = &mut state.monitor else {
+                    continue;
+                };
                 // A new session with the gateway in use takes over from the old one.
                 if monitor.active() == Some(gateway) {
                     state.active = Some(spec.id);
@@ -231,8 +316,12 @@ impl Core {
             }
             return;
         }
-        let Some(index) = self.groups.index(group) else { return };
-        let Some(state) = self.groups.get_mut(index) else { return };
+        let Some(index) = self.groups.index(group) else {
+            return;
+        };
+        let Some(state) = self.groups.get_mut(index) else {
+            return;
+        };
         if spec.outbound.is_some() {
             state.active = Some(spec.id);
             state.asked = false;
@@ -257,19 +346,17 @@ impl Core {
             && state.active == Some(id)
         {
             // On a client the monitor says what is next.
-            state.active = if state.monitor.is_some() { None } else { successor };
+            state.active = if state.monitor.is_some() {
+                None
+            } else {
+                successor
+            };
         }
         self.watch(umem, now, false);
     }
 
     /// The key management service has a key for a gateway already.
-    pub(super) fn granted(
-        &mut self,
-        group: usize,
-        gateway: IpAddr,
-        umem: &mut Umem,
-        now: Instant,
-    ) {
+    pub(super) fn granted(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
         if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
             monitor.on_keyed(gateway, now);
         }
@@ -278,7 +365,9 @@ impl Core {
 
     /// No session can be had; packets are refused until `until`.
     pub(super) fn rejected(&mut self, group: usize, until: Instant, umem: &mut Umem, now: Instant) {
-        let Some(state) = self.groups.get_mut(group) else { return };
+        let Some(state) = self.groups.get_mut(group) else {
+            return;
+        };
         state.asked = false;
         state.rejected_until = Some(until);
         if let Some(monitor) = &mut state.monitor {

@@ -56,7 +56,10 @@ const CORE_PATIENCE: Duration = Duration::from_secs(2);
 impl CorePulse {
     /// A pulse that starts now.
     pub fn new(now: Instant) -> Self {
-        Self { start: now, at: std::sync::atomic::AtomicU64::new(0) }
+        Self {
+            start: now,
+            at: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     /// The core lives.
@@ -87,7 +90,9 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the worker's thread.
     pub(super) fn start(self, name: &str) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || self.run())
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || self.run())
     }
 
     fn run(mut self) {
@@ -115,7 +120,8 @@ impl Worker {
                 }
             };
             // Only now: what has arrived before a deadline has been seen.
-            self.core.after_batch(&mut self.umem, Instant::now(), drained);
+            self.core
+                .after_batch(&mut self.umem, Instant::now(), drained);
             let sent = self.flush();
             if now >= view_at || self.core.view_wanted() {
                 view_at = now + VIEW_PERIOD;
@@ -152,7 +158,8 @@ impl Worker {
             work |= received > 0;
             for mut frame in batch.drain(..) {
                 let way = self.core.from_outside(&mut frame, &mut self.umem, now);
-                self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+                self.ports
+                    .deliver(&mut self.core, &mut self.umem, frame, way);
             }
         }
         match &mut self.ports.inside {
@@ -164,18 +171,24 @@ impl Worker {
                 }
                 for mut frame in batch.drain(..) {
                     let way = self.core.from_inside(&mut frame, &mut self.umem, now);
-                    self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+                    self.ports
+                        .deliver(&mut self.core, &mut self.umem, frame, way);
                 }
             }
             Inside::Tun(tun) => {
                 // A full transmit ring is answered by not reading: the kernel then holds the
                 // applications back, and nothing is lost.
-                let room = self.ports.outside.first().is_some_and(|s| s.room() >= BATCH * 2);
+                let room = self
+                    .ports
+                    .outside
+                    .first()
+                    .is_some_and(|s| s.room() >= BATCH * 2);
                 if room && tun.receive(&mut self.umem, batch, spare)? > 0 {
                     work = true;
                     for mut frame in batch.drain(..) {
                         let way = self.core.from_tun(&mut frame, &mut self.umem, now);
-                        self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+                        self.ports
+                            .deliver(&mut self.core, &mut self.umem, frame, way);
                     }
                 }
             }
@@ -186,7 +199,8 @@ impl Worker {
     /// Sends what the core made by itself, and wakes the kernel. Says whether frames still wait.
     fn flush(&mut self) -> bool {
         while let Some((frame, way)) = self.core.next_outgoing() {
-            self.ports.deliver(&mut self.core, &mut self.umem, frame, way);
+            self.ports
+                .deliver(&mut self.core, &mut self.umem, frame, way);
         }
         self.ports.kick(&mut self.umem)
     }
@@ -222,7 +236,10 @@ impl Worker {
     /// Sleeps until a port, a command or a deadline wants attention.
     fn sleep(&mut self, until: Instant) {
         let now = Instant::now();
-        let deadline = self.core.next_deadline().map_or(until, |(at, _)| at.min(until));
+        let deadline = self
+            .core
+            .next_deadline()
+            .map_or(until, |(at, _)| at.min(until));
         let duration = deadline.saturating_duration_since(now).min(LONGEST_SLEEP);
         let timeout = Timespec {
             tv_sec: duration.as_secs() as i64,
@@ -259,7 +276,8 @@ impl Worker {
                 break;
             }
         }
-        self.view.store(Arc::new(self.core.view(&self.umem, Instant::now())));
+        self.view
+            .store(Arc::new(self.core.view(&self.umem, Instant::now())));
     }
 }
 

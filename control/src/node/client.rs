@@ -45,7 +45,11 @@ impl Client {
     fn ranges(&self) -> Vec<(IpAddr, Vec<IpNet>)> {
         let mut ranges: Vec<(IpAddr, Vec<IpNet>)> = Vec::new();
         for cluster in &self.resolved.clusters {
-            let tunnels = self.resolved.tunnels.iter().filter(|t| t.cluster == cluster.id);
+            let tunnels = self
+                .resolved
+                .tunnels
+                .iter()
+                .filter(|t| t.cluster == cluster.id);
             let prefixes: Vec<IpNet> = tunnels.flat_map(|t| t.prefixes.clone()).collect();
             ranges.extend(cluster.gateways.iter().map(|g| (*g, prefixes.clone())));
         }
@@ -69,18 +73,33 @@ impl Node {
     /// does not concern stay as they are.
     pub(super) async fn take_up_policy(&mut self, resolved: Resolved) -> Result<()> {
         let now = Instant::now();
-        let Role::Client(client) = &mut self.role else { return Ok(()) };
+        let Role::Client(client) = &mut self.role else {
+            return Ok(());
+        };
         let old = std::mem::replace(&mut client.resolved, resolved);
         let general = &client.resolved.general;
         for unresolved in &client.resolved.unresolved {
-            tracing::warn!("tunnel {} leads nowhere: {}", unresolved.number, unresolved.why);
+            tracing::warn!(
+                "tunnel {} leads nowhere: {}",
+                unresolved.number,
+                unresolved.why
+            );
         }
         client.kms.set_settings(
-            kms::Settings { standby: general.standby as usize, ..kms::Settings::default() },
+            kms::Settings {
+                standby: general.standby as usize,
+                ..kms::Settings::default()
+            },
             now,
         );
         let clusters = &client.resolved.clusters;
-        client.kms.set_clusters(clusters.iter().map(|c| (c.id, c.gateways.clone())).collect(), now);
+        client.kms.set_clusters(
+            clusters
+                .iter()
+                .map(|c| (c.id, c.gateways.clone()))
+                .collect(),
+            now,
+        );
         let ranges = client.ranges();
         if let Side::Client { ranges: known, .. } = &mut self.answers.side {
             *known = ranges;
@@ -91,7 +110,11 @@ impl Node {
             defer_time: general.defer_time,
         };
         for cluster in clusters {
-            let tunnels = client.resolved.tunnels.iter().filter(|t| t.cluster == cluster.id);
+            let tunnels = client
+                .resolved
+                .tunnels
+                .iter()
+                .filter(|t| t.cluster == cluster.id);
             self.dataplane.set_group(GroupSpec {
                 id: GroupId::Cluster(cluster.id),
                 prefixes: tunnels.flat_map(|tunnel| tunnel.prefixes.clone()).collect(),
@@ -108,7 +131,10 @@ impl Node {
                 client.kms.request(cluster.id, None, now);
             }
         }
-        let gone = old.clusters.iter().filter(|c| client.resolved.cluster(c.id).is_none());
+        let gone = old
+            .clusters
+            .iter()
+            .filter(|c| client.resolved.cluster(c.id).is_none());
         for cluster in gone {
             self.dataplane.remove_group(GroupId::Cluster(cluster.id))?;
         }
@@ -117,9 +143,15 @@ impl Node {
 
     /// Leads exactly the policy's tunnel ranges into the TUN device.
     async fn follow_routes(&mut self) -> Result<()> {
-        let Role::Client(client) = &mut self.role else { return Ok(()) };
-        let wanted: Vec<IpNet> =
-            client.resolved.tunnels.iter().flat_map(|t| t.prefixes.iter().copied()).collect();
+        let Role::Client(client) = &mut self.role else {
+            return Ok(());
+        };
+        let wanted: Vec<IpNet> = client
+            .resolved
+            .tunnels
+            .iter()
+            .flat_map(|t| t.prefixes.iter().copied())
+            .collect();
         for route in client.routes.iter().filter(|route| !wanted.contains(route)) {
             links::remove_route(&client.links, client.tun, route.addr(), route.prefix_len())
                 .await?;
@@ -134,12 +166,18 @@ impl Node {
 
     /// Gives the TUN device the inner addresses that a gateway has assigned.
     pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<()> {
-        let Role::Client(client) = &mut self.role else { return Ok(()) };
+        let Role::Client(client) = &mut self.role else {
+            return Ok(());
+        };
         for address in assigned {
             if client.inner.contains(address) {
                 continue;
             }
-            if let Some(other) = client.inner.iter().find(|a| a.is_ipv4() == address.is_ipv4()) {
+            if let Some(other) = client
+                .inner
+                .iter()
+                .find(|a| a.is_ipv4() == address.is_ipv4())
+            {
                 tracing::warn!(
                     "a gateway assigned {address} although {other} was asked for: connections \
                      from {other} will not outlive a change to it; give all gateways the same pool"
@@ -167,13 +205,21 @@ impl Node {
         match action {
             Action::Authenticate { gateway } => self.authenticate(gateway, now),
             Action::Granted { cluster, gateway } => {
-                self.dataplane.command(Command::Granted(GroupId::Cluster(cluster), gateway));
+                self.dataplane
+                    .command(Command::Granted(GroupId::Cluster(cluster), gateway));
             }
-            Action::Rejected { cluster, tried, retry_at } => {
+            Action::Rejected {
+                cluster,
+                tried,
+                retry_at,
+            } => {
                 let wait = retry_at.saturating_duration_since(now);
-                self.dataplane.command(Command::Rejected(GroupId::Cluster(cluster), wait));
-                let tried: Vec<String> =
-                    tried.iter().map(|(gateway, why)| format!("{gateway}: {why}")).collect();
+                self.dataplane
+                    .command(Command::Rejected(GroupId::Cluster(cluster), wait));
+                let tried: Vec<String> = tried
+                    .iter()
+                    .map(|(gateway, why)| format!("{gateway}: {why}"))
+                    .collect();
                 let text = format!(
                     "no gateway of cluster {cluster} authenticated ({}); next try in {:.1} s",
                     tried.join(", "),
@@ -193,7 +239,9 @@ impl Node {
     }
 
     fn authenticate(&mut self, gateway: IpAddr, now: Instant) {
-        let Role::Client(client) = &mut self.role else { return };
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
         let Some(peer) = self.answers.peer_at(gateway) else {
             let why = "no [[peer]] of the configuration has this address as `outside`";
             client.kms.on_failed(gateway, why.to_owned(), now);
@@ -232,7 +280,9 @@ impl Node {
     }
 
     pub(super) fn on_client_report(&mut self, report: WorkerReport) {
-        let Role::Client(client) = &mut self.role else { return };
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
         let now = report.at;
         let cluster_of = |group| match group {
             GroupId::Cluster(cluster) => Some(cluster),
@@ -240,7 +290,9 @@ impl Node {
         };
         let event = match report.event {
             WorkerEvent::KeyRequest { group, after } => {
-                let Some(cluster) = cluster_of(group) else { return };
+                let Some(cluster) = cluster_of(group) else {
+                    return;
+                };
                 client.kms.request(cluster, after, Instant::now());
                 let text = match after {
                     Some(after) => format!("key request, from the gateway after {after} on"),
@@ -249,31 +301,54 @@ impl Node {
                 NewEvent::new(EventKind::KeyRequest, text).cluster(cluster.0)
             }
             WorkerEvent::Active { group, gateway } => {
-                let Some(cluster) = cluster_of(group) else { return };
+                let Some(cluster) = cluster_of(group) else {
+                    return;
+                };
                 client.kms.on_active(cluster, gateway, Instant::now());
                 match gateway {
                     Some(gateway) => {
                         let text = format!("traffic goes through {gateway}");
-                        NewEvent::new(EventKind::Active, text).cluster(cluster.0).gateway(gateway)
+                        NewEvent::new(EventKind::Active, text)
+                            .cluster(cluster.0)
+                            .gateway(gateway)
                     }
-                    None => NewEvent::new(EventKind::Active, "no gateway is active")
-                        .cluster(cluster.0),
+                    None => {
+                        NewEvent::new(EventKind::Active, "no gateway is active").cluster(cluster.0)
+                    }
                 }
             }
-            WorkerEvent::Dead { group, gateway, silent_for } => {
-                let Some(cluster) = cluster_of(group) else { return };
+            WorkerEvent::Dead {
+                group,
+                gateway,
+                silent_for,
+            } => {
+                let Some(cluster) = cluster_of(group) else {
+                    return;
+                };
                 client.kms.on_dead(gateway, Instant::now());
                 let silent = silent_for.as_secs_f64() * 1e3;
                 let text = format!("gateway {gateway} is dead: silent for {silent:.1} ms");
-                NewEvent::new(EventKind::GatewayDead, text).cluster(cluster.0).gateway(gateway)
+                NewEvent::new(EventKind::GatewayDead, text)
+                    .cluster(cluster.0)
+                    .gateway(gateway)
             }
             WorkerEvent::HeartbeatLost { group, gateway } => {
-                let Some(cluster) = cluster_of(group) else { return };
+                let Some(cluster) = cluster_of(group) else {
+                    return;
+                };
                 let text = format!("{gateway} did not answer a heartbeat; a second one was sent");
-                NewEvent::new(EventKind::HeartbeatLost, text).cluster(cluster.0).gateway(gateway)
+                NewEvent::new(EventKind::HeartbeatLost, text)
+                    .cluster(cluster.0)
+                    .gateway(gateway)
             }
-            WorkerEvent::Health { group, gateway, health } => {
-                let Some(cluster) = cluster_of(group) else { return };
+            WorkerEvent::Health {
+                group,
+                gateway,
+                health,
+            } => {
+                let Some(cluster) = cluster_of(group) else {
+                    return;
+                };
                 tracing::info!("{gateway} of cluster {cluster} says its health is {health:#04x}");
                 return;
             }
@@ -316,4 +391,3 @@ impl Node {
         }
     }
 }
-

@@ -31,9 +31,9 @@ impl Node {
             Command::SaFlush { reply } => {
                 let changes = self.answers.sadb.flush(Producer::Manual);
                 let count = changes.len();
-                let answer = self.carry_out(changes).map(|()| {
-                    Done::new(format!("{count} hand-written sessions removed"))
-                });
+                let answer = self
+                    .carry_out(changes)
+                    .map(|()| Done::new(format!("{count} hand-written sessions removed")));
                 let _ = reply.send(answer);
             }
             Command::PolicyReload { reply } => {
@@ -64,7 +64,10 @@ impl Node {
                         Direction::Out => session.outbound,
                     });
                     let text = |nets: &[IpNet]| {
-                        nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+                        nets.iter()
+                            .map(ToString::to_string)
+                            .collect::<Vec<_>>()
+                            .join(",")
                     };
                     SaView {
                         spi: Spi(sa.spi),
@@ -90,8 +93,10 @@ impl Node {
         let mut spec = SessionSpec::from_words(words)
             .map_err(|error| CommandError::Invalid(error.to_string()))?;
         self.fill_in(&mut spec);
-        let sas: Vec<String> =
-            spec.sas().map(|(way, sa)| format!("{} {}", way.name(), Spi(sa.spi))).collect();
+        let sas: Vec<String> = spec
+            .sas()
+            .map(|(way, sa)| format!("{} {}", way.name(), Spi(sa.spi)))
+            .collect();
         let changes = self
             .answers
             .sadb
@@ -138,13 +143,14 @@ impl Node {
     }
 
     fn carry_out(&mut self, changes: Vec<Change>) -> Answer<()> {
-        let failed = |error: crate::dataplane::loader::LoadError| {
-            CommandError::Failed(error.to_string())
-        };
+        let failed =
+            |error: crate::dataplane::loader::LoadError| CommandError::Failed(error.to_string());
         for change in changes {
             if let Change::Remove(id) = change {
                 self.dataplane.remove_session(id).map_err(failed)?;
-                self.dataplane.remove_group(GroupId::Manual(id.0)).map_err(failed)?;
+                self.dataplane
+                    .remove_group(GroupId::Manual(id.0))
+                    .map_err(failed)?;
             }
         }
         Ok(())
@@ -156,7 +162,13 @@ impl Node {
                 live.peer.to_string() == peer || live.spec.outside_remote.to_string() == peer
             })
         };
-        let ids: Vec<SessionId> = self.table.live.keys().copied().filter(|id| named(id)).collect();
+        let ids: Vec<SessionId> = self
+            .table
+            .live
+            .keys()
+            .copied()
+            .filter(|id| named(id))
+            .collect();
         if ids.is_empty() {
             return Err(CommandError::NotFound(format!(
                 "no session with `{peer}`; expected an identity or an outside address of \
@@ -167,7 +179,10 @@ impl Node {
             self.end_session(*id, "deleted by the operator", true)
                 .map_err(|error| CommandError::Failed(error.to_string()))?;
         }
-        Ok(Done::new(format!("deleted {} session(s) with {peer}", ids.len())))
+        Ok(Done::new(format!(
+            "deleted {} session(s) with {peer}",
+            ids.len()
+        )))
     }
 }
 

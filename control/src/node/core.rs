@@ -118,7 +118,10 @@ impl Node {
         };
         let dying = self.dying.iter().map(|(at, _)| *at).min();
         let ike = self.engine.next_timeout().map(|(at, _)| at);
-        [kms, dying, ike].into_iter().flatten().fold(self.tick, Instant::min)
+        [kms, dying, ike]
+            .into_iter()
+            .flatten()
+            .fold(self.tick, Instant::min)
     }
 
     fn on_time(&mut self) {
@@ -167,8 +170,13 @@ impl Node {
     }
 
     fn on_datagram(&mut self, datagram: &Datagram) {
-        let Datagram { local, remote, data } = datagram;
-        self.engine.handle_datagram(Instant::now(), *local, *remote, data, &mut self.answers);
+        let Datagram {
+            local,
+            remote,
+            data,
+        } = datagram;
+        self.engine
+            .handle_datagram(Instant::now(), *local, *remote, data, &mut self.answers);
     }
 
     async fn on_ike(&mut self, event: Event) -> Result<()> {
@@ -176,18 +184,31 @@ impl Node {
         match event {
             Event::Established { .. } => self.established(event, now).await?,
             Event::Alive { id } => {
-                if let Some(live) = self.table.of_sa(id).and_then(|id| self.table.live.get_mut(&id))
+                if let Some(live) = self
+                    .table
+                    .of_sa(id)
+                    .and_then(|id| self.table.live.get_mut(&id))
                 {
                     live.alive = now;
                 }
             }
-            Event::Failed { id, remote, error, spi_in } => {
+            Event::Failed {
+                id,
+                remote,
+                error,
+                spi_in,
+            } => {
                 if let Some(spi) = spi_in {
                     self.answers.sadb.release_spi(spi);
                 }
                 self.failed(id, remote, &error, now);
             }
-            Event::Refused { remote, peer, error, .. } => {
+            Event::Refused {
+                remote,
+                peer,
+                error,
+                ..
+            } => {
                 let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
                 tracing::warn!("refused {who}: {error}");
             }
@@ -207,7 +228,15 @@ impl Node {
 
     async fn established(&mut self, event: Event, now: Instant) -> Result<()> {
         let Event::Established {
-            id: sa, initiator, remote, peer, assigned, child, vendor_ids, exporter, ..
+            id: sa,
+            initiator,
+            remote,
+            peer,
+            assigned,
+            child,
+            vendor_ids,
+            exporter,
+            ..
         } = event
         else {
             return Ok(());
@@ -258,9 +287,15 @@ impl Node {
             if gateway.is_some() {
                 self.use_inner_addresses(&assigned).await?;
             }
-            self.dataplane.add_session(Arc::clone(&spec), group, peer_began).await?;
+            self.dataplane
+                .add_session(Arc::clone(&spec), group, peer_began)
+                .await?;
             self.replace_older(id, now);
-            let by = if initiator { "begun by us" } else { "begun by the peer" };
+            let by = if initiator {
+                "begun by us"
+            } else {
+                "begun by the peer"
+            };
             let text = format!("session with {peer} at {} is up, {by}", remote.ip());
             let event = NewEvent::new(EventKind::SessionUp, text);
             self.note(match gateway {
@@ -289,7 +324,8 @@ impl Node {
             }
             Some(Purpose::Client(group)) => {
                 tracing::warn!("no session with the client at {}: {error}", remote.ip());
-                self.dataplane.command(Command::Rejected(group, Duration::from_secs(1)));
+                self.dataplane
+                    .command(Command::Rejected(group, Duration::from_secs(1)));
             }
             None => {}
         }
@@ -297,12 +333,18 @@ impl Node {
 
     /// Sessions with the same peer that are older than this one only receive any more.
     fn replace_older(&mut self, id: SessionId, now: Instant) {
-        let Some(new) = self.table.live.get(&id) else { return };
+        let Some(new) = self.table.live.get(&id) else {
+            return;
+        };
         let same_place = |other: &Live| match new.spec.gateway {
             Some(gateway) => other.spec.gateway == Some(gateway),
             None => other.group == new.group,
         };
-        let old = self.table.live.values().filter(|other| other.spec.id < id && same_place(other));
+        let old = self
+            .table
+            .live
+            .values()
+            .filter(|other| other.spec.id < id && same_place(other));
         let old: Vec<SessionId> = old.map(|other| other.spec.id).collect();
         for id in old {
             if self.dying.iter().all(|(_, dying)| *dying != id) {
@@ -314,7 +356,9 @@ impl Node {
     /// Removes a session everywhere. `tell`: the peer is told by a DELETE.
     pub(super) fn end_session(&mut self, id: SessionId, why: &str, tell: bool) -> Result<()> {
         let now = Instant::now();
-        let Some(live) = self.table.remove(id) else { return Ok(()) };
+        let Some(live) = self.table.remove(id) else {
+            return Ok(());
+        };
         self.dying.retain(|(_, dying)| *dying != id);
         if tell || why == "replaced" {
             self.engine.close(now, live.sa);
@@ -330,7 +374,9 @@ impl Node {
         let event = NewEvent::new(EventKind::SessionDown, text);
         match (live.spec.gateway, &mut self.role) {
             (Some(gateway), Role::Client(client)) => {
-                client.kms.on_session_lost(gateway, SessionHandle(id.0), now);
+                client
+                    .kms
+                    .on_session_lost(gateway, SessionHandle(id.0), now);
                 self.note(event.gateway(gateway));
             }
             _ => self.note(event),
@@ -344,7 +390,11 @@ impl Node {
         let view = self.dataplane.view().load_full();
         let patience = self.config.ike.liveness;
         for live in self.table.live.values_mut() {
-            let heard = view.sessions.iter().find(|s| s.id == live.spec.id).and_then(|s| s.last_heard);
+            let heard = view
+                .sessions
+                .iter()
+                .find(|s| s.id == live.spec.id)
+                .and_then(|s| s.last_heard);
             let latest = heard.map_or(live.alive, |at| at.max(live.alive));
             let idle = now.saturating_duration_since(latest.max(live.asked));
             if idle >= patience {
@@ -385,7 +435,10 @@ impl Node {
 
     /// Ends all sessions politely, then gives the interfaces back.
     async fn farewell(mut self) {
-        self.note(NewEvent::new(EventKind::NodeStopping, "the node is stopping"));
+        self.note(NewEvent::new(
+            EventKind::NodeStopping,
+            "the node is stopping",
+        ));
         let now = Instant::now();
         for live in self.table.live.values() {
             self.engine.close(now, live.sa);

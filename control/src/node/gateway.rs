@@ -51,8 +51,16 @@ impl Node {
         assigned: &[IpAddr],
         outside: IpAddr,
     ) -> Result<Option<GroupId>> {
-        let fixed = self.answers.peer(peer).map(|peer| peer.inner.clone()).unwrap_or_default();
-        let inner = if assigned.is_empty() { &fixed } else { assigned };
+        let fixed = self
+            .answers
+            .peer(peer)
+            .map(|peer| peer.inner.clone())
+            .unwrap_or_default();
+        let inner = if assigned.is_empty() {
+            &fixed
+        } else {
+            assigned
+        };
         self.know_client(peer, inner, Some(outside)).map(Some)
     }
 
@@ -68,7 +76,11 @@ impl Node {
         let last = &mut gateway.last;
         let known = gateway.clients.entry(peer.clone()).or_insert_with(|| {
             *last += 1;
-            Known { group: GroupId::Peer(*last), inner: Vec::new(), outside: None }
+            Known {
+                group: GroupId::Peer(*last),
+                inner: Vec::new(),
+                outside: None,
+            }
         });
         known.outside = outside.or(known.outside);
         let group = known.group;
@@ -101,14 +113,25 @@ impl Node {
 
     /// Traffic from the LAN wants a client that has no session: the gateway begins the exchange.
     fn begin_session(&mut self, group: GroupId, now: Instant) {
-        let Role::Gateway(gateway) = &self.role else { return };
-        let found = gateway.clients.iter().find(|(_, known)| known.group == group);
+        let Role::Gateway(gateway) = &self.role else {
+            return;
+        };
+        let found = gateway
+            .clients
+            .iter()
+            .find(|(_, known)| known.group == group);
         let target = found.and_then(|(identity, known)| {
             let peer = self.answers.peer(identity)?;
-            Some((identity.clone(), known.outside?, known.inner.clone(), peer.psk.clone()))
+            Some((
+                identity.clone(),
+                known.outside?,
+                known.inner.clone(),
+                peer.psk.clone(),
+            ))
         });
         let Some((identity, outside, inner, psk)) = target else {
-            self.dataplane.command(Command::Rejected(group, Duration::from_secs(5)));
+            self.dataplane
+                .command(Command::Rejected(group, Duration::from_secs(5)));
             return;
         };
         let text = format!("traffic for {identity} at {outside}: beginning a session");

@@ -7,9 +7,7 @@ use rand::rngs::StdRng;
 
 use super::config;
 use super::pool::Pool;
-use crate::ike::{
-    AssignRefused, Hooks, Identity, Psk, TrafficSelector, TsRefused, narrow,
-};
+use crate::ike::{AssignRefused, Hooks, Identity, Psk, TrafficSelector, TsRefused, narrow};
 use crate::sadb::Sadb;
 
 /// A peer of the configuration, as IKE knows it.
@@ -51,14 +49,19 @@ pub(super) struct Answers {
 /// What depends on the role.
 pub(super) enum Side {
     /// A client: its inner addresses, and the tunnel ranges behind each gateway.
-    Client { inner: Vec<IpAddr>, ranges: Vec<(IpAddr, Vec<IpNet>)> },
+    Client {
+        inner: Vec<IpAddr>,
+        ranges: Vec<(IpAddr, Vec<IpNet>)>,
+    },
     /// A gateway: addresses for clients.
     Gateway { pool: Pool },
 }
 
 impl Answers {
     pub(super) fn peer(&self, identity: &Identity) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.identity.matches(identity))
+        self.peers
+            .iter()
+            .find(|peer| peer.identity.matches(identity))
     }
 
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
@@ -94,7 +97,9 @@ impl Hooks for Answers {
         wants_v4: bool,
         wants_v6: bool,
     ) -> Result<Vec<IpAddr>, AssignRefused> {
-        let Side::Gateway { pool } = &mut self.side else { return Err(AssignRefused) };
+        let Side::Gateway { pool } = &mut self.side else {
+            return Err(AssignRefused);
+        };
         let assigned = pool.assign(&peer.to_string(), requested, wants_v4, wants_v6);
         match assigned {
             Ok(addresses) if !addresses.is_empty() => Ok(addresses),
@@ -118,19 +123,36 @@ impl Hooks for Answers {
             // A client may reach whatever the gateway's routes and the operator's filters let it,
             // from the addresses that are its own.
             Side::Gateway { .. } => {
-                let own = if assigned.is_empty() { &known.inner[..] } else { assigned };
+                let own = if assigned.is_empty() {
+                    &known.inner[..]
+                } else {
+                    assigned
+                };
                 let own: Vec<_> = own.iter().copied().map(TrafficSelector::host).collect();
-                (vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()], own)
+                (
+                    vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()],
+                    own,
+                )
             }
             // A gateway reaches the client's inner addresses, from the tunnel ranges that lead
             // through it.
             Side::Client { inner, .. } => {
                 let gateway = known.outside.ok_or(TsRefused)?;
                 let ranges: Vec<_> = self.ranges_of(gateway).iter().map(selector).collect();
-                (inner.iter().copied().map(TrafficSelector::host).collect::<Vec<_>>(), ranges)
+                (
+                    inner
+                        .iter()
+                        .copied()
+                        .map(TrafficSelector::host)
+                        .collect::<Vec<_>>(),
+                    ranges,
+                )
             }
         };
-        let (local, remote) = (narrow(proposed_local, &local), narrow(proposed_remote, &remote));
+        let (local, remote) = (
+            narrow(proposed_local, &local),
+            narrow(proposed_remote, &remote),
+        );
         if local.is_empty() || remote.is_empty() {
             return Err(TsRefused);
         }

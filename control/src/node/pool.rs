@@ -60,7 +60,11 @@ impl Pool {
             .iter()
             .flat_map(|(identity, addresses)| addresses.iter().map(|a| (*a, identity.clone())))
             .collect();
-        Self { networks, fixed, owners }
+        Self {
+            networks,
+            fixed,
+            owners,
+        }
     }
 
     /// Addresses for `identity`: at most one of each family that it wants. An address that was
@@ -116,7 +120,10 @@ impl Pool {
                 _ => Ok(address),
             };
         }
-        let owned = self.owners.iter().find(|(a, o)| a.is_ipv4() == v4 && *o == identity);
+        let owned = self
+            .owners
+            .iter()
+            .find(|(a, o)| a.is_ipv4() == v4 && *o == identity);
         if let Some((address, _)) = owned {
             return Ok(*address);
         }
@@ -131,7 +138,10 @@ impl Pool {
             }
         }
         let family = if v4 { "IPv4" } else { "IPv6" };
-        Err(PoolError::Exhausted { family, identity: identity.to_owned() })
+        Err(PoolError::Exhausted {
+            family,
+            identity: identity.to_owned(),
+        })
     }
 }
 
@@ -178,15 +188,24 @@ mod tests {
     fn two_gateways_compute_the_same_address() {
         let (mut a, mut b) = (pool(&["10.99.0.0/16"]), pool(&["10.99.0.0/16"]));
         for client in ["a.example", "b.example", "c@example"] {
-            assert_eq!(a.assign(client, &[], true, true), b.assign(client, &[], true, true));
+            assert_eq!(
+                a.assign(client, &[], true, true),
+                b.assign(client, &[], true, true)
+            );
         }
     }
 
     #[test]
     fn the_address_that_a_client_has_is_kept() {
         let mut pool = pool(&["10.99.0.0/24"]);
-        assert_eq!(pool.assign("a", &[ip("10.99.0.7")], true, false), Ok(vec![ip("10.99.0.7")]));
-        assert_eq!(pool.assign("a", &[], true, false), Ok(vec![ip("10.99.0.7")]));
+        assert_eq!(
+            pool.assign("a", &[ip("10.99.0.7")], true, false),
+            Ok(vec![ip("10.99.0.7")])
+        );
+        assert_eq!(
+            pool.assign("a", &[], true, false),
+            Ok(vec![ip("10.99.0.7")])
+        );
         assert_eq!(
             pool.assign("b", &[ip("10.99.0.7")], true, false),
             Err(PoolError::Taken {
@@ -196,15 +215,24 @@ mod tests {
             })
         );
         pool.release("a");
-        assert_eq!(pool.assign("b", &[ip("10.99.0.7")], true, false), Ok(vec![ip("10.99.0.7")]));
+        assert_eq!(
+            pool.assign("b", &[ip("10.99.0.7")], true, false),
+            Ok(vec![ip("10.99.0.7")])
+        );
     }
 
     #[test]
     fn a_fixed_address_beats_what_is_asked_for_and_nobody_else_gets_it() {
         let networks = vec!["10.99.0.0/30".parse().unwrap()];
         let mut pool = Pool::new(networks, [("a".to_owned(), vec![ip("10.99.0.1")])]);
-        assert_eq!(pool.assign("a", &[ip("10.99.0.2")], true, true), Ok(vec![ip("10.99.0.1")]));
-        assert_eq!(pool.assign("b", &[], true, false), Ok(vec![ip("10.99.0.2")]));
+        assert_eq!(
+            pool.assign("a", &[ip("10.99.0.2")], true, true),
+            Ok(vec![ip("10.99.0.1")])
+        );
+        assert_eq!(
+            pool.assign("b", &[], true, false),
+            Ok(vec![ip("10.99.0.2")])
+        );
         assert!(matches!(
             pool.assign("c", &[], true, false),
             Err(PoolError::Exhausted { family: "IPv4", .. })

@@ -89,7 +89,10 @@ pub(super) fn spec(
     let heartbeat_key = outline.keyed_heartbeat.then(|| {
         let mut key = [0; 16];
         // Both ends name the SPIs in the same order, whichever side they are on.
-        let (low, high) = (child.spi_in.min(child.spi_out), child.spi_in.max(child.spi_out));
+        let (low, high) = (
+            child.spi_in.min(child.spi_out),
+            child.spi_in.max(child.spi_out),
+        );
         let mut context = [0; 8];
         context[..4].copy_from_slice(&low.to_be_bytes());
         context[4..].copy_from_slice(&high.to_be_bytes());

@@ -63,8 +63,16 @@ impl Sockets {
         };
         let (length, remote) = received.ok()?;
         let data = buffer.get(..length)?;
-        let data = if marked { data.strip_prefix(&MARKER)? } else { data };
-        Some(Datagram { local: local.ok()?, remote, data: data.to_vec() })
+        let data = if marked {
+            data.strip_prefix(&MARKER)?
+        } else {
+            data
+        };
+        Some(Datagram {
+            local: local.ok()?,
+            remote,
+            data: data.to_vec(),
+        })
     }
 
     /// Sends a message. What can not be sent is like what is lost: it is retransmitted.

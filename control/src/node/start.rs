@@ -51,7 +51,10 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     let address = match config.outside.address.or(outside.v4.map(|(a, _)| a)) {
         Some(address) => address,
         None => outside.v6.map(|(a, _)| a).with_context(|| {
-            format!("interface {} has no global address", config.outside.interface)
+            format!(
+                "interface {} has no global address",
+                config.outside.interface
+            )
         })?,
     };
     // A client's policy is read before anything is touched.
@@ -68,18 +71,28 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             lan.mac()?;
             names.push(config.inside.interface.clone());
             let mode = xdp_mode(config.inside.xdp);
-            InsideOptions::Lan { interface: lan.interface, mode }
+            InsideOptions::Lan {
+                interface: lan.interface,
+                mode,
+            }
         }
         config::Role::Client => {
             let gateways: Vec<IpAddr> = config.peers.iter().filter_map(|p| p.outside).collect();
             let path = outside.interface.mtu as usize;
-            let fit = gateways.iter().map(|g| Envelope::toward(*g, false).largest_inner(path));
+            let fit = gateways
+                .iter()
+                .map(|g| Envelope::toward(*g, false).largest_inner(path));
             let fit = u16::try_from(fit.min().unwrap_or(path)).unwrap_or(u16::MAX);
             let mtu = config.inside.mtu.unwrap_or(fit);
             if mtu > fit {
-                tracing::warn!("mtu = {mtu} does not fit the path ({fit}): packets will be refused");
+                tracing::warn!(
+                    "mtu = {mtu} does not fit the path ({fit}): packets will be refused"
+                );
             }
-            InsideOptions::Tun { name: config.inside.interface.clone(), mtu }
+            InsideOptions::Tun {
+                name: config.inside.interface.clone(),
+                mtu,
+            }
         }
     };
     let (watch, subscription) = FibWatch::open(&names).await?;
@@ -157,19 +170,33 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
             };
-            let side = Side::Client { inner: Vec::new(), ranges: Vec::new() };
+            let side = Side::Client {
+                inner: Vec::new(),
+                ranges: Vec::new(),
+            };
             (side, Role::Client(client), Some(resolved))
         }
         (config::Role::Client, None) => bail!("a client needs a policy"),
         (config::Role::Gateway, _) => {
-            let fixed = peers.iter().map(|p| (p.identity.to_string(), p.inner.clone()));
+            let fixed = peers
+                .iter()
+                .map(|p| (p.identity.to_string(), p.inner.clone()));
             let pool = Pool::new(config.pool.clone(), fixed);
-            (Side::Gateway { pool }, Role::Gateway(Gateway::default()), None)
+            (
+                Side::Gateway { pool },
+                Role::Gateway(Gateway::default()),
+                None,
+            )
         }
     };
     let mut node = Node {
         engine: Engine::new(ike_settings(&config), StdRng::from_rng(&mut rand::rng())),
-        answers: Answers { peers, sadb: Sadb::new(), rng, side },
+        answers: Answers {
+            peers,
+            sadb: Sadb::new(),
+            rng,
+            side,
+        },
         events,
         sockets,
         dataplane,
@@ -193,7 +220,10 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         hangup: signal(SignalKind::hangup())?,
         config,
     };
-    let text = format!("{} {} is up on {address}", node.config.role, node.config.name);
+    let text = format!(
+        "{} {} is up on {address}",
+        node.config.role, node.config.name
+    );
     node.note(NewEvent::new(EventKind::NodeStarted, text));
     match resolved {
         Some(resolved) => node.take_up_policy(resolved).await?,
@@ -222,7 +252,10 @@ fn ike_settings(config: &Config) -> Settings {
         config::Cipher::Aes256Gcm => vec![EspCipher::Aes256Gcm, EspCipher::Aes128Gcm],
         config::Cipher::Aes128Gcm => vec![EspCipher::Aes128Gcm, EspCipher::Aes256Gcm],
     };
-    settings.esp_proposals = vec![EspProposal { ciphers, ..EspProposal::default() }];
+    settings.esp_proposals = vec![EspProposal {
+        ciphers,
+        ..EspProposal::default()
+    }];
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings
 }

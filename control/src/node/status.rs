@@ -53,7 +53,11 @@ impl Board {
             sessions: Vec::new(),
             xdp: [0; Counter::COUNT],
         };
-        Self { fixed, posted: ArcSwap::from_pointee(posted), view }
+        Self {
+            fixed,
+            posted: ArcSwap::from_pointee(posted),
+            view,
+        }
     }
 
     /// The core posts its state.
@@ -75,8 +79,10 @@ impl Board {
         let view = self.view.load();
         let age = |at: Instant| now.saturating_duration_since(at);
         let clusters = posted.clusters.iter().map(|(id, state, names)| {
-            let group =
-                view.groups.iter().find(|g| matches!(g.id, GroupId::Cluster(c) if c.0 == *id));
+            let group = view
+                .groups
+                .iter()
+                .find(|g| matches!(g.id, GroupId::Cluster(c) if c.0 == *id));
             let gateways = group.map(|group| {
                 let gateways = group.gateways.iter().map(|gateway| Gateway {
                     address: gateway.address,
@@ -99,7 +105,12 @@ impl Board {
                 (None, true) if *state != ClusterState::Authenticating => ClusterState::Rejected,
                 (None, _) => *state,
             };
-            Cluster { id: *id, active, state, gateways: gateways.unwrap_or_default() }
+            Cluster {
+                id: *id,
+                active,
+                state,
+                gateways: gateways.unwrap_or_default(),
+            }
         });
         let sessions = posted.sessions.iter().map(|(id, session)| {
             let mut session = session.clone();
@@ -135,14 +146,17 @@ fn counted(
     worker: &[u64; Counter::COUNT],
     xdp: &[u64; Counter::COUNT],
 ) -> (Vec<CounterValue>, Vec<CounterValue>) {
-    let values = Counter::ALL.iter().zip(worker.iter().zip(xdp)).map(|(counter, (a, b))| {
-        let value = CounterValue {
-            name: counter.label().to_owned(),
-            text: counter.text().to_owned(),
-            value: a + b,
-        };
-        (counter.kind(), value)
-    });
+    let values = Counter::ALL
+        .iter()
+        .zip(worker.iter().zip(xdp))
+        .map(|(counter, (a, b))| {
+            let value = CounterValue {
+                name: counter.label().to_owned(),
+                text: counter.text().to_owned(),
+                value: a + b,
+            };
+            (counter.kind(), value)
+        });
     let (drops, others): (Vec<_>, Vec<_>) = values.partition(|(kind, _)| *kind == Kind::Drop);
     let plain = |list: Vec<(Kind, CounterValue)>| list.into_iter().map(|(_, v)| v).collect();
     (plain(drops), plain(others))
@@ -154,7 +168,9 @@ fn interfaces(node: &Node) -> Vec<Interface> {
     let kind = |name: &str| {
         let attached = node.dataplane.attached.iter().find(|(at, _)| at == name);
         match attached {
-            Some((_, attached)) if attached.mode == AttachedMode::Native => InterfaceKind::XdpNative,
+            Some((_, attached)) if attached.mode == AttachedMode::Native => {
+                InterfaceKind::XdpNative
+            }
             Some(_) => InterfaceKind::XdpGeneric,
             None => InterfaceKind::Tun,
         }
@@ -176,21 +192,29 @@ fn interfaces(node: &Node) -> Vec<Interface> {
 }
 
 fn clusters(node: &Node) -> Vec<(u32, ClusterState, Vec<(IpAddr, Option<String>)>)> {
-    let Role::Client(client) = &node.role else { return Vec::new() };
+    let Role::Client(client) = &node.role else {
+        return Vec::new();
+    };
     let clusters = client.resolved.clusters.iter().map(|cluster| {
         let state = match client.kms.request_state(cluster.id) {
             Some(RequestState::Authenticating(_)) => ClusterState::Authenticating,
             Some(RequestState::BackOff(_)) => ClusterState::Rejected,
             _ => ClusterState::Idle,
         };
-        let names = cluster.gateways.iter().map(|g| (*g, node.answers.name_of(*g))).collect();
+        let names = cluster
+            .gateways
+            .iter()
+            .map(|g| (*g, node.answers.name_of(*g)))
+            .collect();
         (cluster.id.0, state, names)
     });
     clusters.collect()
 }
 
 fn tunnels(node: &Node) -> Vec<Tunnel> {
-    let Role::Client(client) = &node.role else { return Vec::new() };
+    let Role::Client(client) = &node.role else {
+        return Vec::new();
+    };
     let tunnels = client.resolved.tunnels.iter().map(|tunnel| Tunnel {
         number: tunnel.number,
         range: if tunnel.start == tunnel.end {
@@ -208,14 +232,22 @@ fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
     let live = node.table.live.values().map(|live| {
         let spec = &live.spec;
         // What the session's client has: on a gateway the peer's addresses, on a client its own.
-        let inner = if spec.gateway.is_some() { &spec.local_inner } else { &spec.remote_inner };
+        let inner = if spec.gateway.is_some() {
+            &spec.local_inner
+        } else {
+            &spec.remote_inner
+        };
         let session = Session {
             peer: live.peer.to_string(),
             outside: spec.outside_remote,
             inner: inner.iter().map(|net| net.addr()).collect(),
             spi_in: Spi(spec.inbound.as_ref().map_or(0, |sa| sa.spi)),
             spi_out: Spi(spec.outbound.as_ref().map_or(0, |sa| sa.spi)),
-            cipher: spec.outbound.as_ref().map_or("none", |sa| sa.cipher.name()).to_owned(),
+            cipher: spec
+                .outbound
+                .as_ref()
+                .map_or("none", |sa| sa.cipher.name())
+                .to_owned(),
             active: false,
             age_ms: now.saturating_duration_since(live.since).as_millis() as u64,
             packets_in: 0,

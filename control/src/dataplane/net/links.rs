@@ -191,6 +191,27 @@ pub async fn add_address(
     })
 }
 
+/// Removes a route that [`add_route`] made; it is no error if it is gone already.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn remove_route(
+    handle: &Handle,
+    index: u32,
+    destination: IpAddr,
+    length: u8,
+) -> Result<(), LinkError> {
+    let message = route_message(index, destination, length, None);
+    match handle.route().del(message).execute().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -ESRCH => Ok(()),
+        Err(why) => Err(LinkError::Set {
+            what: format!("remove the route {destination}/{length} from interface {index}"),
+            why,
+        }),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Routes a prefix into an interface in the main table, with `source` as the address of local
 /// sockets that have not chosen one. An existing route is never replaced: it would not come back.
 ///
@@ -203,7 +224,27 @@ pub async fn add_route(
     length: u8,
     source: Option<IpAddr>,
 ) -> Result<(), LinkError> {
-    let message = match destination {
+    let message = route_message(index, destination, length, source);
+    handle
+        .route()
+        .add(message)
+        .execute()
+        .await
+        .map_err(|why| LinkError::Set {
+            what: format!("route {destination}/{length} into interface {index}"),
+            why,
+        })
+}
+
+const ESRCH: i32 = 3;
+
+fn route_message(
+    index: u32,
+    destination: IpAddr,
+    length: u8,
+    source: Option<IpAddr>,
+) -> RouteMessage {
+    match destination {
         IpAddr::V4(destination) => {
             let mut builder = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                 .destination_prefix(destination, length)
@@ -223,14 +264,5 @@ pub async fn add_route(
             }
             builder.build()
         }
-    };
-    handle
-        .route()
-        .add(message)
-        .execute()
-        .await
-        .map_err(|why| LinkError::Set {
-            what: format!("route {destination}/{length} into interface {index}"),
-            why,
-        })
+    }
 }

@@ -19,12 +19,7 @@ struct Mapping<T> {
 
 impl<T> Mapping<T> {
     /// Maps ring `page` of socket `fd` with `size` entries.
-    fn new(
-        fd: RawFd,
-        page: i64,
-        offset: &libc::xdp_ring_offset,
-        size: u32,
-    ) -> io::Result<Self> {
+    fn new(fd: RawFd, page: i64, offset: &libc::xdp_ring_offset, size: u32) -> io::Result<Self> {
         let length = offset.desc as usize + size as usize * size_of::<T>();
         // SAFETY: maps kernel memory at an address of the kernel's choice; checked below.
         let base = unsafe {
@@ -64,7 +59,11 @@ impl<T> Mapping<T> {
 
     fn entry(&self, position: u32) -> *mut T {
         // SAFETY: the mask keeps the position below `size`, a power of two.
-        unsafe { self.entries.as_ptr().add((position & (self.size - 1)) as usize) }
+        unsafe {
+            self.entries
+                .as_ptr()
+                .add((position & (self.size - 1)) as usize)
+        }
     }
 
     /// Whether the kernel asks to be woken (`XDP_RING_NEED_WAKEUP`).
@@ -108,7 +107,11 @@ impl<T: Copy> Producer<T> {
         offset: &libc::xdp_ring_offset,
         size: u32,
     ) -> io::Result<Self> {
-        Ok(Self { map: Mapping::new(fd, page, offset, size)?, next: 0, consumed: 0 })
+        Ok(Self {
+            map: Mapping::new(fd, page, offset, size)?,
+            next: 0,
+            consumed: 0,
+        })
     }
 
     /// How many entries can be pushed now.
@@ -136,7 +139,9 @@ impl<T: Copy> Producer<T> {
 
     /// Shows the pushed entries to the kernel.
     pub(super) fn submit(&mut self) {
-        self.map.index(self.map.producer).store(self.next, Ordering::Release);
+        self.map
+            .index(self.map.producer)
+            .store(self.next, Ordering::Release);
     }
 
     /// How many submitted entries the kernel has not consumed yet.
@@ -157,7 +162,11 @@ impl<T: Copy> Consumer<T> {
         offset: &libc::xdp_ring_offset,
         size: u32,
     ) -> io::Result<Self> {
-        Ok(Self { map: Mapping::new(fd, page, offset, size)?, next: 0, produced: 0 })
+        Ok(Self {
+            map: Mapping::new(fd, page, offset, size)?,
+            next: 0,
+            produced: 0,
+        })
     }
 
     /// Takes the next entry out of the ring. The kernel may use its place only after
@@ -178,6 +187,8 @@ impl<T: Copy> Consumer<T> {
 
     /// Gives the places of the popped entries back to the kernel.
     pub(super) fn release(&mut self) {
-        self.map.index(self.map.consumer).store(self.next, Ordering::Release);
+        self.map
+            .index(self.map.consumer)
+            .store(self.next, Ordering::Release);
     }
 }

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use thiserror::Error;
 
+use super::CHUNK;
 use super::ring::{Consumer, Producer};
 use super::umem::{Frame, Umem};
-use super::CHUNK;
 
 /// How a socket is bound to its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,9 @@ pub enum BindMode {
 #[derive(Debug, Error)]
 pub enum XskError {
     /// The kernel has no AF_XDP, or the process may not use it.
-    #[error("no AF_XDP socket for interface {interface} could be made: {source} (needs CAP_NET_RAW and a kernel with CONFIG_XDP_SOCKETS)")]
+    #[error(
+        "no AF_XDP socket for interface {interface} could be made: {source} (needs CAP_NET_RAW and a kernel with CONFIG_XDP_SOCKETS)"
+    )]
     Socket {
         /// The interface.
         interface: String,
@@ -78,7 +80,12 @@ impl Socket {
     ) -> Result<Self, XskError> {
         let step = |step| {
             let interface = interface.to_owned();
-            move |source| XskError::Step { interface, queue, step, source }
+            move |source| XskError::Step {
+                interface,
+                queue,
+                step,
+                source,
+            }
         };
         // SAFETY: plain system call, result checked.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -129,8 +136,15 @@ impl Socket {
             ))
         };
         let (receive, transmit, fill, completion) = rings().map_err(step("mapping a ring"))?;
-        let mut socket =
-            Self { receive, transmit, fill, completion, ring_size, in_flight: 0, fd };
+        let mut socket = Self {
+            receive,
+            transmit,
+            fill,
+            completion,
+            ring_size,
+            in_flight: 0,
+            fd,
+        };
         // Before the bind: some drivers take it ill if the fill ring is empty then.
         socket.refill(umem);
 
@@ -158,7 +172,10 @@ impl Socket {
         if result < 0 {
             let source = io::Error::last_os_error();
             if source.raw_os_error() == Some(libc::EBUSY) {
-                return Err(XskError::Busy { interface: interface.to_owned(), queue });
+                return Err(XskError::Busy {
+                    interface: interface.to_owned(),
+                    queue,
+                });
             }
             return Err(step("binding")(source));
         }
@@ -187,7 +204,9 @@ impl Socket {
     pub fn receive(&mut self, umem: &Umem, frames: &mut Vec<Frame>, limit: usize) -> usize {
         let mut received = 0;
         while received < limit {
-            let Some(descriptor) = self.receive.pop() else { break };
+            let Some(descriptor) = self.receive.pop() else {
+                break;
+            };
             if let Some(frame) = umem.frame_at(descriptor.addr, descriptor.len) {
                 frames.push(frame);
             }
@@ -205,8 +224,11 @@ impl Socket {
         if self.in_flight >= self.ring_size {
             return Err(frame);
         }
-        let descriptor =
-            libc::xdp_desc { addr: frame.address(), len: frame.len() as u32, options: 0 };
+        let descriptor = libc::xdp_desc {
+            addr: frame.address(),
+            len: frame.len() as u32,
+            options: 0,
+        };
         match self.transmit.push(descriptor) {
             Ok(()) => {
                 self.in_flight += 1;
@@ -290,7 +312,6 @@ impl AsFd for Socket {
     }
 }
 
-
 fn set_option<T>(fd: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `value`, which outlives the call.
     let result = unsafe {
@@ -302,7 +323,11 @@ fn set_option<T>(fd: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
             size_of::<T>() as u32,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn ring_offsets(fd: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
@@ -323,7 +348,9 @@ fn ring_offsets(fd: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
         return Err(io::Error::last_os_error());
     }
     if (length as usize) < size_of::<libc::xdp_mmap_offsets>() {
-        return Err(io::Error::other("the kernel is older than 5.4: no need-wakeup flags"));
+        return Err(io::Error::other(
+            "the kernel is older than 5.4: no need-wakeup flags",
+        ));
     }
     Ok(offsets)
 }

@@ -29,7 +29,10 @@ impl Frame {
     /// # Panics
     /// If the range is not within a chunk: that is an error of ours, never of the network.
     pub fn set_range(&mut self, range: Range<usize>) {
-        assert!(range.start <= range.end && range.end <= CHUNK, "{range:?} is not within a chunk");
+        assert!(
+            range.start <= range.end && range.end <= CHUNK,
+            "{range:?} is not within a chunk"
+        );
         self.start = range.start as u16;
         self.end = range.end as u16;
     }
@@ -81,7 +84,11 @@ impl Umem {
             return Err(io::Error::last_os_error());
         }
         let area = NonNull::new(area.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { area, chunks, free: (0..chunks).rev().collect() })
+        Ok(Self {
+            area,
+            chunks,
+            free: (0..chunks).rev().collect(),
+        })
     }
 
     pub(super) fn address(&self) -> u64 {
@@ -105,7 +112,11 @@ impl Umem {
     /// Takes a free chunk; the packet is empty and starts at [`HEADROOM`].
     pub fn take(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
-        Some(Frame { chunk, start: HEADROOM as u16, end: HEADROOM as u16 })
+        Some(Frame {
+            chunk,
+            start: HEADROOM as u16,
+            end: HEADROOM as u16,
+        })
     }
 
     /// Gives a chunk back.
@@ -118,10 +129,18 @@ impl Umem {
     ///
     /// The caller vouches that the kernel gave the chunk away: rings do, after consuming it.
     pub(super) fn frame_at(&self, address: u64, length: u32) -> Option<Frame> {
-        let chunk = u32::try_from(address / CHUNK as u64).ok().filter(|c| *c < self.chunks)?;
+        let chunk = u32::try_from(address / CHUNK as u64)
+            .ok()
+            .filter(|c| *c < self.chunks)?;
         let start = (address % CHUNK as u64) as usize;
-        let end = start.checked_add(length as usize).filter(|end| *end <= CHUNK)?;
-        Some(Frame { chunk, start: start as u16, end: end as u16 })
+        let end = start
+            .checked_add(length as usize)
+            .filter(|end| *end <= CHUNK)?;
+        Some(Frame {
+            chunk,
+            start: start as u16,
+            end: end as u16,
+        })
     }
 
     /// The whole chunk of a frame, head- and tailroom included.
