@@ -146,10 +146,6 @@ impl Sessions {
         self.slots.iter().flatten()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
-        self.slots.iter_mut().flatten()
-    }
-
     /// The youngest session of a group that can send.
     pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
         let of_group = self

@@ -20,7 +20,7 @@ use super::sessions::{Live, Outline, Table, VENDOR_ID, spec};
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
 use crate::api::server::{ApiServer, Command as ApiCommand};
-use crate::dataplane::net::fib::{Fib, Interface};
+use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{Engine, Event, Failure, SaId};
@@ -65,7 +65,6 @@ pub(super) struct Node {
     pub(super) api: ApiServer,
     pub(super) board: Arc<Board>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
-    pub(super) outside: Interface,
     pub(super) inside_name: String,
     pub(super) address: IpAddr,
     pub(super) role: Role,

@@ -68,8 +68,7 @@ impl Pool {
     }
 
     /// Addresses for `identity`: at most one of each family that it wants. An address that was
-    /// given stays with the identity, also after its session has ended, until
-    /// [`Self::release`].
+    /// given stays with the identity, also after its session has ended.
     pub(super) fn assign(
         &mut self,
         identity: &str,
@@ -92,13 +91,6 @@ impl Pool {
             self.owners.insert(*address, identity.to_owned());
         }
         Ok(assigned)
-    }
-
-    /// Forgets that a client without fixed addresses had any.
-    pub(super) fn release(&mut self, identity: &str) {
-        if !self.fixed.contains_key(identity) {
-            self.owners.retain(|_, owner| owner != identity);
-        }
     }
 
     fn assign_one(
@@ -213,11 +205,6 @@ mod tests {
                 identity: "b".into(),
                 owner: "a".into()
             })
-        );
-        pool.release("a");
-        assert_eq!(
-            pool.assign("b", &[ip("10.99.0.7")], true, false),
-            Ok(vec![ip("10.99.0.7")])
         );
     }
 

@@ -206,7 +206,6 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         api,
         board,
         fib,
-        outside: outside.interface,
         inside_name,
         address,
         role,

@@ -5,24 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evergate_common::{checksum, wire::*};
 
-pub const DROP: u32 = 1;
-pub const PASS: u32 = 2;
-pub const TX: u32 = 3;
-pub const REDIRECT: u32 = 4;
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
+pub(crate) const TX: u32 = 3;
+pub(crate) const REDIRECT: u32 = 4;
 
-pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xA];
-pub const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xB];
-pub const SPI: u32 = 0x1122_3344;
-pub const KEY: [u8; 16] = *b"a heartbeat key!";
-pub const TOKEN: [u8; 8] = *b"a token.";
+pub(crate) const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xA];
+pub(crate) const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xB];
+pub(crate) const SPI: u32 = 0x1122_3344;
+pub(crate) const KEY: [u8; 16] = *b"a heartbeat key!";
+pub(crate) const TOKEN: [u8; 8] = *b"a token.";
 
-pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+pub(crate) const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
 /// Fails, with a sentence, where the kernel would refuse anyhow.
-pub fn need_root() {
+pub(crate) fn need_root() {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test loads BPF programs into the kernel: it needs root (CAP_BPF, CAP_PERFMON, \
@@ -32,7 +32,7 @@ pub fn need_root() {
 
 /// A frame to be built.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     pub mac_source: [u8; 6],
     pub mac_destination: [u8; 6],
     pub vlan: Option<u16>,
@@ -54,7 +54,7 @@ pub struct Frame {
 
 impl Frame {
     /// From the client to the gateway, over IPv4.
-    pub fn v4(protocol: u8, payload: impl Into<Vec<u8>>) -> Frame {
+    pub(crate) fn v4(protocol: u8, payload: impl Into<Vec<u8>>) -> Frame {
         Frame {
             mac_source: MAC_A,
             mac_destination: MAC_B,
@@ -73,7 +73,7 @@ impl Frame {
     }
 
     /// From the client to the gateway, over IPv6.
-    pub fn v6(protocol: u8, payload: impl Into<Vec<u8>>) -> Frame {
+    pub(crate) fn v6(protocol: u8, payload: impl Into<Vec<u8>>) -> Frame {
         Frame {
             source: CLIENT_V6.into(),
             destination: GATEWAY_V6.into(),
@@ -82,13 +82,13 @@ impl Frame {
     }
 
     /// The same in UDP port 4500.
-    pub fn in_udp(mut self, checksum: bool) -> Frame {
+    pub(crate) fn in_udp(mut self, checksum: bool) -> Frame {
         self.protocol = IPPROTO_UDP;
         self.udp = Some((40_000, PORT_NAT_T, checksum));
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut frame = [self.mac_destination, self.mac_source].concat();
         if let Some(tag) = self.vlan {
             frame.extend(ETHERTYPE_VLAN.to_be_bytes());
@@ -159,7 +159,7 @@ impl Frame {
 }
 
 /// The checksum over pseudo header and datagram; 0 if the one in the datagram is right.
-pub fn udp_checksum(source: IpAddr, destination: IpAddr, datagram: &[u8]) -> u16 {
+pub(crate) fn udp_checksum(source: IpAddr, destination: IpAddr, datagram: &[u8]) -> u16 {
     let mut sum = u32::from(IPPROTO_UDP) + datagram.len() as u32;
     for ip in [source, destination] {
         sum = match ip {
@@ -171,7 +171,7 @@ pub fn udp_checksum(source: IpAddr, destination: IpAddr, datagram: &[u8]) -> u16
 }
 
 /// An ESP packet with a made-up body.
-pub fn esp(spi: u32, sequence: u32) -> Vec<u8> {
+pub(crate) fn esp(spi: u32, sequence: u32) -> Vec<u8> {
     let mut packet = spi.to_be_bytes().to_vec();
     packet.extend(sequence.to_be_bytes());
     packet.extend([0x5A; 48]);
@@ -179,19 +179,19 @@ pub fn esp(spi: u32, sequence: u32) -> Vec<u8> {
 }
 
 /// A plain heartbeat request.
-pub fn plain(counter: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn plain(counter: u32, payload: &[u8]) -> Vec<u8> {
     let mut packet = evergate_common::heartbeat::encode_plain(counter).to_vec();
     packet.extend(payload);
     packet
 }
 
 /// A keyed heartbeat request for [`SPI`] under [`KEY`].
-pub fn keyed(counter: u32) -> Vec<u8> {
+pub(crate) fn keyed(counter: u32) -> Vec<u8> {
     evergate_common::heartbeat::encode_request(&KEY, counter, SPI.to_be_bytes(), TOKEN).to_vec()
 }
 
 /// An ARP packet.
-pub fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = [[0xFF; 6], MAC_A].concat();
     frame.extend(ETHERTYPE_ARP.to_be_bytes());
     frame.extend([0, 1, 8, 0, 6, 4]);
