@@ -1,5 +1,11 @@
 //! Packets for the tests of the XDP programs, built byte by byte, and what the programs may do.
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses some of it"
+)]
+
+pub mod host;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

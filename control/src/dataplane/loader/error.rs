@@ -129,7 +129,7 @@ pub(super) fn explain(what: &str, error: &(dyn std::error::Error + 'static)) -> 
             what,
             found: found(),
         },
-        Some(libc::EINVAL | libc::E2BIG | libc::EACCES | libc::EPERM) => LoadError::Kernel {
+        Some(libc::EINVAL | libc::E2BIG) if !verifier_spoke(error) => LoadError::Kernel {
             what: format!("{what} ({})", one_line(error)),
             found: found(),
         },
@@ -144,13 +144,16 @@ pub(super) fn explain(what: &str, error: &(dyn std::error::Error + 'static)) -> 
 fn verifier_spoke(error: &(dyn std::error::Error + 'static)) -> bool {
     let program = match error.downcast_ref::<EbpfError>() {
         Some(EbpfError::ProgramError(inner)) => Some(inner),
-        _ => error.downcast_ref::<ProgramError>(),
+        _ => error.downcast_ref(),
     };
     match program {
         Some(ProgramError::LoadError { verifier_log, .. }) => !verifier_log.to_string().is_empty(),
         _ => false,
     }
 }
+
+/// How the lines behind a verifier's reason begin.
+const VERIFIER_STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
 
 /// An error with its causes on one line; of a verifier's log the last line that says something.
 fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
@@ -163,7 +166,9 @@ fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
         let last = log
             .lines()
             .map(str::trim)
-            .rfind(|line| !line.is_empty() && !line.starts_with("processed "))
+            .rfind(|line| {
+                !line.is_empty() && !VERIFIER_STATISTICS.iter().any(|s| line.starts_with(s))
+            })
             .unwrap_or("no word from the verifier");
         return format!("{io_error}; {last}");
     }

@@ -1,6 +1,6 @@
 //! The program of the inside interface and its maps.
 
-use std::{net::IpAddr, os::fd::AsRawFd};
+use std::{net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
@@ -93,7 +93,7 @@ impl Inside {
     ///
     /// # Errors
     /// [`LoadError`] if there is no such queue or it is no AF_XDP socket.
-    pub fn set_xsk(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), LoadError> {
+    pub fn set_xsk(&mut self, queue: u32, socket: impl AsFd) -> Result<(), LoadError> {
         set_xsk(INSIDE_XSKS, &mut self.sockets, queue, socket)
     }
 

@@ -1,6 +1,6 @@
 //! The program of the outside interface and its maps.
 
-use std::{collections::HashMap, net::IpAddr, os::fd::AsRawFd};
+use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::maps::{
@@ -132,7 +132,7 @@ impl Outside {
     ///
     /// # Errors
     /// [`LoadError`] if there is no such queue or it is no AF_XDP socket.
-    pub fn set_xsk(&mut self, queue: u32, socket: impl AsRawFd) -> Result<(), LoadError> {
+    pub fn set_xsk(&mut self, queue: u32, socket: impl AsFd) -> Result<(), LoadError> {
         set_xsk(OUTSIDE_XSKS, &mut self.sockets, queue, socket)
     }
 

@@ -1,6 +1,6 @@
 //! One program of the object: loading it, attaching it, running it without an interface.
 
-use std::time::Duration;
+use std::{os::fd::AsFd, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -256,10 +256,10 @@ pub(super) fn set_xsk(
     map: &'static str,
     sockets: &mut XskMap<MapData>,
     queue: u32,
-    socket: impl std::os::fd::AsRawFd,
+    socket: impl AsFd,
 ) -> Result<(), LoadError> {
     sockets
-        .set(queue, socket, 0)
+        .set(queue, socket.as_fd(), 0)
         .map_err(|error| explain(&format!("map {map}, receive queue {queue}"), &error))
 }
 
