@@ -86,6 +86,21 @@ fn open_aes_gcm<const CIPHER: usize>(bencher: Bencher, size: usize) {
     open(bencher, Backend::AesGcm, CIPHERS[CIPHER], size);
 }
 
+/// The library alone, for comparison: what sealing adds is the difference.
+#[divan::bench(args = SIZES)]
+fn gcm_alone(bencher: Bencher, size: usize) {
+    let gcm = gcm(Backend::Ring, Cipher::Aes256Gcm);
+    let mut frame = frame(size);
+    let data = &mut frame[HEADROOM..HEADROOM + size + 4];
+    let mut counter = 0_u64;
+    bencher.counter(BytesCount::new(size)).bench_local(|| {
+        counter += 1;
+        let mut nonce = [1; 12];
+        nonce[4..].copy_from_slice(&counter.to_be_bytes());
+        black_box(gcm.seal_in_place(&nonce, &[0; 12], data)).expect("short")
+    });
+}
+
 /// The outer header alone.
 #[divan::bench]
 fn outer_write(bencher: Bencher) {
