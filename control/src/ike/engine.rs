@@ -19,6 +19,10 @@ use super::settings::{Hooks, Initiate, NoHooks, Settings};
 use super::state::{Core, Phase};
 use super::task::{Cx, init, notify};
 
+/// A first message is kept until its sender is authenticated; a longer one is dropped. Room for dozens
+/// of proposals and any public value of today.
+const LONGEST_FIRST_MESSAGE: usize = 4096;
+
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
 pub struct Engine {
     settings: Settings,
@@ -200,6 +204,10 @@ impl Engine {
         let in_place = header.initiator && header.message_id == 0;
         if !in_place || header.spi_r != 0 || header.spi_i == 0 {
             self.stats.unexpected += 1;
+            return;
+        }
+        if data.len() > LONGEST_FIRST_MESSAGE {
+            self.stats.malformed += 1;
             return;
         }
         let digest = sha256(&[&address(remote), data]);

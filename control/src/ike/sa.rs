@@ -384,10 +384,14 @@ impl Sa {
         let until = cx.now + cx.settings.half_open_timeout;
         match self.core.phase {
             same if same == before => {}
-            Phase::Childless => self.expires = Some((until, "no child")),
+            Phase::Childless => {
+                self.expires = Some((until, "no child"));
+                self.core.handshake = None;
+            }
             Phase::Ended => {
                 // Long enough for a peer whose answer got lost to ask again.
                 self.expires = Some((until, "last answer"));
+                self.core.handshake = None;
                 self.pending = None;
                 self.queue.clear();
             }

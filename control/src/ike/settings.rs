@@ -132,6 +132,11 @@ pub trait Hooks {
     /// Inner addresses for an authenticated peer: at most one of each family that it wants.
     /// `requested` holds those it named. An empty list grants none without refusing the session.
     ///
+    /// The peer may still have an older session, with the address that it should get again: if it
+    /// says that it has not (INITIAL_CONTACT), [`Event::Closed`](super::Event::Closed) of the old
+    /// one comes before [`Event::Established`](super::Event::Established) of the new one, but after
+    /// this question.
+    ///
     /// # Errors
     /// There is none to give: the peer is told INTERNAL_ADDRESS_FAILURE.
     fn assign(

@@ -368,3 +368,14 @@ fn a_low_order_public_value_is_refused() {
         [Payload::Notify(Notify::new(kind::INVALID_SYNTAX, []))]
     );
 }
+
+#[test]
+fn a_first_message_beyond_measure_is_dropped() {
+    let mut pair = Pair::with(|a, _| a.vendor_ids = vec![vec![0; 4000]]);
+    let wish = pair.wish();
+    pair.initiate(wish);
+    let first = pair.a.take();
+    assert_eq!(pair.deliver(&first[0]), []);
+    let stats = pair.b.engine.stats();
+    assert_eq!((stats.sas, stats.malformed), (0, 1));
+}
