@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 /// Makes sure that the eBPF programs can be built.
-pub fn ensure() -> Result<()> {
+pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
 /// Makes sure that these packages of the distribution are installed.
-pub fn packages(_names: &[&str]) -> Result<()> {
+pub(crate) fn packages(_names: &[&str]) -> Result<()> {
     Ok(())
 }
