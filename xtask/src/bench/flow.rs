@@ -33,21 +33,35 @@ struct TcpFigures {
     tunnel_rtt_ms: f64,
 }
 
-/// Runs `plain` twice with no node up, then `tunnel` with all of them.
-fn in_turn(
-    mut plain: impl FnMut(&Lab, Offloads) -> Result<()>,
-    mut tunnel: impl FnMut(&Lab) -> Result<()>,
-) -> Result<()> {
+/// The path that is being measured.
+#[derive(Clone, Copy)]
+enum Path {
+    PlainOffloads,
+    PlainFrames,
+    Tunnel,
+}
+
+impl Path {
+    fn target(self) -> &'static str {
+        match self {
+            Self::Tunnel => TARGETS[0],
+            Self::PlainOffloads | Self::PlainFrames => PLAIN_TARGET,
+        }
+    }
+}
+
+/// Measures twice with no node up, then with all of them.
+fn in_turn(mut measure: impl FnMut(&Lab, Path) -> Result<()>) -> Result<()> {
     let mut lab = Lab::up(PREFIX, 1)?;
     lab.set_offloads(Offloads::All)?;
-    plain(&lab, Offloads::All)?;
+    measure(&lab, Path::PlainOffloads)?;
     lab.set_offloads(Offloads::None)?;
-    plain(&lab, Offloads::None)?;
+    measure(&lab, Path::PlainFrames)?;
     lab.set_offloads(Offloads::Usual)?;
     lab.configure(&Setup::default())?;
     lab.start_all()?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(15))?;
-    tunnel(&lab)
+    measure(&lab, Path::Tunnel)
 }
 
 pub(super) fn tcp(effort: Effort) -> Result<()> {
@@ -55,29 +69,22 @@ pub(super) fn tcp(effort: Effort) -> Result<()> {
     let (mut up, mut down) = (Tcp::default(), Tcp::default());
     let (mut plain_rtt, mut tunnel_rtt) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        in_turn(
-            |lab, offloads| {
-                for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
-                    let bits = transfer(lab, PLAIN_TARGET, seconds, extra)?.bits_per_second;
-                    match offloads {
-                        Offloads::All => side.plain_offloads.push(bits),
-                        _ => side.plain_frames.push(bits),
-                    }
+        in_turn(|lab, path| {
+            for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
+                let bits = transfer(lab, path.target(), seconds, extra)?.bits_per_second;
+                match path {
+                    Path::PlainOffloads => side.plain_offloads.push(bits),
+                    Path::PlainFrames => side.plain_frames.push(bits),
+                    Path::Tunnel => side.tunnel.push(bits),
                 }
-                if matches!(offloads, Offloads::None) {
-                    plain_rtt.push(round_trip(lab, PLAIN_TARGET)?);
-                }
-                Ok(())
-            },
-            |lab| {
-                for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
-                    let bits = transfer(lab, TARGETS[0], seconds, extra)?.bits_per_second;
-                    side.tunnel.push(bits);
-                }
-                tunnel_rtt.push(round_trip(lab, TARGETS[0])?);
-                Ok(())
-            },
-        )?;
+            }
+            match path {
+                Path::PlainOffloads => {}
+                Path::PlainFrames => plain_rtt.push(round_trip(lab, path.target())?),
+                Path::Tunnel => tunnel_rtt.push(round_trip(lab, path.target())?),
+            }
+            Ok(())
+        })?;
     }
     println!("  one TCP stream, median of {runs} × {seconds} s");
     println!(
@@ -142,22 +149,17 @@ struct Rates {
 pub(super) fn udp(effort: Effort) -> Result<()> {
     let millis = if effort.quick { 500 } else { 2000 };
     let (mut plain, mut tunnel) = (Vec::new(), Vec::new());
-    in_turn(
-        |lab, offloads| {
-            if matches!(offloads, Offloads::None) {
-                for size in SIZES {
-                    plain.push(rates(lab, PLAIN_TARGET, size, millis)?);
-                }
-            }
-            Ok(())
-        },
-        |lab| {
-            for size in SIZES {
-                tunnel.push(rates(lab, TARGETS[0], size, millis)?);
-            }
-            Ok(())
-        },
-    )?;
+    in_turn(|lab, path| {
+        let rows = match path {
+            Path::PlainOffloads => return Ok(()),
+            Path::PlainFrames => &mut plain,
+            Path::Tunnel => &mut tunnel,
+        };
+        for size in SIZES {
+            rows.push(rates(lab, path.target(), size, millis)?);
+        }
+        Ok(())
+    })?;
     println!(
         "  thousand packets a second, client → target; sizes are those of the inner IP packet"
     );

@@ -104,8 +104,8 @@ pub(super) fn run(effort: Effort) -> Result<()> {
     println!("  {rounds} failures each; HeartbeatDeferTime = HeartbeatResponseTime = 5ms");
     println!("  plain routing, nothing fails: longest gap {plain:.1} ms");
     println!(
-        "  {:<24} {:>10} {:>10} {:>10}   {}",
-        "what fails", "median", "worst", "lost", "each, ms"
+        "  {:<24} {:>10} {:>10} {:>10}   each, ms",
+        "what fails", "median", "worst", "lost"
     );
     let mut rows = Vec::new();
     for way in WAYS {

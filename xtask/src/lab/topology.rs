@@ -53,14 +53,6 @@ impl Place {
         Self::Lan,
         Self::Target,
     ];
-
-    /// The interface that faces the untrusted network, for nodes.
-    pub(crate) fn outside_interface(self) -> &'static str {
-        match self {
-            Self::Client => "out0",
-            _ => "wan0",
-        }
-    }
 }
 
 impl fmt::Display for Place {
