@@ -28,11 +28,11 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// The tool chain that builds the XDP programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ebpf {
+pub(crate) struct Ebpf {
     /// Its name for `rustup run`.
-    pub toolchain: String,
+    pub(crate) toolchain: String,
     /// The folder of its `bpf-linker`, unless that is on the path.
-    pub linker: Option<PathBuf>,
+    pub(crate) linker: Option<PathBuf>,
 }
 
 /// Makes sure that the XDP programs can be built, by whatever way works here. Quick when all is
@@ -40,7 +40,7 @@ pub struct Ebpf {
 ///
 /// # Errors
 /// One sentence that names what is missing and could not be had.
-pub fn ensure() -> Result<Ebpf> {
+pub(crate) fn ensure() -> Result<Ebpf> {
     if let Some(name) = env::var_os(OVERRIDE).filter(|name| !name.is_empty()) {
         let toolchain = name
             .into_string()
@@ -75,7 +75,7 @@ pub fn ensure() -> Result<Ebpf> {
 ///
 /// # Errors
 /// One sentence that names the missing packages, when they can not be installed.
-pub fn packages(names: &[&str]) -> Result<()> {
+pub(crate) fn packages(names: &[&str]) -> Result<()> {
     let missing = missing(names);
     if missing.is_empty() {
         return Ok(());
