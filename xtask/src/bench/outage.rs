@@ -141,8 +141,7 @@ fn plain_gap(seconds: u64) -> Result<f64> {
     std::thread::sleep(Duration::from_millis(200));
     let from = now_ns();
     std::thread::sleep(Duration::from_secs(seconds));
-    let gap = probe.so_far().outage(from, now_ns() - 50_000_000).millis();
-    Ok(gap)
+    Ok(probe.outage_until_now(from).millis())
 }
 
 fn measure(way: &Way, rounds: usize) -> Result<Row> {
@@ -172,7 +171,7 @@ fn measure(way: &Way, rounds: usize) -> Result<Row> {
         let at_ns = now_ns();
         (way.harm)(&mut lab, number)?;
         std::thread::sleep(look);
-        let outage = probe.so_far().outage(at_ns, now_ns() - 30_000_000);
+        let outage = probe.outage_until_now(at_ns);
         if outage.recovered {
             outages_ms.push(outage.millis());
             lost_probes.push(outage.lost);

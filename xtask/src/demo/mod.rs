@@ -205,8 +205,8 @@ impl<'a> Show<'a> {
         };
         let looked = at_ns + u64::try_from(LOOK.as_nanos())?;
         std::thread::sleep(Duration::from_nanos(looked.saturating_sub(now_ns())));
-        // The probe's answers come in lines every 20 ms.
-        std::thread::sleep(Duration::from_millis(60));
+        // The probe's answers come in portions.
+        std::thread::sleep(Duration::from_millis(80));
         let events = self.lab.events(Place::Client, self.first_seq)?;
         judge(
             &mut mark,

@@ -44,7 +44,7 @@ fn survives(
         |s| s.active().is_some_and(|now| now != before),
     )?;
     std::thread::sleep(Duration::from_millis(800));
-    let outage = probe.so_far().outage(at_ns, now_ns());
+    let outage = probe.outage_until_now(at_ns);
     ensure(outage.recovered && outage.millis() <= most_ms, || {
         format!(
             "outage of {:.1} ms, expected at most {most_ms} ms ({outage:?})",

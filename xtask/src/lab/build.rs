@@ -23,7 +23,7 @@ pub(super) fn up(prefix: &str, queues: u32, dir: &Path) -> Result<()> {
 }
 
 /// Kills what runs inside the lab's namespaces, and only that, then removes them.
-pub(crate) fn down(prefix: &str) -> Result<()> {
+pub(super) fn down(prefix: &str) -> Result<()> {
     check_prefix(prefix)?;
     let there = present(prefix)?;
     for namespace in &there {

@@ -4,13 +4,14 @@
 //! removes itself when dropped; [`down`] removes what a crashed run left.
 
 mod build;
+mod kernel;
 mod node;
 mod observe;
 mod pass;
 mod process;
 pub(crate) mod topology;
 
-pub(crate) use build::{Offloads, down};
+pub(crate) use build::Offloads;
 pub(crate) use node::{GENERAL, Setup};
 pub(crate) use observe::{Event, Status};
 pub(crate) use process::Process;
@@ -43,6 +44,7 @@ impl Lab {
     /// Builds the namespaces (after removing what a former run left) and writes the usual
     /// configuration. `queues`: receive and transmit queues of each interface.
     pub(crate) fn up(prefix: &str, queues: u32) -> Result<Self> {
+        kernel::check()?;
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
         }
@@ -76,9 +78,8 @@ impl Lab {
         &self.dir
     }
 
-    // Not below the target folder: the path of a Unix socket has at most 107 bytes.
     fn socket_dir(&self) -> PathBuf {
-        Path::new("/run/evergate-lab").join(self.prefix.trim_end_matches('-'))
+        socket_dir(&self.prefix)
     }
 
     /// The API socket of a node.
@@ -181,9 +182,20 @@ impl Drop for Lab {
         if let Err(error) = down(&self.prefix) {
             eprintln!("could not remove the lab: {error:#}");
         }
-        let _ = std::fs::remove_dir_all(self.socket_dir());
         forget(&self.prefix);
     }
+}
+
+// Not below the target folder: the path of a Unix socket has at most 107 bytes.
+fn socket_dir(prefix: &str) -> PathBuf {
+    Path::new("/run/evergate-lab").join(prefix.trim_end_matches('-'))
+}
+
+/// Kills what runs inside a lab's namespaces, and only that, then removes them; also after a crash.
+pub(crate) fn down(prefix: &str) -> Result<()> {
+    build::down(prefix)?;
+    let _ = std::fs::remove_dir_all(socket_dir(prefix));
+    Ok(())
 }
 
 fn forget(prefix: &str) {

@@ -1,5 +1,6 @@
 //! What the probe saw, and what of it counts as an outage.
 
+use super::now_ns;
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, Place, Process};
 use anyhow::{Context, Result, anyhow};
@@ -156,6 +157,13 @@ impl Probe {
     /// What was seen so far.
     pub(crate) fn so_far(&self) -> MutexGuard<'_, Record> {
         lock(&self.record)
+    }
+
+    /// The outage after an event, as far as it can be told now; answers come here in portions.
+    pub(crate) fn outage_until_now(&self, event_ns: u64) -> Outage {
+        let until_ns = now_ns();
+        std::thread::sleep(Duration::from_millis(80));
+        self.so_far().outage(event_ns, until_ns)
     }
 
     /// Stops sending, waits for late answers, returns everything.
