@@ -19,8 +19,8 @@ use super::settings::{Hooks, Initiate, NoHooks, Settings};
 use super::state::{Core, Phase};
 use super::task::{Cx, init, notify};
 
-/// A first message is kept until its sender is authenticated; a longer one is dropped. Room for dozens
-/// of proposals and any public value of today.
+/// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
+/// proposals and any public value of today.
 const LONGEST_FIRST_MESSAGE: usize = 4096;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
