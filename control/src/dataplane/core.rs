@@ -1,6 +1,6 @@
 //! What a worker does with packets: the state, and the doors by which a frame can leave.
 //!
-//! The core makes no system call and knows no ring. Frames go in with `from_*`, and a [`Way`] says
+//! The core makes no system call and knows no ring. Frames go in with `take_*`, and a [`Way`] says
 //! where each one leaves; what the core sends by itself (heartbeats, announcements, packets that
 //! waited) is fetched with [`Core::next_outgoing`]. The ways of a packet are in `opening` (from
 //! outside) and `sealing` (from inside); `watching` has the client's watch over its gateways,

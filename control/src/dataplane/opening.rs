@@ -17,7 +17,7 @@ use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
 
 impl Core {
     /// What becomes of a frame from the outside interface.
-    pub(super) fn from_outside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
+    pub(super) fn take_outside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let bytes = &*umem.packet(frame);
         let parsed = match packet::parse(bytes) {
             Ok(parsed) => parsed,
@@ -113,7 +113,7 @@ impl Core {
             return Err(Counter::TtlExpired);
         }
         if let Some(group) = self.groups.lookup(destination) {
-            return self.to_group(group, frame, umem, now);
+            return self.send_to_group(group, frame, umem, now);
         }
         let Some(lan) = &self.lan else {
             return Err(Counter::NoRoute);

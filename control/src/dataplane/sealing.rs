@@ -18,7 +18,7 @@ const QUOTED: usize = 1280;
 
 impl Core {
     /// What becomes of a frame from a gateway's LAN interface.
-    pub(super) fn from_inside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
+    pub(super) fn take_inside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let bytes = &*umem.packet(frame);
         let Ok(parsed) = packet::parse(bytes) else {
             return Way::Drop(Counter::Malformed);
@@ -62,11 +62,11 @@ impl Core {
             self.complain_inside(Problem::TimeExceeded, frame, umem, now);
             return Err(Counter::TtlExpired);
         }
-        self.to_group(group, frame, umem, now)
+        self.send_to_group(group, frame, umem, now)
     }
 
     /// What becomes of a packet that the host itself sends.
-    pub(super) fn from_tun(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
+    pub(super) fn take_tun(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let Ok(inner) = parse_inner(umem.packet(frame)) else {
             return Way::Drop(Counter::InnerMalformed);
         };
@@ -75,14 +75,14 @@ impl Core {
         let Some(group) = self.groups.lookup(inner.dst) else {
             return Way::Drop(Counter::NoTunnel);
         };
-        match self.to_group(group, frame, umem, now) {
+        match self.send_to_group(group, frame, umem, now) {
             Ok(way) => way,
             Err(reason) => Way::Drop(reason),
         }
     }
 
     /// Seals an inner packet for a group's session, or keeps it until there is one.
-    pub(super) fn to_group(
+    pub(super) fn send_to_group(
         &mut self,
         group: usize,
         frame: &mut Frame,

@@ -157,7 +157,7 @@ impl Worker {
             drained &= received < BATCH;
             work |= received > 0;
             for mut frame in batch.drain(..) {
-                let way = self.core.from_outside(&mut frame, &mut self.umem, now);
+                let way = self.core.take_outside(&mut frame, &mut self.umem, now);
                 self.ports
                     .deliver(&mut self.core, &mut self.umem, frame, way);
             }
@@ -170,7 +170,7 @@ impl Worker {
                     work |= received > 0;
                 }
                 for mut frame in batch.drain(..) {
-                    let way = self.core.from_inside(&mut frame, &mut self.umem, now);
+                    let way = self.core.take_inside(&mut frame, &mut self.umem, now);
                     self.ports
                         .deliver(&mut self.core, &mut self.umem, frame, way);
                 }
@@ -186,7 +186,7 @@ impl Worker {
                 if room && tun.receive(&mut self.umem, batch, spare)? > 0 {
                     work = true;
                     for mut frame in batch.drain(..) {
-                        let way = self.core.from_tun(&mut frame, &mut self.umem, now);
+                        let way = self.core.take_tun(&mut frame, &mut self.umem, now);
                         self.ports
                             .deliver(&mut self.core, &mut self.umem, frame, way);
                     }

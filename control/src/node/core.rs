@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// What depends on the role.
 pub(super) enum Role {
-    Client(Client),
+    Client(Box<Client>),
     Gateway(Gateway),
 }
 

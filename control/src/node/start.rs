@@ -174,7 +174,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 inner: Vec::new(),
                 ranges: Vec::new(),
             };
-            (side, Role::Client(client), Some(resolved))
+            (side, Role::Client(Box::new(client)), Some(resolved))
         }
         (config::Role::Client, None) => bail!("a client needs a policy"),
         (config::Role::Gateway, _) => {

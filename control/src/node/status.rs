@@ -26,11 +26,14 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
 }
 
+/// A cluster's number, what its key request does, and its gateways with their identities.
+type PostedCluster = (u32, ClusterState, Vec<(IpAddr, Option<String>)>);
+
 /// What the core posts.
 struct Posted {
     at: Instant,
     interfaces: Vec<Interface>,
-    clusters: Vec<(u32, ClusterState, Vec<(IpAddr, Option<String>)>)>,
+    clusters: Vec<PostedCluster>,
     tunnels: Vec<Tunnel>,
     sessions: Vec<(SessionId, Session)>,
     xdp: [u64; Counter::COUNT],
@@ -191,7 +194,7 @@ fn interfaces(node: &Node) -> Vec<Interface> {
         .collect()
 }
 
-fn clusters(node: &Node) -> Vec<(u32, ClusterState, Vec<(IpAddr, Option<String>)>)> {
+fn clusters(node: &Node) -> Vec<PostedCluster> {
     let Role::Client(client) = &node.role else {
         return Vec::new();
     };

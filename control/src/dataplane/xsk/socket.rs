@@ -182,8 +182,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Moves free frames into the fill ring, so that the kernel has where to receive to. At most
-
+    /// Moves free frames into the fill ring, so that the kernel has where to receive to.
     pub fn refill(&mut self, umem: &mut Umem) {
         let mut filled = false;
         while self.fill.room() > 0 {
