@@ -43,13 +43,13 @@ impl Core {
         let start = frame.range().start + parsed.l3;
         frame.set_range(start..start + ip.total_len);
         let destination = super::opening::unmapped(ip.destination);
-        match self.from_lan(frame, umem, destination, now) {
+        match self.route_from_lan(frame, umem, destination, now) {
             Ok(way) => way,
             Err(reason) => Way::Drop(reason),
         }
     }
 
-    fn from_lan(
+    fn route_from_lan(
         &mut self,
         frame: &mut Frame,
         umem: &mut Umem,
