@@ -233,7 +233,11 @@ fn an_answer_is_never_reflected() {
     pair.add_peer(GATEWAY_V4.into());
     pair.add_peer(GATEWAY_V6.into());
     for payload in [plain(1, b"payload"), keyed(1)] {
-        for frame in dressed(&payload) {
+        for mut frame in dressed(&payload) {
+            // So that the answer, too, goes to the port of ESP in UDP.
+            if let Some((source, destination, _)) = &mut frame.udp {
+                *source = *destination;
+            }
             let (verdict, _, answer) = pair.run(&frame.bytes());
             assert_eq!(verdict, TX);
             assert_eq!(
