@@ -56,7 +56,7 @@ fn outer() -> Result<(), String> {
     for (folder, names) in [
         (
             &package,
-            ["Cargo.toml", "Cargo.lock", "build.rs", "src"].as_slice(),
+            ["Cargo.toml", "Cargo.lock", "src"].as_slice(),
         ),
         (&common, ["Cargo.toml", "src"].as_slice()),
     ] {
