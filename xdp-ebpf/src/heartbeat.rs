@@ -83,3 +83,23 @@ pub fn swap(packet: &mut Packet) -> Option<()> {
     packet.write(0, source)?;
     packet.write(6, destination)
 }
+
+/// MAC of the keyed request that a benchmark repeats; 0 for a plain one.
+#[unsafe(no_mangle)]
+static REQUEST_MAC: u64 = 0;
+
+/// Makes a benchmark's bare IPv4 heartbeat, already answered, a request again: sequence number,
+/// TTL, and of the keyed form health and MAC. The addresses stay swapped.
+#[inline(always)]
+pub fn undo(packet: &mut Packet) -> Option<()> {
+    const ESP: usize = 34;
+    packet.write(22, [64])?;
+    packet.write(ESP + 4, [0, 0, 0, 1])?;
+    // SAFETY: a valid reference; volatile because the loader changes the value.
+    let mac = unsafe { core::ptr::read_volatile(&raw const REQUEST_MAC) };
+    if mac != 0 {
+        packet.write(ESP + 16, [0; 4])?;
+        packet.write(ESP + 28, mac.to_ne_bytes())?;
+    }
+    Some(())
+}

@@ -31,7 +31,7 @@ impl Bare {
         };
         let sizes = [SAS, ADDRESSES, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
         Ok(Bare {
-            program: Program::load(name, &[], &sizes)?,
+            program: Program::load(name, &[], None, &sizes)?,
         })
     }
 

@@ -35,7 +35,7 @@ impl Inside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load() -> Result<Self, LoadError> {
-        let mut program = Program::load("inside", &[], &[(SAS, 1), (ADDRESSES, 1)])?;
+        let mut program = Program::load("inside", &[], None, &[(SAS, 1), (ADDRESSES, 1)])?;
         Ok(Inside {
             v4: program.map(INSIDE_V4)?,
             v6: program.map(INSIDE_V6)?,

@@ -62,14 +62,32 @@ impl Outside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load(settings: OutsideSettings) -> Result<Self, LoadError> {
+        Self::load_as("outside", settings, None)
+    }
+
+    /// The same for benchmarks: each repetition of a run begins with a bare IPv4 heartbeat request
+    /// again, keyed with this MAC or, if it is 0, plain. Not to be attached.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the missing privilege or kernel feature.
+    pub fn load_repeating(settings: OutsideSettings, request_mac: u64) -> Result<Self, LoadError> {
+        Self::load_as("again", settings, Some(request_mac))
+    }
+
+    fn load_as(
+        name: &'static str,
+        settings: OutsideSettings,
+        request_mac: Option<u64>,
+    ) -> Result<Self, LoadError> {
         let max_sas = settings.max_sas.clamp(1, MAX_SAS);
         let mut program = Program::load(
-            "outside",
+            name,
             &[
                 (REFLECT_PLAIN, settings.reflect_plain.into()),
                 (REFLECT_KEYED, settings.reflect_keyed.into()),
                 (STRANGERS, settings.strangers.into()),
             ],
+            request_mac,
             &[(SAS, max_sas), (INSIDE_V4, 1), (INSIDE_V6, 1)],
         )?;
         Ok(Outside {
