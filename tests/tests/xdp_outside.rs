@@ -404,7 +404,7 @@ fn a_renewal_ends_by_itself() {
         .unwrap();
     assert_eq!(pair.program.run(&frame, 1).unwrap().verdict, TX);
     writer.set_alive_until(monotonic_ns() + 1_000_000).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(3));
+    std::thread::sleep(std::time::Duration::from_millis(30));
     assert_eq!(pair.program.run(&frame, 1).unwrap().verdict, DROP);
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
-    helpers::bpf_ktime_get_ns,
+    helpers::bpf_ktime_get_coarse_ns,
 };
 use evergate_common::{
     maps::{Address, AddressEntry, Local, NodeState, SaEntry},
@@ -46,8 +46,10 @@ impl OutsideWorld for World {
 
     #[inline(always)]
     fn now(&self) -> u64 {
+        // The coarse clock is at most one tick (1 to 10 ms) behind, which a dead-man period of tens
+        // of milliseconds does not notice; reading the fine one costs more than all the rest.
         // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_ns() }
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]
@@ -93,8 +95,9 @@ static REQUEST_MAC: u64 = 0;
 #[inline(always)]
 pub fn undo(packet: &mut Packet) -> Option<()> {
     const ESP: usize = 34;
-    packet.write(22, [64])?;
-    packet.write(ESP + 4, [0, 0, 0, 1])?;
+    // As wide as the parser reads, so that the processor can forward the stores to its loads.
+    packet.write(22, [64, 50, 0, 0])?;
+    packet.write(ESP, [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 1])?;
     // SAFETY: a valid reference; volatile because the loader changes the value.
     let mac = unsafe { core::ptr::read_volatile(&raw const REQUEST_MAC) };
     if mac != 0 {
