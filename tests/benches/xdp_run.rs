@@ -22,6 +22,8 @@ use xdp_support::*;
 const ROUNDS: usize = 15;
 const REPEAT: u32 = 200_000;
 
+const UNDONE: &str = "the same, made a request again";
+
 type Runner = Box<dyn FnMut(u32) -> Result<Run, LoadError>>;
 
 struct Case {
@@ -82,7 +84,11 @@ fn main() -> Result<(), LoadError> {
 
     let frame = Frame::v4(6, [0; 40]).bytes();
     let mut program = armed(Outside::load(settings())?, 1)?;
-    add("TCP, left to the kernel", PASS, Box::new(move |n| program.run(&frame, n)));
+    add(
+        "TCP, left to the kernel",
+        PASS,
+        Box::new(move |n| program.run(&frame, n)),
+    );
 
     for sas in [1, 1_000_000] {
         let payload = keyed(1);

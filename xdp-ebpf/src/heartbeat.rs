@@ -5,14 +5,14 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_coarse_ns,
 };
 use evergate_common::{
-    maps::{Address, AddressEntry, Local, NodeState, SaEntry},
+    maps::{Address, AddressEntry, Local, NodeState, SaEntry, halves, peer_slot},
     packet::{Bytes as _, BytesMut as _},
     reason::Counter,
     verdict::{OutsideWorld, Reflection},
 };
 
 use crate::{
-    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, SAS},
+    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, PEERS, SAS},
     packet::Packet,
 };
 
@@ -28,8 +28,10 @@ impl OutsideWorld for World {
 
     #[inline(always)]
     fn address(&self, address: &Address) -> AddressEntry {
-        let whole = u128::from_le_bytes(*address);
-        let key = [(whole as u64).to_le(), ((whole >> 64) as u64).to_le()];
+        let key = halves(address);
+        if PEERS.get(peer_slot(key)).is_some_and(|peer| *peer == key) {
+            return AddressEntry::new(true, false);
+        }
         // SAFETY: as above.
         unsafe { ADDRESSES.get(key) }.copied().unwrap_or_default()
     }
