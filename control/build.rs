@@ -54,10 +54,7 @@ fn outer() -> Result<(), String> {
         root.join("control/build.rs").display()
     );
     for (folder, names) in [
-        (
-            &package,
-            ["Cargo.toml", "Cargo.lock", "build.rs", "src"].as_slice(),
-        ),
+        (&package, ["Cargo.toml", "Cargo.lock", "src"].as_slice()),
         (&common, ["Cargo.toml", "src"].as_slice()),
     ] {
         for name in names {

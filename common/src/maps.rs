@@ -7,6 +7,10 @@ use core::net::IpAddr;
 pub const SAS: &str = "SAS";
 /// Address to [`AddressEntry`]: which senders are peers, which must never be reflected.
 pub const ADDRESSES: &str = "ADDRESSES";
+/// Array of [`PEER_SLOTS`] addresses: a peer, at [`peer_slot`] of its address. What is found here
+/// need not be looked up in [`ADDRESSES`], which costs more than all else about a heartbeat; what
+/// is not found must be. Peers that must never be reflected are not here.
+pub const PEERS: &str = "PEERS";
 /// Array of one [`NodeState`].
 pub const NODE_STATE: &str = "NODE_STATE";
 /// Array of one [`Local`]: what is addressed to the outside interface.
@@ -39,6 +43,8 @@ pub const MAX_QUEUES: u32 = 64;
 pub const MAX_SAS: u32 = 1_048_576;
 /// Entries of [`ADDRESSES`].
 pub const MAX_ADDRESSES: u32 = 65_536;
+/// Slots of [`PEERS`].
+pub const PEER_SLOTS: u32 = 65_536;
 /// Prefixes of one family that the inside program can hold.
 pub const MAX_PREFIXES: u32 = 131_072;
 /// Own addresses that [`Local`] can hold.
@@ -53,6 +59,19 @@ pub const fn address(ip: IpAddr) -> Address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The two halves of an address, each as a little-endian number.
+#[inline(always)]
+pub const fn halves(address: &Address) -> [u64; 2] {
+    let whole = u128::from_le_bytes(*address);
+    [whole as u64, (whole >> 64) as u64]
+}
+
+/// The slot of [`PEERS`] in which a peer is kept.
+#[inline(always)]
+pub const fn peer_slot([first, second]: [u64; 2]) -> u32 {
+    ((first ^ second).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u32
 }
 
 /// One inbound security association as `outside` needs it.

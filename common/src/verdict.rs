@@ -23,7 +23,7 @@ pub trait OutsideWorld {
     fn node(&self) -> Option<NodeState>;
     /// What is addressed to the interface.
     fn local(&self) -> Option<&Local>;
-    /// `CLOCK_MONOTONIC` in nanoseconds.
+    /// `CLOCK_MONOTONIC` in nanoseconds; may be a tick behind.
     fn now(&self) -> u64;
     /// Whether plain heartbeats are answered.
     fn reflect_plain(&self) -> bool;

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use evergate_common::{
     maps::{
-        AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState, SaEntry,
-        TunnelEntry,
+        AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
+        PEER_SLOTS, SaEntry, TunnelEntry,
     },
     reason::Counter,
 };
@@ -23,6 +23,9 @@ pub static SAS: HashMap<u32, SaEntry> = HashMap::with_max_entries(MAX_SAS, BPF_F
 #[map]
 pub static ADDRESSES: HashMap<[u64; 2], AddressEntry> =
     HashMap::with_max_entries(MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static PEERS: Array<[u64; 2]> = Array::with_max_entries(PEER_SLOTS, 0);
 
 #[map]
 pub static NODE_STATE: Array<NodeState> = Array::with_max_entries(1, 0);

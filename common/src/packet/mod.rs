@@ -4,6 +4,8 @@
 //! over an XDP context in the kernel. Every length from the wire is checked before it is used.
 
 mod class;
+#[cfg(test)]
+mod tests;
 
 use crate::wire::*;
 

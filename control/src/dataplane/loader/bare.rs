@@ -1,7 +1,7 @@
 //! The two programs without maps: for the far ends of test links, and as a yardstick.
 
 use super::{Attached, LoadError, Run, XdpMode, program::Program};
-use evergate_common::maps::{ADDRESSES, INSIDE_V4, INSIDE_V6, SAS};
+use evergate_common::maps::{ADDRESSES, INSIDE_V4, INSIDE_V6, PEERS, SAS};
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,9 @@ impl Bare {
             BareProgram::Pass => "pass",
             BareProgram::Swap => "swap",
         };
-        let sizes = [SAS, ADDRESSES, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
+        let sizes = [SAS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
         Ok(Bare {
-            program: Program::load(name, &[], &sizes)?,
+            program: Program::load(name, &[], None, &sizes)?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::{net::IpAddr, os::fd::AsFd};
 use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
     ADDRESSES, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, Local, MAX_LOCAL,
-    MAX_PREFIXES, SAS, TunnelEntry,
+    MAX_PREFIXES, PEERS, SAS, TunnelEntry,
 };
 use ipnet::IpNet;
 
@@ -35,7 +35,8 @@ impl Inside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load() -> Result<Self, LoadError> {
-        let mut program = Program::load("inside", &[], &[(SAS, 1), (ADDRESSES, 1)])?;
+        let mut program =
+            Program::load("inside", &[], None, &[(SAS, 1), (ADDRESSES, 1), (PEERS, 1)])?;
         Ok(Inside {
             v4: program.map(INSIDE_V4)?,
             v6: program.map(INSIDE_V6)?,

@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::maps::{
     ADDRESSES, Address, AddressEntry, INSIDE_V4, INSIDE_V6, Local, MAX_ADDRESSES, MAX_LOCAL,
-    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, REFLECT_KEYED,
-    REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address,
+    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS,
+    REFLECT_KEYED, REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address, halves, peer_slot,
 };
 
 use super::{
@@ -48,6 +48,7 @@ pub struct Outside {
     max_sas: u32,
     addresses: BpfHashMap<MapData, Address, AddressEntry>,
     known: HashMap<IpAddr, AddressEntry>,
+    peers: Array<MapData, [u64; 2]>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
     local: Array<MapData, Local>,
@@ -62,14 +63,32 @@ impl Outside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load(settings: OutsideSettings) -> Result<Self, LoadError> {
+        Self::load_as("outside", settings, None)
+    }
+
+    /// The same for benchmarks: each repetition of a run begins with a bare IPv4 heartbeat request
+    /// again, keyed with this MAC or, if it is 0, plain. Not to be attached.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the missing privilege or kernel feature.
+    pub fn load_repeating(settings: OutsideSettings, request_mac: u64) -> Result<Self, LoadError> {
+        Self::load_as("again", settings, Some(request_mac))
+    }
+
+    fn load_as(
+        name: &'static str,
+        settings: OutsideSettings,
+        request_mac: Option<u64>,
+    ) -> Result<Self, LoadError> {
         let max_sas = settings.max_sas.clamp(1, MAX_SAS);
         let mut program = Program::load(
-            "outside",
+            name,
             &[
                 (REFLECT_PLAIN, settings.reflect_plain.into()),
                 (REFLECT_KEYED, settings.reflect_keyed.into()),
                 (STRANGERS, settings.strangers.into()),
             ],
+            request_mac,
             &[(SAS, max_sas), (INSIDE_V4, 1), (INSIDE_V6, 1)],
         )?;
         Ok(Outside {
@@ -77,6 +96,7 @@ impl Outside {
             max_sas,
             addresses: program.map(ADDRESSES)?,
             known: HashMap::new(),
+            peers: program.map(PEERS)?,
             sockets: program.map(OUTSIDE_XSKS)?,
             counters: program.map(OUTSIDE_COUNTERS)?,
             local: program.map(OUTSIDE_LOCAL)?,
@@ -207,6 +227,8 @@ impl Outside {
 
     fn set_address(&mut self, ip: IpAddr, entry: AddressEntry) -> Result<(), LoadError> {
         let key = address(ip);
+        // Out of the fast table first and into it last, so that it never says more than the map.
+        self.set_peer_slot(&key, false)?;
         if entry == AddressEntry::default() {
             gone(ADDRESSES, MAX_ADDRESSES, self.addresses.remove(&key))?;
             self.known.remove(&ip);
@@ -216,7 +238,26 @@ impl Outside {
                 .map_err(|error| map_error(ADDRESSES, MAX_ADDRESSES, &error))?;
             self.known.insert(ip, entry);
         }
+        if entry == AddressEntry::new(true, false) {
+            self.set_peer_slot(&key, true)?;
+        }
         Ok(())
+    }
+
+    /// A peer takes its slot from another one of the same slot, which then is looked up the slow
+    /// way; it leaves the slot only if it has it.
+    fn set_peer_slot(&mut self, key: &Address, taken: bool) -> Result<(), LoadError> {
+        let whole = halves(key);
+        let slot = peer_slot(whole);
+        let held = self.peers.get(&slot, 0).is_ok_and(|there| there == whole);
+        let value = match (taken, held) {
+            (true, false) => whole,
+            (false, true) => [0; 2],
+            _ => return Ok(()),
+        };
+        self.peers
+            .set(slot, value, 0)
+            .map_err(|error| map_error(PEERS, PEER_SLOTS, &error))
     }
 
     /// A handle for the dead-man switch and the health; clones may go to other threads.

@@ -77,15 +77,19 @@ struct Link(#[expect(dead_code, reason = "held for its file descriptor")] FdLink
 
 impl Program {
     /// Loads one program. `globals`: its load-time settings. `sizes`: entries of maps that are to
-    /// differ from the object's.
+    /// differ from the object's. `request_mac`: only for the program that repeats a request.
     pub(super) fn load(
         name: &'static str,
         globals: &[(&'static str, u8)],
+        request_mac: Option<u64>,
         sizes: &[(&'static str, u32)],
     ) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
         for (global, value) in globals {
             loader.override_global(global, value, true);
+        }
+        if let Some(mac) = &request_mac {
+            loader.override_global("REQUEST_MAC", mac, true);
         }
         for (map, entries) in sizes {
             loader.map_max_entries(map, *entries);

@@ -1,0 +1,186 @@
+//! Nanoseconds per packet of the XDP programs, by `BPF_PROG_TEST_RUN`.
+//!
+//! Every round runs every case once, so that a busy machine slows all alike; the table shows the
+//! median of the rounds, and the median of each round's ratio to the yardstick: a program that only
+//! swaps the link addresses and sends the frame back.
+
+#[path = "../tests/xdp_support/mod.rs"]
+mod xdp_support;
+
+use std::net::Ipv4Addr;
+
+use evergate::dataplane::loader::{
+    Bare, BareProgram, Inside, LoadError, Outside, OutsideSettings, Run,
+};
+use evergate_common::{
+    maps::{MAX_SAS, SaEntry, TunnelEntry},
+    wire::*,
+};
+use ipnet::{IpNet, Ipv4Net};
+use xdp_support::*;
+
+const ROUNDS: usize = 15;
+const REPEAT: u32 = 200_000;
+
+const UNDONE: &str = "the same, made a request again";
+
+type Runner = Box<dyn FnMut(u32) -> Result<Run, LoadError>>;
+
+struct Case {
+    name: String,
+    expected: u32,
+    run: Runner,
+    nanoseconds: Vec<f64>,
+}
+
+fn settings() -> OutsideSettings {
+    OutsideSettings {
+        reflect_plain: true,
+        reflect_keyed: true,
+        strangers: false,
+        max_sas: MAX_SAS,
+    }
+}
+
+fn armed(mut program: Outside, sas: u32) -> Result<Outside, LoadError> {
+    // The last one is the one that is asked for.
+    for spi in (SPI + 1 - sas)..=SPI {
+        program.add_sa(spi, &SaEntry::new(Some(KEY), None))?;
+    }
+    program.add_peer(CLIENT_V4.into())?;
+    program.add_peer(GATEWAY_V4.into())?;
+    program.set_own_addresses(&[GATEWAY_V4.into(), CLIENT_V4.into()])?;
+    program.node_state().set_alive_until(u64::MAX)?;
+    Ok(program)
+}
+
+fn main() -> Result<(), LoadError> {
+    need_root();
+    let mut cases = Vec::new();
+    let mut add = |name: &str, expected: u32, run: Runner| {
+        cases.push(Case {
+            name: name.to_owned(),
+            expected,
+            run,
+            nanoseconds: Vec::new(),
+        });
+    };
+
+    let heartbeat = Frame::v4(IPPROTO_ESP, plain(1, &[7; 28])).bytes();
+    let mut swap = Bare::load(BareProgram::Swap)?;
+    let frame = heartbeat.clone();
+    add(
+        "swap link addresses, send back",
+        TX,
+        Box::new(move |n| swap.run(&frame, n)),
+    );
+
+    let mut program = armed(Outside::load_repeating(settings(), 0)?, 1)?;
+    add(
+        "plain heartbeat",
+        TX,
+        Box::new(move |n| program.run(&heartbeat, n)),
+    );
+
+    let frame = Frame::v4(6, [0; 40]).bytes();
+    let mut program = armed(Outside::load(settings())?, 1)?;
+    add(
+        "TCP, left to the kernel",
+        PASS,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    for sas in [1, 1_000_000] {
+        let payload = keyed(1);
+        let mac = payload
+            .last_chunk::<8>()
+            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let frame = Frame::v4(IPPROTO_ESP, payload).bytes();
+        let mut program = armed(Outside::load_repeating(settings(), mac)?, sas)?;
+        let name = format!("keyed heartbeat, {sas} SAs");
+        add(&name, TX, Box::new(move |n| program.run(&frame, n)));
+    }
+
+    let frame = Frame::v4(IPPROTO_ESP, esp(SPI + 1, 1)).bytes();
+    let mut program = armed(Outside::load(settings())?, 1_000_000)?;
+    add(
+        "ESP, unknown SPI, 1000000 SAs",
+        DROP,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    let frame = Frame::v4(IPPROTO_ESP, esp(SPI, 1)).bytes();
+    let mut program = armed(Outside::load(settings())?, 1_000_000)?;
+    let socket = host::xsk();
+    program.set_xsk(0, &socket)?;
+    let run: Runner = Box::new(move |n| {
+        let _open = &socket;
+        program.run(&frame, n)
+    });
+    add("ESP, known SPI, 1000000 SAs", REDIRECT, run);
+
+    for prefixes in [1u32, 100_000] {
+        let mut program = Inside::load()?;
+        for number in 0..prefixes {
+            let network = Ipv4Addr::from(0x0A00_0000 + (number << 6));
+            let net = Ipv4Net::new(network, 26).expect("a prefix length");
+            program.add_prefix(IpNet::V4(net), TunnelEntry::new(number))?;
+        }
+        let socket = host::xsk();
+        program.set_xsk(0, &socket)?;
+        let inner = Ipv4Addr::from(0x0A00_0001 + ((prefixes - 1) << 6));
+        let frame = Frame {
+            destination: inner.into(),
+            ..Frame::v4(6, [0; 40])
+        }
+        .bytes();
+        let run: Runner = Box::new(move |n| {
+            let _open = &socket;
+            program.run(&frame, n)
+        });
+        add(
+            &format!("tunnel look-up, {prefixes} prefixes"),
+            REDIRECT,
+            run,
+        );
+    }
+
+    // `cargo test --benches` only wants to know that it runs.
+    let quick = !std::env::args().any(|argument| argument == "--bench");
+    let (rounds, repeat) = if quick { (1, 100) } else { (ROUNDS, REPEAT) };
+    for _ in 0..rounds {
+        for case in &mut cases {
+            let run = (case.run)(repeat)?;
+            assert_eq!(run.verdict, case.expected, "{}", case.name);
+            case.nanoseconds.push(run.duration.as_nanos() as f64);
+        }
+    }
+    let yardstick = cases
+        .first()
+        .map(|case| case.nanoseconds.clone())
+        .unwrap_or_default();
+    println!(
+        "{:<34} {:>12} {:>8}",
+        "one packet, BPF_PROG_TEST_RUN", "ns, median", "ratio"
+    );
+    for case in &cases {
+        let ratios = case
+            .nanoseconds
+            .iter()
+            .zip(&yardstick)
+            .map(|(ns, one)| ns / one);
+        let ratio = median(ratios.collect());
+        println!(
+            "{:<34} {:>12.0} {:>8.2}",
+            case.name,
+            median(case.nanoseconds.clone()),
+            ratio
+        );
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,144 @@
+//! Random and damaged frames: kernel and host agree, and nothing but a request is ever answered.
+
+mod xdp_support;
+
+use evergate_common::{heartbeat, maps::SaEntry, reason::Counter, wire::*};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use xdp_support::{
+    host::{InsidePair, OutsidePair},
+    *,
+};
+
+/// Frames that are nearly right: a good one with a few bytes changed and perhaps an end cut off.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let payloads = prop_oneof![
+        Just(esp(SPI, 1)),
+        Just(esp(SPI + 1, 1)),
+        Just(plain(1, b"payload")),
+        Just(plain(1 | heartbeat::ANSWER_BIT, b"payload")),
+        Just(keyed(1)),
+    ];
+    let extension = prop_oneof![
+        Just((IPV6_HOP_BY_HOP, vec![0; 8])),
+        Just((
+            IPV6_ROUTING,
+            vec![0, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        )),
+        Just((IPV6_FRAGMENT, vec![0; 8])),
+        any::<u8>().prop_map(|len| {
+            (
+                IPV6_DESTINATION_OPTIONS,
+                [&[0, len][..], &vec![0; 6 + usize::from(len) * 8]].concat(),
+            )
+        }),
+    ];
+    let frame = (
+        payloads,
+        any::<bool>(),
+        prop_oneof![Just(None), Just(Some(true)), Just(Some(false))],
+        prop_oneof![Just(None), any::<u16>().prop_map(Some)],
+        prop::collection::vec(any::<u8>(), 0..=10),
+        prop::collection::vec(extension, 0..8),
+        prop_oneof![Just(64u8), any::<u8>()],
+    )
+        .prop_map(|(payload, v6, udp, vlan, options, extensions, ttl)| {
+            let options = options.iter().flat_map(|byte| [*byte, 4, 0, 0]).collect();
+            let base = match v6 {
+                true => Frame::v6(IPPROTO_ESP, payload),
+                false => Frame::v4(IPPROTO_ESP, payload),
+            };
+            let frame = Frame {
+                vlan,
+                options,
+                extensions,
+                ttl,
+                ..base
+            };
+            match udp {
+                Some(checksum) => frame.in_udp(checksum).bytes(),
+                None => frame.bytes(),
+            }
+        });
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (
+        frame,
+        damage,
+        prop_oneof![3 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)],
+    )
+        .prop_map(|(mut frame, damage, cut)| {
+            for (at, byte) in damage {
+                // Mostly headers.
+                let at = at.index(frame.len().min(80));
+                frame[at] = byte;
+            }
+            if let Some(cut) = cut {
+                frame.truncate(14 + cut.index(frame.len() - 13));
+            }
+            // A run without an interface takes no frame of more than a page.
+            frame.truncate(3000);
+            frame
+        })
+}
+
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 14..200).prop_map(|mut frame| {
+        let ether_type: &[u8; 2] = match frame[0] % 3 {
+            0 => &[8, 0],
+            1 => &[0x86, 0xDD],
+            _ => &[0x81, 0],
+        };
+        frame[12..14].copy_from_slice(ether_type);
+        frame
+    })
+}
+
+fn many(cases: u32) -> TestRunner {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+}
+
+#[test]
+fn kernel_and_host_agree_outside() {
+    let mut pair = OutsidePair::new(true, true, true);
+    pair.add_sa(0, SaEntry::new(None, None));
+    let pair = std::cell::RefCell::new(pair);
+    for frames in [damaged().boxed(), noise().boxed()] {
+        many(4000)
+            .run(&frames, |frame| {
+                let (verdict, counter, answer) = pair.borrow_mut().run(&frame);
+                prop_assert_eq!(answer.len(), frame.len());
+                let answered = matches!(counter, Counter::HeartbeatPlain | Counter::HeartbeatKeyed);
+                prop_assert_eq!(verdict == TX, answered);
+                if verdict == TX {
+                    // Fed back, by whatever way, it is never answered again.
+                    let (again, _, _) = pair.borrow_mut().run(&answer);
+                    prop_assert_ne!(again, TX);
+                } else {
+                    prop_assert_eq!(answer, frame);
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn kernel_and_host_agree_inside() {
+    let prefixes = ["192.0.0.0/8", "2001:db8:1::/48", "128.0.0.0/2"];
+    let pair = std::cell::RefCell::new(InsidePair::new(&prefixes));
+    for frames in [damaged().boxed(), noise().boxed()] {
+        many(4000)
+            .run(&frames, |frame| {
+                pair.borrow_mut().judge(&frame);
+                Ok(())
+            })
+            .unwrap();
+    }
+}
