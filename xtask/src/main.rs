@@ -16,7 +16,9 @@ mod traffic;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -184,17 +186,16 @@ fn need_root(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// From here on SIGINT and SIGTERM remove the lab and then end the program.
+/// From here on SIGINT and SIGTERM remove the lab and then end the program. No signal is blocked
+/// for that: the programs in the lab would inherit it.
 fn tidy_up_at_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            eprintln!("\n{signal}: removing the lab");
+        if let Some(signal) = signals.forever().next() {
+            let name = signal_name(signal).unwrap_or("a signal");
+            eprintln!("\n{name}: removing the lab");
             lab::remove_built();
-            std::process::exit(130);
+            std::process::exit(128 + signal);
         }
     });
     Ok(())

@@ -66,7 +66,7 @@ fn render(events: &[Event], after: u64, epoch: SystemTime, colour: bool) -> Stri
         last = event.seq;
         let when = epoch + Duration::from_nanos(event.mono_ns);
         let look = match event.kind {
-            EventKind::GatewayDead | EventKind::KeyRejected => Look::Bad,
+            EventKind::GatewayDead | EventKind::KeyFailed | EventKind::KeyRejected => Look::Bad,
             EventKind::HeartbeatLost | EventKind::SessionDown | EventKind::Link => Look::Odd,
             EventKind::SessionUp | EventKind::Active => Look::Good,
             _ => Look::Plain,

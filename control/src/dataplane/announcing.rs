@@ -116,11 +116,18 @@ impl Core {
         }
     }
 
-    /// A session that was announced is gone.
+    /// A session that was announced is gone. What a newer session of the same client announces
+    /// stays.
     pub(super) fn withdraw(&mut self, session: &Session) {
         let Some(lan) = &mut self.lan else { return };
         for prefix in &session.spec.remote_inner {
-            lan.announcer.forget(prefix.addr());
+            let elsewhere = self
+                .sessions
+                .iter()
+                .any(|other| other.announced && other.spec.remote_inner.contains(prefix));
+            if !elsewhere {
+                lan.announcer.forget(prefix.addr());
+            }
         }
     }
 

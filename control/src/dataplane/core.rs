@@ -169,7 +169,8 @@ impl Core {
                 }
             }
             Command::SetGroup(spec) => {
-                self.groups.set(spec, now);
+                let index = self.groups.set(spec, now);
+                self.tell_keyed(index, now);
             }
             Command::RemoveGroup(id) => self.groups.remove(id, umem),
             Command::Granted(group, gateway) => {

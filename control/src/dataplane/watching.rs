@@ -330,6 +330,23 @@ impl Core {
         }
     }
 
+    /// Tells a group that is new or has changed which of its gateways have sessions already.
+    pub(super) fn tell_keyed(&mut self, group: usize, now: Instant) {
+        let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) else {
+            return;
+        };
+        let unkeyed: Vec<IpAddr> = monitor
+            .snapshot()
+            .filter(|gateway| !gateway.keyed)
+            .map(|gateway| gateway.address)
+            .collect();
+        for gateway in unkeyed {
+            if self.sessions.by_gateway(gateway).is_some() {
+                monitor.on_keyed(gateway, now);
+            }
+        }
+    }
+
     /// A session is gone.
     pub(super) fn session_removed(&mut self, session: &Session, umem: &mut Umem, now: Instant) {
         let id = session.spec.id;

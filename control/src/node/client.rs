@@ -127,9 +127,7 @@ impl Node {
             })?;
             // A session is made ahead of the first packet: an application needs the inner address
             // that comes with it.
-            if client.kms.clusters_of(cluster.gateways[0]).next().is_some() {
-                client.kms.request(cluster.id, None, now);
-            }
+            client.kms.request(cluster.id, None, now);
         }
         let gone = old
             .clusters
@@ -146,11 +144,14 @@ impl Node {
         let Role::Client(client) = &mut self.role else {
             return Ok(());
         };
-        let wanted: Vec<IpNet> = client
-            .resolved
+        // A tunnel that leads nowhere ends here too: its traffic must not leave in plain.
+        let resolved = &client.resolved;
+        let wanted: Vec<IpNet> = resolved
             .tunnels
             .iter()
-            .flat_map(|t| t.prefixes.iter().copied())
+            .flat_map(|tunnel| &tunnel.prefixes)
+            .chain(resolved.unresolved.iter().flat_map(|none| &none.prefixes))
+            .copied()
             .collect();
         for route in client.routes.iter().filter(|route| !wanted.contains(route)) {
             links::remove_route(&client.links, client.tun, route.addr(), route.prefix_len())

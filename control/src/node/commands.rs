@@ -15,41 +15,49 @@ type Answer<T> = Result<T, CommandError>;
 
 impl Node {
     pub(super) async fn on_command(&mut self, command: Command) {
-        // Who asked may have gone; then nobody needs the answer.
+        // Who asked may have gone; then nobody needs the answer. Who got it sees its effect in the
+        // next status.
         match command {
             Command::SaList { reply } => {
                 let _ = reply.send(Ok(self.list_sas()));
             }
             Command::SaAdd { words, reply } => {
                 let answer = self.add_sa(&words).await;
+                self.post();
                 let _ = reply.send(answer);
             }
             Command::SaDelete { spi, reply } => {
                 let answer = self.delete_sa(spi);
+                self.post();
                 let _ = reply.send(answer);
             }
             Command::SaFlush { reply } => {
-                let changes = self.answers.sadb.flush(Producer::Manual);
-                let count = changes.len();
-                let answer = self
-                    .carry_out(changes)
-                    .map(|()| Done::new(format!("{count} hand-written sessions removed")));
+                let answer = self.flush_sas();
+                self.post();
                 let _ = reply.send(answer);
             }
             Command::PolicyReload { reply } => {
-                let answer = match self.reload_policy().await {
-                    Ok(text) => Ok(Done::new(text)),
-                    Err(error) => Err(CommandError::Invalid(format!(
+                let answer = self.reload_policy().await.map_err(|error| {
+                    CommandError::Invalid(format!(
                         "{error:#}\nthe policy was refused; the old one stays"
-                    ))),
-                };
-                let _ = reply.send(answer);
+                    ))
+                });
+                self.post();
+                let _ = reply.send(answer.map(Done::new));
             }
             Command::SessionDelete { peer, reply } => {
                 let answer = self.delete_session(&peer);
+                self.post();
                 let _ = reply.send(answer);
             }
         }
+    }
+
+    fn flush_sas(&mut self) -> Answer<Done> {
+        let changes = self.answers.sadb.flush(Producer::Manual);
+        let count = changes.len();
+        self.carry_out(changes)?;
+        Ok(Done::new(format!("{count} hand-written sessions removed")))
     }
 
     fn list_sas(&self) -> Vec<SaView> {

@@ -36,6 +36,9 @@ const FAREWELL: Duration = Duration::from_millis(800);
 /// The pace of housekeeping: liveness, status, the core's own sign of life.
 const TICK: Duration = Duration::from_millis(200);
 
+/// After a change, readers of the status see it within this time; many changes cost one post.
+const POST: Duration = Duration::from_millis(10);
+
 /// What depends on the role.
 pub(super) enum Role {
     Client(Box<Client>),
@@ -74,6 +77,8 @@ pub(super) struct Node {
     pub(super) dying: Vec<(Instant, SessionId)>,
     pub(super) links_up: HashMap<String, bool>,
     pub(super) tick: Instant,
+    /// When a change is to be posted.
+    pub(super) post_at: Option<Instant>,
     pub(super) terminate: Signal,
     pub(super) interrupt: Signal,
     pub(super) hangup: Signal,
@@ -117,7 +122,7 @@ impl Node {
         };
         let dying = self.dying.iter().map(|(at, _)| *at).min();
         let ike = self.engine.next_timeout().map(|(at, _)| at);
-        [kms, dying, ike]
+        [kms, dying, ike, self.post_at]
             .into_iter()
             .flatten()
             .fold(self.tick, Instant::min)
@@ -133,8 +138,17 @@ impl Node {
         if now >= self.tick {
             self.tick = now + TICK;
             self.ask_the_silent(now);
-            self.board.post(self);
+            self.post();
         }
+        if self.post_at.is_some_and(|at| now >= at) {
+            self.post();
+        }
+    }
+
+    /// Shows readers the present state.
+    pub(super) fn post(&mut self) {
+        self.post_at = None;
+        self.board.post(self);
     }
 
     /// Lets the state machines run until nothing is left to do. Events come before what is sent,
@@ -165,6 +179,7 @@ impl Node {
             if !worked {
                 return Ok(());
             }
+            self.post_at.get_or_insert(now + POST);
         }
     }
 
@@ -209,7 +224,8 @@ impl Node {
                 ..
             } => {
                 let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
-                tracing::warn!("refused {who}: {error}");
+                let text = format!("refused {who}: {error}");
+                self.note(NewEvent::new(EventKind::KeyFailed, text));
             }
             Event::ChildClosed { id, .. } => {
                 if let Some(id) = self.table.of_sa(id) {
@@ -285,6 +301,8 @@ impl Node {
             });
             if gateway.is_some() {
                 self.use_inner_addresses(&assigned).await?;
+                // A client has few sessions: they are shown before they can become active.
+                self.post();
             }
             self.dataplane
                 .add_session(Arc::clone(&spec), group, peer_began)
@@ -316,13 +334,15 @@ impl Node {
     fn failed(&mut self, sa: SaId, remote: SocketAddr, error: &Failure, now: Instant) {
         match self.pending.remove(&sa) {
             Some(Purpose::Gateway(gateway)) => {
-                tracing::warn!("no session with gateway {gateway}: {error}");
+                let text = format!("no session with gateway {gateway}: {error}");
+                self.note(NewEvent::new(EventKind::KeyFailed, text).gateway(gateway));
                 if let Role::Client(client) = &mut self.role {
                     client.kms.on_failed(gateway, error.to_string(), now);
                 }
             }
             Some(Purpose::Client(group)) => {
-                tracing::warn!("no session with the client at {}: {error}", remote.ip());
+                let text = format!("no session with the client at {}: {error}", remote.ip());
+                self.note(NewEvent::new(EventKind::KeyFailed, text));
                 self.dataplane
                     .command(Command::Rejected(group, Duration::from_secs(1)));
             }

@@ -26,6 +26,8 @@ pub enum EventKind {
     GatewayDead,
     /// Traffic needs a key that is not there; the key management service was asked.
     KeyRequest,
+    /// One gateway did not authenticate, or refused to.
+    KeyFailed,
     /// No gateway of the cluster authenticated.
     KeyRejected,
     /// One heartbeat was not answered in time.
@@ -50,6 +52,7 @@ impl EventKind {
             Self::Active => "active",
             Self::GatewayDead => "gateway_dead",
             Self::KeyRequest => "key_request",
+            Self::KeyFailed => "key_failed",
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::PolicyReloaded => "policy_reloaded",
@@ -64,7 +67,7 @@ impl EventKind {
     pub fn is_warning(self) -> bool {
         matches!(
             self,
-            Self::GatewayDead | Self::KeyRejected | Self::HeartbeatLost
+            Self::GatewayDead | Self::KeyFailed | Self::KeyRejected | Self::HeartbeatLost
         )
     }
 }

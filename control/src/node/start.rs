@@ -89,6 +89,8 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                     "mtu = {mtu} does not fit the path ({fit}): packets will be refused"
                 );
             }
+            // Made later; the watch waits for it.
+            names.push(config.inside.interface.clone());
             InsideOptions::Tun {
                 name: config.inside.interface.clone(),
                 mtu,
@@ -214,6 +216,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         dying: Vec::new(),
         links_up: HashMap::new(),
         tick: started,
+        post_at: None,
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,

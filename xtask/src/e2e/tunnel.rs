@@ -171,13 +171,13 @@ fn sas_by_hand(lab: &mut Lab) -> Result<()> {
         format!("0x{}", "c3".repeat(36)),
     );
     let client = format!(
-        "in spi 0x2001 key {down_key} sel 10.0.0.0/24 {CLIENT_INNER} \
-         out spi 0x1001 key {up_key} sel {CLIENT_INNER} 10.0.0.0/24 \
+        "in spi 0x2001 key {down_key} out spi 0x1001 key {up_key} \
+         sel {CLIENT_INNER} 10.0.0.0/24 \
          local {CLIENT_OUTSIDE} remote {gateway} gateway {gateway}"
     );
     let other = format!(
-        "in spi 0x1001 key {up_key} sel {CLIENT_INNER} 10.0.0.0/24 \
-         out spi 0x2001 key {down_key} sel 10.0.0.0/24 {CLIENT_INNER} \
+        "in spi 0x1001 key {up_key} out spi 0x2001 key {down_key} \
+         sel 10.0.0.0/24 {CLIENT_INNER} \
          local {gateway} remote {CLIENT_OUTSIDE}"
     );
     for (place, words) in [(Place::Gateway(1), other), (Place::Client, client)] {
