@@ -22,8 +22,6 @@ use xdp_support::*;
 const ROUNDS: usize = 15;
 const REPEAT: u32 = 200_000;
 
-const UNDONE: &str = "the same, made a request again";
-
 type Runner = Box<dyn FnMut(u32) -> Result<Run, LoadError>>;
 
 struct Case {
