@@ -7,7 +7,7 @@
 #[path = "../tests/xdp_support/mod.rs"]
 mod xdp_support;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, os::fd::OwnedFd};
 
 use evergate::dataplane::loader::{
     Bare, BareProgram, Inside, LoadError, Outside, OutsideSettings, Run,
@@ -40,7 +40,20 @@ fn settings() -> OutsideSettings {
     }
 }
 
-fn armed(mut program: Outside, sas: u32) -> Result<Outside, LoadError> {
+/// A program that steers and answers, with the socket of its queue.
+struct Armed {
+    program: Outside,
+    _socket: OwnedFd,
+}
+
+impl Armed {
+    fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Run, LoadError> {
+        self.program.run(frame, repeat)
+    }
+}
+
+fn armed(mut program: Outside, sas: u32) -> Result<Armed, LoadError> {
+    let socket = host::xsk();
     // The last one is the one that is asked for.
     for spi in (SPI + 1 - sas)..=SPI {
         program.add_sa(spi, &SaEntry::new(Some(KEY), None))?;
@@ -49,7 +62,11 @@ fn armed(mut program: Outside, sas: u32) -> Result<Outside, LoadError> {
     program.add_peer(GATEWAY_V4.into())?;
     program.set_own_addresses(&[GATEWAY_V4.into(), CLIENT_V4.into()])?;
     program.node_state().set_alive_until(u64::MAX)?;
-    Ok(program)
+    program.set_xsk(0, &socket)?;
+    Ok(Armed {
+        program,
+        _socket: socket,
+    })
 }
 
 fn main() -> Result<(), LoadError> {
@@ -109,13 +126,11 @@ fn main() -> Result<(), LoadError> {
 
     let frame = Frame::v4(IPPROTO_ESP, esp(SPI, 1)).bytes();
     let mut program = armed(Outside::load(settings())?, 1_000_000)?;
-    let socket = host::xsk();
-    program.set_xsk(0, &socket)?;
-    let run: Runner = Box::new(move |n| {
-        let _open = &socket;
-        program.run(&frame, n)
-    });
-    add("ESP, known SPI, 1000000 SAs", REDIRECT, run);
+    add(
+        "ESP, known SPI, 1000000 SAs",
+        REDIRECT,
+        Box::new(move |n| program.run(&frame, n)),
+    );
 
     for prefixes in [1u32, 100_000] {
         let mut program = Inside::load()?;

@@ -12,11 +12,14 @@ use evergate_common::{
 };
 
 use crate::{
-    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, PEERS, SAS},
+    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEERS, SAS},
     packet::Packet,
 };
 
-pub struct World;
+pub struct World {
+    /// The receive queue that the frame came by.
+    pub queue: u32,
+}
 
 impl OutsideWorld for World {
     #[inline(always)]
@@ -34,6 +37,11 @@ impl OutsideWorld for World {
         }
         // SAFETY: as above.
         unsafe { ADDRESSES.get(key) }.copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn worker(&self) -> bool {
+        OUTSIDE_XSKS.get(self.queue).is_some()
     }
 
     #[inline(always)]

@@ -30,7 +30,8 @@ use packet::Packet;
 #[xdp]
 pub fn outside(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
-    let decision = verdict::outside(&packet, &heartbeat::World);
+    let queue = ctx.rx_queue_index();
+    let decision = verdict::outside(&packet, &heartbeat::World { queue });
     carry_out(
         &ctx,
         &mut packet,
@@ -46,7 +47,8 @@ pub fn outside(ctx: XdpContext) -> u32 {
 pub fn again(ctx: XdpContext) -> u32 {
     heartbeat::undo(&mut Packet::new(&ctx));
     let mut packet = Packet::new(&ctx);
-    let decision = verdict::outside(&packet, &heartbeat::World);
+    let queue = ctx.rx_queue_index();
+    let decision = verdict::outside(&packet, &heartbeat::World { queue });
     carry_out(
         &ctx,
         &mut packet,

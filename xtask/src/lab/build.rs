@@ -89,6 +89,10 @@ pub(super) fn set_offloads(prefix: &str, dir: &Path, offloads: Offloads) -> Resu
 /// In the lab's folder: the XDP program of the switch ports.
 const PASS_OBJECT: &str = "pass.o";
 
+/// Interface index of the first switch port. No end of a cable has the index of its port: the
+/// kernel would take it for a link of its own kind and tell a pulled cable up to a second late.
+const PORT_INDEX: u32 = 101;
+
 struct Builder<'a> {
     prefix: &'a str,
     queues: u32,
@@ -114,8 +118,8 @@ impl Builder<'_> {
         for place in ROUTERS {
             self.shell(place, FORWARD)?;
         }
-        for cable in cables() {
-            self.plug(&cable)?;
+        for (index, cable) in (PORT_INDEX..).zip(cables()) {
+            self.plug(&cable, index)?;
         }
         self.ip(Place::Wan, WAN)?;
         self.ip(Place::Lan, LAN)?;
@@ -133,7 +137,7 @@ impl Builder<'_> {
     }
 
     /// One veth pair, made inside the switch's namespace: nothing of it is visible outside.
-    fn plug(&self, cable: &Cable) -> Result<()> {
+    fn plug(&self, cable: &Cable, index: u32) -> Result<()> {
         let q = self.queues;
         let Cable {
             port,
@@ -145,7 +149,7 @@ impl Builder<'_> {
         self.ip(
             cable.switch,
             &format!(
-                "link add {port} numrxqueues {q} numtxqueues {q} type veth peer name {interface} \
+                "link add {port} index {index} numrxqueues {q} numtxqueues {q} type veth peer name {interface} \
                  address {mac} numrxqueues {q} numtxqueues {q} netns {}\n",
                 self.ns(cable.end)
             ),
