@@ -119,6 +119,7 @@ counters! {
     NoRoom Drop "no_room" "frame with too little room around the packet"
     NoTunnel Drop "no_tunnel" "packet to an address that no tunnel range of the policy has"
     LocalDestination Drop "local_destination" "inner packet for the gateway itself"
+    InsideUnread Drop "inside_unread" "packet that could not be taken from the TUN device: too long, or no frame free"
     InsideRefused Drop "inside_refused" "packet that the TUN device did not take"
     SlowPathFull Drop "slow_path_full" "too many packets wait for the kernel to resolve a next hop"
     IcmpSent Info "icmp_sent" "ICMP error sent about a packet that could not go"

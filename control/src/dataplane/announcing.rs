@@ -11,6 +11,8 @@ use super::command::WorkerEvent;
 use super::core::{Core, Way};
 use super::net::announce::{Activation, Announcer, FRAME};
 use super::net::arp::{Arp, Operation};
+use super::net::groups::Groups as Memberships;
+use super::net::nd::{Message, Nd};
 use super::session::Session;
 use super::xsk::{Frame, HEADROOM, Umem};
 
@@ -29,6 +31,8 @@ pub(super) struct Lan {
     /// Its own addresses.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) announcer: Announcer,
+    /// Multicast groups that questions for inner IPv6 addresses go to.
+    memberships: Memberships,
     /// Who asked for which address when, while no session for it was there.
     askers: Vec<(IpAddr, [u8; 6], Instant)>,
 }
@@ -47,7 +51,26 @@ impl Lan {
             mtu,
             addresses,
             announcer,
+            memberships: Memberships::new(index),
             askers: Vec::with_capacity(ASKERS),
+        }
+    }
+
+    /// Lets questions for an inner address reach this NIC: those of IPv6 are multicast.
+    fn listen_for(&mut self, address: IpAddr) {
+        let IpAddr::V6(address) = address else { return };
+        if let Err(error) = self.memberships.join(address) {
+            tracing::warn!(
+                "questions for {address} may not be heard on the LAN: joining its multicast group \
+                 failed: {error}"
+            );
+        }
+    }
+
+    /// The counterpart of `listen_for`.
+    fn stop_listening_for(&mut self, address: IpAddr) {
+        if let IpAddr::V6(address) = address {
+            self.memberships.leave(address);
         }
     }
 
@@ -78,6 +101,18 @@ impl Lan {
     }
 }
 
+/// The address that a station asks for, and the station.
+fn question(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
+    if let Ok(arp) = Arp::parse(frame) {
+        let asks = arp.operation == Operation::Request && arp.sender != arp.target;
+        return asks.then_some((IpAddr::V4(arp.target), arp.sender_mac));
+    }
+    let nd = Nd::parse(frame).ok()?;
+    // One from the unspecified address only checks for a duplicate (RFC 4862 section 5.4).
+    let asks = matches!(nd.message, Message::Solicitation { .. }) && !nd.source.is_unspecified();
+    asks.then_some((IpAddr::V6(nd.target), nd.ethernet.source))
+}
+
 impl Core {
     /// An authenticated packet came by this session: its client is active here.
     pub(super) fn client_sends(&mut self, index: usize, now: Instant) {
@@ -101,6 +136,7 @@ impl Core {
             .filter(|p| p.prefix_len() == p.max_prefix_len());
         let mut full = false;
         for prefix in hosts.clone() {
+            lan.listen_for(prefix.addr());
             full |= lan.announcer.activate(prefix.addr(), now) == Activation::Full;
         }
         if full {
@@ -125,6 +161,7 @@ impl Core {
                 .sessions
                 .iter()
                 .any(|other| other.announced && other.spec.remote_inner.contains(prefix));
+            lan.stop_listening_for(prefix.addr());
             if !elsewhere {
                 lan.announcer.forget(prefix.addr());
             }
@@ -144,33 +181,35 @@ impl Core {
         let mut answer = [0; FRAME];
         let bytes = &*umem.packet(frame);
         let heard = lan.announcer.on_frame(bytes, now, &mut answer);
-        let wanted = match Arp::parse(bytes) {
-            Ok(arp) if arp.operation == Operation::Request && arp.sender != arp.target => {
-                let target = IpAddr::V4(arp.target);
-                !lan.announcer.is_active(target) && lan.asked_again(target, arp.sender_mac, now)
-            }
-            _ => false,
-        };
-        let target = Arp::parse(bytes).ok().map(|arp| IpAddr::V4(arp.target));
+        let unanswered = question(bytes).filter(|(target, asker)| {
+            !lan.announcer.is_active(*target) && lan.asked_again(*target, *asker, now)
+        });
         if let Some(length) = heard.reply {
             self.push_frame(&answer[..length], umem);
         }
         if let Some(yielded) = heard.yielded {
             self.moved_away(yielded.address);
         }
-        if let Some(group) = target
-            .filter(|_| wanted)
-            .and_then(|t| self.groups.lookup(t))
-        {
-            let idle = self
-                .groups
-                .get(group)
-                .is_some_and(|state| state.on_demand && state.active.is_none());
-            if idle {
-                self.want(group, now);
-            }
+        if let Some((target, _)) = unanswered {
+            self.nobody_answers(target, now);
         }
         Way::Done
+    }
+
+    /// A station of the LAN asks for an inner address in vain. Whoever has a session with its
+    /// client takes it up; else one is made.
+    fn nobody_answers(&mut self, target: IpAddr, now: Instant) {
+        let Some(group) = self.groups.lookup(target) else {
+            return;
+        };
+        let Some(state) = self.groups.get(group) else {
+            return;
+        };
+        match state.active.and_then(|id| self.sessions.by_id(id)) {
+            Some(index) => self.client_sends(index, now),
+            None if state.on_demand => self.want(group, now),
+            None => {}
+        }
     }
 
     /// Another gateway has this inner address now.
@@ -188,6 +227,9 @@ impl Core {
                 continue;
             }
             session.announced = false;
+            if let Some(lan) = &mut self.lan {
+                lan.stop_listening_for(address);
+            }
             if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
                 self.send_event(WorkerEvent::InnerActive {
                     group,

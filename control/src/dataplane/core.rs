@@ -64,6 +64,10 @@ pub(super) struct Settings {
 /// How often outside next hops are reported as being in use.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Reports that wait for room in the core's queue; one that is lost could leave a group asking
+/// for ever.
+const UNSENT: usize = 65_536;
+
 /// ICMP errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (200, 50);
 
@@ -85,6 +89,7 @@ pub(super) struct Core {
     counters: [u64; Counter::COUNT],
     outgoing: VecDeque<(Frame, Way)>,
     reports: tokio::sync::mpsc::Sender<WorkerReport>,
+    unsent: VecDeque<WorkerReport>,
     view_wanted: bool,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
@@ -108,6 +113,7 @@ impl Core {
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
             reports: settings.reports,
+            unsent: VecDeque::new(),
             now,
             view_wanted: true,
             heard: Vec::with_capacity(64),
@@ -122,15 +128,25 @@ impl Core {
 
     pub(super) fn send_event(&mut self, event: WorkerEvent) {
         self.view_wanted = true;
-        if self
-            .reports
-            .try_send(WorkerReport {
-                at: self.now,
-                event,
-            })
-            .is_err()
-        {
-            self.count(Counter::EventLost);
+        if self.unsent.len() >= UNSENT {
+            return self.count(Counter::EventLost);
+        }
+        self.unsent.push_back(WorkerReport {
+            at: self.now,
+            event,
+        });
+        self.send_reports();
+    }
+
+    /// Gives the node's core what it has room for; the rest waits.
+    fn send_reports(&mut self) {
+        while !self.unsent.is_empty() {
+            let Ok(slot) = self.reports.try_reserve() else {
+                return;
+            };
+            if let Some(report) = self.unsent.pop_front() {
+                slot.send(report);
+            }
         }
     }
 
@@ -145,10 +161,7 @@ impl Core {
 
     /// Keeps a frame in a group's queue, or gives it back.
     pub(super) fn hold(&mut self, group: usize, frame: Frame) -> Result<(), Frame> {
-        match self.groups.get_mut(group) {
-            Some(group) => group.hold(frame),
-            None => Err(frame),
-        }
+        self.groups.hold(group, frame)
     }
 
     /// Carries out a command of the node's core.
@@ -224,7 +237,7 @@ impl Core {
         let hop = self
             .fib
             .lookup_on(self.outside_index, session.spec.outside_remote);
-        session.mtu = session.outer.inner_mtu(hop.mtu as usize);
+        session.follow_mtu(hop.mtu);
         session.ethernet = match (hop.resolution, hop.source_mac) {
             (Resolution::Resolved(mac), Some(source)) => {
                 Some(ethernet(mac, source, session.spec.outside_remote.is_ipv6()))
@@ -255,7 +268,7 @@ impl Core {
                 _ => None,
             };
             if let Some(session) = self.sessions.get_mut(index) {
-                session.mtu = session.outer.inner_mtu(hop.mtu as usize);
+                session.follow_mtu(hop.mtu);
                 session.ethernet = header;
             }
         }
@@ -275,6 +288,13 @@ impl Core {
                 reported.push(next);
                 self.hops.report(self.outside_index, next);
             }
+        }
+    }
+
+    /// This thread was stopped for a while.
+    pub(super) fn overslept(&mut self, now: Instant) {
+        if let Some(lan) = &mut self.lan {
+            lan.announcer.overslept(now);
         }
     }
 
@@ -325,6 +345,7 @@ impl Core {
     /// deadlines may be judged.
     pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
         self.now = now;
+        self.send_reports();
         self.follow_fib();
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH;

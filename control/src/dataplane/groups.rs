@@ -17,6 +17,9 @@ use crate::sadb::SessionId;
 /// Packets that a group holds while a session for it is being made.
 pub(super) const HELD: usize = 32;
 
+/// Packets that all groups hold together: frames that wait are missing elsewhere.
+pub(super) const HELD_ALL: usize = 1024;
+
 /// A group and its state in a worker.
 pub(super) struct Group {
     pub(super) id: GroupId,
@@ -59,20 +62,6 @@ impl Group {
             sent: false,
         }
     }
-
-    /// Keeps a packet until there is a session; gives it back when the queue is full.
-    pub(super) fn hold(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.held.len() >= HELD {
-            return Err(frame);
-        }
-        self.held.push_back(frame);
-        Ok(())
-    }
-
-    /// The packet that has waited longest.
-    pub(super) fn next_held(&mut self) -> Option<Frame> {
-        self.held.pop_front()
-    }
 }
 
 /// All groups of a worker.
@@ -84,6 +73,8 @@ pub(super) struct Groups {
     v6: PrefixMap<Ipv6Net, usize>,
     /// Groups with a monitor.
     watched: Vec<usize>,
+    /// Packets that all groups hold.
+    held: usize,
 }
 
 impl Groups {
@@ -141,11 +132,32 @@ impl Groups {
         };
         self.unlink(index);
         self.watched.retain(|watched| *watched != index);
-        if let Some(mut group) = self.groups.get_mut(index).and_then(Option::take) {
-            while let Some(frame) = group.next_held() {
-                umem.free(frame);
-            }
+        while let Some(frame) = self.next_held(index) {
+            umem.free(frame);
         }
+        if let Some(slot) = self.groups.get_mut(index) {
+            *slot = None;
+        }
+    }
+
+    /// Keeps a packet until its group has a session; gives it back when there is no room.
+    pub(super) fn hold(&mut self, index: usize, frame: Frame) -> Result<(), Frame> {
+        let all = self.held;
+        match self.get_mut(index) {
+            Some(group) if group.held.len() < HELD && all < HELD_ALL => {
+                group.held.push_back(frame);
+                self.held += 1;
+                Ok(())
+            }
+            _ => Err(frame),
+        }
+    }
+
+    /// The packet of a group that has waited longest.
+    pub(super) fn next_held(&mut self, index: usize) -> Option<Frame> {
+        let frame = self.get_mut(index)?.held.pop_front()?;
+        self.held = self.held.saturating_sub(1);
+        Some(frame)
     }
 
     fn unlink(&mut self, index: usize) {
@@ -154,15 +166,19 @@ impl Groups {
             .map(|g| g.prefixes.clone())
             .unwrap_or_default();
         for prefix in prefixes {
-            // A prefix that another group took since is not ours to remove.
-            match prefix {
-                IpNet::V4(prefix) if self.v4.get(&prefix) == Some(&index) => {
-                    self.v4.remove(&prefix);
-                }
-                IpNet::V6(prefix) if self.v6.get(&prefix) == Some(&index) => {
-                    self.v6.remove(&prefix);
-                }
-                _ => {}
+            // A prefix that another group took since is not ours to remove; one that another group
+            // has as well becomes that group's again.
+            let heir = self.groups.iter().enumerate().find_map(|(at, group)| {
+                let also = group.as_ref().is_some_and(|g| g.prefixes.contains(&prefix));
+                (at != index && also).then_some(at)
+            });
+            match (prefix, heir) {
+                (IpNet::V4(prefix), _) if self.v4.get(&prefix) != Some(&index) => {}
+                (IpNet::V6(prefix), _) if self.v6.get(&prefix) != Some(&index) => {}
+                (IpNet::V4(prefix), Some(heir)) => drop(self.v4.insert(prefix, heir)),
+                (IpNet::V6(prefix), Some(heir)) => drop(self.v6.insert(prefix, heir)),
+                (IpNet::V4(prefix), None) => drop(self.v4.remove(&prefix)),
+                (IpNet::V6(prefix), None) => drop(self.v6.remove(&prefix)),
             }
         }
     }
@@ -228,7 +244,7 @@ mod tests {
         assert_eq!(at(&groups, "10.1.2.4"), Some(narrow));
 
         let frame = umem.take().unwrap();
-        groups.get_mut(narrow).unwrap().hold(frame).unwrap();
+        groups.hold(narrow, frame).unwrap();
         groups.remove(GroupId::Peer(2), &mut umem);
         assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
         assert_eq!(
@@ -243,15 +259,50 @@ mod tests {
         let mut umem = Umem::new(HELD as u32 + 1).unwrap();
         let mut groups = Groups::default();
         let index = groups.set(spec(1, &[]), Instant::now());
-        let group = groups.get_mut(index).unwrap();
         for i in 0..HELD {
             let mut frame = umem.take().unwrap();
             frame.set_range(0..i);
-            group.hold(frame).unwrap();
+            groups.hold(index, frame).unwrap();
         }
-        let over = group.hold(umem.take().unwrap()).unwrap_err();
+        let over = groups.hold(index, umem.take().unwrap()).unwrap_err();
         umem.free(over);
-        assert_eq!(group.next_held().map(|f| f.len()), Some(0));
-        assert_eq!(group.next_held().map(|f| f.len()), Some(1));
+        assert_eq!(groups.next_held(index).map(|f| f.len()), Some(0));
+        assert_eq!(groups.next_held(index).map(|f| f.len()), Some(1));
+    }
+
+    #[test]
+    fn all_groups_together_hold_a_bounded_number() {
+        let mut umem = Umem::new(HELD_ALL as u32 + 1).unwrap();
+        let mut groups = Groups::default();
+        let mut refused = None;
+        for id in 0..=(HELD_ALL / HELD) as u32 {
+            let index = groups.set(spec(id, &[]), Instant::now());
+            for _ in 0..HELD {
+                let Some(frame) = umem.take() else { break };
+                refused = groups.hold(index, frame).err().or(refused);
+            }
+        }
+        assert!(refused.is_some());
+        let first = groups.index(GroupId::Peer(0)).unwrap();
+        umem.free(groups.next_held(first).unwrap());
+        let last = groups
+            .index(GroupId::Peer((HELD_ALL / HELD) as u32))
+            .unwrap();
+        groups.hold(last, umem.take().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_prefix_of_two_groups_goes_back_to_the_other() {
+        let now = Instant::now();
+        let mut umem = Umem::new(4).unwrap();
+        let mut groups = Groups::default();
+        let old = groups.set(spec(1, &["10.1.2.3/32"]), now);
+        let new = groups.set(spec(2, &["10.1.2.3/32"]), now);
+        let at = |groups: &Groups| groups.lookup("10.1.2.3".parse().unwrap());
+        assert_eq!(at(&groups), Some(new));
+        groups.remove(GroupId::Peer(2), &mut umem);
+        assert_eq!(at(&groups), Some(old));
+        groups.remove(GroupId::Peer(1), &mut umem);
+        assert_eq!(at(&groups), None);
     }
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use evergate_common::maps::{SaEntry, TunnelEntry};
+use evergate_common::maps::{MAX_LOCAL, SaEntry, TunnelEntry};
 use evergate_common::reason::Counter;
 use ipnet::IpNet;
 use rand::SeedableRng;
@@ -28,15 +28,13 @@ use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
 use super::net::slow::{self, SlowPath};
 use super::ports::{Inside, Ports};
+use super::socket_set::SocketSet;
 use super::tun::Tun;
 use super::view::WorkerView;
 use super::worker::{CorePulse, DeadMan, Worker};
-use super::xsk::{BindMode, Socket, Umem, XskError};
+use super::xsk::XskError;
 use crate::esp::Backend;
 use crate::sadb::{SessionId, SessionSpec};
-
-/// Entries of each ring, a power of two.
-const RING: u32 = 2048;
 
 /// Inner addresses that one gateway can announce.
 const ANNOUNCED: usize = 65_536;
@@ -101,6 +99,8 @@ pub enum InsideOptions {
 pub struct Options {
     /// The outside interface.
     pub outside: Interface,
+    /// The outer address that the node is reached at; what is sent to others is the kernel's.
+    pub outside_address: IpAddr,
     /// How its program is attached.
     pub outside_mode: XdpMode,
     /// The inside.
@@ -143,46 +143,34 @@ impl Dataplane {
         let now = Instant::now();
         let outside_name = options.outside.name.clone();
         let mut outside = loader::Outside::load(options.reflect)?;
-        let outside_queues = loader::queues(&outside_name)?;
+        outside.set_own_addresses(&[options.outside_address])?;
         let mut inside = None;
-        let inside_queues = match &options.inside {
+        let lan_name = match &options.inside {
             InsideOptions::Lan { interface, .. } => {
-                inside = Some(loader::Inside::load()?);
-                loader::queues(&interface.name)?
+                let mut program = loader::Inside::load()?;
+                let own = interface.addresses.iter().map(|(address, _)| *address);
+                program.set_own_addresses(&own.take(MAX_LOCAL).collect::<Vec<_>>())?;
+                inside = Some(program);
+                Some(interface.name.as_str())
             }
-            InsideOptions::Tun { .. } => 0,
+            InsideOptions::Tun { .. } => None,
         };
-        // Every socket may have a ring full of received and one full of frames to send.
-        let chunks = (outside_queues + inside_queues + 1) * RING * 2;
-        let mut umem =
-            Umem::new(chunks).map_err(system("reserving memory for frames (RLIMIT_MEMLOCK?)"))?;
-        let mut outside_sockets = Vec::new();
-        for queue in 0..outside_queues {
-            let first = outside_sockets.first();
-            let socket =
-                Socket::open(&mut umem, first, &outside_name, queue, RING, BindMode::Auto)?;
+        let SocketSet {
+            umem,
+            outside: outside_sockets,
+            inside: inside_sockets,
+        } = SocketSet::open(&outside_name, lan_name)?;
+        for (queue, socket) in (0..).zip(&outside_sockets) {
             outside.set_xsk(queue, socket.as_fd())?;
-            outside_sockets.push(socket);
+        }
+        if let Some(inside) = &mut inside {
+            for (queue, socket) in (0..).zip(&inside_sockets) {
+                inside.set_xsk(queue, socket.as_fd())?;
+            }
         }
         let mut inside_name = String::new();
         let (ports_inside, lan, slow_inside) = match &options.inside {
             InsideOptions::Lan { interface, .. } => {
-                let mut sockets = Vec::new();
-                for queue in 0..inside_queues {
-                    let first = outside_sockets.first();
-                    let socket = Socket::open(
-                        &mut umem,
-                        first,
-                        &interface.name,
-                        queue,
-                        RING,
-                        BindMode::Auto,
-                    )?;
-                    if let Some(inside) = &mut inside {
-                        inside.set_xsk(queue, socket.as_fd())?;
-                    }
-                    sockets.push(socket);
-                }
                 let mac = interface.mac.unwrap_or_default();
                 interface.name.clone_into(&mut inside_name);
                 let lan = Lan::new(
@@ -197,7 +185,7 @@ impl Dataplane {
                     Announcer::new(mac, None, ANNOUNCED),
                 );
                 (
-                    Inside::Nic(sockets),
+                    Inside::Nic(inside_sockets),
                     Some(lan),
                     Some(SlowPath::open(&interface.name)?),
                 )
@@ -248,6 +236,7 @@ impl Dataplane {
             },
             view: Arc::clone(&view),
             reports,
+            undrained: 0,
         };
         let worker = worker
             .start("worker-0")
@@ -350,7 +339,7 @@ impl Dataplane {
             .iter()
             .filter(|prefix| !spec.prefixes.contains(prefix))
         {
-            self.remove_prefix(*prefix)?;
+            self.remove_prefix(*prefix, spec.id)?;
         }
         for prefix in spec
             .prefixes
@@ -371,16 +360,21 @@ impl Dataplane {
             return Ok(());
         };
         for prefix in spec.prefixes {
-            self.remove_prefix(prefix)?;
+            self.remove_prefix(prefix, id)?;
         }
         self.command(Command::RemoveGroup(id));
         Ok(())
     }
 
-    fn remove_prefix(&mut self, prefix: IpNet) -> Result<(), LoadError> {
+    /// Takes a prefix that `of` had out of the map, unless another group has it as well.
+    fn remove_prefix(&mut self, prefix: IpNet, of: GroupId) -> Result<(), LoadError> {
+        let shared = self
+            .groups
+            .values()
+            .any(|group| group.id != of && group.prefixes.contains(&prefix));
         match &mut self.inside {
-            Some(inside) => inside.remove_prefix(prefix),
-            None => Ok(()),
+            Some(inside) if !shared => inside.remove_prefix(prefix),
+            _ => Ok(()),
         }
     }
 

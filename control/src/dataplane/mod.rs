@@ -12,6 +12,7 @@ mod opening;
 mod ports;
 mod sealing;
 mod session;
+mod socket_set;
 mod tun;
 mod view;
 mod watching;
@@ -20,4 +21,5 @@ pub mod xsk;
 
 pub use command::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
 pub use handle::{Dataplane, InsideOptions, Options, SetupError};
+pub use tun::MAX_SEGMENTS;
 pub use view::{GroupView, SessionView, Traffic, WorkerView};

@@ -95,7 +95,9 @@ impl Core {
             // section 5.1.2.1).
             return Ok(Way::Inside);
         }
-        mss::clamp(umem.packet(frame), u16::try_from(mtu).unwrap_or(u16::MAX));
+        if mtu > 0 {
+            mss::clamp(umem.packet(frame), u16::try_from(mtu).unwrap_or(u16::MAX));
+        }
         self.forward(frame, umem, index, inner.dst, now)
     }
 
@@ -162,13 +164,14 @@ impl Core {
                 .heartbeat_key
                 .as_ref()
                 .ok_or(Counter::HeartbeatBadAnswer)?;
+            let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
             let ours = heartbeat::is_answer(keyed.sequence)
                 && u32::from_be_bytes(keyed.spi) == outbound.spi()
+                && session.has_asked(count, keyed.token)
                 && keyed.authentic(key.expose());
             if !ours {
                 return Err(Counter::HeartbeatBadAnswer);
             }
-            let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
             self.heartbeat_answered(source, count, keyed.health[0], true, now);
             return Ok(());
         }

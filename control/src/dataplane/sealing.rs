@@ -123,6 +123,11 @@ impl Core {
             &session.spec.remote_inner,
         )
         .map_err(counter)?;
+        if mtu == 0 {
+            // There never was a route to the peer.
+            self.complain_inside(Problem::NoRoute, frame, umem, now);
+            return Err(Counter::NoRoute);
+        }
         if packet.len() > mtu {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             self.complain_inside(Problem::TooBig { mtu }, frame, umem, now);
@@ -164,11 +169,7 @@ impl Core {
         else {
             return;
         };
-        while let Some(mut frame) = self
-            .groups
-            .get_mut(group)
-            .and_then(|state| state.next_held())
-        {
+        while let Some(mut frame) = self.groups.next_held(group) {
             if let Some(state) = self.groups.get_mut(group) {
                 state.sent = true;
             }
@@ -182,11 +183,7 @@ impl Core {
 
     /// Tells the senders of what a group held that it can not go.
     pub(super) fn refuse_held(&mut self, group: usize, umem: &mut Umem, now: Instant) {
-        while let Some(frame) = self
-            .groups
-            .get_mut(group)
-            .and_then(|state| state.next_held())
-        {
+        while let Some(frame) = self.groups.next_held(group) {
             self.complain_inside(Problem::HostUnreachable, &frame, umem, now);
             self.push(frame, Way::Drop(Counter::Rejected));
         }

@@ -1,6 +1,6 @@
 //! Sessions as a worker has them: expanded keys, windows, headers made ready.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +11,9 @@ use thiserror::Error;
 use super::view::Traffic;
 use crate::esp::{Backend, InboundSa, MixedFamilies, OutboundSa, Outer, WrongKeyLength};
 use crate::sadb::{SadbError, SessionId, SessionSpec};
+
+/// Heartbeats whose answers are still believed.
+const TOKENS: usize = 16;
 
 /// Why a session can not be used.
 #[derive(Debug, Error)]
@@ -42,6 +45,8 @@ pub(super) struct Session {
     pub(super) last_heard: Option<Instant>,
     /// An authenticated packet came in this batch.
     pub(super) heard: bool,
+    /// Counter and token of the last heartbeats: an answer must carry them.
+    tokens: VecDeque<(u32, [u8; 8])>,
     /// On a gateway: the LAN was told that the peer's inner addresses are here.
     pub(super) announced: bool,
 }
@@ -75,8 +80,33 @@ impl Session {
             sent: Traffic::default(),
             last_heard: None,
             heard: false,
+            tokens: VecDeque::with_capacity(TOKENS),
             announced: false,
         })
+    }
+
+    /// Remembers a heartbeat that is sent.
+    pub(super) fn asked(&mut self, count: u32, token: [u8; 8]) {
+        if self.tokens.len() >= TOKENS {
+            self.tokens.pop_front();
+        }
+        self.tokens.push_back((count, token));
+    }
+
+    /// Whether this is the token of a heartbeat that was sent lately. Several clusters may watch
+    /// one gateway, each with its own count: only the token says which heartbeat is answered.
+    pub(super) fn has_asked(&self, count: u32, token: [u8; 8]) -> bool {
+        self.tokens.contains(&(count, token))
+    }
+}
+
+impl Session {
+    /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
+    /// hole in the routing must not teach the stations an MTU of zero.
+    pub(super) fn follow_mtu(&mut self, outside: u32) {
+        if outside > 0 {
+            self.mtu = self.outer.inner_mtu(outside as usize);
+        }
     }
 }
 
@@ -118,8 +148,26 @@ impl Sessions {
         let index = self.by_id.remove(&id)?;
         // A newer session may have taken over an entry.
         self.by_spi.retain(|_, at| *at != index);
-        self.by_gateway.retain(|_, at| *at != index);
-        self.slots.get_mut(index).and_then(Option::take)
+        let session = self.slots.get_mut(index).and_then(Option::take)?;
+        if let Some(gateway) = session.spec.gateway
+            && self.by_gateway.get(&gateway) == Some(&index)
+        {
+            match self.newest_with(gateway) {
+                Some(survivor) => self.by_gateway.insert(gateway, survivor),
+                None => self.by_gateway.remove(&gateway),
+            };
+        }
+        Some(session)
+    }
+
+    /// The youngest session with a gateway that can send.
+    fn newest_with(&self, gateway: IpAddr) -> Option<usize> {
+        let with = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let session = slot.as_ref()?;
+            let fits = session.spec.gateway == Some(gateway) && session.outbound.is_some();
+            fits.then_some((session.spec.id, index))
+        });
+        with.max().map(|(_, index)| index)
     }
 
     pub(super) fn by_id(&self, id: SessionId) -> Option<usize> {

@@ -11,12 +11,21 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
 
-/// Most packets that one read can yield: a 64 KiB super-packet at the least MSS in use (536).
-const MAX_SEGMENTS: usize = 128;
+/// Most packets that one read can yield: the device is told so, or a peer with a tiny MSS would
+/// get super-packets of more segments than that.
+pub const MAX_SEGMENTS: usize = 128;
 
 /// Length of the virtio-net header that precedes each packet, in bytes
 /// (virtio specification 1.2, section 5.1.6).
 const VNET_HEADER: usize = 10;
+
+/// Why nothing was read.
+pub(super) enum Unread {
+    /// A packet was lost: too long for a frame, too many segments, or no frame is free.
+    Packet,
+    /// The device is gone.
+    Device(io::Error),
+}
 
 /// A TUN device with offloads, non-blocking.
 pub(super) struct Tun {
@@ -55,12 +64,16 @@ impl Tun {
 
     /// Reads once and appends the packets to `frames`, at [`HEADROOM`] in their chunks. Returns
     /// how many; none when nothing waits. `spare` is scratch space that is left empty.
+    ///
+    /// # Errors
+    /// [`Unread::Packet`]: one packet could not be taken and is lost. [`Unread::Device`]: the
+    /// device is gone.
     pub(super) fn receive(
         &mut self,
         umem: &mut Umem,
         frames: &mut Vec<Frame>,
         spare: &mut Vec<Frame>,
-    ) -> io::Result<usize> {
+    ) -> Result<usize, Unread> {
         while spare.len() < MAX_SEGMENTS {
             let Some(frame) = umem.take() else { break };
             spare.push(frame);
@@ -87,7 +100,8 @@ impl Tun {
         match result {
             Ok(count) => Ok(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(Unread::Device(error)),
+            Err(_) => Err(Unread::Packet),
         }
     }
 

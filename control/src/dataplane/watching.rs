@@ -171,10 +171,11 @@ impl Core {
             return;
         };
         let token = self.rng.random::<[u8; 8]>();
+        let now = self.now;
         let Some(index) = self.sessions.by_gateway(gateway) else {
             return;
         };
-        let Some(session) = self.sessions.get(index) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         let Some(outbound) = &session.outbound else {
@@ -182,9 +183,20 @@ impl Core {
         };
         let bytes = match (form, &session.spec.heartbeat_key) {
             (HeartbeatForm::Keyed, Some(key)) => {
-                heartbeat::encode_request(key.expose(), count, outbound.spi().to_be_bytes(), token)
+                let spi = outbound.spi().to_be_bytes();
+                let bytes = heartbeat::encode_request(key.expose(), count, spi, token);
+                session.asked(count, token);
+                bytes
             }
-            _ => {
+            // A peer that agreed on no heartbeat key can not prove that it lives, and a plain
+            // answer is not what the policy asks for: its silence says nothing.
+            (HeartbeatForm::Keyed, None) => {
+                if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+                    monitor.on_heard(gateway, now);
+                }
+                return;
+            }
+            (HeartbeatForm::Plain, _) => {
                 let mut bytes = [0; PLAIN_LEN];
                 bytes[..8].copy_from_slice(&heartbeat::encode_plain(count));
                 bytes

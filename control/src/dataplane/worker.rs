@@ -13,14 +13,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use evergate_common::heartbeat::HEALTH_WELL;
+use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::Core;
 use super::loader::{NodeStateWriter, monotonic_ns};
 use super::ports::{Inside, Ports};
+use super::tun::Unread;
 use super::view::WorkerView;
 use super::xsk::{Frame, Umem};
+
+/// Entries of each ring, a power of two.
+pub(super) const RING: u32 = 2048;
 
 /// Frames taken from a port at once.
 pub(super) const BATCH: usize = 64;
@@ -30,6 +35,9 @@ const SPINS: u32 = 4;
 
 /// How often the view is renewed.
 const VIEW_PERIOD: Duration = Duration::from_millis(100);
+
+/// A worker that comes back so late was stopped, or its machine was.
+const OVERSLEPT: Duration = Duration::from_millis(20);
 
 /// Longest sleep, so that nothing of the above is late.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -85,6 +93,8 @@ pub(super) struct Worker {
     pub(super) dead_man: DeadMan,
     pub(super) view: Arc<ArcSwap<WorkerView>>,
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
+    /// Frames from outside since the rings were empty last.
+    pub(super) undrained: usize,
 }
 
 impl Worker {
@@ -101,8 +111,13 @@ impl Worker {
         let mut idle_turns = 0;
         let mut renew_at = Instant::now();
         let mut view_at = renew_at;
+        let mut expected = renew_at;
         loop {
             let now = Instant::now();
+            if now > expected + OVERSLEPT {
+                self.core.overslept(now);
+            }
+            expected = now;
             if now >= renew_at {
                 renew_at = now + self.dead_man.period / 5;
                 self.renew(now);
@@ -119,9 +134,8 @@ impl Worker {
                     break;
                 }
             };
-            // Only now: what has arrived before a deadline has been seen.
-            self.core
-                .after_batch(&mut self.umem, Instant::now(), drained);
+            // By the time before the rings were read: what had arrived by then has been seen.
+            self.core.after_batch(&mut self.umem, now, drained);
             let sent = self.flush();
             if now >= view_at || self.core.view_wanted() {
                 view_at = now + VIEW_PERIOD;
@@ -134,7 +148,7 @@ impl Worker {
             idle_turns += 1;
             if idle_turns > SPINS {
                 idle_turns = 0;
-                self.sleep(renew_at.min(view_at));
+                expected = self.sleep(renew_at.min(view_at));
             }
         }
         self.retire();
@@ -152,6 +166,7 @@ impl Worker {
         let mut drained = true;
         for queue in 0..self.ports.outside.len() {
             let received = self.ports.outside[queue].receive(&self.umem, batch, BATCH);
+            self.undrained += received;
             // Before the work: the kernel must not run out of frames meanwhile.
             self.ports.outside[queue].refill(&mut self.umem);
             drained &= received < BATCH;
@@ -183,8 +198,15 @@ impl Worker {
                     .outside
                     .first()
                     .is_some_and(|s| s.room() >= BATCH * 2);
-                if room && tun.receive(&mut self.umem, batch, spare)? > 0 {
-                    work = true;
+                if room {
+                    match tun.receive(&mut self.umem, batch, spare) {
+                        Ok(received) => work |= received > 0,
+                        Err(Unread::Packet) => {
+                            work = true;
+                            self.core.count(Counter::InsideUnread);
+                        }
+                        Err(Unread::Device(error)) => return Err(error),
+                    }
                     for mut frame in batch.drain(..) {
                         let way = self.core.take_tun(&mut frame, &mut self.umem, now);
                         self.ports
@@ -192,6 +214,11 @@ impl Worker {
                     }
                 }
             }
+        }
+        // Under a load that never lets a ring run empty, the same is true after a ring's worth.
+        if drained || self.undrained >= RING as usize * self.ports.outside.len() {
+            self.undrained = 0;
+            drained = true;
         }
         Ok((work, drained))
     }
@@ -233,8 +260,9 @@ impl Worker {
         }
     }
 
-    /// Sleeps until a port, a command or a deadline wants attention.
-    fn sleep(&mut self, until: Instant) {
+    /// Sleeps until a port, a command or a deadline wants attention. Returns when it would have
+    /// ended by itself.
+    fn sleep(&mut self, until: Instant) -> Instant {
         let now = Instant::now();
         let deadline = self
             .core
@@ -266,6 +294,7 @@ impl Worker {
         // Whatever woke us: an empty wake-up counter is what the next sleep needs.
         let mut count = [0u8; 8];
         let _ = rustix::io::read(&self.wake, &mut count);
+        now + duration
     }
 
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.

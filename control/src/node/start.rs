@@ -27,7 +27,7 @@ use crate::dataplane::loader::{OutsideSettings, XdpMode};
 use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
-use crate::dataplane::{Dataplane, InsideOptions, Options};
+use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
 use crate::ike::{Engine, EspCipher, EspProposal, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
@@ -102,6 +102,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     let fib = Arc::clone(&subscription.fib);
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
+        outside_address: address,
         outside_mode: xdp_mode(config.outside.xdp),
         inside,
         reflect: OutsideSettings {
@@ -158,6 +159,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         (config::Role::Client, Some(policy)) => {
             let resolved = policy.resolve(auto, &mut rng);
             let link = LinkInfo::by_name(&handle, &inside_name).await?;
+            links::limit_segments(&handle, link.interface.index, MAX_SEGMENTS as u32).await?;
             let client = Client {
                 kms: KeyManagement::new(
                     kms::Settings::default(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -170,6 +170,22 @@ pub async fn set_up(handle: &Handle, index: u32, mtu: u32) -> Result<(), LinkErr
             what: format!("switch interface {index} on with an MTU of {mtu}"),
             why,
         })
+}
+
+/// Limits into how many packets one super-packet that the kernel hands to an interface can be cut
+/// (`ip link set … gso_max_segs`).
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn limit_segments(handle: &Handle, index: u32, segments: u32) -> Result<(), LinkError> {
+    let message = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments))
+        .build();
+    let result = handle.link().change(message).execute().await;
+    result.map_err(|why| LinkError::Set {
+        what: format!("limit super-packets of interface {index} to {segments} segments"),
+        why,
+    })
 }
 
 /// Gives an interface an address; it is no error if it has it already. An IPv6 address is usable

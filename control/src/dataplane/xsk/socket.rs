@@ -237,9 +237,9 @@ impl Socket {
         }
     }
 
-    /// Shows what was sent to the kernel and wakes it if it asks for that. Returns whether frames
-    /// still wait: in copy mode one call sends at most 32 frames and says EAGAIN, so the caller
-    /// kicks again while this is true.
+    /// Shows what was sent to the kernel and wakes it if it asks for that. Returns whether it is of
+    /// use to kick again soon: in copy mode one call sends at most 32 frames and says EAGAIN. What
+    /// an interface that is down still holds waits for a later kick.
     pub fn kick(&mut self) -> bool {
         self.transmit.submit();
         if self.transmit.pending() == 0 {
@@ -247,7 +247,7 @@ impl Socket {
         }
         if self.transmit.needs_wakeup() {
             // SAFETY: an empty send on a descriptor that we own.
-            unsafe {
+            let sent = unsafe {
                 libc::sendto(
                     self.fd.as_raw_fd(),
                     std::ptr::null(),
@@ -255,7 +255,14 @@ impl Socket {
                     libc::MSG_DONTWAIT,
                     std::ptr::null(),
                     0,
-                );
+                )
+            };
+            if sent < 0 {
+                let error = io::Error::last_os_error().raw_os_error();
+                let soon = [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS, libc::EINTR];
+                if !error.is_some_and(|error| soon.contains(&error)) {
+                    return false;
+                }
             }
         }
         self.transmit.pending() > 0

@@ -416,7 +416,7 @@ impl Checker<'_> {
                 self.unused(table.mtu.as_ref(), "inside.mtu", role, why);
             }
         }
-        let mtu = self.number(table.mtu, "inside.mtu", 576..=9000);
+        let mtu = self.number(table.mtu, "inside.mtu", 576..=3400);
         let xdp: XdpMode = self.named_or(table.xdp, "inside.xdp");
         let name_at = table.interface.as_ref().map_or(at.clone(), Spanned::span);
         let interface = self.interface(table.interface, &at, "inside.interface", what)?;

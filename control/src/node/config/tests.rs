@@ -186,7 +186,7 @@ fn each_mistake_is_told_at_its_place() {
         ("wan0\"", "wan0\"\naddress = \"::ffff:192.0.2.1\"", "8:11: outside.address: found ::ffff:192.0.2.1, an IPv4 address in IPv6 notation; expected a host's address"),
         ("wan0\"", "wan0\"\nxdp = \"driver\"", "8:7: outside.xdp: found `driver`, expected one of `auto`, `native`, `generic`"),
         ("evergate0", "wan0", "10:13: inside.interface: found `wan0`, which is the outside interface too; expected another one"),
-        ("evergate0\"", "evergate0\"\nmtu = 100", "11:7: inside.mtu: found 100, expected 576 to 9000"),
+        ("evergate0\"", "evergate0\"\nmtu = 100", "11:7: inside.mtu: found 100, expected 576 to 3400"),
         ("evergate0\"", "evergate0\"\nmtu = \"1400\"", "11:7: mtu: found string \"1400\", expected a whole number"),
         ("[[peer]]", "[pool]\nnetworks = [\"10.9.0.0/24\"]\n[[peer]]", "12:1: [pool]: found on a client, expected only on a gateway, which hands out inner addresses"),
         ("outside = \"192.0.2.1\"\n", "", "1:1: no [[peer]] with `outside`: expected one for each gateway of the policy, with its identity, psk and outside address"),
