@@ -19,8 +19,6 @@ pub trait OutsideWorld {
     fn sa(&self, spi: &[u8; 4]) -> Option<&SaEntry>;
     /// What is known about an outer source address.
     fn address(&self, address: &Address) -> AddressEntry;
-    /// Whether a worker takes what is steered to it from the frame's receive queue.
-    fn worker(&self) -> bool;
     /// The dead-man switch and the health.
     fn node(&self) -> Option<NodeState>;
     /// What is addressed to the interface.
@@ -191,9 +189,8 @@ fn living<W: OutsideWorld>(world: &W) -> Result<NodeState, Counter> {
     if node.silent() {
         return Err(Counter::HeartbeatSilent);
     }
-    // XDP programs outlive a daemon that hangs: without its renewal nothing is answered. Of one
-    // that was killed the sockets go first, long before the program is detached.
-    if world.now() > node.alive_until() || !world.worker() {
+    // XDP programs outlive a daemon that hangs: without its renewal nothing is answered.
+    if world.now() > node.alive_until() {
         return Err(Counter::HeartbeatDead);
     }
     Ok(node)

@@ -394,19 +394,6 @@ fn the_dead_man_switch_and_silence() {
 }
 
 #[test]
-fn a_killed_worker_answers_no_more() {
-    let mut pair = pair();
-    let frames = [plain(1, &[0; 28]), keyed(1)].map(|p| Frame::v4(IPPROTO_ESP, p).bytes());
-    for frame in &frames {
-        assert_eq!(pair.judge(frame).0, TX);
-    }
-    pair.end_worker();
-    for frame in &frames {
-        assert_eq!(pair.judge(frame), (DROP, Counter::HeartbeatDead));
-    }
-}
-
-#[test]
 fn a_renewal_ends_by_itself() {
     use evergate::dataplane::loader::monotonic_ns;
     let mut pair = pair();

@@ -12,14 +12,11 @@ use evergate_common::{
 };
 
 use crate::{
-    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEERS, SAS},
+    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, PEERS, SAS},
     packet::Packet,
 };
 
-pub struct World {
-    /// The receive queue that the frame came by.
-    pub queue: u32,
-}
+pub struct World;
 
 impl OutsideWorld for World {
     #[inline(always)]
@@ -37,11 +34,6 @@ impl OutsideWorld for World {
         }
         // SAFETY: as above.
         unsafe { ADDRESSES.get(key) }.copied().unwrap_or_default()
-    }
-
-    #[inline(always)]
-    fn worker(&self) -> bool {
-        OUTSIDE_XSKS.get(self.queue).is_some()
     }
 
     #[inline(always)]

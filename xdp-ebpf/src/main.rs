@@ -30,8 +30,7 @@ use packet::Packet;
 #[xdp]
 pub fn outside(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
-    let queue = ctx.rx_queue_index();
-    let decision = verdict::outside(&packet, &heartbeat::World { queue });
+    let decision = verdict::outside(&packet, &heartbeat::World);
     carry_out(
         &ctx,
         &mut packet,
@@ -47,8 +46,7 @@ pub fn outside(ctx: XdpContext) -> u32 {
 pub fn again(ctx: XdpContext) -> u32 {
     heartbeat::undo(&mut Packet::new(&ctx));
     let mut packet = Packet::new(&ctx);
-    let queue = ctx.rx_queue_index();
-    let decision = verdict::outside(&packet, &heartbeat::World { queue });
+    let decision = verdict::outside(&packet, &heartbeat::World);
     carry_out(
         &ctx,
         &mut packet,

@@ -241,18 +241,17 @@ impl Dataplane {
         let worker = worker
             .start("worker-0")
             .map_err(system("starting a worker's thread"))?;
-        let mut attached = vec![(
-            outside_name.clone(),
-            outside.attach(&outside_name, options.outside_mode)?,
-        )];
+        let mut attached = Vec::new();
         if let (Some(inside), InsideOptions::Lan { interface, mode }) =
             (&mut inside, &options.inside)
         {
-            attached.push((
-                interface.name.clone(),
-                inside.attach(&interface.name, *mode)?,
-            ));
+            let how = inside.attach(&interface.name, *mode)?;
+            attached.push((interface.name.clone(), how));
         }
+        // Last: of a process that is killed the kernel closes the newest descriptors first, and
+        // nothing must answer heartbeats for it any longer than that takes.
+        let how = outside.attach(&outside_name, options.outside_mode)?;
+        attached.insert(0, (outside_name.clone(), how));
         let dataplane = Self {
             outside,
             inside,

@@ -23,7 +23,6 @@ pub fn xsk() -> OwnedFd {
 pub struct Model {
     pub sas: HashMap<[u8; 4], SaEntry>,
     pub addresses: HashMap<Address, AddressEntry>,
-    pub worker: bool,
     pub node: NodeState,
     pub local: Local,
     pub now: u64,
@@ -38,9 +37,6 @@ impl OutsideWorld for Model {
     }
     fn address(&self, address: &Address) -> AddressEntry {
         self.addresses.get(address).copied().unwrap_or_default()
-    }
-    fn worker(&self) -> bool {
-        self.worker
     }
     fn node(&self) -> Option<NodeState> {
         Some(self.node)
@@ -98,7 +94,7 @@ fn counted(before: &Counters, after: &Counters) -> Counter {
 pub struct OutsidePair {
     pub program: Outside,
     pub model: Model,
-    socket: Option<OwnedFd>,
+    _socket: OwnedFd,
 }
 
 impl OutsidePair {
@@ -117,7 +113,6 @@ impl OutsidePair {
             .set_xsk(0, &socket)
             .expect("the socket goes into the map");
         let model = Model {
-            worker: true,
             plain,
             keyed,
             strangers,
@@ -126,7 +121,7 @@ impl OutsidePair {
         let mut pair = OutsidePair {
             program,
             model,
-            socket: Some(socket),
+            _socket: socket,
         };
         pair.add_sa(SPI, SaEntry::new(Some(KEY), None));
         pair.add_peer(CLIENT_V4.into());
@@ -172,12 +167,6 @@ impl OutsidePair {
             .expect("the state is written");
         self.model.node = NodeState::new(until, self.model.node.health(), self.model.node.silent());
         self.model.now = 1_000;
-    }
-
-    /// Closes the worker's socket, as the kernel does when a process is killed.
-    pub fn end_worker(&mut self) {
-        self.socket = None;
-        self.model.worker = false;
     }
 
     pub fn health(&mut self, health: u8, silent: bool) {
