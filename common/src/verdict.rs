@@ -5,13 +5,14 @@
 
 use crate::checksum::Change;
 use crate::heartbeat::{
-    HEALTH_OFFSET, Keyed, MAC_OFFSET, SEQUENCE_OFFSET, answer_sequence, is_answer,
+    HEALTH_OFFSET, KEYED_LEN, Keyed, MAC_OFFSET, MAGIC, SEQUENCE_OFFSET, answer_sequence, is_answer,
 };
 use crate::maps::{Address, AddressEntry, Local, NodeState, SaEntry};
 use crate::packet::{
     Bytes, BytesMut, Class, Esp, Family, Ip, Parsed, classify, parse, source_routed, v4_mapped,
 };
 use crate::reason::Counter;
+use crate::wire::{ESP_LEN, ETHERNET_LEN, IPPROTO_ESP, IPV4_LEN, SPI_HEARTBEAT};
 
 /// What the program `outside` knows: its maps, its load-time settings, the clock.
 pub trait OutsideWorld {
@@ -91,6 +92,67 @@ where
         Class::EspShort => Err(Counter::EspShort),
         Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),
     }
+}
+
+/// The short way for the commonest request: a plain heartbeat over IPv4 without tag and options, in
+/// a third of the instructions. `Some` only if [`outside`] comes to the same; everything else, every
+/// refusal among it, takes the long way.
+#[inline(always)]
+pub fn plain_v4<B, W>(bytes: &B, world: &W) -> Option<Reflection>
+where
+    B: Bytes + ?Sized,
+    W: OutsideWorld,
+{
+    const ESP: usize = ETHERNET_LEN + IPV4_LEN;
+    let spi_sequence = u64::from_be_bytes(bytes.read::<8>(ESP)?);
+    let request = u64::from(SPI_HEARTBEAT) << 32 | spi_sequence & 0x7FFF_FFFF;
+    // EtherType, version and header length; the type of service may be any.
+    let kind = bytes.read_u32(12)? & 0xFFFF_FF00;
+    if spi_sequence != request || kind != 0x0800_4500 {
+        return None;
+    }
+    let total_len = usize::from(bytes.read_u16(ETHERNET_LEN + 2)?);
+    let fragment = bytes.read_u16(ETHERNET_LEN + 6)? & 0x3FFF;
+    let ttl_protocol = bytes.read_u16(ETHERNET_LEN + 8)?;
+    if total_len < IPV4_LEN + ESP_LEN
+        || ETHERNET_LEN + total_len > bytes.length()
+        || fragment != 0
+        || ttl_protocol as u8 != IPPROTO_ESP
+        || ttl_protocol >> 8 <= 1
+    {
+        return None;
+    }
+    if total_len == IPV4_LEN + KEYED_LEN && bytes.read::<4>(ESP + ESP_LEN)? == MAGIC {
+        return None;
+    }
+    let mac_destination = bytes.read::<6>(0)?;
+    let mac_source = bytes.read::<6>(6)?;
+    let source = v4_mapped(bytes.read(ETHERNET_LEN + 12)?);
+    let destination = v4_mapped(bytes.read(ETHERNET_LEN + 16)?);
+    let ([d0, ..], [s0, ..]) = (mac_destination, mac_source);
+    if (d0 | s0) & 1 != 0
+        || !unicast(Family::V4, &source)
+        || !unicast(Family::V4, &destination)
+        || source == destination
+    {
+        return None;
+    }
+    let local = world.local()?;
+    if !local.has_mac(&mac_destination) || !local.has_address(&destination) {
+        return None;
+    }
+    let sender = world.address(&source);
+    if sender.never_reflect() || !world.reflect_plain() || !(sender.peer() || world.strangers()) {
+        return None;
+    }
+    living(world).ok()?;
+    Some(Reflection {
+        l3: ETHERNET_LEN,
+        family: Family::V4,
+        udp: None,
+        esp: ESP,
+        form: Form::Plain,
+    })
 }
 
 /// Whether a heartbeat goes to or comes from many: such a one is never reflected.

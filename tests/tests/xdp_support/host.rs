@@ -179,7 +179,11 @@ impl OutsidePair {
 
     /// Runs both on a frame; they must agree.
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
-        let expected = outcome(verdict::outside(frame, &self.model), frame);
+        let decision = verdict::outside(frame, &self.model);
+        if let Some(short) = verdict::plain_v4(frame, &self.model) {
+            assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
+        }
+        let expected = outcome(decision, frame);
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("outside runs");
         let after = self.program.counters().expect("counters");

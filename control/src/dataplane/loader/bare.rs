@@ -1,4 +1,4 @@
-//! The two programs without maps: for the far ends of test links, and as a yardstick.
+//! The programs without maps: for the far ends of test links, and as a yardstick.
 
 use super::{Attached, LoadError, Run, XdpMode, program::Program};
 use evergate_common::maps::{ADDRESSES, INSIDE_V4, INSIDE_V6, PEERS, SAS};
@@ -11,6 +11,8 @@ pub enum BareProgram {
     Pass,
     /// Swaps the link addresses and sends every frame back.
     Swap,
+    /// `Swap`, and what a repeated benchmark run does to make an answer a request again.
+    Undo,
 }
 
 /// A loaded program; detached and unloaded when dropped.
@@ -28,6 +30,7 @@ impl Bare {
         let name = match which {
             BareProgram::Pass => "pass",
             BareProgram::Swap => "swap",
+            BareProgram::Undo => "undo",
         };
         let sizes = [SAS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
         Ok(Bare {
