@@ -2,11 +2,11 @@
 //! and signals. After each input it lets the state machines run until nothing is left to do.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use arc_swap::ArcSwap;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -16,19 +16,15 @@ use super::config::Config;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::Answers;
-use super::sessions::{Live, Outline, Table, VENDOR_ID, spec};
+use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
 use crate::api::server::{ApiServer, Command as ApiCommand};
 use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
-use crate::ike::{Engine, Event, Failure, SaId};
-use crate::kms::SessionHandle;
-use crate::sadb::{Change, Producer, SessionId};
-
-/// How long an old session still receives after a new one has taken its place.
-const AFTERLIFE: Duration = Duration::from_secs(3);
+use crate::ike::{Engine, Event, SaId};
+use crate::sadb::SessionId;
 
 /// How long sessions may take to be deleted when the node stops.
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -215,7 +211,8 @@ impl Node {
                 if let Some(spi) = spi_in {
                     self.answers.sadb.release_spi(spi);
                 }
-                self.failed(id, remote, &error, now);
+                let purpose = self.pending.remove(&id);
+                self.failed(purpose, remote, &error.to_string(), now);
             }
             Event::Refused {
                 remote,
@@ -237,168 +234,6 @@ impl Node {
                     self.end_session(id, &reason.to_string(), false)?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    async fn established(&mut self, event: Event, now: Instant) -> Result<()> {
-        let Event::Established {
-            id: sa,
-            initiator,
-            remote,
-            peer,
-            assigned,
-            child,
-            vendor_ids,
-            exporter,
-            ..
-        } = event
-        else {
-            return Ok(());
-        };
-        let purpose = self.pending.remove(&sa);
-        let gateway = matches!(self.role, Role::Client(_)).then(|| remote.ip());
-        let outline = Outline {
-            peer: peer.to_string(),
-            local: self.address,
-            remote: remote.ip(),
-            gateway,
-            replay_window: self.config.esp.replay_window,
-            initiator,
-            keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
-        };
-        let spec = spec(outline, &child, &exporter).context("keys of a child SA")?;
-        let changes = match self.answers.sadb.insert(spec) {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!("the session with {peer} can not be installed: {error}");
-                self.engine.close(now, sa);
-                self.failed(sa, remote, &Failure::WrongAnswer("unusable child SA"), now);
-                return Ok(());
-            }
-        };
-        let group = match &self.role {
-            Role::Client(client) => client.group_of(remote.ip()),
-            Role::Gateway(_) => self.peer_group(&peer, &assigned, remote.ip())?,
-        };
-        let Some(group) = group else {
-            tracing::warn!("{peer} at {remote} is not a gateway of the policy: session refused");
-            self.engine.close(now, sa);
-            return Ok(());
-        };
-        let peer_began = gateway.is_some() && !initiator;
-        for change in changes {
-            let Change::Add(spec) = change else { continue };
-            let id = spec.id;
-            self.table.insert(Live {
-                sa,
-                peer: peer.clone(),
-                spec: Arc::clone(&spec),
-                group,
-                since: now,
-                alive: now,
-                asked: now,
-            });
-            if gateway.is_some() {
-                self.use_inner_addresses(&assigned).await?;
-                // A client has few sessions: they are shown before they can become active.
-                self.post();
-            }
-            self.dataplane
-                .add_session(Arc::clone(&spec), group, peer_began)
-                .await?;
-            self.replace_older(id, now);
-            let by = if initiator {
-                "begun by us"
-            } else {
-                "begun by the peer"
-            };
-            let text = format!("session with {peer} at {} is up, {by}", remote.ip());
-            let event = NewEvent::new(EventKind::SessionUp, text);
-            self.note(match gateway {
-                Some(gateway) => event.gateway(gateway),
-                None => event,
-            });
-            if let (Some(gateway), Role::Client(client)) = (gateway, &mut self.role) {
-                let handle = SessionHandle(id.0);
-                match purpose {
-                    Some(_) => client.kms.on_authenticated(gateway, handle, now),
-                    None => client.kms.on_peer_initiated(gateway, handle, now),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An exchange that we began has failed.
-    fn failed(&mut self, sa: SaId, remote: SocketAddr, error: &Failure, now: Instant) {
-        match self.pending.remove(&sa) {
-            Some(Purpose::Gateway(gateway)) => {
-                let text = format!("no session with gateway {gateway}: {error}");
-                self.note(NewEvent::new(EventKind::KeyFailed, text).gateway(gateway));
-                if let Role::Client(client) = &mut self.role {
-                    client.kms.on_failed(gateway, error.to_string(), now);
-                }
-            }
-            Some(Purpose::Client(group)) => {
-                let text = format!("no session with the client at {}: {error}", remote.ip());
-                self.note(NewEvent::new(EventKind::KeyFailed, text));
-                self.dataplane
-                    .command(Command::Rejected(group, Duration::from_secs(1)));
-            }
-            None => {}
-        }
-    }
-
-    /// Sessions with the same peer that are older than this one only receive any more.
-    fn replace_older(&mut self, id: SessionId, now: Instant) {
-        let Some(new) = self.table.live.get(&id) else {
-            return;
-        };
-        let same_place = |other: &Live| match new.spec.gateway {
-            Some(gateway) => other.spec.gateway == Some(gateway),
-            None => other.group == new.group,
-        };
-        let old = self
-            .table
-            .live
-            .values()
-            .filter(|other| other.spec.id < id && same_place(other));
-        let old: Vec<SessionId> = old.map(|other| other.spec.id).collect();
-        for id in old {
-            if self.dying.iter().all(|(_, dying)| *dying != id) {
-                self.dying.push((now + AFTERLIFE, id));
-            }
-        }
-    }
-
-    /// Removes a session everywhere. `tell`: the peer is told by a DELETE.
-    pub(super) fn end_session(&mut self, id: SessionId, why: &str, tell: bool) -> Result<()> {
-        let now = Instant::now();
-        let Some(live) = self.table.remove(id) else {
-            return Ok(());
-        };
-        self.dying.retain(|(_, dying)| *dying != id);
-        if tell || why == "replaced" {
-            self.engine.close(now, live.sa);
-        }
-        if let Ok(changes) = self.answers.sadb.remove(Producer::Ike, id) {
-            for change in changes {
-                if let Change::Remove(id) = change {
-                    self.dataplane.remove_session(id)?;
-                }
-            }
-        }
-        let text = format!("session with {} has ended: {why}", live.peer);
-        let event = NewEvent::new(EventKind::SessionDown, text);
-        match (live.spec.gateway, &mut self.role) {
-            (Some(gateway), Role::Client(client)) => {
-                client
-                    .kms
-                    .on_session_lost(gateway, SessionHandle(id.0), now);
-                self.note(event.gateway(gateway));
-            }
-            _ => self.note(event),
         }
         Ok(())
     }

@@ -8,8 +8,10 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::core::{Node, Purpose, Role};
+use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::sockets::IKE;
+use crate::dataplane::loader::LoadError;
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
 use crate::ike::{Identity, Initiate, TrafficSelector};
 
@@ -50,7 +52,7 @@ impl Node {
         peer: &Identity,
         assigned: &[IpAddr],
         outside: IpAddr,
-    ) -> Result<Option<GroupId>> {
+    ) -> Result<GroupId, Refusal> {
         let fixed = self
             .answers
             .peer(peer)
@@ -61,7 +63,7 @@ impl Node {
         } else {
             assigned
         };
-        self.know_client(peer, inner, Some(outside)).map(Some)
+        Ok(self.know_client(peer, inner, Some(outside))?)
     }
 
     fn know_client(
@@ -69,9 +71,9 @@ impl Node {
         peer: &Identity,
         inner: &[IpAddr],
         outside: Option<IpAddr>,
-    ) -> Result<GroupId> {
+    ) -> Result<GroupId, LoadError> {
         let Role::Gateway(gateway) = &mut self.role else {
-            anyhow::bail!("{peer} is not a client of a gateway");
+            return Ok(GroupId::Peer(0));
         };
         let last = &mut gateway.last;
         let known = gateway.clients.entry(peer.clone()).or_insert_with(|| {

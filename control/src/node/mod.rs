@@ -7,6 +7,7 @@ mod client;
 mod commands;
 pub mod config;
 mod core;
+mod establish;
 pub mod events;
 mod gateway;
 mod hooks;
