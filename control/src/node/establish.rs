@@ -14,7 +14,7 @@ use super::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::{Command, GroupId};
 use crate::esp::BadSecret;
-use crate::ike::{Event, Identity, SaId};
+use crate::ike::{Event, Identity, SaId, TrafficSelector};
 use crate::kms::{KeyManagement, SessionHandle};
 use crate::sadb::{Change, Producer, Sadb, SadbError, SessionId, SessionSpec};
 
@@ -86,6 +86,7 @@ impl Node {
         else {
             return Ok(());
         };
+        let peer = self.answers.configured(peer);
         let purpose = self.pending.remove(&sa);
         let gateway = matches!(self.role, Role::Client(_)).then(|| remote.ip());
         let outline = Outline {
@@ -97,7 +98,7 @@ impl Node {
             initiator,
             keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
         };
-        let place = self.place(&peer, &assigned, remote.ip());
+        let place = self.place(&peer, &assigned, &child.remote_ts, remote.ip());
         let make = || spec(outline, &child, &exporter);
         let taken = install(&mut self.answers.sadb, child.spi_in, place, make);
         let (group, changes) = match taken {
@@ -156,11 +157,12 @@ impl Node {
         &mut self,
         peer: &Identity,
         assigned: &[IpAddr],
+        agreed: &[TrafficSelector],
         outside: IpAddr,
     ) -> Result<GroupId, Refusal> {
         match &self.role {
             Role::Client(client) => client.group_of(outside).ok_or(Refusal::NotInPolicy),
-            Role::Gateway(_) => self.peer_group(peer, assigned, outside),
+            Role::Gateway(_) => self.peer_group(peer, assigned, agreed, outside),
         }
     }
 

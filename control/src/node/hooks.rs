@@ -64,6 +64,15 @@ impl Answers {
             .find(|peer| peer.identity.matches(identity))
     }
 
+    /// The identity as the configuration spells it. A peer may spell its own in several ways, and
+    /// is one peer all the same.
+    pub(super) fn configured(&self, identity: Identity) -> Identity {
+        match self.peer(&identity) {
+            Some(peer) => peer.identity.clone(),
+            None => identity,
+        }
+    }
+
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.outside == Some(outside))
     }
@@ -172,4 +181,47 @@ pub(super) fn prefixes(selectors: &[TrafficSelector]) -> Vec<IpNet> {
         .iter()
         .flat_map(|selector| crate::policy::prefixes::cover(selector.start, selector.end))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn peer(name: &str) -> Peer {
+        Peer {
+            identity: name.parse().unwrap(),
+            psk: Psk::new(vec![7; 16]),
+            outside: None,
+            inner: Vec::new(),
+        }
+    }
+
+    fn answers(peers: Vec<Peer>, side: Side) -> Answers {
+        Answers {
+            peers,
+            sadb: Sadb::new(),
+            rng: StdRng::seed_from_u64(1),
+            side,
+        }
+    }
+
+    #[test]
+    fn a_client_is_the_same_in_every_spelling() {
+        let pool = Pool::new(vec!["10.99.0.0/24".parse().unwrap()], []);
+        let answers = answers(
+            vec![peer("Client-1.example"), peer("192.0.2.7")],
+            Side::Gateway { pool },
+        );
+        let configured = |name: &str| answers.configured(name.parse().unwrap()).to_string();
+        for (wire, expected) in [
+            ("client-1.EXAMPLE", "Client-1.example"),
+            ("Client-1.example", "Client-1.example"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("stranger.example", "stranger.example"),
+        ] {
+            assert_eq!(configured(wire), expected);
+        }
+    }
 }
