@@ -45,8 +45,8 @@ pub(super) struct Run {
 pub(super) enum Job {
     Idle,
     Running(Run),
-    /// The last request was rejected. One that comes before `until` waits in `wanted`, with the
-    /// gateway to go on from.
+    /// The last request was rejected. If it is to be made again at `until`, because no gateway is
+    /// keyed or because another one came, `wanted` has the gateway to go on from.
     BackOff {
         until: Instant,
         wanted: Option<Option<IpAddr>>,

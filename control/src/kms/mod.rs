@@ -75,7 +75,8 @@ pub enum Action {
         cluster: ClusterId,
         /// Each gateway asked, in that order, and why there is no session with it.
         tried: Vec<(IpAddr, String)>,
-        /// The earliest time of another attempt; it is made if a request comes before it, too.
+        /// The earliest time of another attempt. It is made by itself if no gateway of the cluster
+        /// is keyed, else if a request comes before it.
         retry_at: Instant,
     },
     /// Remove this session. Where a newer one with the same gateway has replaced it, once that
@@ -102,7 +103,7 @@ pub enum RequestState {
 /// The timers of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
-    /// The back-off of a rejected request that is wanted again has passed.
+    /// The back-off of a rejected request that is to be made again has passed.
     Retry,
     /// A cluster has fewer standby gateways than it should, and the next attempt is due.
     Standby,

@@ -337,6 +337,12 @@ impl<R: Rng> KeyManagement<R> {
     }
 
     fn reject(&mut self, c: usize, now: Instant) {
+        let cluster = &self.clusters[c];
+        let after = cluster.running().and_then(|run| run.after);
+        // Without any key the cluster is of no use: nobody needs to ask again, and a client that
+        // only answers never would.
+        let keyless = cluster.order.iter().all(|gw| self.session(*gw).is_none());
+        let wanted = (keyless && !cluster.order.is_empty()).then_some(after);
         let cluster = &mut self.clusters[c];
         cluster.failures = cluster.failures.saturating_add(1);
         cluster.failed_at = Some(now);
@@ -345,7 +351,7 @@ impl<R: Rng> KeyManagement<R> {
             &mut cluster.job,
             Job::BackOff {
                 until: retry_at,
-                wanted: None,
+                wanted,
             },
         );
         let tried = if let Job::Running(run) = done {
