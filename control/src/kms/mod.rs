@@ -15,6 +15,7 @@
 
 mod backoff;
 mod cluster;
+mod refresh;
 mod service;
 mod standby;
 #[cfg(test)]
@@ -107,6 +108,8 @@ enum Timer {
     Retry,
     /// A cluster has fewer standby gateways than it should, and the next attempt is due.
     Standby,
+    /// A session is to be made anew, and the next attempt is due.
+    Refresh,
 }
 
 impl Timer {
@@ -114,6 +117,7 @@ impl Timer {
         match self {
             Timer::Retry => "key request retry",
             Timer::Standby => "standby",
+            Timer::Refresh => "session refresh",
         }
     }
 }

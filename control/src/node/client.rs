@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
+use super::routes::{Device, Routes, Wanted};
 use super::sockets::IKE;
 use crate::dataplane::net::links;
 use crate::dataplane::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
@@ -30,7 +31,7 @@ pub(super) struct Client {
     /// Inner addresses that gateways have given us.
     pub(super) inner: Vec<IpAddr>,
     /// Routes that lead into the TUN device.
-    pub(super) routes: Vec<IpNet>,
+    pub(super) routes: Routes<Device>,
     pub(super) rng: StdRng,
     /// The automatically detected server of AUTO tunnels.
     pub(super) auto: Option<IpAddr>,
@@ -57,6 +58,22 @@ impl Client {
     }
 }
 
+/// The ranges of all tunnels. One that leads nowhere is among them: its traffic must not leave in
+/// plain.
+fn wanted_routes(resolved: &Resolved) -> Wanted {
+    let tunnels = resolved.tunnels.iter().flat_map(|tunnel| &tunnel.prefixes);
+    let nowhere = resolved.unresolved.iter().flat_map(|none| &none.prefixes);
+    tunnels.chain(nowhere).map(|range| (*range, None)).collect()
+}
+
+/// Whether the prefixes `have` hold all of `wanted`.
+pub(super) fn covers(have: &[IpNet], wanted: &[IpNet]) -> bool {
+    let have = IpNet::aggregate(&have.to_vec());
+    wanted
+        .iter()
+        .all(|range| have.iter().any(|prefix| prefix.contains(range)))
+}
+
 /// Reads a policy file; a broken one is an error that shows what is wrong where.
 pub(super) fn read_policy(path: &std::path::Path) -> Result<policy::Policy> {
     let text = std::fs::read_to_string(path)
@@ -69,13 +86,17 @@ pub(super) fn read_policy(path: &std::path::Path) -> Result<policy::Policy> {
 }
 
 impl Node {
-    /// Makes the groups, routes and requests of the policy; also after a reload. Sessions that it
-    /// does not concern stay as they are.
+    /// Makes the routes, groups and requests of the policy; also after a reload. Sessions that it
+    /// does not concern stay as they are. After an error the old policy is in force as before.
     pub(super) async fn take_up_policy(&mut self, resolved: Resolved) -> Result<()> {
         let now = Instant::now();
         let Role::Client(client) = &mut self.role else {
             return Ok(());
         };
+        // Only this can be refused, so it comes first.
+        let wanted = wanted_routes(&resolved);
+        client.routes.extend(&wanted).await?;
+
         let old = std::mem::replace(&mut client.resolved, resolved);
         let general = &client.resolved.general;
         for unresolved in &client.resolved.unresolved {
@@ -115,6 +136,7 @@ impl Node {
                 .tunnels
                 .iter()
                 .filter(|t| t.cluster == cluster.id);
+            // On a client groups are in no map of the kernel, so nothing is refused here.
             self.dataplane.set_group(GroupSpec {
                 id: GroupId::Cluster(cluster.id),
                 prefixes: tunnels.flat_map(|tunnel| tunnel.prefixes.clone()).collect(),
@@ -126,8 +148,11 @@ impl Node {
                 on_demand: true,
             })?;
             // A session is made ahead of the first packet: an application needs the inner address
-            // that comes with it.
-            client.kms.request(cluster.id, None, now);
+            // that comes with it. Where a gateway is keyed, the one in use stays.
+            let keyed = |gateway: &IpAddr| client.kms.session(*gateway).is_some();
+            if !cluster.gateways.iter().any(keyed) {
+                client.kms.request(cluster.id, None, now);
+            }
         }
         let gone = old
             .clusters
@@ -136,33 +161,28 @@ impl Node {
         for cluster in gone {
             self.dataplane.remove_group(GroupId::Cluster(cluster.id))?;
         }
-        self.follow_routes().await
+        client.routes.retain(&wanted).await;
+        self.refresh_sessions(now);
+        Ok(())
     }
 
-    /// Leads exactly the policy's tunnel ranges into the TUN device.
-    async fn follow_routes(&mut self) -> Result<()> {
+    /// Selectors are fixed when a session is made: one that lacks a range of the policy is made
+    /// anew beside the old one, or the range would be a black hole.
+    fn refresh_sessions(&mut self, now: Instant) {
         let Role::Client(client) = &mut self.role else {
-            return Ok(());
+            return;
         };
-        // A tunnel that leads nowhere ends here too: its traffic must not leave in plain.
-        let resolved = &client.resolved;
-        let wanted: Vec<IpNet> = resolved
-            .tunnels
-            .iter()
-            .flat_map(|tunnel| &tunnel.prefixes)
-            .chain(resolved.unresolved.iter().flat_map(|none| &none.prefixes))
-            .copied()
-            .collect();
-        for route in client.routes.iter().filter(|route| !wanted.contains(route)) {
-            links::remove_route(&client.links, client.tun, route.addr(), route.prefix_len())
-                .await?;
+        let gateways = client.resolved.clusters.iter().flat_map(|c| &c.gateways);
+        for gateway in gateways {
+            let Some(handle) = client.kms.session(*gateway) else {
+                continue;
+            };
+            let live = self.table.live.get(&SessionId(handle.0));
+            let wanted = self.answers.ranges_of(*gateway);
+            if live.is_some_and(|live| !covers(&live.spec.remote_inner, &wanted)) {
+                client.kms.refresh(*gateway, now);
+            }
         }
-        for route in wanted.iter().filter(|route| !client.routes.contains(route)) {
-            let (address, length) = (route.addr(), route.prefix_len());
-            links::add_route(&client.links, client.tun, address, length, None).await?;
-        }
-        client.routes = wanted;
-        Ok(())
     }
 
     /// Gives the TUN device the inner addresses that a gateway has assigned.
@@ -274,10 +294,12 @@ impl Node {
             }),
             local_ts,
             remote_ts: ranges.iter().map(selector).collect(),
-            initial_contact: true,
+            // A session that is made anew leaves the old one in use until it is there.
+            initial_contact: client.kms.session(gateway).is_none(),
         };
         let sa = self.engine.initiate(now, wish, &mut self.answers);
-        self.pending.insert(sa, Purpose::Gateway(gateway));
+        self.pending
+            .insert(sa, Purpose::Gateway { gateway, ranges });
     }
 
     pub(super) fn on_client_report(&mut self, report: WorkerReport) {
@@ -375,7 +397,12 @@ impl Node {
             .collect();
         self.take_up_policy(resolved).await?;
         for id in ended {
-            self.end_session(id, "its gateway is not in the policy any more", true)?;
+            // The new policy is in force: this is no error of the reload any more.
+            if let Err(error) =
+                self.end_session(id, "its gateway is not in the policy any more", true)
+            {
+                tracing::error!("{error:#}");
+            }
         }
         let text = if changes.is_empty() {
             "the policy was read again: nothing has changed".to_owned()
@@ -389,6 +416,37 @@ impl Node {
     pub(super) async fn reload_by_signal(&mut self) {
         if let Err(error) = self.reload_policy().await {
             tracing::error!("{error:#}; the old policy stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_covered_by_prefixes_together() {
+        let nets = |text: &str| -> Vec<IpNet> {
+            text.split_whitespace()
+                .map(|n| n.parse().unwrap())
+                .collect()
+        };
+        for (have, wanted, expected) in [
+            ("10.0.0.0/24", "10.0.0.0/24", true),
+            ("10.0.0.0/8", "10.1.0.0/16 10.2.3.4/32", true),
+            ("10.0.0.0/25 10.0.0.128/25", "10.0.0.0/24", true),
+            ("10.0.0.0/24", "10.0.0.0/24 10.0.1.0/24", false),
+            ("10.0.0.0/25", "10.0.0.0/24", false),
+            ("0.0.0.0/0", "2001:db8::/64", false),
+            ("0.0.0.0/0 ::/0", "10.0.0.1/32 2001:db8::/64", true),
+            ("", "10.0.0.1/32", false),
+            ("10.0.0.0/24", "", true),
+        ] {
+            assert_eq!(
+                covers(&nets(have), &nets(wanted)),
+                expected,
+                "{have} {wanted}"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
@@ -42,10 +43,14 @@ pub(super) enum Role {
 }
 
 /// What an exchange that this node began is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Purpose {
     /// A key with this gateway, for the key management service.
-    Gateway(IpAddr),
+    Gateway {
+        gateway: IpAddr,
+        /// The tunnel ranges that were asked for.
+        ranges: Vec<IpNet>,
+    },
     /// A session toward this client, because traffic for it came from the LAN.
     Client(GroupId),
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use rand::Rng;
 use thiserror::Error;
 
+use super::client::covers;
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
@@ -61,11 +62,11 @@ fn give_up<R: Rng>(
     now: Instant,
 ) -> Option<Command> {
     match (purpose, kms) {
-        (Purpose::Gateway(gateway), Some(kms)) => {
+        (Purpose::Gateway { gateway, .. }, Some(kms)) => {
             kms.on_failed(*gateway, why.to_owned(), now);
             None
         }
-        (Purpose::Gateway(_), None) => None,
+        (Purpose::Gateway { .. }, None) => None,
         (Purpose::Client(group), _) => Some(Command::Rejected(*group, REFUSED)),
     }
 }
@@ -143,9 +144,16 @@ impl Node {
             });
             if let (Some(gateway), Role::Client(client)) = (gateway, &mut self.role) {
                 let handle = SessionHandle(id.0);
-                match purpose {
-                    Some(_) => client.kms.on_authenticated(gateway, handle, now),
-                    None => client.kms.on_peer_initiated(gateway, handle, now),
+                match &purpose {
+                    Some(Purpose::Gateway { ranges, .. }) => {
+                        client.kms.on_authenticated(gateway, handle, now);
+                        // The policy was read again while the exchange ran. What was asked for
+                        // counts, not what was granted, or a narrow gateway were asked for ever.
+                        if !covers(ranges, &self.answers.ranges_of(gateway)) {
+                            client.kms.refresh(gateway, now);
+                        }
+                    }
+                    _ => client.kms.on_peer_initiated(gateway, handle, now),
                 }
             }
         }
@@ -194,7 +202,7 @@ impl Node {
     ) {
         let Some(purpose) = purpose else { return };
         let event = match &purpose {
-            Purpose::Gateway(gateway) => {
+            Purpose::Gateway { gateway, .. } => {
                 let text = format!("no session with gateway {gateway}: {why}");
                 NewEvent::new(EventKind::KeyFailed, text).gateway(*gateway)
             }
@@ -339,7 +347,10 @@ mod tests {
         kms.request(ONE, None, now);
         assert_eq!(kms.next_action(), Some(Action::Authenticate { gateway }));
 
-        let purpose = Purpose::Gateway(gateway);
+        let purpose = Purpose::Gateway {
+            gateway,
+            ranges: Vec::new(),
+        };
         assert!(give_up(&purpose, "refused", Some(&mut kms), now).is_none());
         let Some(Action::Rejected { tried, .. }) = kms.next_action() else {
             panic!("the request hangs: {:?}", kms.request_state(ONE))

@@ -12,6 +12,7 @@ pub mod events;
 mod gateway;
 mod hooks;
 mod pool;
+mod routes;
 mod sessions;
 mod sockets;
 mod start;

@@ -19,6 +19,7 @@ use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::{Answers, Peer, Side, identity};
 use super::pool::Pool;
+use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
@@ -166,9 +167,12 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 resolved: Resolved::default(),
                 policy: config.policy.clone().unwrap_or_default(),
                 tun: link.interface.index,
-                links: handle,
                 inner: Vec::new(),
-                routes: Vec::new(),
+                routes: Routes::new(Device {
+                    links: handle.clone(),
+                    index: link.interface.index,
+                }),
+                links: handle,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
             };
