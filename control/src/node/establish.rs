@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::client::covers;
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
+use super::hooks::Answers;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::{Command, GroupId};
@@ -30,6 +31,10 @@ const REFUSED: Duration = Duration::from_secs(1);
 pub(super) enum Refusal {
     #[error("no cluster of the policy lists this gateway")]
     NotInPolicy,
+    #[error("the configuration has no [[peer]] at this address")]
+    NoPeer,
+    #[error("this is the address of {expected}")]
+    AnotherPeer { expected: Identity },
     #[error("its keys are of no use: {0}")]
     Keys(#[from] BadSecret),
     #[error("it can not be installed: {0}")]
@@ -69,6 +74,18 @@ fn give_up<R: Rng>(
         (Purpose::Gateway { .. }, None) => None,
         (Purpose::Client(group), _) => Some(Command::Rejected(*group, REFUSED)),
     }
+}
+
+/// Whether the peer is the gateway that the configuration has at this address. Any peer of the
+/// configuration can prove its own identity; it must not speak for another one's address.
+fn is_gateway(answers: &Answers, peer: &Identity, outside: IpAddr) -> Result<(), Refusal> {
+    let configured = answers.peer_at(outside).ok_or(Refusal::NoPeer)?;
+    if configured.identity.matches(peer) {
+        return Ok(());
+    }
+    Err(Refusal::AnotherPeer {
+        expected: configured.identity.clone(),
+    })
 }
 
 impl Node {
@@ -169,7 +186,10 @@ impl Node {
         outside: IpAddr,
     ) -> Result<GroupId, Refusal> {
         match &self.role {
-            Role::Client(client) => client.group_of(outside).ok_or(Refusal::NotInPolicy),
+            Role::Client(client) => {
+                is_gateway(&self.answers, peer, outside)?;
+                client.group_of(outside).ok_or(Refusal::NotInPolicy)
+            }
             Role::Gateway(_) => self.peer_group(peer, assigned, agreed, outside),
         }
     }
@@ -280,8 +300,10 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
+    use super::super::hooks::{Peer, Side};
     use super::*;
     use crate::esp::{Cipher, Key};
+    use crate::ike::Psk;
     use crate::kms::{Action, RequestState, Settings};
     use crate::policy::ClusterId;
     use crate::sadb::SaSpec;
@@ -336,6 +358,43 @@ mod tests {
         let (group, changes) = install(&mut sadb, spi, here(), || good(spi)).unwrap();
         assert_eq!((group, changes.len()), (GroupId::Cluster(ONE), 1));
         assert!(sadb.by_inbound_spi(spi).is_some());
+    }
+
+    #[test]
+    fn a_gateway_speaks_only_for_its_own_address() {
+        let peer = |name: &str, outside: Option<&str>| Peer {
+            identity: name.parse().unwrap(),
+            psk: Psk::new(vec![7; 16]),
+            outside: outside.map(ip),
+            inner: Vec::new(),
+        };
+        let answers = Answers {
+            peers: vec![
+                peer("gw-a.example", Some("192.0.2.1")),
+                peer("gw-b.example", Some("192.0.2.2")),
+                peer("roaming.example", None),
+            ],
+            sadb: Sadb::new(),
+            rng: StdRng::seed_from_u64(1),
+            side: Side::Client {
+                inner: Vec::new(),
+                ranges: Vec::new(),
+            },
+        };
+        let another = Some("this is the address of gw-a.example");
+        let nobody = Some("the configuration has no [[peer]] at this address");
+        for (who, at, refused) in [
+            ("gw-a.example", "192.0.2.1", None),
+            ("GW-A.example", "192.0.2.1", None),
+            ("gw-b.example", "192.0.2.2", None),
+            ("gw-b.example", "192.0.2.1", another),
+            ("roaming.example", "192.0.2.1", another),
+            ("gw-a.example", "192.0.2.3", nobody),
+        ] {
+            let found = is_gateway(&answers, &who.parse().unwrap(), ip(at));
+            let found = found.err().map(|refusal| refusal.to_string());
+            assert_eq!(found.as_deref(), refused, "{who} at {at}");
+        }
     }
 
     #[test]
