@@ -1,5 +1,6 @@
 //! A client's part of the core: its policy, the key management service, the TUN device.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -9,16 +10,17 @@ use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::core::{Node, Purpose, Role};
+use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
+use super::inner::{Inner, KEPT, can_be_inner};
 use super::routes::{Device, Routes, Wanted};
 use super::sockets::IKE;
-use crate::dataplane::net::links;
 use crate::dataplane::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
 use crate::ike::{AddressRequest, Initiate, TrafficSelector};
 use crate::kms::{self, Action, KeyManagement};
 use crate::liveness::Timing;
-use crate::policy::{self, Resolved};
+use crate::policy::{self, ClusterId, Resolved};
 use crate::sadb::SessionId;
 
 /// What a client keeps.
@@ -26,10 +28,14 @@ pub(super) struct Client {
     pub(super) kms: KeyManagement<StdRng>,
     pub(super) resolved: Resolved,
     pub(super) policy: PathBuf,
-    pub(super) tun: u32,
-    pub(super) links: rtnetlink::Handle,
+    /// The TUN device.
+    pub(super) device: Device,
     /// Inner addresses that gateways have given us.
-    pub(super) inner: Vec<IpAddr>,
+    pub(super) inner: Inner,
+    /// The gateway that traffic of each cluster uses.
+    pub(super) active: HashMap<ClusterId, IpAddr>,
+    /// The routes may have to get other sources.
+    pub(super) sources_stale: bool,
     /// Routes that lead into the TUN device.
     pub(super) routes: Routes<Device>,
     pub(super) rng: StdRng,
@@ -160,8 +166,10 @@ impl Node {
             .filter(|c| client.resolved.cluster(c.id).is_none());
         for cluster in gone {
             self.dataplane.remove_group(GroupId::Cluster(cluster.id))?;
+            client.active.remove(&cluster.id);
         }
         client.routes.retain(&wanted).await;
+        client.sources_stale = true;
         self.refresh_sessions(now);
         Ok(())
     }
@@ -186,32 +194,73 @@ impl Node {
     }
 
     /// Gives the TUN device the inner addresses that a gateway has assigned.
-    pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<()> {
+    pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<(), Refusal> {
         let Role::Client(client) = &mut self.role else {
             return Ok(());
         };
-        for address in assigned {
-            if client.inner.contains(address) {
-                continue;
-            }
-            if let Some(other) = client
-                .inner
-                .iter()
-                .find(|a| a.is_ipv4() == address.is_ipv4())
-            {
-                tracing::warn!(
-                    "a gateway assigned {address} although {other} was asked for: connections \
-                     from {other} will not outlive a change to it; give all gateways the same pool"
-                );
-            }
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            links::add_address(&client.links, client.tun, *address, length).await?;
-            client.inner.push(*address);
+        let gateways = self.answers.peers.iter().filter_map(|peer| peer.outside);
+        let taken: Vec<IpAddr> = gateways.chain([self.address]).collect();
+        if let Some(address) = assigned.iter().find(|a| !can_be_inner(**a, &taken)) {
+            return Err(Refusal::InnerAddress { address: *address });
         }
+        if assigned.len() > KEPT {
+            return Err(Refusal::TooManyAddresses);
+        }
+        for address in assigned {
+            if !client.inner.has(*address) {
+                if let Some(other) = client.inner.newest(address.is_ipv4()) {
+                    tracing::warn!(
+                        "a gateway assigned {address} although {other} was asked for: connections \
+                         from {other} will not outlive a change to it; give all gateways the same \
+                         pool"
+                    );
+                }
+                client.device.add_address(*address).await?;
+            }
+            client.inner.took(*address);
+        }
+        let needed = |address: IpAddr| {
+            let host = IpNet::from(address);
+            let mut live = self.table.live.values();
+            assigned.contains(&address)
+                || client.routes.use_source(address)
+                || live.any(|live| live.spec.local_inner.contains(&host))
+        };
+        for address in client.inner.surplus(needed) {
+            match client.device.remove_address(address).await {
+                Ok(()) => client.inner.dropped(address),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        client.sources_stale = true;
         if let Side::Client { inner, .. } = &mut self.answers.side {
-            inner.clone_from(&client.inner);
+            *inner = client.inner.addresses().to_vec();
         }
         Ok(())
+    }
+
+    /// New connections get the address that the gateway in use has assigned: it drops others, and
+    /// the kernel by itself would go on choosing the first one that there ever was.
+    pub(super) async fn follow_sources(&mut self) {
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
+        if !std::mem::take(&mut client.sources_stale) {
+            return;
+        }
+        let mut wanted = Wanted::new();
+        for tunnel in &client.resolved.tunnels {
+            let active = client.active.get(&tunnel.cluster);
+            let session = active.and_then(|gateway| client.kms.session(*gateway));
+            let live = session.and_then(|session| self.table.live.get(&SessionId(session.0)));
+            let owned = live.map(|live| &live.spec.local_inner[..]);
+            let ranges = tunnel.prefixes.iter();
+            wanted.extend(ranges.map(|range| {
+                let source = client.inner.source(owned, range.addr().is_ipv4());
+                (*range, source)
+            }));
+        }
+        client.routes.follow(&wanted).await;
     }
 
     pub(super) fn next_key_action(&mut self) -> Option<Action> {
@@ -268,7 +317,7 @@ impl Node {
             client.kms.on_failed(gateway, why.to_owned(), now);
             return;
         };
-        let current = |v4: bool| client.inner.iter().copied().find(|a| a.is_ipv4() == v4);
+        let current = |v4: bool| client.inner.newest(v4);
         let v4 = current(true).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let v6 = current(false).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
         let ranges = self.answers.ranges_of(gateway);
@@ -328,6 +377,11 @@ impl Node {
                     return;
                 };
                 client.kms.on_active(cluster, gateway, Instant::now());
+                match gateway {
+                    Some(gateway) => client.active.insert(cluster, gateway),
+                    None => client.active.remove(&cluster),
+                };
+                client.sources_stale = true;
                 match gateway {
                     Some(gateway) => {
                         let text = format!("traffic goes through {gateway}");

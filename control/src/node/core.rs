@@ -171,6 +171,7 @@ impl Node {
                     tracing::debug!("IKE to {}: {error}", transmit.remote);
                 }
             }
+            self.follow_sources().await;
             let now = Instant::now();
             while let Some(at) = self.dying.iter().position(|(at, _)| *at <= now) {
                 worked = true;

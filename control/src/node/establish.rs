@@ -12,8 +12,10 @@ use super::client::covers;
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
+use super::inner::KEPT;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::dataplane::loader::LoadError;
+use crate::dataplane::net::links::LinkError;
 use crate::dataplane::{Command, GroupId};
 use crate::esp::BadSecret;
 use crate::ike::{Event, Identity, SaId, TrafficSelector};
@@ -35,6 +37,12 @@ pub(super) enum Refusal {
     NoPeer,
     #[error("this is the address of {expected}")]
     AnotherPeer { expected: Identity },
+    #[error("it assigns {address}, which no host behind a tunnel can have")]
+    InnerAddress { address: IpAddr },
+    #[error("it assigns more than {KEPT} inner addresses")]
+    TooManyAddresses,
+    #[error("its inner address can not be used: {0}")]
+    Link(#[from] LinkError),
     #[error("its keys are of no use: {0}")]
     Keys(#[from] BadSecret),
     #[error("it can not be installed: {0}")]
@@ -117,6 +125,13 @@ impl Node {
             keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
         };
         let place = self.place(&peer, &assigned, &child.remote_ts, remote.ip());
+        let place = match place {
+            Ok(group) if gateway.is_some() => {
+                let used = self.use_inner_addresses(&assigned).await;
+                used.map(|()| group)
+            }
+            place => place,
+        };
         let make = || spec(outline, &child, &exporter);
         let taken = install(&mut self.answers.sadb, child.spi_in, place, make);
         let (group, changes) = match taken {
@@ -140,7 +155,6 @@ impl Node {
                 asked: now,
             });
             if gateway.is_some() {
-                self.use_inner_addresses(&assigned).await?;
                 // A client has few sessions: they are shown before they can become active.
                 self.post();
             }

@@ -11,6 +11,7 @@ mod establish;
 pub mod events;
 mod gateway;
 mod hooks;
+mod inner;
 mod pool;
 mod routes;
 mod sessions;

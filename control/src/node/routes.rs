@@ -17,17 +17,30 @@ pub(super) type Wanted = BTreeMap<IpNet, Option<IpAddr>>;
 pub(super) trait Kernel {
     /// Makes a route; one that leads to the same place already is no error.
     async fn add(&self, route: IpNet, source: Option<IpAddr>) -> Result<(), LinkError>;
+    /// Gives a route of ours another source.
+    async fn replace(&self, route: IpNet, source: Option<IpAddr>) -> Result<(), LinkError>;
     /// Removes a route; one that is gone already is no error.
     async fn remove(&self, route: IpNet) -> Result<(), LinkError>;
 }
 
-/// The routes of one device in the running kernel.
+/// The routes and addresses of one device in the running kernel.
+#[derive(Clone)]
 pub(super) struct Device {
     pub(super) links: rtnetlink::Handle,
     pub(super) index: u32,
 }
 
 impl Device {
+    pub(super) async fn add_address(&self, address: IpAddr) -> Result<(), LinkError> {
+        let length = IpNet::from(address).prefix_len();
+        links::add_address(&self.links, self.index, address, length).await
+    }
+
+    pub(super) async fn remove_address(&self, address: IpAddr) -> Result<(), LinkError> {
+        let length = IpNet::from(address).prefix_len();
+        links::remove_address(&self.links, self.index, address, length).await
+    }
+
     /// Whether the route is one of ours that was left over.
     async fn leads_here(&self, route: IpNet) -> Result<bool, LinkError> {
         let family = if route.addr().is_ipv4() {
@@ -48,9 +61,16 @@ impl Kernel for Device {
         let (address, length) = (route.addr(), route.prefix_len());
         let added = links::add_route(&self.links, self.index, address, length, source).await;
         match added {
-            Err(error) if exists(&error) && self.leads_here(route).await? => Ok(()),
+            Err(error) if exists(&error) && self.leads_here(route).await? => {
+                self.replace(route, source).await
+            }
             added => added,
         }
+    }
+
+    async fn replace(&self, route: IpNet, source: Option<IpAddr>) -> Result<(), LinkError> {
+        let (address, length) = (route.addr(), route.prefix_len());
+        links::replace_route(&self.links, self.index, address, length, source).await
     }
 
     async fn remove(&self, route: IpNet) -> Result<(), LinkError> {
@@ -96,6 +116,28 @@ impl<K: Kernel> Routes<K> {
             added.push(*route);
         }
         Ok(())
+    }
+
+    /// Gives routes the source that is wanted now. One that the kernel refuses goes on with its
+    /// old source, and is tried again at the next change.
+    pub(super) async fn follow(&mut self, wanted: &Wanted) {
+        for (route, source) in wanted {
+            let Some(there) = self.there.get_mut(route) else {
+                continue;
+            };
+            if source.is_none() || there == source {
+                continue;
+            }
+            match self.kernel.replace(*route, *source).await {
+                Ok(()) => *there = *source,
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// Whether a route has this source: the kernel removes such a route with the address.
+    pub(super) fn use_source(&self, address: IpAddr) -> bool {
+        self.there.values().any(|source| *source == Some(address))
     }
 
     /// Removes all but `wanted`.
@@ -150,6 +192,11 @@ mod tests {
     impl Kernel for Fake {
         async fn add(&self, route: IpNet, _: Option<IpAddr>) -> Result<(), LinkError> {
             self.answer("add", route)
+        }
+
+        async fn replace(&self, route: IpNet, source: Option<IpAddr>) -> Result<(), LinkError> {
+            let source = source.map(|source| source.to_string()).unwrap_or_default();
+            self.answer(&format!("source {source} for"), route)
         }
 
         async fn remove(&self, route: IpNet) -> Result<(), LinkError> {
@@ -209,5 +256,33 @@ mod tests {
         took(&routes);
         routes.retain(&wanted(&[])).await;
         assert_eq!(took(&routes), [format!("remove {A}")]);
+    }
+
+    #[tokio::test]
+    async fn routes_follow_the_source_that_is_wanted() {
+        let mut routes = Routes::new(Fake::default());
+        routes.extend(&wanted(&[A, B])).await.unwrap();
+        took(&routes);
+        let source: IpAddr = "10.99.0.1".parse().unwrap();
+        let sources = Wanted::from([
+            (net(A), Some(source)),
+            (net(B), None),
+            (net(C), Some(source)),
+        ]);
+        routes.follow(&sources).await;
+        assert_eq!(took(&routes), [format!("source 10.99.0.1 for {A}")]);
+        assert!(routes.use_source(source));
+        routes.follow(&sources).await;
+        routes.follow(&wanted(&[A])).await;
+        assert!(took(&routes).is_empty(), "no change");
+
+        let next: IpAddr = "10.99.0.2".parse().unwrap();
+        let sources = Wanted::from([(net(A), Some(next))]);
+        routes.kernel.refuses.borrow_mut().push(net(A));
+        routes.follow(&sources).await;
+        assert!(routes.use_source(source), "refused: it has the old one");
+        routes.kernel.refuses.borrow_mut().clear();
+        routes.follow(&sources).await;
+        assert!(routes.use_source(next) && !routes.use_source(source));
     }
 }

@@ -18,6 +18,7 @@ use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::{Answers, Peer, Side, identity};
+use super::inner::Inner;
 use super::pool::Pool;
 use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
@@ -159,6 +160,10 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         (config::Role::Client, Some(policy)) => {
             let resolved = policy.resolve(auto, &mut rng);
             let link = LinkInfo::by_name(&handle, &inside_name).await?;
+            let device = Device {
+                links: handle,
+                index: link.interface.index,
+            };
             let client = Client {
                 kms: KeyManagement::new(
                     kms::Settings::default(),
@@ -166,13 +171,11 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 ),
                 resolved: Resolved::default(),
                 policy: config.policy.clone().unwrap_or_default(),
-                tun: link.interface.index,
-                inner: Vec::new(),
-                routes: Routes::new(Device {
-                    links: handle.clone(),
-                    index: link.interface.index,
-                }),
-                links: handle,
+                routes: Routes::new(device.clone()),
+                device,
+                inner: Inner::default(),
+                active: HashMap::new(),
+                sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
             };
