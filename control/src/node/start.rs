@@ -17,7 +17,7 @@ use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
-use super::hooks::{Answers, Peer, Side, identity};
+use super::hooks::{Answers, Peer, Side, identity, pool_key};
 use super::inner::Inner;
 use super::pool::Pool;
 use super::routes::{Device, Routes};
@@ -189,7 +189,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         (config::Role::Gateway, _) => {
             let fixed = peers
                 .iter()
-                .map(|p| (p.identity.to_string(), p.inner.clone()));
+                .map(|p| (pool_key(&p.identity), p.inner.clone()));
             let pool = Pool::new(config.pool.clone(), fixed);
             (
                 Side::Gateway { pool },
