@@ -1,7 +1,7 @@
 //! The node's core: one task that owns all that decides, fed by sockets, workers, timers, the API
 //! and signals. After each input it lets the state machines run until nothing is left to do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::config::Config;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::Answers;
+use super::inputs::{Input, Inputs};
+use super::interfaces::Interfaces;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
-use crate::api::server::{ApiServer, Command as ApiCommand};
+use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
@@ -63,9 +63,7 @@ pub(super) struct Node {
     pub(super) answers: Answers,
     pub(super) sockets: Sockets,
     pub(super) dataplane: Dataplane,
-    pub(super) reports: mpsc::Receiver<WorkerReport>,
-    pub(super) links: mpsc::Receiver<LinkChange>,
-    pub(super) commands: mpsc::Receiver<ApiCommand>,
+    pub(super) inputs: Inputs,
     pub(super) api: ApiServer,
     pub(super) board: Arc<Board>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
@@ -76,13 +74,10 @@ pub(super) struct Node {
     pub(super) pending: HashMap<SaId, Purpose>,
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
-    pub(super) links_up: HashMap<String, bool>,
+    pub(super) interfaces: Interfaces,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
-    pub(super) hangup: Signal,
 }
 
 impl Node {
@@ -97,20 +92,15 @@ impl Node {
         loop {
             self.pump().await?;
             let deadline = self.next_deadline();
-            tokio::select! {
-                biased;
-                _ = self.terminate.recv() => return Ok(()),
-                _ = self.interrupt.recv() => return Ok(()),
-                Some(report) = self.reports.recv() => self.on_report(report)?,
-                Some(change) = self.links.recv() => self.on_link(change),
-                datagram = self.sockets.receive() => {
-                    if let Some(datagram) = datagram {
-                        self.on_datagram(&datagram);
-                    }
-                }
-                Some(command) = self.commands.recv() => self.on_command(command).await,
-                _ = self.hangup.recv() => self.reload_by_signal().await,
-                () = tokio::time::sleep_until(deadline.into()) => {}
+            let input = self.inputs.next(self.sockets.receive(), deadline).await?;
+            match input {
+                Input::Stop => return Ok(()),
+                Input::Report(report) => self.on_report(report)?,
+                Input::Link(change) => self.on_link(&change)?,
+                Input::Datagram(datagram) => self.on_datagram(&datagram),
+                Input::Command(command) => self.on_command(command).await,
+                Input::Reload => self.reload_by_signal().await,
+                Input::Time => {}
             }
             self.on_time();
         }
@@ -248,19 +238,11 @@ impl Node {
     /// client these are the standby gateways, which get no heartbeats.
     fn ask_the_silent(&mut self, now: Instant) {
         let view = self.dataplane.view().load_full();
+        let heard = view.sessions.iter();
+        let heard = heard.filter_map(|session| Some((session.id, session.last_heard?)));
         let patience = self.config.ike.liveness;
-        for live in self.table.live.values_mut() {
-            let heard = view
-                .sessions
-                .iter()
-                .find(|s| s.id == live.spec.id)
-                .and_then(|s| s.last_heard);
-            let latest = heard.map_or(live.alive, |at| at.max(live.alive));
-            let idle = now.saturating_duration_since(latest.max(live.asked));
-            if idle >= patience {
-                live.asked = now;
-                self.engine.check_liveness(now, live.sa);
-            }
+        for sa in self.table.silent(&heard.collect(), patience, now) {
+            self.engine.check_liveness(now, sa);
         }
     }
 
@@ -275,17 +257,17 @@ impl Node {
         Ok(())
     }
 
-    fn on_link(&mut self, change: LinkChange) {
-        let before = self.links_up.insert(change.interface.clone(), change.up);
-        if before != Some(change.up) {
-            let up = self.links_up.values().all(|up| *up);
+    fn on_link(&mut self, change: &LinkChange) -> Result<()> {
+        let news = self.interfaces.on_change(change)?;
+        if let Some(up) = news.all_up {
             self.dataplane.command(Command::Link { up });
         }
-        if before.is_some_and(|before| before != change.up) {
-            let state = if change.up { "up" } else { "down" };
+        if let Some(up) = news.flipped {
+            let state = if up { "up" } else { "down" };
             let text = format!("link of {} is {state}", change.interface);
             self.note(NewEvent::new(EventKind::Link, text));
         }
+        Ok(())
     }
 
     /// Writes an event into the log.
@@ -304,8 +286,8 @@ impl Node {
             self.engine.close(now, live.sa);
         }
         let deadline = now + FAREWELL;
-        let mut open = self.table.live.len();
-        while open > 0 && Instant::now() < deadline {
+        let mut open: HashSet<SaId> = self.table.live.values().map(|live| live.sa).collect();
+        while !open.is_empty() && Instant::now() < deadline {
             while let Some(transmit) = self.engine.poll_transmit() {
                 let _ = self.sockets.send(&transmit).await;
             }
@@ -315,11 +297,12 @@ impl Node {
                 self.on_datagram(&datagram);
             }
             while let Some(event) = self.engine.poll_event() {
-                if matches!(event, Event::Closed { .. }) {
-                    open -= 1;
+                if let Event::Closed { id, .. } = event {
+                    open.remove(&id);
                 }
             }
         }
+        self.inputs.watch.abort();
         self.dataplane.stop();
         self.api.stop();
     }

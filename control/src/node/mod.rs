@@ -12,6 +12,8 @@ pub mod events;
 mod gateway;
 mod hooks;
 mod inner;
+mod inputs;
+mod interfaces;
 mod pool;
 mod routes;
 mod sessions;

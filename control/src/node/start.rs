@@ -19,6 +19,8 @@ use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::{Answers, Peer, Side, identity, pool_key};
 use super::inner::Inner;
+use super::inputs::Inputs;
+use super::interfaces::Interfaces;
 use super::pool::Pool;
 use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
@@ -100,7 +102,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         }
     };
     let (watch, subscription) = FibWatch::open(&names).await?;
-    tokio::spawn(watch.run());
+    let watch = tokio::spawn(watch.run());
     let fib = Arc::clone(&subscription.fib);
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
@@ -133,6 +135,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     }
 
     let inside_name = dataplane.inside_name().to_owned();
+    let inside_link = LinkInfo::by_name(&handle, &inside_name).await?;
+    let bound = [outside.interface.clone(), inside_link.interface.clone()]
+        .map(|interface| (interface.name, interface.index));
     let board = Arc::new(Board::new(
         Fixed {
             name: config.name.clone(),
@@ -159,10 +164,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     let (side, role, resolved) = match (config.role, policy) {
         (config::Role::Client, Some(policy)) => {
             let resolved = policy.resolve(auto, &mut rng);
-            let link = LinkInfo::by_name(&handle, &inside_name).await?;
             let device = Device {
                 links: handle,
-                index: link.interface.index,
+                index: inside_link.interface.index,
             };
             let client = Client {
                 kms: KeyManagement::new(
@@ -209,9 +213,15 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         events,
         sockets,
         dataplane,
-        reports,
-        links: subscription.changes,
-        commands,
+        inputs: Inputs {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            reports,
+            links: subscription.changes,
+            commands,
+            watch,
+        },
         api,
         board,
         fib,
@@ -221,12 +231,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         table: Table::default(),
         pending: HashMap::new(),
         dying: Vec::new(),
-        links_up: HashMap::new(),
+        interfaces: Interfaces::new(bound),
         tick: started,
         post_at: None,
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-        hangup: signal(SignalKind::hangup())?,
         config,
     };
     let text = format!(
