@@ -61,12 +61,14 @@ impl Inputs {
                 Err(why) => anyhow!(why).context("the watch over routes and links broke down"),
             }),
             Some(change) = self.links.recv() => Ok(Input::Link(change)),
-            datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
+            // People first: a flood of datagrams must not shut them out. There are few of these, and
+            // whoever sends them waits for the answer.
             command = self.commands.recv() => match command {
                 Some(command) => Ok(Input::Command(command)),
                 None => Err(anyhow!("the API has ended; nobody could see or stop this node")),
             },
             _ = self.hangup.recv() => Ok(Input::Reload),
+            datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
             () = tokio::time::sleep_until(deadline.into()) => Ok(Input::Time),
         }
     }
@@ -143,5 +145,29 @@ mod tests {
         drop(ends.commands);
         let error = inputs.next(silence(), soon()).await.unwrap_err();
         assert!(format!("{error:#}").starts_with("the API has ended"));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_datagrams_does_not_shut_commands_out() {
+        let (mut inputs, ends) = inputs();
+        let flood = || async {
+            let from = "192.0.2.66:500".parse().unwrap();
+            Some(Datagram {
+                local: from,
+                remote: from,
+                data: vec![0; 28],
+            })
+        };
+        let input = inputs.next(flood(), soon()).await.unwrap();
+        assert!(matches!(input, Input::Datagram(_)));
+        let (reply, _wait) = tokio::sync::oneshot::channel();
+        ends.commands.try_send(Command::SaList { reply }).unwrap();
+        let input = inputs.next(flood(), soon()).await.unwrap();
+        assert!(
+            matches!(input, Input::Command(Command::SaList { .. })),
+            "{input:?}"
+        );
+        let input = inputs.next(flood(), soon()).await.unwrap();
+        assert!(matches!(input, Input::Datagram(_)));
     }
 }
