@@ -8,11 +8,11 @@ use anyhow::Result;
 use rand::Rng;
 use thiserror::Error;
 
-use super::client::covers;
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use super::inner::KEPT;
+use super::reload::covers;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links::LinkError;

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::client::{Client, read_policy};
+use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
@@ -22,6 +22,7 @@ use super::inner::Inner;
 use super::inputs::Inputs;
 use super::interfaces::Interfaces;
 use super::pool::Pool;
+use super::reload::read_policy;
 use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
