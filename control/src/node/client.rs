@@ -188,7 +188,20 @@ impl Node {
             client.kms.on_failed(gateway, why.to_owned(), now);
             return;
         };
-        let current = |v4: bool| client.inner.newest(v4);
+        // Connections have the address of the session in use: of this gateway, or of the one that
+        // is active before it. Only without any is it the one that came last.
+        let active = client.kms.clusters_of(gateway);
+        let active = active.filter_map(|cluster| client.active.get(&cluster).copied());
+        let sessions = std::iter::once(gateway).chain(active);
+        let session = sessions
+            .filter_map(|gateway| client.kms.session(gateway))
+            .next();
+        let live = session.and_then(|session| self.table.live.get(&SessionId(session.0)));
+        let owned = live.map(|live| &live.spec.local_inner[..]);
+        let current = |v4: bool| {
+            let used = client.inner.source(owned, v4);
+            used.or_else(|| client.inner.newest(v4))
+        };
         let v4 = current(true).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let v6 = current(false).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
         let ranges = self.answers.ranges_of(gateway);

@@ -23,7 +23,7 @@ impl Inner {
         self.addresses.contains(&address)
     }
 
-    /// The address that was assigned last: the one to ask other gateways for.
+    /// The address that was assigned last.
     pub(super) fn newest(&self, v4: bool) -> Option<IpAddr> {
         self.source(None, v4)
     }
