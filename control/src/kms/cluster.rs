@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::SessionHandle;
+use super::refresh::Refresh;
 use crate::policy::ClusterId;
 
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Gateway {
     pub(super) session: Option<(SessionHandle, Instant)>,
     /// An exchange that we started runs with it; node-wide there is at most one.
     pub(super) authenticating: bool,
+    /// The session is to be made anew.
+    pub(super) refresh: Option<Refresh>,
     /// Failed exchanges and lost sessions since it was last well for a while.
     pub(super) failures: u32,
     /// Background attempts leave it alone until then; requests do not.
@@ -25,6 +28,7 @@ impl Gateway {
             address,
             session: None,
             authenticating: false,
+            refresh: None,
             failures: 0,
             hold_until: now,
         }
@@ -45,8 +49,8 @@ pub(super) struct Run {
 pub(super) enum Job {
     Idle,
     Running(Run),
-    /// The last request was rejected. One that comes before `until` waits in `wanted`, with the
-    /// gateway to go on from.
+    /// The last request was rejected. If it is to be made again at `until`, because no gateway is
+    /// keyed or because another one came, `wanted` has the gateway to go on from.
     BackOff {
         until: Instant,
         wanted: Option<Option<IpAddr>>,

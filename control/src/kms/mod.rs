@@ -15,6 +15,7 @@
 
 mod backoff;
 mod cluster;
+mod refresh;
 mod service;
 mod standby;
 #[cfg(test)]
@@ -75,7 +76,8 @@ pub enum Action {
         cluster: ClusterId,
         /// Each gateway asked, in that order, and why there is no session with it.
         tried: Vec<(IpAddr, String)>,
-        /// The earliest time of another attempt; it is made if a request comes before it, too.
+        /// The earliest time of another attempt. It is made by itself if no gateway of the cluster
+        /// is keyed, else if a request comes before it.
         retry_at: Instant,
     },
     /// Remove this session. Where a newer one with the same gateway has replaced it, once that
@@ -102,10 +104,12 @@ pub enum RequestState {
 /// The timers of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
-    /// The back-off of a rejected request that is wanted again has passed.
+    /// The back-off of a rejected request that is to be made again has passed.
     Retry,
     /// A cluster has fewer standby gateways than it should, and the next attempt is due.
     Standby,
+    /// A session is to be made anew, and the next attempt is due.
+    Refresh,
 }
 
 impl Timer {
@@ -113,6 +117,7 @@ impl Timer {
         match self {
             Timer::Retry => "key request retry",
             Timer::Standby => "standby",
+            Timer::Refresh => "session refresh",
         }
     }
 }

@@ -68,6 +68,7 @@ impl<R: Rng> KeyManagement<R> {
             if !self.listed(address)
                 && let Some((session, _)) = self.gateways[i].session.take()
             {
+                self.gateways[i].refresh = None;
                 self.actions.push_back(Action::DropSession {
                     gateway: address,
                     session,
@@ -141,6 +142,7 @@ impl<R: Rng> KeyManagement<R> {
         if entry.session.is_none() {
             self.hold(gateway, now);
         }
+        self.refresh_later(gateway, now);
         for c in 0..self.clusters.len() {
             if let Job::Running(run) = &mut self.clusters[c].job
                 && run.current == Some(gateway)
@@ -191,6 +193,7 @@ impl<R: Rng> KeyManagement<R> {
                 self.start(c, after, now);
             }
         }
+        self.start_refresh(now);
         self.start_standby(now);
         self.plan_standby(now);
     }
@@ -211,8 +214,10 @@ impl<R: Rng> KeyManagement<R> {
             .clusters
             .iter()
             .filter_map(|c| Some((c.standby_at?, Timer::Standby)));
+        let refreshes = self.next_refresh().map(|at| (at, Timer::Refresh));
         retries
             .chain(standbys)
+            .chain(refreshes)
             .min_by_key(|(at, _)| *at)
             .map(|(at, timer)| (at, timer.reason()))
     }
@@ -264,6 +269,7 @@ impl<R: Rng> KeyManagement<R> {
             return;
         };
         let before = entry.session.replace((session, now));
+        entry.refresh = None;
         if let Some((old, _)) = before
             && old != session
         {
@@ -337,6 +343,12 @@ impl<R: Rng> KeyManagement<R> {
     }
 
     fn reject(&mut self, c: usize, now: Instant) {
+        let cluster = &self.clusters[c];
+        let after = cluster.running().and_then(|run| run.after);
+        // Without any key the cluster is of no use: nobody needs to ask again, and a client that
+        // only answers never would.
+        let keyless = cluster.order.iter().all(|gw| self.session(*gw).is_none());
+        let wanted = (keyless && !cluster.order.is_empty()).then_some(after);
         let cluster = &mut self.clusters[c];
         cluster.failures = cluster.failures.saturating_add(1);
         cluster.failed_at = Some(now);
@@ -345,7 +357,7 @@ impl<R: Rng> KeyManagement<R> {
             &mut cluster.job,
             Job::BackOff {
                 until: retry_at,
-                wanted: None,
+                wanted,
             },
         );
         let tried = if let Job::Running(run) = done {
@@ -371,6 +383,9 @@ impl<R: Rng> KeyManagement<R> {
 
     fn lose(&mut self, gateway: IpAddr, now: Instant) {
         let steady = self.settings.retry_cap;
+        if let Some(entry) = self.entry(gateway) {
+            entry.refresh = None;
+        }
         if let Some(entry) = self.entry(gateway)
             && let Some((_, since)) = entry.session.take()
             && now.saturating_duration_since(since) > steady
@@ -406,7 +421,7 @@ impl<R: Rng> KeyManagement<R> {
             .find(|gateway| Some(*gateway) != after && self.session(*gateway).is_some())
     }
 
-    fn entry(&mut self, gateway: IpAddr) -> Option<&mut Gateway> {
+    pub(super) fn entry(&mut self, gateway: IpAddr) -> Option<&mut Gateway> {
         self.gateways
             .iter_mut()
             .find(|entry| entry.address == gateway)

@@ -1,23 +1,25 @@
 //! A client's part of the core: its policy, the key management service, the TUN device.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::core::{Node, Purpose, Role};
+use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
+use super::inner::{Inner, KEPT, can_be_inner};
+use super::routes::{Device, Routes, Wanted};
 use super::sockets::IKE;
-use crate::dataplane::net::links;
-use crate::dataplane::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
+use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{AddressRequest, Initiate, TrafficSelector};
-use crate::kms::{self, Action, KeyManagement};
-use crate::liveness::Timing;
-use crate::policy::{self, Resolved};
+use crate::kms::{Action, KeyManagement};
+use crate::policy::{ClusterId, Resolved};
 use crate::sadb::SessionId;
 
 /// What a client keeps.
@@ -25,12 +27,16 @@ pub(super) struct Client {
     pub(super) kms: KeyManagement<StdRng>,
     pub(super) resolved: Resolved,
     pub(super) policy: PathBuf,
-    pub(super) tun: u32,
-    pub(super) links: rtnetlink::Handle,
+    /// The TUN device.
+    pub(super) device: Device,
     /// Inner addresses that gateways have given us.
-    pub(super) inner: Vec<IpAddr>,
+    pub(super) inner: Inner,
+    /// The gateway that traffic of each cluster uses.
+    pub(super) active: HashMap<ClusterId, IpAddr>,
+    /// The routes may have to get other sources.
+    pub(super) sources_stale: bool,
     /// Routes that lead into the TUN device.
-    pub(super) routes: Vec<IpNet>,
+    pub(super) routes: Routes<Device>,
     pub(super) rng: StdRng,
     /// The automatically detected server of AUTO tunnels.
     pub(super) auto: Option<IpAddr>,
@@ -42,7 +48,7 @@ impl Client {
         self.kms.clusters_of(gateway).next().map(GroupId::Cluster)
     }
 
-    fn ranges(&self) -> Vec<(IpAddr, Vec<IpNet>)> {
+    pub(super) fn ranges(&self) -> Vec<(IpAddr, Vec<IpNet>)> {
         let mut ranges: Vec<(IpAddr, Vec<IpNet>)> = Vec::new();
         for cluster in &self.resolved.clusters {
             let tunnels = self
@@ -57,141 +63,75 @@ impl Client {
     }
 }
 
-/// Reads a policy file; a broken one is an error that shows what is wrong where.
-pub(super) fn read_policy(path: &std::path::Path) -> Result<policy::Policy> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the policy {} can not be read", path.display()))?;
-    let report = policy::check(&path.display().to_string(), &text);
-    for warning in report.diagnostics.iter().filter(|d| !d.is_error()) {
-        tracing::warn!("{}", warning.render(&path.display().to_string(), &text));
-    }
-    Ok(report.into_policy()?)
-}
-
 impl Node {
-    /// Makes the groups, routes and requests of the policy; also after a reload. Sessions that it
-    /// does not concern stay as they are.
-    pub(super) async fn take_up_policy(&mut self, resolved: Resolved) -> Result<()> {
-        let now = Instant::now();
-        let Role::Client(client) = &mut self.role else {
-            return Ok(());
-        };
-        let old = std::mem::replace(&mut client.resolved, resolved);
-        let general = &client.resolved.general;
-        for unresolved in &client.resolved.unresolved {
-            tracing::warn!(
-                "tunnel {} leads nowhere: {}",
-                unresolved.number,
-                unresolved.why
-            );
-        }
-        client.kms.set_settings(
-            kms::Settings {
-                standby: general.standby as usize,
-                ..kms::Settings::default()
-            },
-            now,
-        );
-        let clusters = &client.resolved.clusters;
-        client.kms.set_clusters(
-            clusters
-                .iter()
-                .map(|c| (c.id, c.gateways.clone()))
-                .collect(),
-            now,
-        );
-        let ranges = client.ranges();
-        if let Side::Client { ranges: known, .. } = &mut self.answers.side {
-            *known = ranges;
-        }
-        let timing = Timing {
-            mode: general.heartbeat,
-            response_time: general.response_time,
-            defer_time: general.defer_time,
-        };
-        for cluster in clusters {
-            let tunnels = client
-                .resolved
-                .tunnels
-                .iter()
-                .filter(|t| t.cluster == cluster.id);
-            self.dataplane.set_group(GroupSpec {
-                id: GroupId::Cluster(cluster.id),
-                prefixes: tunnels.flat_map(|tunnel| tunnel.prefixes.clone()).collect(),
-                watch: Some(Watch {
-                    order: cluster.gateways.clone(),
-                    timing,
-                    form: general.form,
-                }),
-                on_demand: true,
-            })?;
-            // A session is made ahead of the first packet: an application needs the inner address
-            // that comes with it.
-            client.kms.request(cluster.id, None, now);
-        }
-        let gone = old
-            .clusters
-            .iter()
-            .filter(|c| client.resolved.cluster(c.id).is_none());
-        for cluster in gone {
-            self.dataplane.remove_group(GroupId::Cluster(cluster.id))?;
-        }
-        self.follow_routes().await
-    }
-
-    /// Leads exactly the policy's tunnel ranges into the TUN device.
-    async fn follow_routes(&mut self) -> Result<()> {
-        let Role::Client(client) = &mut self.role else {
-            return Ok(());
-        };
-        // A tunnel that leads nowhere ends here too: its traffic must not leave in plain.
-        let resolved = &client.resolved;
-        let wanted: Vec<IpNet> = resolved
-            .tunnels
-            .iter()
-            .flat_map(|tunnel| &tunnel.prefixes)
-            .chain(resolved.unresolved.iter().flat_map(|none| &none.prefixes))
-            .copied()
-            .collect();
-        for route in client.routes.iter().filter(|route| !wanted.contains(route)) {
-            links::remove_route(&client.links, client.tun, route.addr(), route.prefix_len())
-                .await?;
-        }
-        for route in wanted.iter().filter(|route| !client.routes.contains(route)) {
-            let (address, length) = (route.addr(), route.prefix_len());
-            links::add_route(&client.links, client.tun, address, length, None).await?;
-        }
-        client.routes = wanted;
-        Ok(())
-    }
-
     /// Gives the TUN device the inner addresses that a gateway has assigned.
-    pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<()> {
+    pub(super) async fn use_inner_addresses(&mut self, assigned: &[IpAddr]) -> Result<(), Refusal> {
         let Role::Client(client) = &mut self.role else {
             return Ok(());
         };
-        for address in assigned {
-            if client.inner.contains(address) {
-                continue;
-            }
-            if let Some(other) = client
-                .inner
-                .iter()
-                .find(|a| a.is_ipv4() == address.is_ipv4())
-            {
-                tracing::warn!(
-                    "a gateway assigned {address} although {other} was asked for: connections \
-                     from {other} will not outlive a change to it; give all gateways the same pool"
-                );
-            }
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            links::add_address(&client.links, client.tun, *address, length).await?;
-            client.inner.push(*address);
+        let gateways = self.answers.peers.iter().filter_map(|peer| peer.outside);
+        let taken: Vec<IpAddr> = gateways.chain([self.address]).collect();
+        if let Some(address) = assigned.iter().find(|a| !can_be_inner(**a, &taken)) {
+            return Err(Refusal::InnerAddress { address: *address });
         }
+        if assigned.len() > KEPT {
+            return Err(Refusal::TooManyAddresses);
+        }
+        for address in assigned {
+            if !client.inner.has(*address) {
+                if let Some(other) = client.inner.newest(address.is_ipv4()) {
+                    tracing::warn!(
+                        "a gateway assigned {address} although {other} was asked for: connections \
+                         from {other} will not outlive a change to it; give all gateways the same \
+                         pool"
+                    );
+                }
+                client.device.add_address(*address).await?;
+            }
+            client.inner.took(*address);
+        }
+        let needed = |address: IpAddr| {
+            let host = IpNet::from(address);
+            let mut live = self.table.live.values();
+            assigned.contains(&address)
+                || client.routes.use_source(address)
+                || live.any(|live| live.spec.local_inner.contains(&host))
+        };
+        for address in client.inner.surplus(needed) {
+            match client.device.remove_address(address).await {
+                Ok(()) => client.inner.dropped(address),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        client.sources_stale = true;
         if let Side::Client { inner, .. } = &mut self.answers.side {
-            inner.clone_from(&client.inner);
+            *inner = client.inner.addresses().to_vec();
         }
         Ok(())
+    }
+
+    /// New connections get the address that the gateway in use has assigned: it drops others, and
+    /// the kernel by itself would go on choosing the first one that there ever was.
+    pub(super) async fn follow_sources(&mut self) {
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
+        if !std::mem::take(&mut client.sources_stale) {
+            return;
+        }
+        let mut wanted = Wanted::new();
+        for tunnel in &client.resolved.tunnels {
+            let active = client.active.get(&tunnel.cluster);
+            let session = active.and_then(|gateway| client.kms.session(*gateway));
+            let live = session.and_then(|session| self.table.live.get(&SessionId(session.0)));
+            let owned = live.map(|live| &live.spec.local_inner[..]);
+            let ranges = tunnel.prefixes.iter();
+            wanted.extend(ranges.map(|range| {
+                let source = client.inner.source(owned, range.addr().is_ipv4());
+                (*range, source)
+            }));
+        }
+        client.routes.follow(&wanted).await;
     }
 
     pub(super) fn next_key_action(&mut self) -> Option<Action> {
@@ -248,7 +188,20 @@ impl Node {
             client.kms.on_failed(gateway, why.to_owned(), now);
             return;
         };
-        let current = |v4: bool| client.inner.iter().copied().find(|a| a.is_ipv4() == v4);
+        // Connections have the address of the session in use: of this gateway, or of the one that
+        // is active before it. Only without any is it the one that came last.
+        let active = client.kms.clusters_of(gateway);
+        let active = active.filter_map(|cluster| client.active.get(&cluster).copied());
+        let sessions = std::iter::once(gateway).chain(active);
+        let session = sessions
+            .filter_map(|gateway| client.kms.session(gateway))
+            .next();
+        let live = session.and_then(|session| self.table.live.get(&SessionId(session.0)));
+        let owned = live.map(|live| &live.spec.local_inner[..]);
+        let current = |v4: bool| {
+            let used = client.inner.source(owned, v4);
+            used.or_else(|| client.inner.newest(v4))
+        };
         let v4 = current(true).and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let v6 = current(false).and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
         let ranges = self.answers.ranges_of(gateway);
@@ -274,10 +227,12 @@ impl Node {
             }),
             local_ts,
             remote_ts: ranges.iter().map(selector).collect(),
-            initial_contact: true,
+            // A session that is made anew leaves the old one in use until it is there.
+            initial_contact: client.kms.session(gateway).is_none(),
         };
         let sa = self.engine.initiate(now, wish, &mut self.answers);
-        self.pending.insert(sa, Purpose::Gateway(gateway));
+        self.pending
+            .insert(sa, Purpose::Gateway { gateway, ranges });
     }
 
     pub(super) fn on_client_report(&mut self, report: WorkerReport) {
@@ -306,6 +261,11 @@ impl Node {
                     return;
                 };
                 client.kms.on_active(cluster, gateway, Instant::now());
+                match gateway {
+                    Some(gateway) => client.active.insert(cluster, gateway),
+                    None => client.active.remove(&cluster),
+                };
+                client.sources_stale = true;
                 match gateway {
                     Some(gateway) => {
                         let text = format!("traffic goes through {gateway}");
@@ -356,39 +316,5 @@ impl Node {
             WorkerEvent::InnerActive { .. } | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));
-    }
-
-    /// Reads the policy again. A broken one is refused and the old one stays.
-    pub(super) async fn reload_policy(&mut self) -> Result<String> {
-        let Role::Client(client) = &mut self.role else {
-            bail!("a gateway has no policy to reload");
-        };
-        let policy = read_policy(&client.policy)?;
-        let resolved = policy.resolve(client.auto, &mut client.rng);
-        let changes = policy::diff(&client.resolved, &resolved);
-        let ended: Vec<SessionId> = self
-            .table
-            .live
-            .values()
-            .filter(|live| live.spec.gateway.is_some_and(|g| changes.ends_session(g)))
-            .map(|live| live.spec.id)
-            .collect();
-        self.take_up_policy(resolved).await?;
-        for id in ended {
-            self.end_session(id, "its gateway is not in the policy any more", true)?;
-        }
-        let text = if changes.is_empty() {
-            "the policy was read again: nothing has changed".to_owned()
-        } else {
-            format!("the policy was read again: {changes}")
-        };
-        self.note(NewEvent::new(EventKind::PolicyReloaded, &text));
-        Ok(text)
-    }
-
-    pub(super) async fn reload_by_signal(&mut self) {
-        if let Err(error) = self.reload_policy().await {
-            tracing::error!("{error:#}; the old policy stays");
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the API asks of the core.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -62,8 +63,13 @@ impl Node {
 
     fn list_sas(&self) -> Vec<SaView> {
         let view = self.dataplane.view().load_full();
+        let shown: HashMap<_, _> = view
+            .sessions
+            .iter()
+            .map(|shown| (shown.id, shown))
+            .collect();
         let views = self.answers.sadb.iter().flat_map(|spec| {
-            let traffic = view.sessions.iter().find(|session| session.id == spec.id);
+            let traffic = shown.get(&spec.id);
             spec.sas()
                 .map(|(direction, sa)| {
                     let (source, destination) = spec.selectors(direction);

@@ -1,34 +1,31 @@
 //! The node's core: one task that owns all that decides, fed by sockets, workers, timers, the API
 //! and signals. After each input it lets the state machines run until nothing is left to do.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use arc_swap::ArcSwap;
-use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use ipnet::IpNet;
 
 use super::client::Client;
 use super::config::Config;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::hooks::Answers;
-use super::sessions::{Live, Outline, Table, VENDOR_ID, spec};
+use super::inputs::{Input, Inputs};
+use super::interfaces::Interfaces;
+use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
-use crate::api::server::{ApiServer, Command as ApiCommand};
+use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
-use crate::ike::{Engine, Event, Failure, SaId};
-use crate::kms::SessionHandle;
-use crate::sadb::{Change, Producer, SessionId};
-
-/// How long an old session still receives after a new one has taken its place.
-const AFTERLIFE: Duration = Duration::from_secs(3);
+use crate::ike::{Engine, Event, SaId};
+use crate::sadb::SessionId;
 
 /// How long sessions may take to be deleted when the node stops.
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -46,10 +43,14 @@ pub(super) enum Role {
 }
 
 /// What an exchange that this node began is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Purpose {
     /// A key with this gateway, for the key management service.
-    Gateway(IpAddr),
+    Gateway {
+        gateway: IpAddr,
+        /// The tunnel ranges that were asked for.
+        ranges: Vec<IpNet>,
+    },
     /// A session toward this client, because traffic for it came from the LAN.
     Client(GroupId),
 }
@@ -62,9 +63,7 @@ pub(super) struct Node {
     pub(super) answers: Answers,
     pub(super) sockets: Sockets,
     pub(super) dataplane: Dataplane,
-    pub(super) reports: mpsc::Receiver<WorkerReport>,
-    pub(super) links: mpsc::Receiver<LinkChange>,
-    pub(super) commands: mpsc::Receiver<ApiCommand>,
+    pub(super) inputs: Inputs,
     pub(super) api: ApiServer,
     pub(super) board: Arc<Board>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
@@ -75,13 +74,10 @@ pub(super) struct Node {
     pub(super) pending: HashMap<SaId, Purpose>,
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
-    pub(super) links_up: HashMap<String, bool>,
+    pub(super) interfaces: Interfaces,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
-    pub(super) hangup: Signal,
 }
 
 impl Node {
@@ -96,20 +92,15 @@ impl Node {
         loop {
             self.pump().await?;
             let deadline = self.next_deadline();
-            tokio::select! {
-                biased;
-                _ = self.terminate.recv() => return Ok(()),
-                _ = self.interrupt.recv() => return Ok(()),
-                Some(report) = self.reports.recv() => self.on_report(report)?,
-                Some(change) = self.links.recv() => self.on_link(change),
-                datagram = self.sockets.receive() => {
-                    if let Some(datagram) = datagram {
-                        self.on_datagram(&datagram);
-                    }
-                }
-                Some(command) = self.commands.recv() => self.on_command(command).await,
-                _ = self.hangup.recv() => self.reload_by_signal().await,
-                () = tokio::time::sleep_until(deadline.into()) => {}
+            let input = self.inputs.next(self.sockets.receive(), deadline).await?;
+            match input {
+                Input::Stop => return Ok(()),
+                Input::Report(report) => self.on_report(report)?,
+                Input::Link(change) => self.on_link(&change)?,
+                Input::Datagram(datagram) => self.on_datagram(&datagram),
+                Input::Command(command) => self.on_command(command).await,
+                Input::Reload => self.reload_by_signal().await,
+                Input::Time => {}
             }
             self.on_time();
         }
@@ -170,6 +161,7 @@ impl Node {
                     tracing::debug!("IKE to {}: {error}", transmit.remote);
                 }
             }
+            self.follow_sources().await;
             let now = Instant::now();
             while let Some(at) = self.dying.iter().position(|(at, _)| *at <= now) {
                 worked = true;
@@ -215,7 +207,8 @@ impl Node {
                 if let Some(spi) = spi_in {
                     self.answers.sadb.release_spi(spi);
                 }
-                self.failed(id, remote, &error, now);
+                let purpose = self.pending.remove(&id);
+                self.failed(purpose, remote, &error.to_string(), now);
             }
             Event::Refused {
                 remote,
@@ -241,185 +234,15 @@ impl Node {
         Ok(())
     }
 
-    async fn established(&mut self, event: Event, now: Instant) -> Result<()> {
-        let Event::Established {
-            id: sa,
-            initiator,
-            remote,
-            peer,
-            assigned,
-            child,
-            vendor_ids,
-            exporter,
-            ..
-        } = event
-        else {
-            return Ok(());
-        };
-        let purpose = self.pending.remove(&sa);
-        let gateway = matches!(self.role, Role::Client(_)).then(|| remote.ip());
-        let outline = Outline {
-            peer: peer.to_string(),
-            local: self.address,
-            remote: remote.ip(),
-            gateway,
-            replay_window: self.config.esp.replay_window,
-            initiator,
-            keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
-        };
-        let spec = spec(outline, &child, &exporter).context("keys of a child SA")?;
-        let changes = match self.answers.sadb.insert(spec) {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!("the session with {peer} can not be installed: {error}");
-                self.engine.close(now, sa);
-                self.failed(sa, remote, &Failure::WrongAnswer("unusable child SA"), now);
-                return Ok(());
-            }
-        };
-        let group = match &self.role {
-            Role::Client(client) => client.group_of(remote.ip()),
-            Role::Gateway(_) => self.peer_group(&peer, &assigned, remote.ip())?,
-        };
-        let Some(group) = group else {
-            tracing::warn!("{peer} at {remote} is not a gateway of the policy: session refused");
-            self.engine.close(now, sa);
-            return Ok(());
-        };
-        let peer_began = gateway.is_some() && !initiator;
-        for change in changes {
-            let Change::Add(spec) = change else { continue };
-            let id = spec.id;
-            self.table.insert(Live {
-                sa,
-                peer: peer.clone(),
-                spec: Arc::clone(&spec),
-                group,
-                since: now,
-                alive: now,
-                asked: now,
-            });
-            if gateway.is_some() {
-                self.use_inner_addresses(&assigned).await?;
-                // A client has few sessions: they are shown before they can become active.
-                self.post();
-            }
-            self.dataplane
-                .add_session(Arc::clone(&spec), group, peer_began)
-                .await?;
-            self.replace_older(id, now);
-            let by = if initiator {
-                "begun by us"
-            } else {
-                "begun by the peer"
-            };
-            let text = format!("session with {peer} at {} is up, {by}", remote.ip());
-            let event = NewEvent::new(EventKind::SessionUp, text);
-            self.note(match gateway {
-                Some(gateway) => event.gateway(gateway),
-                None => event,
-            });
-            if let (Some(gateway), Role::Client(client)) = (gateway, &mut self.role) {
-                let handle = SessionHandle(id.0);
-                match purpose {
-                    Some(_) => client.kms.on_authenticated(gateway, handle, now),
-                    None => client.kms.on_peer_initiated(gateway, handle, now),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An exchange that we began has failed.
-    fn failed(&mut self, sa: SaId, remote: SocketAddr, error: &Failure, now: Instant) {
-        match self.pending.remove(&sa) {
-            Some(Purpose::Gateway(gateway)) => {
-                let text = format!("no session with gateway {gateway}: {error}");
-                self.note(NewEvent::new(EventKind::KeyFailed, text).gateway(gateway));
-                if let Role::Client(client) = &mut self.role {
-                    client.kms.on_failed(gateway, error.to_string(), now);
-                }
-            }
-            Some(Purpose::Client(group)) => {
-                let text = format!("no session with the client at {}: {error}", remote.ip());
-                self.note(NewEvent::new(EventKind::KeyFailed, text));
-                self.dataplane
-                    .command(Command::Rejected(group, Duration::from_secs(1)));
-            }
-            None => {}
-        }
-    }
-
-    /// Sessions with the same peer that are older than this one only receive any more.
-    fn replace_older(&mut self, id: SessionId, now: Instant) {
-        let Some(new) = self.table.live.get(&id) else {
-            return;
-        };
-        let same_place = |other: &Live| match new.spec.gateway {
-            Some(gateway) => other.spec.gateway == Some(gateway),
-            None => other.group == new.group,
-        };
-        let old = self
-            .table
-            .live
-            .values()
-            .filter(|other| other.spec.id < id && same_place(other));
-        let old: Vec<SessionId> = old.map(|other| other.spec.id).collect();
-        for id in old {
-            if self.dying.iter().all(|(_, dying)| *dying != id) {
-                self.dying.push((now + AFTERLIFE, id));
-            }
-        }
-    }
-
-    /// Removes a session everywhere. `tell`: the peer is told by a DELETE.
-    pub(super) fn end_session(&mut self, id: SessionId, why: &str, tell: bool) -> Result<()> {
-        let now = Instant::now();
-        let Some(live) = self.table.remove(id) else {
-            return Ok(());
-        };
-        self.dying.retain(|(_, dying)| *dying != id);
-        if tell || why == "replaced" {
-            self.engine.close(now, live.sa);
-        }
-        if let Ok(changes) = self.answers.sadb.remove(Producer::Ike, id) {
-            for change in changes {
-                if let Change::Remove(id) = change {
-                    self.dataplane.remove_session(id)?;
-                }
-            }
-        }
-        let text = format!("session with {} has ended: {why}", live.peer);
-        let event = NewEvent::new(EventKind::SessionDown, text);
-        match (live.spec.gateway, &mut self.role) {
-            (Some(gateway), Role::Client(client)) => {
-                client
-                    .kms
-                    .on_session_lost(gateway, SessionHandle(id.0), now);
-                self.note(event.gateway(gateway));
-            }
-            _ => self.note(event),
-        }
-        Ok(())
-    }
-
     /// Asks peers that have been silent for long whether they live (RFC 7296 section 2.4). On a
     /// client these are the standby gateways, which get no heartbeats.
     fn ask_the_silent(&mut self, now: Instant) {
         let view = self.dataplane.view().load_full();
+        let heard = view.sessions.iter();
+        let heard = heard.filter_map(|session| Some((session.id, session.last_heard?)));
         let patience = self.config.ike.liveness;
-        for live in self.table.live.values_mut() {
-            let heard = view
-                .sessions
-                .iter()
-                .find(|s| s.id == live.spec.id)
-                .and_then(|s| s.last_heard);
-            let latest = heard.map_or(live.alive, |at| at.max(live.alive));
-            let idle = now.saturating_duration_since(latest.max(live.asked));
-            if idle >= patience {
-                live.asked = now;
-                self.engine.check_liveness(now, live.sa);
-            }
+        for sa in self.table.silent(&heard.collect(), patience, now) {
+            self.engine.check_liveness(now, sa);
         }
     }
 
@@ -434,17 +257,17 @@ impl Node {
         Ok(())
     }
 
-    fn on_link(&mut self, change: LinkChange) {
-        let before = self.links_up.insert(change.interface.clone(), change.up);
-        if before != Some(change.up) {
-            let up = self.links_up.values().all(|up| *up);
+    fn on_link(&mut self, change: &LinkChange) -> Result<()> {
+        let news = self.interfaces.on_change(change)?;
+        if let Some(up) = news.all_up {
             self.dataplane.command(Command::Link { up });
         }
-        if before.is_some_and(|before| before != change.up) {
-            let state = if change.up { "up" } else { "down" };
+        if let Some(up) = news.flipped {
+            let state = if up { "up" } else { "down" };
             let text = format!("link of {} is {state}", change.interface);
             self.note(NewEvent::new(EventKind::Link, text));
         }
+        Ok(())
     }
 
     /// Writes an event into the log.
@@ -463,8 +286,8 @@ impl Node {
             self.engine.close(now, live.sa);
         }
         let deadline = now + FAREWELL;
-        let mut open = self.table.live.len();
-        while open > 0 && Instant::now() < deadline {
+        let mut open: HashSet<SaId> = self.table.live.values().map(|live| live.sa).collect();
+        while !open.is_empty() && Instant::now() < deadline {
             while let Some(transmit) = self.engine.poll_transmit() {
                 let _ = self.sockets.send(&transmit).await;
             }
@@ -474,11 +297,12 @@ impl Node {
                 self.on_datagram(&datagram);
             }
             while let Some(event) = self.engine.poll_event() {
-                if matches!(event, Event::Closed { .. }) {
-                    open -= 1;
+                if let Event::Closed { id, .. } = event {
+                    open.remove(&id);
                 }
             }
         }
+        self.inputs.watch.abort();
         self.dataplane.stop();
         self.api.stop();
     }

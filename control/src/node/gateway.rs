@@ -8,6 +8,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::core::{Node, Purpose, Role};
+use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::sockets::IKE;
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
@@ -27,6 +28,47 @@ struct Known {
     outside: Option<IpAddr>,
 }
 
+impl Gateway {
+    /// The group of a client, made if need be, and whether its addresses are others than before.
+    fn know(
+        &mut self,
+        client: &Identity,
+        inner: &[IpAddr],
+        outside: Option<IpAddr>,
+    ) -> (GroupId, bool) {
+        let last = &mut self.last;
+        let known = self.clients.entry(client.clone()).or_insert_with(|| {
+            *last += 1;
+            Known {
+                group: GroupId::Peer(*last),
+                inner: Vec::new(),
+                outside: None,
+            }
+        });
+        known.outside = outside.or(known.outside);
+        (known.group, known.inner != inner)
+    }
+}
+
+/// Inner addresses of a client with a new session. Only a session that the client began assigns
+/// some; one that we began is for those that we know, or for what the client agreed to.
+fn inner_of(
+    assigned: &[IpAddr],
+    fixed: &[IpAddr],
+    known: &[IpAddr],
+    agreed: &[TrafficSelector],
+) -> Vec<IpAddr> {
+    let first = [assigned, fixed, known].into_iter().find(|a| !a.is_empty());
+    match first {
+        Some(addresses) => addresses.to_vec(),
+        None => agreed
+            .iter()
+            .filter(|selector| selector.start == selector.end)
+            .map(|selector| selector.start)
+            .collect(),
+    }
+}
+
 impl Node {
     /// Makes the groups of clients with fixed addresses, so that traffic for them is recognised
     /// before they have a session.
@@ -44,24 +86,26 @@ impl Node {
         Ok(())
     }
 
-    /// The group of a client that has a session now.
+    /// The group of a client that has a session now. `peer` is the configured identity.
     pub(super) fn peer_group(
         &mut self,
         peer: &Identity,
         assigned: &[IpAddr],
+        agreed: &[TrafficSelector],
         outside: IpAddr,
-    ) -> Result<Option<GroupId>> {
-        let fixed = self
-            .answers
-            .peer(peer)
-            .map(|peer| peer.inner.clone())
-            .unwrap_or_default();
-        let inner = if assigned.is_empty() {
-            &fixed
-        } else {
-            assigned
+    ) -> Result<GroupId, Refusal> {
+        let fixed = self.answers.peer(peer).map(|peer| &peer.inner[..]);
+        let known = match &self.role {
+            Role::Gateway(gateway) => gateway.clients.get(peer).map(|known| &known.inner[..]),
+            Role::Client(_) => None,
         };
-        self.know_client(peer, inner, Some(outside)).map(Some)
+        let inner = inner_of(
+            assigned,
+            fixed.unwrap_or_default(),
+            known.unwrap_or_default(),
+            agreed,
+        );
+        self.know_client(peer, &inner, Some(outside))
     }
 
     fn know_client(
@@ -69,29 +113,21 @@ impl Node {
         peer: &Identity,
         inner: &[IpAddr],
         outside: Option<IpAddr>,
-    ) -> Result<GroupId> {
+    ) -> Result<GroupId, Refusal> {
         let Role::Gateway(gateway) = &mut self.role else {
-            anyhow::bail!("{peer} is not a client of a gateway");
+            return Err(Refusal::NotInPolicy);
         };
-        let last = &mut gateway.last;
-        let known = gateway.clients.entry(peer.clone()).or_insert_with(|| {
-            *last += 1;
-            Known {
-                group: GroupId::Peer(*last),
-                inner: Vec::new(),
-                outside: None,
-            }
-        });
-        known.outside = outside.or(known.outside);
-        let group = known.group;
-        if known.inner != inner {
-            known.inner = inner.to_vec();
+        let (group, changed) = gateway.know(peer, inner, outside);
+        if changed {
             self.dataplane.set_group(GroupSpec {
                 id: group,
                 prefixes: inner.iter().copied().map(IpNet::from).collect(),
                 watch: None,
                 on_demand: true,
             })?;
+            if let Some(known) = gateway.clients.get_mut(peer) {
+                known.inner = inner.to_vec();
+            }
         }
         Ok(group)
     }
@@ -148,5 +184,43 @@ impl Node {
         };
         let sa = self.engine.initiate(now, wish, &mut self.answers);
         self.pending.insert(sa, Purpose::Client(group));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_session_that_we_began_keeps_the_client_s_addresses() {
+        let [a, b, c, d] = ["10.99.0.1", "10.99.0.2", "10.99.0.3", "10.99.0.4"].map(ip);
+        let agreed = [TrafficSelector::host(d), TrafficSelector::any_v6()];
+        for (assigned, fixed, known, expected) in [
+            (&[a][..], &[b][..], &[c][..], a),
+            (&[], &[b], &[c], b),
+            (&[], &[], &[c], c),
+            (&[], &[], &[], d),
+        ] {
+            assert_eq!(inner_of(assigned, fixed, known, &agreed), [expected]);
+        }
+        assert!(inner_of(&[], &[], &[], &[TrafficSelector::any_v4()]).is_empty());
+    }
+
+    #[test]
+    fn a_client_has_one_group_and_news_of_it_change_only_what_is_new() {
+        let mut gateway = Gateway::default();
+        let name = |name: &str| Identity::Fqdn(name.into());
+        let (a, outside) = (ip("10.99.0.1"), ip("192.0.2.7"));
+        let (first, changed) = gateway.know(&name("a.example"), &[a], Some(outside));
+        assert!(changed);
+        gateway.clients.get_mut(&name("a.example")).unwrap().inner = vec![a];
+        assert_eq!(gateway.know(&name("a.example"), &[a], None), (first, false));
+        let known = &gateway.clients[&name("a.example")];
+        assert_eq!(known.outside, Some(outside), "where it was last");
+        assert_ne!(gateway.know(&name("b.example"), &[], None).0, first);
     }
 }

@@ -38,6 +38,15 @@ pub(super) fn identity(identity: &config::Identity) -> Identity {
     }
 }
 
+/// A client's name in the pool. Addresses are computed from it, so gateways that spell a name in
+/// upper and in lower case must agree.
+pub(super) fn pool_key(identity: &Identity) -> String {
+    match identity {
+        Identity::Fqdn(name) => name.to_ascii_lowercase(),
+        other => other.to_string(),
+    }
+}
+
 /// The answers of the node.
 pub(super) struct Answers {
     pub(super) peers: Vec<Peer>,
@@ -62,6 +71,15 @@ impl Answers {
         self.peers
             .iter()
             .find(|peer| peer.identity.matches(identity))
+    }
+
+    /// The identity as the configuration spells it. A peer may spell its own in several ways, and
+    /// is one peer all the same.
+    pub(super) fn configured(&self, identity: Identity) -> Identity {
+        match self.peer(&identity) {
+            Some(peer) => peer.identity.clone(),
+            None => identity,
+        }
     }
 
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
@@ -97,10 +115,16 @@ impl Hooks for Answers {
         wants_v4: bool,
         wants_v6: bool,
     ) -> Result<Vec<IpAddr>, AssignRefused> {
+        let client = pool_key(&self.configured(peer.clone()));
         let Side::Gateway { pool } = &mut self.side else {
             return Err(AssignRefused);
         };
-        let assigned = pool.assign(&peer.to_string(), requested, wants_v4, wants_v6);
+        let sadb = &self.sadb;
+        let in_use = |address: IpAddr| {
+            let host = IpNet::from(address);
+            sadb.iter().any(|spec| spec.remote_inner.contains(&host))
+        };
+        let assigned = pool.assign(&client, requested, (wants_v4, wants_v6), in_use);
         match assigned {
             Ok(addresses) if !addresses.is_empty() => Ok(addresses),
             Ok(_) => Err(AssignRefused),
@@ -172,4 +196,71 @@ pub(super) fn prefixes(selectors: &[TrafficSelector]) -> Vec<IpNet> {
         .iter()
         .flat_map(|selector| crate::policy::prefixes::cover(selector.start, selector.end))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn peer(name: &str) -> Peer {
+        Peer {
+            identity: name.parse().unwrap(),
+            psk: Psk::new(vec![7; 16]),
+            outside: None,
+            inner: Vec::new(),
+        }
+    }
+
+    fn answers(peers: Vec<Peer>, side: Side) -> Answers {
+        Answers {
+            peers,
+            sadb: Sadb::new(),
+            rng: StdRng::seed_from_u64(1),
+            side,
+        }
+    }
+
+    #[test]
+    fn a_client_is_the_same_in_every_spelling() {
+        let pool = Pool::new(vec!["10.99.0.0/24".parse().unwrap()], []);
+        let answers = answers(
+            vec![peer("Client-1.example"), peer("192.0.2.7")],
+            Side::Gateway { pool },
+        );
+        let configured = |name: &str| answers.configured(name.parse().unwrap()).to_string();
+        for (wire, expected) in [
+            ("client-1.EXAMPLE", "Client-1.example"),
+            ("Client-1.example", "Client-1.example"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("stranger.example", "stranger.example"),
+        ] {
+            assert_eq!(configured(wire), expected);
+        }
+    }
+
+    #[test]
+    fn a_client_has_one_address_in_every_spelling() {
+        let pool = |network: &str| Pool::new(vec![network.parse().unwrap()], []);
+        let mut first = answers(
+            vec![peer("Client-1.example")],
+            Side::Gateway {
+                pool: pool("10.99.0.0/24"),
+            },
+        );
+        let mut second = answers(
+            vec![peer("client-1.example")],
+            Side::Gateway {
+                pool: pool("10.99.0.0/24"),
+            },
+        );
+        let given = |answers: &mut Answers, wire: &str| {
+            let wire = wire.parse().unwrap();
+            answers.assign(&wire, &[], true, false).unwrap()
+        };
+        let address = given(&mut first, "CLIENT-1.example");
+        assert_eq!(given(&mut first, "client-1.EXAMPLE"), address);
+        assert_eq!(given(&mut second, "Client-1.Example"), address);
+    }
 }

@@ -39,6 +39,16 @@ pub(super) enum PoolError {
         /// Who has it.
         owner: String,
     },
+    /// A client has one address of each family, or it could take the whole pool.
+    #[error("{identity} asks for {address}, but has a session with {held}")]
+    Held {
+        /// The address asked for.
+        address: IpAddr,
+        /// Who asked.
+        identity: String,
+        /// The address that it has.
+        held: IpAddr,
+    },
 }
 
 /// The pool of a gateway.
@@ -68,13 +78,14 @@ impl Pool {
     }
 
     /// Addresses for `identity`: at most one of each family that it wants. An address that was
-    /// given stays with the identity, also after its session has ended.
+    /// given stays with the identity, also after its session has ended, until another one takes
+    /// its place. `in_use` tells whether a session still has an address.
     pub(super) fn assign(
         &mut self,
         identity: &str,
         requested: &[IpAddr],
-        wants_v4: bool,
-        wants_v6: bool,
+        (wants_v4, wants_v6): (bool, bool),
+        in_use: impl Fn(IpAddr) -> bool,
     ) -> Result<Vec<IpAddr>, PoolError> {
         if let Some(fixed) = self.fixed.get(identity) {
             let wanted = |a: &&IpAddr| if a.is_ipv4() { wants_v4 } else { wants_v6 };
@@ -87,10 +98,37 @@ impl Pool {
                 assigned.push(self.assign_one(identity, asked, v4)?);
             }
         }
+        let mut released = Vec::new();
+        for address in assigned.iter().copied() {
+            let Some(held) = self.held(identity, address.is_ipv4()) else {
+                continue;
+            };
+            if held == address {
+                continue;
+            }
+            if in_use(held) {
+                return Err(PoolError::Held {
+                    address,
+                    identity: identity.to_owned(),
+                    held,
+                });
+            }
+            released.push(held);
+        }
+        for address in released {
+            self.owners.remove(&address);
+        }
         for address in &assigned {
             self.owners.insert(*address, identity.to_owned());
         }
         Ok(assigned)
+    }
+
+    /// The address of this family that `identity` has: one at most.
+    fn held(&self, identity: &str, v4: bool) -> Option<IpAddr> {
+        let mut owners = self.owners.iter();
+        let held = owners.find(|(a, owner)| a.is_ipv4() == v4 && *owner == identity);
+        held.map(|(address, _)| *address)
     }
 
     fn assign_one(
@@ -112,12 +150,8 @@ impl Pool {
                 _ => Ok(address),
             };
         }
-        let owned = self
-            .owners
-            .iter()
-            .find(|(a, o)| a.is_ipv4() == v4 && *o == identity);
-        if let Some((address, _)) = owned {
-            return Ok(*address);
+        if let Some(held) = self.held(identity, v4) {
+            return Ok(held);
         }
         for network in self.networks.iter().filter(|n| n.addr().is_ipv4() == v4) {
             let size = host_count(network);
@@ -172,6 +206,11 @@ mod tests {
         Pool::new(networks.iter().map(|n| n.parse().unwrap()).collect(), [])
     }
 
+    /// No session has any address.
+    fn free(_: IpAddr) -> bool {
+        false
+    }
+
     fn ip(s: &str) -> IpAddr {
         s.parse().unwrap()
     }
@@ -181,8 +220,8 @@ mod tests {
         let (mut a, mut b) = (pool(&["10.99.0.0/16"]), pool(&["10.99.0.0/16"]));
         for client in ["a.example", "b.example", "c@example"] {
             assert_eq!(
-                a.assign(client, &[], true, true),
-                b.assign(client, &[], true, true)
+                a.assign(client, &[], (true, true), free),
+                b.assign(client, &[], (true, true), free)
             );
         }
     }
@@ -191,15 +230,15 @@ mod tests {
     fn the_address_that_a_client_has_is_kept() {
         let mut pool = pool(&["10.99.0.0/24"]);
         assert_eq!(
-            pool.assign("a", &[ip("10.99.0.7")], true, false),
+            pool.assign("a", &[ip("10.99.0.7")], (true, false), free),
             Ok(vec![ip("10.99.0.7")])
         );
         assert_eq!(
-            pool.assign("a", &[], true, false),
+            pool.assign("a", &[], (true, false), free),
             Ok(vec![ip("10.99.0.7")])
         );
         assert_eq!(
-            pool.assign("b", &[ip("10.99.0.7")], true, false),
+            pool.assign("b", &[ip("10.99.0.7")], (true, false), free),
             Err(PoolError::Taken {
                 address: ip("10.99.0.7"),
                 identity: "b".into(),
@@ -213,15 +252,15 @@ mod tests {
         let networks = vec!["10.99.0.0/30".parse().unwrap()];
         let mut pool = Pool::new(networks, [("a".to_owned(), vec![ip("10.99.0.1")])]);
         assert_eq!(
-            pool.assign("a", &[ip("10.99.0.2")], true, true),
+            pool.assign("a", &[ip("10.99.0.2")], (true, true), free),
             Ok(vec![ip("10.99.0.1")])
         );
         assert_eq!(
-            pool.assign("b", &[], true, false),
+            pool.assign("b", &[], (true, false), free),
             Ok(vec![ip("10.99.0.2")])
         );
         assert!(matches!(
-            pool.assign("c", &[], true, false),
+            pool.assign("c", &[], (true, false), free),
             Err(PoolError::Exhausted { family: "IPv4", .. })
         ));
     }
@@ -230,7 +269,9 @@ mod tests {
     fn an_address_outside_the_pool_is_not_given() {
         let mut pool = pool(&["10.99.0.0/24", "2001:db8::/64"]);
         for foreign in ["10.98.0.7", "10.99.0.0", "10.99.0.255", "0.0.0.0"] {
-            let given = pool.assign("a", &[ip(foreign)], true, true).unwrap();
+            let given = pool
+                .assign("a", &[ip(foreign)], (true, true), free)
+                .unwrap();
             assert_eq!(given.len(), 2);
             assert!(!given.contains(&ip(foreign)), "{foreign}");
             assert!("10.99.0.0/24".parse::<IpNet>().unwrap().contains(&given[0]));
@@ -242,9 +283,50 @@ mod tests {
         let mut pool = pool(&["10.99.0.0/28"]);
         let mut seen = std::collections::HashSet::new();
         for client in 0..14 {
-            let given = pool.assign(&client.to_string(), &[], true, false).unwrap();
+            let given = pool
+                .assign(&client.to_string(), &[], (true, false), free)
+                .unwrap();
             assert!(seen.insert(given[0]));
         }
-        assert!(pool.assign("one more", &[], true, false).is_err());
+        assert!(pool.assign("one more", &[], (true, false), free).is_err());
+    }
+
+    #[test]
+    fn a_client_has_one_address_however_often_it_asks() {
+        let mut pool = pool(&["10.99.0.0/24", "2001:db8:99::/64"]);
+        for n in 1..=254 {
+            let asked = [
+                ip(&format!("10.99.0.{n}")),
+                ip(&format!("2001:db8:99::{n:x}")),
+            ];
+            let given = pool.assign("a", &asked, (true, true), free);
+            assert_eq!(given, Ok(asked.to_vec()));
+            assert_eq!(pool.owners.len(), 2);
+        }
+        // What it had is free for others again.
+        let asked = [ip("10.99.0.1")];
+        let given = pool.assign("b", &asked, (true, false), free);
+        assert_eq!(given, Ok(asked.to_vec()));
+    }
+
+    #[test]
+    fn an_address_with_a_session_is_not_given_up() {
+        let mut pool = pool(&["10.99.0.0/24", "2001:db8:99::/64"]);
+        let (old, new) = (ip("10.99.0.7"), ip("10.99.0.8"));
+        pool.assign("a", &[old], (true, false), free).unwrap();
+        let busy = |address| address == old;
+        assert_eq!(
+            pool.assign("a", &[new], (true, true), busy),
+            Err(PoolError::Held {
+                address: new,
+                identity: "a".into(),
+                held: old
+            })
+        );
+        assert_eq!(pool.owners.len(), 1, "a refusal changes nothing");
+        let again = pool.assign("a", &[old], (true, false), busy);
+        assert_eq!(again, Ok(vec![old]), "the same one is always had");
+        let after = pool.assign("a", &[new], (true, false), free);
+        assert_eq!(after, Ok(vec![new]));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dataplane::GroupId;
 use crate::esp;
@@ -48,6 +48,25 @@ impl Table {
         let live = self.live.remove(&id)?;
         self.by_sa.remove(&live.sa);
         Some(live)
+    }
+
+    /// Sessions whose peer was silent for `patience`, each told once in that time. `heard`: when
+    /// the workers last heard of each.
+    pub(super) fn silent(
+        &mut self,
+        heard: &HashMap<SessionId, Instant>,
+        patience: Duration,
+        now: Instant,
+    ) -> Vec<SaId> {
+        let mut silent = Vec::new();
+        for (id, live) in &mut self.live {
+            let last = heard.get(id).copied().max(Some(live.alive.max(live.asked)));
+            if last.is_some_and(|at| now.saturating_duration_since(at) >= patience) {
+                live.asked = now;
+                silent.push(live.sa);
+            }
+        }
+        silent
     }
 
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
@@ -109,4 +128,41 @@ pub(super) fn spec(
     spec.heartbeat_key = heartbeat_key;
     spec.initiator = outline.initiator;
     Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::ClusterId;
+
+    #[test]
+    fn only_the_silent_are_asked_and_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut table = Table::default();
+        for id in 1..=3 {
+            let outside = "192.0.2.1".parse().unwrap();
+            let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
+            spec.id = SessionId(id);
+            table.insert(Live {
+                sa: SaId(id),
+                peer: Identity::from(outside),
+                spec: Arc::new(spec),
+                group: GroupId::Cluster(ClusterId(1)),
+                since: start,
+                alive: at(if id == 2 { 8 } else { 0 }),
+                asked: start,
+            });
+        }
+        // One was never heard of, two answered IKE, three sent packets.
+        let heard = HashMap::from([(SessionId(3), at(7))]);
+        let patience = Duration::from_secs(10);
+        let mut silent = |seconds| table.silent(&heard, patience, at(seconds));
+        assert_eq!(silent(9), []);
+        assert_eq!(silent(10), [SaId(1)]);
+        assert_eq!(silent(11), [], "asked a second ago");
+        assert_eq!(silent(17), [SaId(3)]);
+        assert_eq!(silent(18), [SaId(2)]);
+        assert_eq!(silent(20), [SaId(1)]);
+    }
 }

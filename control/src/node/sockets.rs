@@ -26,6 +26,7 @@ pub(super) struct Sockets {
 }
 
 /// One IKE message as it came.
+#[derive(Debug)]
 pub(super) struct Datagram {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,

@@ -12,13 +12,18 @@ use rand::rngs::StdRng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::client::{Client, read_policy};
+use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
-use super::hooks::{Answers, Peer, Side, identity};
+use super::hooks::{Answers, Peer, Side, identity, pool_key};
+use super::inner::Inner;
+use super::inputs::Inputs;
+use super::interfaces::Interfaces;
 use super::pool::Pool;
+use super::reload::read_policy;
+use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
@@ -98,7 +103,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         }
     };
     let (watch, subscription) = FibWatch::open(&names).await?;
-    tokio::spawn(watch.run());
+    let watch = tokio::spawn(watch.run());
     let fib = Arc::clone(&subscription.fib);
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
@@ -132,6 +137,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     }
 
     let inside_name = dataplane.inside_name().to_owned();
+    let inside_link = LinkInfo::by_name(&handle, &inside_name).await?;
+    let bound = [outside.interface.clone(), inside_link.interface.clone()]
+        .map(|interface| (interface.name, interface.index));
     let board = Arc::new(Board::new(
         Fixed {
             name: config.name.clone(),
@@ -158,8 +166,12 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     let (side, role, resolved) = match (config.role, policy) {
         (config::Role::Client, Some(policy)) => {
             let resolved = policy.resolve(auto, &mut rng);
-            let link = LinkInfo::by_name(&handle, &inside_name).await?;
-            links::limit_segments(&handle, link.interface.index, MAX_SEGMENTS as u32).await?;
+            let index = inside_link.interface.index;
+            links::limit_segments(&handle, index, MAX_SEGMENTS as u32).await?;
+            let device = Device {
+                links: handle,
+                index,
+            };
             let client = Client {
                 kms: KeyManagement::new(
                     kms::Settings::default(),
@@ -167,10 +179,11 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 ),
                 resolved: Resolved::default(),
                 policy: config.policy.clone().unwrap_or_default(),
-                tun: link.interface.index,
-                links: handle,
-                inner: Vec::new(),
-                routes: Vec::new(),
+                routes: Routes::new(device.clone()),
+                device,
+                inner: Inner::default(),
+                active: HashMap::new(),
+                sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
             };
@@ -184,7 +197,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         (config::Role::Gateway, _) => {
             let fixed = peers
                 .iter()
-                .map(|p| (p.identity.to_string(), p.inner.clone()));
+                .map(|p| (pool_key(&p.identity), p.inner.clone()));
             let pool = Pool::new(config.pool.clone(), fixed);
             (
                 Side::Gateway { pool },
@@ -204,9 +217,15 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         events,
         sockets,
         dataplane,
-        reports,
-        links: subscription.changes,
-        commands,
+        inputs: Inputs {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            reports,
+            links: subscription.changes,
+            commands,
+            watch,
+        },
         api,
         board,
         fib,
@@ -216,12 +235,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         table: Table::default(),
         pending: HashMap::new(),
         dying: Vec::new(),
-        links_up: HashMap::new(),
+        interfaces: Interfaces::new(bound),
         tick: started,
         post_at: None,
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-        hangup: signal(SignalKind::hangup())?,
         config,
     };
     let text = format!(

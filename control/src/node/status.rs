@@ -1,6 +1,7 @@
 //! The status: what the core posts now and then, and what the workers show, put together by
 //! whoever asks. Nobody who asks waits for the core.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -115,9 +116,14 @@ impl Board {
                 gateways: gateways.unwrap_or_default(),
             }
         });
+        let shown: HashMap<_, _> = view
+            .sessions
+            .iter()
+            .map(|shown| (shown.id, shown))
+            .collect();
         let sessions = posted.sessions.iter().map(|(id, session)| {
             let mut session = session.clone();
-            if let Some(shown) = view.sessions.iter().find(|shown| shown.id == *id) {
+            if let Some(shown) = shown.get(id) {
                 session.active = shown.active;
                 session.packets_in = shown.inbound.packets;
                 session.bytes_in = shown.inbound.bytes;

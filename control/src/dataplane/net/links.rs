@@ -207,6 +207,28 @@ pub async fn add_address(
     })
 }
 
+/// Takes an address from an interface; it is no error if it does not have it.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn remove_address(
+    handle: &Handle,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> Result<(), LinkError> {
+    let mut request = handle.address().add(index, address, length);
+    let message = request.message_mut().clone();
+    match handle.address().del(message).execute().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -EADDRNOTAVAIL => Ok(()),
+        Err(why) => Err(LinkError::Set {
+            what: format!("take the address {address}/{length} from interface {index}"),
+            why,
+        }),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Removes a route that [`add_route`] made; it is no error if it is gone already.
 ///
 /// # Errors
@@ -252,7 +274,28 @@ pub async fn add_route(
         })
 }
 
+/// Gives a route that [`add_route`] made another `source`, without a moment in which there is no
+/// route.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn replace_route(
+    handle: &Handle,
+    index: u32,
+    destination: IpAddr,
+    length: u8,
+    source: Option<IpAddr>,
+) -> Result<(), LinkError> {
+    let message = route_message(index, destination, length, source);
+    let request = handle.route().add(message).replace();
+    request.execute().await.map_err(|why| LinkError::Set {
+        what: format!("change the route {destination}/{length} into interface {index}"),
+        why,
+    })
+}
+
 const ESRCH: i32 = 3;
+const EADDRNOTAVAIL: i32 = 99;
 
 fn route_message(
     index: u32,

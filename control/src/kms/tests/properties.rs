@@ -49,7 +49,7 @@ struct Watched {
     orders: BTreeMap<u32, Vec<IpAddr>>,
     /// Clusters whose request is owed an answer.
     owed: BTreeSet<u32>,
-    /// Clusters that asked again while they have to wait.
+    /// Clusters whose request will be made again after the wait.
     waiting: BTreeSet<u32>,
 }
 
@@ -189,6 +189,11 @@ impl Watched {
                         left.iter()
                             .all(|gateway| self.sessions.contains_key(gateway))
                     );
+                    let keyless = order.iter().all(|gw| !self.sessions.contains_key(gw));
+                    if keyless && !order.is_empty() {
+                        // Nobody needs to ask again.
+                        self.waiting.insert(cluster.0);
+                    }
                 }
                 Action::DropSession { gateway, session } => {
                     prop_assert_ne!(self.sessions.get(&gateway), Some(&session.0));

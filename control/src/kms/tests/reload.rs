@@ -128,3 +128,51 @@ fn repetitions_count_once() {
     assert_eq!(bench.failed(A), ["authenticate B"]);
     assert_eq!(bench.failed(B), ["rejected 1 AB"]);
 }
+
+// A session that the new policy wants more of is made anew; the old one goes when the new one is
+// there.
+#[test]
+fn a_session_is_refreshed_beside_the_old_one() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    let refreshed = bench.then(|kms, now| kms.refresh(A, now));
+    assert_eq!(refreshed, ["authenticate A"]);
+    assert_eq!(bench.kms.session(A), Some(SessionHandle(1)));
+    assert!(
+        bench.then(|kms, now| kms.refresh(A, now)).is_empty(),
+        "one exchange at a time"
+    );
+    assert_eq!(bench.made(A), ["drop A 1"]);
+    assert_eq!(bench.kms.session(A), Some(SessionHandle(2)));
+    assert_eq!(bench.kms.next_deadline(), None);
+    let unkeyed = bench.then(|kms, now| kms.refresh(B, now));
+    assert!(unkeyed.is_empty(), "nothing to make anew");
+}
+
+#[test]
+fn a_refresh_that_fails_is_tried_again() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    bench.then(|kms, now| kms.refresh(A, now));
+    for full in [100, 200, 400, 800, 1_000, 1_000] {
+        let full = Duration::from_millis(full);
+        assert!(bench.failed(A).is_empty());
+        assert_eq!(bench.kms.session(A), Some(SessionHandle(1)), "it stays");
+        assert!(
+            bench
+                .kms
+                .next_deadline()
+                .is_some_and(|(_, why)| why == "session refresh")
+        );
+        let seen = bench.pass(full);
+        let [(waited, action)] = &seen[..] else {
+            panic!("{seen:?}")
+        };
+        assert!(*waited >= full / 2 && *waited <= full, "{waited:?}");
+        assert_eq!(action, "authenticate A");
+    }
+    // A session that ends meanwhile needs no refresh any more.
+    bench.then(|kms, now| kms.on_dead(A, now));
+    assert!(bench.failed(A).is_empty());
+    assert_eq!(bench.kms.next_deadline(), None);
+}

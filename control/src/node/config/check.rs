@@ -98,7 +98,7 @@ impl Checker<'_> {
         }
         let heartbeat = self.heartbeat(file.heartbeat, role);
         let esp = self.esp(file.esp);
-        let ike = self.ike(file.ike, role);
+        let ike = self.ike(file.ike);
         let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
         let own = outside.as_ref().and_then(|(outside, _)| outside.address);
@@ -468,12 +468,8 @@ impl Checker<'_> {
         }
     }
 
-    fn ike(&mut self, table: Table<file::Ike>, role: Role) -> Ike {
+    fn ike(&mut self, table: Table<file::Ike>) -> Ike {
         let table = self.table(table);
-        if role == Role::Client {
-            let why = "its heartbeats notice a silent gateway";
-            self.unused(table.liveness.as_ref(), "ike.liveness", role, why);
-        }
         let range = Duration::from_millis(10)..=Duration::from_secs(60);
         let retransmit = self.time(table.retransmit, "ike.retransmit", range);
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);

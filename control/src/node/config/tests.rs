@@ -309,6 +309,9 @@ fn what_is_odd_but_allowed_is_a_warning() {
              client's own are set in its policy)",
         ]
     );
+    // Standby gateways get no heartbeats: a client asks them by IKE.
+    let client = CLIENT.replace("evergate0\"", "evergate0\"\n[ike]\nliveness = \"5s\"");
+    assert_eq!(warnings(&client), [""; 0]);
     let short = warnings(&CLIENT.replace("correct horse battery staple", "12345678"));
     assert!(
         short[0].starts_with("14:7: psk of gw-a.example has only 8 bytes"),

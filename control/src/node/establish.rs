@@ -1,0 +1,444 @@
+//! What IKE agreed becomes a session of this node, or is refused and leaves nothing behind.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rand::Rng;
+use thiserror::Error;
+
+use super::core::{Node, Purpose, Role};
+use super::events::{EventKind, NewEvent};
+use super::hooks::Answers;
+use super::inner::KEPT;
+use super::reload::covers;
+use super::sessions::{Live, Outline, VENDOR_ID, spec};
+use crate::dataplane::loader::LoadError;
+use crate::dataplane::net::links::LinkError;
+use crate::dataplane::{Command, GroupId};
+use crate::esp::BadSecret;
+use crate::ike::{Event, Identity, SaId, TrafficSelector};
+use crate::kms::{KeyManagement, SessionHandle};
+use crate::sadb::{Change, Producer, Sadb, SadbError, SessionId, SessionSpec};
+
+/// How long an old session still receives after a new one has taken its place.
+const AFTERLIFE: Duration = Duration::from_secs(3);
+
+/// Packets for a client that can not be reached are refused for so long.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// Why a session that IKE agreed is not taken.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    #[error("no cluster of the policy lists this gateway")]
+    NotInPolicy,
+    #[error("the configuration has no [[peer]] at this address")]
+    NoPeer,
+    #[error("this is the address of {expected}")]
+    AnotherPeer { expected: Identity },
+    #[error("it assigns {address}, which no host behind a tunnel can have")]
+    InnerAddress { address: IpAddr },
+    #[error("it assigns more than {KEPT} inner addresses")]
+    TooManyAddresses,
+    #[error("its inner address can not be used: {0}")]
+    Link(#[from] LinkError),
+    #[error("its keys are of no use: {0}")]
+    Keys(#[from] BadSecret),
+    #[error("it can not be installed: {0}")]
+    Sadb(#[from] SadbError),
+    #[error("the data plane has no room for it: {0}")]
+    Load(#[from] LoadError),
+}
+
+/// Takes a child SA's session into the set, if it has a place. What is refused leaves neither keys
+/// nor a promised SPI behind.
+fn install(
+    sadb: &mut Sadb,
+    spi_in: u32,
+    place: Result<GroupId, Refusal>,
+    make: impl FnOnce() -> Result<SessionSpec, BadSecret>,
+) -> Result<(GroupId, Vec<Change>), Refusal> {
+    let taken = place.and_then(|group| Ok((group, sadb.insert(make()?)?)));
+    if taken.is_err() {
+        sadb.release_spi(spi_in);
+    }
+    taken
+}
+
+/// Tells whoever waits for an exchange that there is no session: the key management service goes
+/// on to the next gateway; what comes back tells the workers not to hold packets any longer.
+fn give_up<R: Rng>(
+    purpose: &Purpose,
+    why: &str,
+    kms: Option<&mut KeyManagement<R>>,
+    now: Instant,
+) -> Option<Command> {
+    match (purpose, kms) {
+        (Purpose::Gateway { gateway, .. }, Some(kms)) => {
+            kms.on_failed(*gateway, why.to_owned(), now);
+            None
+        }
+        (Purpose::Gateway { .. }, None) => None,
+        (Purpose::Client(group), _) => Some(Command::Rejected(*group, REFUSED)),
+    }
+}
+
+/// Whether the peer is the gateway that the configuration has at this address. Any peer of the
+/// configuration can prove its own identity; it must not speak for another one's address.
+fn is_gateway(answers: &Answers, peer: &Identity, outside: IpAddr) -> Result<(), Refusal> {
+    let configured = answers.peer_at(outside).ok_or(Refusal::NoPeer)?;
+    if configured.identity.matches(peer) {
+        return Ok(());
+    }
+    Err(Refusal::AnotherPeer {
+        expected: configured.identity.clone(),
+    })
+}
+
+impl Node {
+    pub(super) async fn established(&mut self, event: Event, now: Instant) -> Result<()> {
+        let Event::Established {
+            id: sa,
+            initiator,
+            remote,
+            peer,
+            assigned,
+            child,
+            vendor_ids,
+            exporter,
+            ..
+        } = event
+        else {
+            return Ok(());
+        };
+        let peer = self.answers.configured(peer);
+        let purpose = self.pending.remove(&sa);
+        let gateway = matches!(self.role, Role::Client(_)).then(|| remote.ip());
+        let outline = Outline {
+            peer: peer.to_string(),
+            local: self.address,
+            remote: remote.ip(),
+            gateway,
+            replay_window: self.config.esp.replay_window,
+            initiator,
+            keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
+        };
+        let place = self.place(&peer, &assigned, &child.remote_ts, remote.ip());
+        let place = match place {
+            Ok(group) if gateway.is_some() => {
+                let used = self.use_inner_addresses(&assigned).await;
+                used.map(|()| group)
+            }
+            place => place,
+        };
+        let make = || spec(outline, &child, &exporter);
+        let taken = install(&mut self.answers.sadb, child.spi_in, place, make);
+        let (group, changes) = match taken {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                self.refuse(sa, remote, &peer, purpose, &refusal, now);
+                return Ok(());
+            }
+        };
+        let peer_began = gateway.is_some() && !initiator;
+        for change in changes {
+            let Change::Add(spec) = change else { continue };
+            let id = spec.id;
+            self.table.insert(Live {
+                sa,
+                peer: peer.clone(),
+                spec: Arc::clone(&spec),
+                group,
+                since: now,
+                alive: now,
+                asked: now,
+            });
+            if gateway.is_some() {
+                // A client has few sessions: they are shown before they can become active.
+                self.post();
+            }
+            self.dataplane
+                .add_session(Arc::clone(&spec), group, peer_began)
+                .await?;
+            self.replace_older(id, now);
+            let by = if initiator {
+                "begun by us"
+            } else {
+                "begun by the peer"
+            };
+            let text = format!("session with {peer} at {} is up, {by}", remote.ip());
+            let event = NewEvent::new(EventKind::SessionUp, text);
+            self.note(match gateway {
+                Some(gateway) => event.gateway(gateway),
+                None => event,
+            });
+            if let (Some(gateway), Role::Client(client)) = (gateway, &mut self.role) {
+                let handle = SessionHandle(id.0);
+                match &purpose {
+                    Some(Purpose::Gateway { ranges, .. }) => {
+                        client.kms.on_authenticated(gateway, handle, now);
+                        // The policy was read again while the exchange ran. What was asked for
+                        // counts, not what was granted, or a narrow gateway were asked for ever.
+                        if !covers(ranges, &self.answers.ranges_of(gateway)) {
+                            client.kms.refresh(gateway, now);
+                        }
+                    }
+                    _ => client.kms.on_peer_initiated(gateway, handle, now),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The group that a session with this peer belongs to.
+    fn place(
+        &mut self,
+        peer: &Identity,
+        assigned: &[IpAddr],
+        agreed: &[TrafficSelector],
+        outside: IpAddr,
+    ) -> Result<GroupId, Refusal> {
+        match &self.role {
+            Role::Client(client) => {
+                is_gateway(&self.answers, peer, outside)?;
+                client.group_of(outside).ok_or(Refusal::NotInPolicy)
+            }
+            Role::Gateway(_) => self.peer_group(peer, assigned, agreed, outside),
+        }
+    }
+
+    /// Ends what IKE agreed and we do not take.
+    fn refuse(
+        &mut self,
+        sa: SaId,
+        remote: SocketAddr,
+        peer: &Identity,
+        purpose: Option<Purpose>,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        self.engine.close(now, sa);
+        if purpose.is_none() {
+            let text = format!("session of {peer} at {remote} refused: {refusal}");
+            self.note(NewEvent::new(EventKind::KeyFailed, text));
+        }
+        self.failed(purpose, remote, &refusal.to_string(), now);
+    }
+
+    /// An exchange that we began came to nothing.
+    pub(super) fn failed(
+        &mut self,
+        purpose: Option<Purpose>,
+        remote: SocketAddr,
+        why: &str,
+        now: Instant,
+    ) {
+        let Some(purpose) = purpose else { return };
+        let event = match &purpose {
+            Purpose::Gateway { gateway, .. } => {
+                let text = format!("no session with gateway {gateway}: {why}");
+                NewEvent::new(EventKind::KeyFailed, text).gateway(*gateway)
+            }
+            Purpose::Client(_) => {
+                let text = format!("no session with the client at {}: {why}", remote.ip());
+                NewEvent::new(EventKind::KeyFailed, text)
+            }
+        };
+        self.note(event);
+        let kms = match &mut self.role {
+            Role::Client(client) => Some(&mut client.kms),
+            Role::Gateway(_) => None,
+        };
+        if let Some(command) = give_up(&purpose, why, kms, now) {
+            self.dataplane.command(command);
+        }
+    }
+
+    /// Sessions with the same peer that are older than this one only receive any more.
+    fn replace_older(&mut self, id: SessionId, now: Instant) {
+        let Some(new) = self.table.live.get(&id) else {
+            return;
+        };
+        let same_place = |other: &Live| match new.spec.gateway {
+            Some(gateway) => other.spec.gateway == Some(gateway),
+            None => other.group == new.group,
+        };
+        let old = self
+            .table
+            .live
+            .values()
+            .filter(|other| other.spec.id < id && same_place(other));
+        let old: Vec<SessionId> = old.map(|other| other.spec.id).collect();
+        for id in old {
+            if self.dying.iter().all(|(_, dying)| *dying != id) {
+                self.dying.push((now + AFTERLIFE, id));
+            }
+        }
+    }
+
+    /// Removes a session everywhere. `tell`: the peer is told by a DELETE.
+    pub(super) fn end_session(&mut self, id: SessionId, why: &str, tell: bool) -> Result<()> {
+        let now = Instant::now();
+        let Some(live) = self.table.remove(id) else {
+            return Ok(());
+        };
+        self.dying.retain(|(_, dying)| *dying != id);
+        if tell || why == "replaced" {
+            self.engine.close(now, live.sa);
+        }
+        if let Ok(changes) = self.answers.sadb.remove(Producer::Ike, id) {
+            for change in changes {
+                if let Change::Remove(id) = change {
+                    self.dataplane.remove_session(id)?;
+                }
+            }
+        }
+        let text = format!("session with {} has ended: {why}", live.peer);
+        let event = NewEvent::new(EventKind::SessionDown, text);
+        match (live.spec.gateway, &mut self.role) {
+            (Some(gateway), Role::Client(client)) => {
+                client
+                    .kms
+                    .on_session_lost(gateway, SessionHandle(id.0), now);
+                self.note(event.gateway(gateway));
+            }
+            _ => self.note(event),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::super::hooks::{Peer, Side};
+    use super::*;
+    use crate::esp::{Cipher, Key};
+    use crate::ike::Psk;
+    use crate::kms::{Action, RequestState, Settings};
+    use crate::policy::ClusterId;
+    use crate::sadb::SaSpec;
+
+    const ONE: ClusterId = ClusterId(1);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn session(origin: Producer, spi: u32, key: u8) -> SessionSpec {
+        let mut spec = SessionSpec::new(ip("192.0.2.9"), ip("192.0.2.1"), origin);
+        let key = Key::new(&[key; 32]).unwrap();
+        let salt = [0; 4].into();
+        spec.inbound = Some(SaSpec::new(spi, Cipher::Aes256Gcm, key, salt));
+        spec.local_inner = vec!["10.99.0.1/32".parse().unwrap()];
+        spec.remote_inner = vec!["10.0.0.0/24".parse().unwrap()];
+        spec
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing_in_the_set() {
+        type Make = fn(u32) -> Result<SessionSpec, BadSecret>;
+        let good: Make = |spi| Ok(session(Producer::Ike, spi, 1));
+        let no_key: Make = |_| Err(BadSecret::NotHex);
+        let no_selectors: Make = |spi| {
+            let mut spec = session(Producer::Ike, spi, 1);
+            spec.remote_inner.clear();
+            Ok(spec)
+        };
+        let here = || Ok(GroupId::Cluster(ONE));
+        let nowhere = || Err(Refusal::NotInPolicy);
+        for (place, make, text) in [
+            (
+                nowhere(),
+                good,
+                "no cluster of the policy lists this gateway",
+            ),
+            (here(), no_key, "its keys are of no use"),
+            (here(), no_selectors, "it can not be installed"),
+        ] {
+            let mut sadb = Sadb::new();
+            let spi = sadb.allocate_spi(&mut StdRng::seed_from_u64(1));
+            let refusal = install(&mut sadb, spi, place, || make(spi)).unwrap_err();
+            assert!(refusal.to_string().starts_with(text), "{refusal}");
+            assert!(sadb.is_empty(), "{text}");
+            // The SPI is nobody's: whoever wants it by hand gets it.
+            assert!(sadb.insert(session(Producer::Manual, spi, 2)).is_ok());
+        }
+        let mut sadb = Sadb::new();
+        let spi = sadb.allocate_spi(&mut StdRng::seed_from_u64(1));
+        let (group, changes) = install(&mut sadb, spi, here(), || good(spi)).unwrap();
+        assert_eq!((group, changes.len()), (GroupId::Cluster(ONE), 1));
+        assert!(sadb.by_inbound_spi(spi).is_some());
+    }
+
+    #[test]
+    fn a_gateway_speaks_only_for_its_own_address() {
+        let peer = |name: &str, outside: Option<&str>| Peer {
+            identity: name.parse().unwrap(),
+            psk: Psk::new(vec![7; 16]),
+            outside: outside.map(ip),
+            inner: Vec::new(),
+        };
+        let answers = Answers {
+            peers: vec![
+                peer("gw-a.example", Some("192.0.2.1")),
+                peer("gw-b.example", Some("192.0.2.2")),
+                peer("roaming.example", None),
+            ],
+            sadb: Sadb::new(),
+            rng: StdRng::seed_from_u64(1),
+            side: Side::Client {
+                inner: Vec::new(),
+                ranges: Vec::new(),
+            },
+        };
+        let another = Some("this is the address of gw-a.example");
+        let nobody = Some("the configuration has no [[peer]] at this address");
+        for (who, at, refused) in [
+            ("gw-a.example", "192.0.2.1", None),
+            ("GW-A.example", "192.0.2.1", None),
+            ("gw-b.example", "192.0.2.2", None),
+            ("gw-b.example", "192.0.2.1", another),
+            ("roaming.example", "192.0.2.1", another),
+            ("gw-a.example", "192.0.2.3", nobody),
+        ] {
+            let found = is_gateway(&answers, &who.parse().unwrap(), ip(at));
+            let found = found.err().map(|refusal| refusal.to_string());
+            assert_eq!(found.as_deref(), refused, "{who} at {at}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_a_refusal() {
+        let now = Instant::now();
+        let gateway = ip("192.0.2.1");
+        let mut kms = KeyManagement::new(Settings::default(), StdRng::seed_from_u64(1));
+        kms.set_clusters(vec![(ONE, vec![gateway])], now);
+        kms.request(ONE, None, now);
+        assert_eq!(kms.next_action(), Some(Action::Authenticate { gateway }));
+
+        let purpose = Purpose::Gateway {
+            gateway,
+            ranges: Vec::new(),
+        };
+        assert!(give_up(&purpose, "refused", Some(&mut kms), now).is_none());
+        let Some(Action::Rejected { tried, .. }) = kms.next_action() else {
+            panic!("the request hangs: {:?}", kms.request_state(ONE))
+        };
+        assert_eq!(tried, [(gateway, "refused".to_owned())]);
+        assert!(matches!(
+            kms.request_state(ONE),
+            Some(RequestState::BackOff(_))
+        ));
+
+        let purpose = Purpose::Client(GroupId::Peer(3));
+        let none: Option<&mut KeyManagement<StdRng>> = None;
+        assert!(matches!(
+            give_up(&purpose, "refused", none, now),
+            Some(Command::Rejected(GroupId::Peer(3), REFUSED))
+        ));
+    }
+}
