@@ -11,6 +11,7 @@ use super::cookie::Cookies;
 use super::crypto::sha256;
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
 use super::identity::Identity;
+use super::limits::Refusals;
 use super::payload::header::{HEADER, Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, Payload, parse_chain, sk};
@@ -34,6 +35,7 @@ pub struct Engine {
     by_first_message: HashMap<[u8; 32], SaId>,
     timers: BTreeSet<(Instant, SaId, &'static str)>,
     cookies: Cookies,
+    refusals: Refusals,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -58,6 +60,7 @@ impl Engine {
             by_first_message: HashMap::new(),
             timers: BTreeSet::new(),
             cookies: Cookies::default(),
+            refusals: Refusals::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -398,8 +401,27 @@ impl Engine {
             // addresses.
             self.replace(&peer, id);
         }
-        self.events.extend(events);
+        for event in events {
+            self.tell(now, event);
+        }
         self.settle(id);
+    }
+
+    /// Queues an event, unless strangers have caused too many of its kind.
+    fn tell(&mut self, now: Instant, mut event: Event) {
+        if let Event::Refused {
+            assigned, untold, ..
+        } = &mut event
+        {
+            match self.refusals.pass(now) {
+                Some(count) => *untold = count,
+                // The owner must take back what it has assigned, and only the authenticated get so
+                // far.
+                None if !assigned.is_empty() => {}
+                None => return self.stats.untold_refusals += 1,
+            }
+        }
+        self.events.push_back(event);
     }
 
     /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4).

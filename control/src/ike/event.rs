@@ -64,7 +64,8 @@ pub enum Event {
         /// The inbound SPI that was allocated for it, now free again.
         spi_in: Option<u32>,
     },
-    /// A session that a peer wished for did not come about. Purely for information.
+    /// A session that a peer wished for did not come about. Purely for information; told of
+    /// strangers ten times at once, and then once a second.
     Refused {
         id: SaId,
         remote: SocketAddr,
@@ -74,6 +75,8 @@ pub enum Event {
         /// Inner addresses that had been assigned, now free again.
         assigned: Vec<IpAddr>,
         error: Failure,
+        /// So many refusals before this one were not told.
+        untold: u64,
     },
     /// The peer deleted a child SA: neither SPI is used any more. The IKE SA closes too if it has
     /// no other child.
@@ -232,6 +235,8 @@ pub struct Stats {
     pub cookies_wrong: u64,
     /// Sessions refused, as responder, for a wrong key or an unknown identity.
     pub authentication_failed: u64,
+    /// Refusals without an event, because there were too many.
+    pub untold_refusals: u64,
     /// No IKE message, or one with a wrong length.
     pub bad_header: u64,
     /// Of another major version.

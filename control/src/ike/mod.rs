@@ -15,6 +15,7 @@ mod engine;
 mod event;
 mod identity;
 pub mod keys;
+mod limits;
 pub mod payload;
 pub mod proposal;
 mod sa;
