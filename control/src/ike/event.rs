@@ -225,8 +225,12 @@ pub struct Stats {
     pub given_up: u64,
     /// Requests that came again and got their answer again.
     pub repeated: u64,
-    /// First messages dropped because too many sessions were half open.
+    /// First messages dropped because their sender had too many half-open sessions.
     pub half_open_refused: u64,
+    /// Half-open sessions dropped for newer ones, because there were too many in all.
+    pub half_open_evicted: u64,
+    /// Sessions that were over and forgotten before their time, because there were too many.
+    pub last_answers_evicted: u64,
     /// Sessions dropped because they stayed half open for too long.
     pub half_open_expired: u64,
     /// Cookies asked for.

@@ -37,7 +37,7 @@ pub struct NotAnIdentity(pub String);
 
 /// A longer identity from the wire is refused: a stranger chooses it, and we keep it and show it.
 /// Room for any domain name, e-mail address and usual distinguished name.
-pub const LONGEST_IDENTITY: usize = 512;
+const LONGEST_IDENTITY: usize = 512;
 /// So many characters are shown.
 const LONGEST_SHOWN: usize = 128;
 

@@ -2,6 +2,7 @@
 
 mod codec;
 mod exchange;
+mod flood;
 mod hostile;
 mod life;
 mod network;
