@@ -84,7 +84,10 @@ impl Engine {
 
     /// Starts a session. [`Event::Established`] or [`Event::Failed`] follows, at once if it can not
     /// even begin.
-    pub fn initiate(&mut self, now: Instant, wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+    pub fn initiate(&mut self, now: Instant, mut wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+        // INITIAL_CONTACT beside another session would be a lie (section 2.4), and have the peer
+        // drop one that we keep: it may have come about since the owner wished.
+        wish.initial_contact &= !self.has_session(&wish);
         let id = self.new_id();
         let mut core = Core::new(id, true, wish.local, wish.remote);
         core.spi_i = self.new_spi();
@@ -299,14 +302,30 @@ impl Engine {
         self.events.push_back(event);
     }
 
-    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4).
+    /// Whether a session stands with the peer that is wished for.
+    fn has_session(&self, wish: &Initiate) -> bool {
+        let mut established = self
+            .sas
+            .values()
+            .map(|entry| &entry.sa.core)
+            .filter(|core| core.phase == Phase::Established);
+        established.any(|core| match (&wish.remote_id, &core.peer) {
+            (Some(wanted), Some(peer)) => peer.matches(wanted),
+            _ => core.remote.ip() == wish.remote.ip(),
+        })
+    }
+
+    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4), but for those
+    /// that came about meanwhile.
     fn replace(&mut self, peer: &Identity, except: SaId) {
         let same = |sa: &Sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer));
         let live = |sa: &Sa| sa.core.is_announced() || sa.core.phase == Phase::Childless;
+        let new = self.sas.get(&except).map(|entry| &entry.sa.core);
         let others = self
             .sas
             .iter()
-            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa));
+            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa))
+            .filter(|(_, e)| !new.is_some_and(|new| e.sa.core.crosses(new)));
         let mut others: Vec<SaId> = others.map(|(id, _)| *id).collect();
         others.sort();
         for id in others {

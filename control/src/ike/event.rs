@@ -9,6 +9,7 @@ use super::keys::Exporter;
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
+use super::rank::Rank;
 use super::ts::TrafficSelector;
 
 use zeroize::Zeroizing;
@@ -53,6 +54,8 @@ pub enum Event {
         vendor_ids: Vec<Vec<u8>>,
         exporter: Exporter,
         nat: Nat,
+        /// Both ends compute the same. For [`survivor`](super::survivor).
+        rank: Rank,
     },
     /// The peer answered a liveness check.
     Alive { id: SaId },

@@ -18,6 +18,7 @@ pub mod keys;
 mod limits;
 pub mod payload;
 pub mod proposal;
+mod rank;
 mod sa;
 mod settings;
 mod state;
@@ -33,6 +34,7 @@ pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
+pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
     AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
 };

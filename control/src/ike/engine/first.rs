@@ -63,6 +63,7 @@ impl Engine {
             return;
         }
         let mut core = Core::new(self.new_id(), false, local, remote);
+        core.begun = Some(now);
         core.spi_i = header.spi_i;
         core.spi_r = self.new_spi();
         let mut cx = Cx {

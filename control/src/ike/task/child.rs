@@ -9,6 +9,7 @@ use super::super::payload::config::{Attribute, Config, Kind};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::sa::Proposal;
 use super::super::proposal::{EspProposal, EspSuite, choose_esp, chosen_esp, offers};
+use super::super::rank::Rank;
 use super::super::settings::{AddressRequest, Initiate, Settings};
 use super::super::state::{Core, Phase};
 use super::super::ts::{TrafficSelector, is_narrowing};
@@ -272,11 +273,13 @@ impl Core {
     /// Both sides are authenticated and have a child SA: tells the owner, and lets go of what was
     /// needed to get here.
     pub(crate) fn establish(&mut self, cx: &mut Cx<'_>, child: Child, assigned: Vec<IpAddr>) {
-        let (Some(keys), Some(peer)) = (&self.keys, &self.peer) else {
+        let (Some(keys), Some(peer), Some(handshake)) =
+            (&self.keys, &self.peer, self.handshake.take())
+        else {
             return;
         };
         self.phase = Phase::Established;
-        self.handshake = None;
+        self.established = Some(cx.now);
         self.spi_in = None;
         self.children.push(ChildSpis {
             spi_in: child.spi_in,
@@ -294,6 +297,7 @@ impl Core {
             vendor_ids: std::mem::take(&mut self.vendor_ids),
             exporter: keys.exporter(),
             nat: self.nat,
+            rank: Rank::new(&handshake.nonces),
         });
     }
 }

@@ -7,6 +7,7 @@ mod hostile;
 mod life;
 mod network;
 mod refused;
+mod simultaneous;
 mod vectors;
 
 use std::collections::{HashMap, VecDeque};
