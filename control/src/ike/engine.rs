@@ -15,11 +15,12 @@ use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
-use super::payload::{Payload, sk};
+use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings};
 use super::state::{Core, Phase};
 use super::task::{Cx, init};
+use super::ts::merge;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
 pub struct Engine {
@@ -92,11 +93,20 @@ impl Engine {
         let mut core = Core::new(id, true, wish.local, wish.remote);
         core.spi_i = self.new_spi();
         self.insert(Sa::initiator(core));
-        self.with(id, now, hooks, |sa, cx| match init::Init::new(wish, cx) {
-            Some(task) => sa.start(Box::new(task), cx),
-            None => {
-                sa.core.fail(cx, Failure::NoProposalChosen);
-                sa.dead = true;
+        (wish.local_ts, wish.remote_ts) = (merge(&wish.local_ts), merge(&wish.remote_ts));
+        let fits = ts::check(&wish.local_ts).and_then(|_| ts::check(&wish.remote_ts));
+        self.with(id, now, hooks, |sa, cx| {
+            let task = match fits {
+                Ok(_) => init::Init::new(wish, cx).ok_or(Failure::NoProposalChosen),
+                // Said at once, not after an exchange of no use.
+                Err(too_many) => Err(too_many.into()),
+            };
+            match task {
+                Ok(task) => sa.start(Box::new(task), cx),
+                Err(failure) => {
+                    sa.core.fail(cx, failure);
+                    sa.dead = true;
+                }
             }
         });
         id

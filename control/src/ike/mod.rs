@@ -38,4 +38,4 @@ pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
     AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
 };
-pub use ts::{TrafficSelector, is_narrowing, narrow};
+pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

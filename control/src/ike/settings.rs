@@ -115,7 +115,8 @@ pub struct Initiate {
     pub psk: Psk,
     /// Inner addresses to ask for.
     pub request_addresses: Option<AddressRequest>,
-    /// Our side of the traffic; everything if empty.
+    /// Our side of the traffic; everything if empty. Merged before they are offered; at most 255 may
+    /// be left of either side.
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side of the traffic; everything if empty.
     pub remote_ts: Vec<TrafficSelector>,

@@ -49,7 +49,7 @@ pub fn write_sealed(
     // An AEAD needs no padding (RFC 5282 section 3): the pad length alone, 0.
     plain.push(0);
     let length = GENERIC_HEADER + IV + plain.len() + TAG;
-    let length16 = u16::try_from(length).map_err(|_| TooLong(length))?;
+    let length16 = u16::try_from(length).map_err(|_| TooLong::Bytes(length))?;
     header.next = kind::ENCRYPTED;
     let mut out = Vec::with_capacity(HEADER + length);
     header.write(&mut out);

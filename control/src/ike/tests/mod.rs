@@ -7,6 +7,7 @@ mod hostile;
 mod life;
 mod network;
 mod refused;
+mod selectors;
 mod simultaneous;
 mod vectors;
 
