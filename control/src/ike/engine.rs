@@ -209,6 +209,27 @@ impl Engine {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.start(task, cx));
     }
 
+    /// Changes what is inside a protected message that this engine has sent, and seals it again:
+    /// what a peer could say that has keys but no manners.
+    #[cfg(test)]
+    pub(super) fn tamper(
+        &self,
+        message: &[u8],
+        change: impl FnOnce(&mut u8, &mut Vec<u8>),
+    ) -> Option<Vec<u8>> {
+        let header = Header::parse(message).ok()?;
+        let ours = if header.initiator {
+            header.spi_i
+        } else {
+            header.spi_r
+        };
+        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&ours)?)?;
+        let key = &sa.core.keys.as_ref()?.seal;
+        let (mut first, mut plain) = sk::open(&header, message, key).ok()?;
+        change(&mut first, &mut plain);
+        sk::seal(header, first, plain, key, u64::MAX).ok()
+    }
+
     /// Answers a request in the clear, without keeping anything.
     fn answer_plain(
         &mut self,

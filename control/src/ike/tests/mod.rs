@@ -5,6 +5,7 @@ mod exchange;
 mod flood;
 mod hostile;
 mod life;
+mod mutated;
 mod network;
 mod refused;
 mod selectors;
