@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::crypto::SALT;
+use super::crypto::{SALT, Secret};
 use super::identity::Identity;
 use super::keys::Exporter;
 use super::payload::notify::{Notify, kind};
@@ -12,7 +12,7 @@ use super::proposal::EspCipher;
 use super::rank::Rank;
 use super::ts::TrafficSelector;
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Names one IKE SA of an engine; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,15 +101,23 @@ pub struct Child {
     pub spi_out: u32,
     pub cipher: EspCipher,
     /// Without the salt.
-    pub key_in: Zeroizing<Vec<u8>>,
+    pub key_in: Secret,
     pub salt_in: [u8; SALT],
     /// Without the salt.
-    pub key_out: Zeroizing<Vec<u8>>,
+    pub key_out: Secret,
     pub salt_out: [u8; SALT],
     /// Extended sequence numbers.
     pub esn: bool,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
+}
+
+impl Drop for Child {
+    // The keys wipe themselves.
+    fn drop(&mut self) {
+        self.salt_in.zeroize();
+        self.salt_out.zeroize();
+    }
 }
 
 impl fmt::Debug for Child {

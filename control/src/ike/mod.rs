@@ -28,7 +28,7 @@ mod ts;
 #[cfg(test)]
 mod tests;
 
-pub use crypto::{Group, IkeCipher, Prf, Psk};
+pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use engine::Engine;
 pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};

@@ -8,6 +8,7 @@ mod life;
 mod mutated;
 mod network;
 mod refused;
+mod secrets;
 mod selectors;
 mod simultaneous;
 mod vectors;
