@@ -207,6 +207,10 @@ impl Groups {
         self.groups.iter().flatten()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.iter_mut().flatten()
+    }
+
     /// Indexes of the groups whose gateways are watched.
     pub(super) fn watched(&self) -> &[usize] {
         &self.watched

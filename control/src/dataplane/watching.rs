@@ -371,14 +371,21 @@ impl Core {
             self.withdraw(session);
         }
         let successor = self.sessions.newest_of(session.group);
-        if let Some(state) = self.groups.get_mut(session.group)
-            && state.active == Some(id)
-        {
-            // On a client the monitor says what is next.
-            state.active = if state.monitor.is_some() {
-                None
-            } else {
-                successor
+        let same_gateway = session
+            .spec
+            .gateway
+            .and_then(|gateway| self.sessions.by_gateway(gateway))
+            .and_then(|index| self.sessions.get(index))
+            .map(|other| other.spec.id);
+        for state in self.groups.iter_mut() {
+            if state.active != Some(id) {
+                continue;
+            }
+            // On a client the monitor says which gateway is next, unless another session with the
+            // same one is left.
+            state.active = match state.monitor {
+                Some(_) => same_gateway,
+                None => successor,
             };
         }
         self.watch(umem, now, false);

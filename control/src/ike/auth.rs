@@ -1,5 +1,7 @@
 //! Authentication of the peers by a shared key (RFC 7296 section 2.15).
 
+use std::fmt;
+
 use subtle::ConstantTimeEq;
 
 use super::crypto::{Prf, Psk, Secret};
@@ -7,7 +9,7 @@ use super::payload::id::Id;
 
 /// What one side's AUTH covers: its own first message, the other's nonce, its own identity under
 /// its own SK_p.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Signed<'a> {
     /// The IKE_SA_INIT message that this side sent, from the header on.
     pub message: &'a [u8],
@@ -17,6 +19,12 @@ pub struct Signed<'a> {
     pub id: &'a Id,
     /// This side's SK_pi or SK_pr.
     pub sk_p: &'a [u8],
+}
+
+impl fmt::Debug for Signed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signed({})", self.id.identity)
+    }
 }
 
 /// AUTH = prf(prf(shared secret, "Key Pad for IKEv2"), signed octets).

@@ -2,6 +2,7 @@
 //! seam over the crates that compute them.
 
 use std::fmt;
+use std::ops::Deref;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::inout::InOutBuf;
@@ -10,7 +11,8 @@ use hmac::{Hmac, Mac};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use rand::CryptoRng;
 use sha1::Digest as _;
-use zeroize::{Zeroize, Zeroizing};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Bytes of the explicit initialisation vector of AES-GCM (RFC 5282 section 3.1).
 pub const IV: usize = 8;
@@ -19,8 +21,40 @@ pub const TAG: usize = 16;
 /// Bytes of the salt that makes IV a nonce (RFC 5282 section 4).
 pub const SALT: usize = 4;
 
-/// Bytes that are wiped when dropped and never shown.
-pub type Secret = Zeroizing<Vec<u8>>;
+/// Bytes that are wiped when dropped, compared in constant time, and never shown.
+#[derive(Clone, Default)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    pub fn new(bytes: &[u8]) -> Secret {
+        Secret(Zeroizing::new(bytes.to_vec()))
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
+
+impl Deref for Secret {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    // `Zeroizing` would show what it holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.len())
+    }
+}
 
 /// A pseudo-random function (RFC 7296 section 2.13, RFC 4868).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,7 +124,10 @@ fn hmac_of<M: Mac + hmac::KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {
     for part in parts {
         mac.update(part);
     }
-    Zeroizing::new(mac.finalize().into_bytes().to_vec())
+    let mut output = mac.finalize().into_bytes();
+    let secret = Secret::new(&output);
+    output.as_mut_slice().zeroize();
+    secret
 }
 
 /// SHA-1, for the NAT detection hashes alone (RFC 7296 section 2.23), where nothing hangs on its
@@ -144,7 +181,7 @@ impl AeadKey {
         let salt = Zeroizing::new(salt.try_into().ok()?);
         Some(AeadKey {
             cipher,
-            key: Zeroizing::new(key.to_vec()),
+            key: Secret::new(key),
             salt,
         })
     }
@@ -286,7 +323,7 @@ impl KeyPair {
                 let shared = secret.diffie_hellman(&peer);
                 shared
                     .was_contributory()
-                    .then(|| Zeroizing::new(shared.as_bytes().to_vec()))
+                    .then(|| Secret::new(shared.as_bytes()))
             }
             PrivateKey::P256(secret) => {
                 if peer.len() != 64 {
@@ -295,7 +332,7 @@ impl KeyPair {
                 let peer = p256::PublicKey::from_sec1_bytes(&[&[4], peer].concat()).ok()?;
                 let shared =
                     p256::ecdh::diffie_hellman(secret.to_nonzero_scalar(), peer.as_affine());
-                Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
+                Some(Secret::new(shared.raw_secret_bytes()))
             }
         }
     }
@@ -307,13 +344,13 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// A pre-shared key: wiped when dropped, never shown.
+/// A pre-shared key: wiped when dropped, compared in constant time, never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Psk(Zeroizing<Vec<u8>>);
+pub struct Psk(Secret);
 
 impl Psk {
     pub fn new(mut key: impl AsRef<[u8]> + Zeroize) -> Psk {
-        let psk = Psk(Zeroizing::new(key.as_ref().to_vec()));
+        let psk = Psk(Secret::new(key.as_ref()));
         key.zeroize();
         psk
     }

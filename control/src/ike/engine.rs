@@ -1,27 +1,26 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
+mod first;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::CryptoRng;
 
 use super::cookie::Cookies;
-use super::crypto::sha256;
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
 use super::identity::Identity;
-use super::payload::header::{HEADER, Header, VERSION, exchange};
+use super::limits::{HalfOpen, Refusals};
+use super::payload::header::{Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
-use super::payload::{Malformed, Payload, parse_chain, sk};
+use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings};
 use super::state::{Core, Phase};
-use super::task::{Cx, init, notify};
-
-/// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
-/// proposals and any public value of today.
-const LONGEST_FIRST_MESSAGE: usize = 4096;
+use super::task::{Cx, init};
+use super::ts::merge;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
 pub struct Engine {
@@ -33,7 +32,11 @@ pub struct Engine {
     /// By the hash of the first message, so that its repetition makes no second SA.
     by_first_message: HashMap<[u8; 32], SaId>,
     timers: BTreeSet<(Instant, SaId, &'static str)>,
+    half_open: HalfOpen,
+    /// Those that linger, the oldest first.
+    lingering: BTreeSet<SaId>,
     cookies: Cookies,
+    refusals: Refusals,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -44,7 +47,6 @@ pub struct Engine {
 struct Entry {
     sa: Sa,
     timer: Option<(Instant, &'static str)>,
-    half_open: bool,
 }
 
 impl Engine {
@@ -57,7 +59,10 @@ impl Engine {
             by_spi: HashMap::new(),
             by_first_message: HashMap::new(),
             timers: BTreeSet::new(),
+            half_open: HalfOpen::default(),
+            lingering: BTreeSet::new(),
             cookies: Cookies::default(),
+            refusals: Refusals::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -73,22 +78,35 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         Stats {
             sas: self.sas.len(),
+            half_open: self.half_open.len(),
             ..self.stats
         }
     }
 
     /// Starts a session. [`Event::Established`] or [`Event::Failed`] follows, at once if it can not
     /// even begin.
-    pub fn initiate(&mut self, now: Instant, wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+    pub fn initiate(&mut self, now: Instant, mut wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+        // INITIAL_CONTACT beside another session would be a lie (section 2.4), and have the peer
+        // drop one that we keep: it may have come about since the owner wished.
+        wish.initial_contact &= !self.has_session(&wish);
         let id = self.new_id();
         let mut core = Core::new(id, true, wish.local, wish.remote);
         core.spi_i = self.new_spi();
         self.insert(Sa::initiator(core));
-        self.with(id, now, hooks, |sa, cx| match init::Init::new(wish, cx) {
-            Some(task) => sa.start(Box::new(task), cx),
-            None => {
-                sa.core.fail(cx, Failure::NoProposalChosen);
-                sa.dead = true;
+        (wish.local_ts, wish.remote_ts) = (merge(&wish.local_ts), merge(&wish.remote_ts));
+        let fits = ts::check(&wish.local_ts).and_then(|_| ts::check(&wish.remote_ts));
+        self.with(id, now, hooks, |sa, cx| {
+            let task = match fits {
+                Ok(_) => init::Init::new(wish, cx).ok_or(Failure::NoProposalChosen),
+                // Said at once, not after an exchange of no use.
+                Err(too_many) => Err(too_many.into()),
+            };
+            match task {
+                Ok(task) => sa.start(Box::new(task), cx),
+                Err(failure) => {
+                    sa.core.fail(cx, failure);
+                    sa.dead = true;
+                }
             }
         });
         id
@@ -191,124 +209,25 @@ impl Engine {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.start(task, cx));
     }
 
-    /// An IKE_SA_INIT request, as responder.
-    fn first_message(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        header: &Header,
-        data: &[u8],
-        hooks: &mut dyn Hooks,
-    ) {
-        let in_place = header.initiator && header.message_id == 0;
-        if !in_place || header.spi_r != 0 || header.spi_i == 0 {
-            self.stats.unexpected += 1;
-            return;
-        }
-        if data.len() > LONGEST_FIRST_MESSAGE {
-            self.stats.malformed += 1;
-            return;
-        }
-        let digest = sha256(&[&address(remote), data]);
-        if let Some(id) = self.by_first_message.get(&digest).copied() {
-            return self.with(id, now, hooks, |sa, cx| sa.repeat_first(local, remote, cx));
-        }
-        let payloads = match parse_chain(header.next, data.get(HEADER..).unwrap_or_default()) {
-            Ok(payloads) => payloads,
-            Err(malformed) => {
-                self.stats.malformed += 1;
-                let notify = match malformed {
-                    Malformed::Critical(kind) => {
-                        Notify::new(kind::UNSUPPORTED_CRITICAL_PAYLOAD, [kind])
-                    }
-                    _ => Notify::new(kind::INVALID_SYNTAX, []),
-                };
-                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
-            }
+    /// Changes what is inside a protected message that this engine has sent, and seals it again:
+    /// what a peer could say that has keys but no manners.
+    #[cfg(test)]
+    pub(super) fn tamper(
+        &self,
+        message: &[u8],
+        change: impl FnOnce(&mut u8, &mut Vec<u8>),
+    ) -> Option<Vec<u8>> {
+        let header = Header::parse(message).ok()?;
+        let ours = if header.initiator {
+            header.spi_i
+        } else {
+            header.spi_r
         };
-        if !self.check_cookie(now, local, remote, header, &payloads) {
-            return;
-        }
-        if self.stats.half_open >= self.settings.half_open_limit {
-            self.stats.half_open_refused += 1;
-            return;
-        }
-        let mut core = Core::new(self.new_id(), false, local, remote);
-        core.spi_i = header.spi_i;
-        core.spi_r = self.new_spi();
-        let mut cx = Cx {
-            now,
-            settings: &self.settings,
-            rng: &mut *self.rng,
-            hooks,
-            stats: &mut self.stats,
-            events: Vec::new(),
-            initial_contact: None,
-        };
-        let init::Accepted {
-            suite,
-            nonces,
-            shared,
-            mut answer,
-        } = match init::respond(&payloads, &mut cx) {
-            Ok(accepted) => accepted,
-            Err(notify) => {
-                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
-            }
-        };
-        init::common(&core, &self.settings, &mut answer);
-        let response = Header {
-            spi_r: core.spi_r,
-            initiator: false,
-            response: true,
-            ..*header
-        };
-        let Ok(message) = sk::write_plain(response, &answer) else {
-            self.stats.unexpected += 1;
-            return;
-        };
-        core.agree(suite, nonces, &shared, message.clone(), data.to_vec());
-        core.learn(&payloads);
-        self.stats.sent += 1;
-        self.transmits.push_back(Transmit {
-            local,
-            remote,
-            data: message.clone(),
-        });
-        let until = now + self.settings.half_open_timeout;
-        let id = self.insert(Sa::responder(core, digest, message, until));
-        self.settle(id);
-    }
-
-    /// Whether a first message may cost us state; asks for a cookie if not.
-    fn check_cookie(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        header: &Header,
-        payloads: &[Payload],
-    ) -> bool {
-        if self.stats.half_open < self.settings.cookie_threshold {
-            return true;
-        }
-        // Without a nonce it is refused for its syntax.
-        let Some(ni) = init::initiator_nonce(payloads) else {
-            return true;
-        };
-        let (rng, spi_i) = (&mut *self.rng, header.spi_i);
-        if let Some(Notify { data, .. }) = notify(payloads, kind::COOKIE) {
-            if self.cookies.check(now, rng, remote, spi_i, ni, data) {
-                return true;
-            }
-            self.stats.cookies_wrong += 1;
-        }
-        let cookie = self.cookies.make(now, rng, remote, spi_i, ni);
-        self.stats.cookies_sent += 1;
-        let notify = Payload::Notify(Notify::new(kind::COOKIE, cookie));
-        self.answer_plain(local, remote, header, vec![notify]);
-        false
+        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&ours)?)?;
+        let key = &sa.core.keys.as_ref()?.seal;
+        let (mut first, mut plain) = sk::open(&header, message, key).ok()?;
+        change(&mut first, &mut plain);
+        sk::seal(header, first, plain, key, u64::MAX).ok()
     }
 
     /// Answers a request in the clear, without keeping anything.
@@ -355,14 +274,7 @@ impl Engine {
         if let Some(digest) = sa.first_message {
             self.by_first_message.insert(digest, id);
         }
-        self.sas.insert(
-            id,
-            Entry {
-                sa,
-                timer: None,
-                half_open: false,
-            },
-        );
+        self.sas.insert(id, Entry { sa, timer: None });
         id
     }
 
@@ -398,18 +310,53 @@ impl Engine {
             // addresses.
             self.replace(&peer, id);
         }
-        self.events.extend(events);
+        for event in events {
+            self.tell(now, event);
+        }
         self.settle(id);
     }
 
-    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4).
+    /// Queues an event, unless strangers have caused too many of its kind.
+    fn tell(&mut self, now: Instant, mut event: Event) {
+        if let Event::Refused {
+            assigned, untold, ..
+        } = &mut event
+        {
+            match self.refusals.pass(now) {
+                Some(count) => *untold = count,
+                // The owner must take back what it has assigned, and only the authenticated get so
+                // far.
+                None if !assigned.is_empty() => {}
+                None => return self.stats.untold_refusals += 1,
+            }
+        }
+        self.events.push_back(event);
+    }
+
+    /// Whether a session stands with the peer that is wished for.
+    fn has_session(&self, wish: &Initiate) -> bool {
+        let mut established = self
+            .sas
+            .values()
+            .map(|entry| &entry.sa.core)
+            .filter(|core| core.phase == Phase::Established);
+        established.any(|core| match (&wish.remote_id, &core.peer) {
+            (Some(wanted), Some(peer)) => peer.matches(wanted),
+            _ => core.remote.ip() == wish.remote.ip(),
+        })
+    }
+
+    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4), but for those
+    /// that came about meanwhile.
     fn replace(&mut self, peer: &Identity, except: SaId) {
         let same = |sa: &Sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer));
         let live = |sa: &Sa| sa.core.is_announced() || sa.core.phase == Phase::Childless;
+        let new = self.sas.get(&except).map(|entry| &entry.sa.core);
         let others = self
             .sas
             .iter()
-            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa));
+            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa))
+            .filter(|(_, e)| !new.is_some_and(|new| e.sa.core.crosses(new)));
         let mut others: Vec<SaId> = others.map(|(id, _)| *id).collect();
         others.sort();
         for id in others {
@@ -442,15 +389,21 @@ impl Engine {
             self.timers.extend(deadline.map(|(at, why)| (at, id, why)));
             entry.timer = deadline;
         }
-        // One that was refused before it was established counts until its last answer is forgotten.
-        let half_open = match entry.sa.core.phase {
-            Phase::HalfOpen => true,
-            Phase::Ended => entry.half_open,
-            _ => false,
-        };
-        self.stats.half_open += usize::from(half_open);
-        self.stats.half_open -= usize::from(entry.half_open);
-        entry.half_open = half_open;
+        // A refusal frees the slot at once: what is left of it is bounded below.
+        if entry.sa.core.phase == Phase::HalfOpen {
+            self.half_open.insert(id, entry.sa.core.remote.ip().into());
+        } else {
+            self.half_open.remove(id);
+        }
+        if entry.sa.lingers() {
+            self.lingering.insert(id);
+        }
+        if self.lingering.len() > self.settings.last_answers_limit
+            && let Some(oldest) = self.lingering.first().copied()
+        {
+            self.stats.last_answers_evicted += 1;
+            self.remove(oldest);
+        }
     }
 
     fn remove(&mut self, id: SaId) -> Option<Entry> {
@@ -462,7 +415,8 @@ impl Engine {
         if let Some((at, why)) = entry.timer {
             self.timers.remove(&(at, id, why));
         }
-        self.stats.half_open -= usize::from(entry.half_open);
+        self.half_open.remove(id);
+        self.lingering.remove(&id);
         Some(entry)
     }
 }
@@ -470,14 +424,5 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Engine({}, {:?})", self.settings.local_id, self.stats())
-    }
-}
-
-/// Address and port as bytes.
-fn address(address: SocketAddr) -> Vec<u8> {
-    let port = address.port().to_be_bytes();
-    match address.ip() {
-        IpAddr::V4(ip) => [&ip.octets()[..], &port].concat(),
-        IpAddr::V6(ip) => [&ip.octets()[..], &port].concat(),
     }
 }

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::crypto::SALT;
+use super::crypto::{SALT, Secret};
 use super::identity::Identity;
 use super::keys::Exporter;
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
+use super::rank::Rank;
 use super::ts::TrafficSelector;
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Names one IKE SA of an engine; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +54,8 @@ pub enum Event {
         vendor_ids: Vec<Vec<u8>>,
         exporter: Exporter,
         nat: Nat,
+        /// Both ends compute the same. For [`survivor`](super::survivor).
+        rank: Rank,
     },
     /// The peer answered a liveness check.
     Alive { id: SaId },
@@ -64,7 +67,8 @@ pub enum Event {
         /// The inbound SPI that was allocated for it, now free again.
         spi_in: Option<u32>,
     },
-    /// A session that a peer wished for did not come about. Purely for information.
+    /// A session that a peer wished for did not come about. Purely for information; told of
+    /// strangers ten times at once, and then once a second.
     Refused {
         id: SaId,
         remote: SocketAddr,
@@ -74,6 +78,8 @@ pub enum Event {
         /// Inner addresses that had been assigned, now free again.
         assigned: Vec<IpAddr>,
         error: Failure,
+        /// So many refusals before this one were not told.
+        untold: u64,
     },
     /// The peer deleted a child SA: neither SPI is used any more. The IKE SA closes too if it has
     /// no other child.
@@ -95,15 +101,23 @@ pub struct Child {
     pub spi_out: u32,
     pub cipher: EspCipher,
     /// Without the salt.
-    pub key_in: Zeroizing<Vec<u8>>,
+    pub key_in: Secret,
     pub salt_in: [u8; SALT],
     /// Without the salt.
-    pub key_out: Zeroizing<Vec<u8>>,
+    pub key_out: Secret,
     pub salt_out: [u8; SALT],
     /// Extended sequence numbers.
     pub esn: bool,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
+}
+
+impl Drop for Child {
+    // The keys wipe themselves.
+    fn drop(&mut self) {
+        self.salt_in.zeroize();
+        self.salt_out.zeroize();
+    }
 }
 
 impl fmt::Debug for Child {
@@ -222,8 +236,12 @@ pub struct Stats {
     pub given_up: u64,
     /// Requests that came again and got their answer again.
     pub repeated: u64,
-    /// First messages dropped because too many sessions were half open.
+    /// First messages dropped because their sender had too many half-open sessions.
     pub half_open_refused: u64,
+    /// Half-open sessions dropped for newer ones, because there were too many in all.
+    pub half_open_evicted: u64,
+    /// Sessions that were over and forgotten before their time, because there were too many.
+    pub last_answers_evicted: u64,
     /// Sessions dropped because they stayed half open for too long.
     pub half_open_expired: u64,
     /// Cookies asked for.
@@ -232,6 +250,8 @@ pub struct Stats {
     pub cookies_wrong: u64,
     /// Sessions refused, as responder, for a wrong key or an unknown identity.
     pub authentication_failed: u64,
+    /// Refusals without an event, because there were too many.
+    pub untold_refusals: u64,
     /// No IKE message, or one with a wrong length.
     pub bad_header: u64,
     /// Of another major version.

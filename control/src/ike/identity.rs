@@ -5,13 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::crypto::sha256;
 use super::payload::Malformed;
 use super::payload::reader::Reader;
 
 /// An IKE identity (RFC 7296 section 3.5).
 ///
 /// `FromStr` guesses: an IP address, an e-mail address (it contains `@`), `keyid:` followed by hex
-/// digits, else a fully qualified domain name. `Display` is its inverse.
+/// digits, else a fully qualified domain name. `Display` is its inverse up to 128 characters; of a
+/// longer one it shows the beginning, the length, and a hash that tells it from all others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
     Ipv4(Ipv4Addr),
@@ -33,6 +35,12 @@ pub enum Identity {
 #[error("identity {0:?}: expected an IP address, e-mail address, keyid:<hex> or domain name")]
 pub struct NotAnIdentity(pub String);
 
+/// A longer identity from the wire is refused: a stranger chooses it, and we keep it and show it.
+/// Room for any domain name, e-mail address and usual distinguished name.
+const LONGEST_IDENTITY: usize = 512;
+/// So many characters are shown.
+const LONGEST_SHOWN: usize = 128;
+
 const IPV4: u8 = 1;
 const FQDN: u8 = 2;
 const EMAIL: u8 = 3;
@@ -50,6 +58,12 @@ impl Identity {
     }
 
     pub(super) fn from_wire(kind: u8, data: &[u8]) -> Result<Identity, Malformed> {
+        if data.len() > LONGEST_IDENTITY {
+            return Err(Malformed::TooMany {
+                what: "bytes of identity",
+                limit: LONGEST_IDENTITY,
+            });
+        }
         let mut r = Reader::new(data);
         Ok(match kind {
             IPV4 => {
@@ -136,18 +150,43 @@ impl FromStr for Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = |f: &mut fmt::Formatter<'_>, data: &[u8]| {
-            data.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        // No more is made of a long one than can be shown.
+        let hex = |data: &[u8]| -> String {
+            let shown = data.iter().take(LONGEST_SHOWN);
+            shown.map(|b| format!("{b:02x}")).collect()
         };
-        match self {
-            Identity::Ipv4(a) => a.fmt(f),
-            Identity::Ipv6(a) => a.fmt(f),
-            Identity::Fqdn(name) | Identity::Email(name) => f.write_str(name),
-            Identity::KeyId(data) => f.write_str("keyid:").and_then(|()| hex(f, data)),
-            Identity::Dn(data) => f.write_str("dn:").and_then(|()| hex(f, data)),
-            Identity::Other { kind, data } => write!(f, "type-{kind}:").and_then(|()| hex(f, data)),
+        let text = match self {
+            Identity::Ipv4(a) => return a.fmt(f),
+            Identity::Ipv6(a) => return a.fmt(f),
+            Identity::Fqdn(name) | Identity::Email(name) => printable(name),
+            Identity::KeyId(data) => format!("keyid:{}", hex(data)),
+            Identity::Dn(data) => format!("dn:{}", hex(data)),
+            Identity::Other { kind, data } => format!("type-{kind}:{}", hex(data)),
+        };
+        if text.chars().count() <= LONGEST_SHOWN {
+            return f.write_str(&text);
+        }
+        // Owners use the text as a name: two identities that begin alike must not become one.
+        let (kind, data) = self.to_wire();
+        let digest = sha256(&[&[kind], &data]);
+        let digest: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let tail = format!("…({} bytes, #{digest})", data.len());
+        let room = LONGEST_SHOWN.saturating_sub(tail.chars().count());
+        let head: String = text.chars().take(room).collect();
+        write!(f, "{head}{tail}")
+    }
+}
+
+/// A name without what would move a terminal's cursor or break a line of a log.
+fn printable(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars().take(LONGEST_SHOWN + 1) {
+        match c.is_alphanumeric() || c.is_ascii_graphic() {
+            true => text.push(c),
+            false => text.extend(c.escape_default()),
         }
     }
+    text
 }
 
 #[cfg(test)]
@@ -189,6 +228,44 @@ mod tests {
         let identity = Identity::from_wire(FQDN, b"gw\n\x1b[2J").unwrap();
         assert_eq!(identity.to_string(), "type-2:67770a1b5b324a");
         assert_eq!(identity.to_wire(), (FQDN, b"gw\n\x1b[2J"[..].into()));
+    }
+
+    #[test]
+    fn what_is_shown_is_short_and_printable() {
+        let long = [
+            Identity::KeyId(vec![0xab; 65_000]),
+            Identity::Dn(vec![0xab; 512]),
+            Identity::Other {
+                kind: 200,
+                data: vec![0xab; 512],
+            },
+            Identity::Fqdn("x".repeat(512)),
+            Identity::Email("\n".repeat(512)),
+        ];
+        for identity in &long {
+            let shown = identity.to_string();
+            assert!(shown.chars().count() <= LONGEST_SHOWN, "{shown}");
+            assert!(!shown.chars().any(char::is_control), "{shown}");
+        }
+        let control = Identity::Fqdn("gw\n\u{1b}[2J\u{202e}".into());
+        assert_eq!(control.to_string(), r"gw\n\u{1b}[2J\u{202e}");
+        let longest = Identity::Fqdn("x".repeat(LONGEST_SHOWN));
+        assert_eq!(longest.to_string(), "x".repeat(LONGEST_SHOWN));
+    }
+
+    #[test]
+    fn long_identities_that_begin_alike_are_shown_apart() {
+        let name = |last: &str| Identity::Fqdn("x".repeat(300) + last).to_string();
+        assert_ne!(name("a"), name("b"));
+        assert!(name("a").contains("301 bytes"), "{}", name("a"));
+    }
+
+    #[test]
+    fn more_than_512_bytes_are_refused() {
+        for kind in [FQDN, EMAIL, DN, KEY_ID, 200] {
+            assert!(Identity::from_wire(kind, &[b'x'; 512]).is_ok());
+            assert!(Identity::from_wire(kind, &[b'x'; 513]).is_err());
+        }
     }
 
     #[test]

@@ -54,11 +54,11 @@ impl IkeKeys {
         };
         IkeKeys {
             prf,
-            sk_d: Zeroizing::new(sk_d.to_vec()),
+            sk_d: Secret::new(sk_d),
             seal: aead(suite.cipher, e_out),
             open: aead(suite.cipher, e_in),
-            sk_p_local: Zeroizing::new(p_out.to_vec()),
-            sk_p_remote: Zeroizing::new(p_in.to_vec()),
+            sk_p_local: Secret::new(p_out),
+            sk_p_remote: Secret::new(p_in),
         }
     }
 
@@ -104,16 +104,16 @@ pub struct EspKey {
     /// Without the salt.
     pub key: Secret,
     /// The first four bytes of every nonce (RFC 4106 section 8.1).
-    pub salt: [u8; SALT],
+    pub salt: Zeroizing<[u8; SALT]>,
 }
 
 impl EspKey {
     fn new(cipher: EspCipher, material: &[u8]) -> EspKey {
         let (key, tail) = material.split_at(cipher.key_length());
-        let mut salt = [0; SALT];
+        let mut salt = Zeroizing::new([0; SALT]);
         salt.copy_from_slice(tail);
         EspKey {
-            key: Zeroizing::new(key.to_vec()),
+            key: Secret::new(key),
             salt,
         }
     }

@@ -15,8 +15,10 @@ mod engine;
 mod event;
 mod identity;
 pub mod keys;
+mod limits;
 pub mod payload;
 pub mod proposal;
+mod rank;
 mod sa;
 mod settings;
 mod state;
@@ -26,13 +28,14 @@ mod ts;
 #[cfg(test)]
 mod tests;
 
-pub use crypto::{Group, IkeCipher, Prf, Psk};
+pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use engine::Engine;
 pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
+pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
     AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
 };
-pub use ts::{TrafficSelector, is_narrowing, narrow};
+pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

@@ -84,6 +84,11 @@ impl Sa {
             .min_by_key(|(at, _)| *at)
     }
 
+    /// Of no use any more, and kept only for its last answer or for the peer's DELETE.
+    pub(crate) fn lingers(&self) -> bool {
+        matches!(self.core.phase, Phase::Ended | Phase::Childless) && self.expires.is_some()
+    }
+
     /// Starts an exchange, or queues it behind the one at work: the window is one message wide.
     pub(crate) fn start(&mut self, task: Box<dyn Request>, cx: &mut Cx<'_>) {
         self.queue.push_back(task);

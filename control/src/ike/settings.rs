@@ -20,14 +20,22 @@ pub struct Settings {
     /// For child SAs, in order of preference.
     pub esp_proposals: Vec<EspProposal>,
     pub retransmit: Retransmit,
-    /// So many sessions may be half open as responder; further first messages are dropped and
-    /// counted.
+    /// So many sessions may be half open as responder; one more, and the oldest goes.
     pub half_open_limit: usize,
+    /// So many of them from one IPv4 address or IPv6 /64; its further first messages are dropped
+    /// and counted. From half of it on, that address must return a cookie, so that whoever forges
+    /// it can not use it up.
+    pub half_open_per_source: usize,
     /// A session half open for so long is dropped.
     pub half_open_timeout: Duration,
     /// From so many half-open sessions on, an initiator must first return a cookie (RFC 7296
     /// section 2.6), which costs us no state. 0 asks always.
     pub cookie_threshold: usize,
+    /// So many sessions that are over, or have no child, are kept for [`half_open_timeout`], to
+    /// answer a repeated request again; one more, and the oldest goes.
+    ///
+    /// [`half_open_timeout`]: Settings::half_open_timeout
+    pub last_answers_limit: usize,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
 }
@@ -41,8 +49,10 @@ impl Settings {
             esp_proposals: vec![EspProposal::default()],
             retransmit: Retransmit::default(),
             half_open_limit: 1024,
+            half_open_per_source: 8,
             half_open_timeout: Duration::from_secs(10),
             cookie_threshold: 256,
+            last_answers_limit: 256,
             vendor_ids: Vec::new(),
         }
     }
@@ -105,7 +115,8 @@ pub struct Initiate {
     pub psk: Psk,
     /// Inner addresses to ask for.
     pub request_addresses: Option<AddressRequest>,
-    /// Our side of the traffic; everything if empty.
+    /// Our side of the traffic; everything if empty. Merged before they are offered; at most 255 may
+    /// be left of either side.
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side of the traffic; everything if empty.
     pub remote_ts: Vec<TrafficSelector>,

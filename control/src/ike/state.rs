@@ -1,6 +1,7 @@
 //! What is known of one IKE SA, and how far it has come.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::crypto::Prf;
 use super::event::{CloseReason, Event, Failure, Nat, SaId};
@@ -36,6 +37,9 @@ pub(crate) struct Core {
     /// 0 until known.
     pub(crate) spi_r: u64,
     pub(crate) phase: Phase,
+    /// When the first message came, as responder.
+    pub(crate) begun: Option<Instant>,
+    pub(crate) established: Option<Instant>,
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
     /// Until authenticated.
@@ -85,6 +89,8 @@ impl Core {
             } else {
                 Phase::HalfOpen
             },
+            begun: None,
+            established: None,
             prf: None,
             keys: None,
             handshake: None,
@@ -104,6 +110,15 @@ impl Core {
             self.spi_i
         } else {
             self.spi_r
+        }
+    }
+
+    /// Came about while `other`, which the peer began, was on its way. The peer then means others
+    /// when it says in `other` that it holds none: this one it did not know yet.
+    pub(crate) fn crosses(&self, other: &Core) -> bool {
+        match (self.established, other.begun) {
+            (Some(established), Some(begun)) => self.initiator && established >= begun,
+            _ => false,
         }
     }
 

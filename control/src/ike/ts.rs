@@ -113,6 +113,50 @@ impl fmt::Display for TrafficSelector {
     }
 }
 
+/// The same packets in fewer selectors: ranges of the same protocol and ports become one where they
+/// overlap or touch. Sorted by family, protocol, ports and address.
+pub fn merge(selectors: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let key = |s: &TrafficSelector| {
+        (
+            s.start.is_ipv6(),
+            s.protocol,
+            *s.ports.start(),
+            *s.ports.end(),
+        )
+    };
+    let mut sorted: Vec<&TrafficSelector> = selectors.iter().collect();
+    sorted.sort_by_key(|s| (key(s), s.start));
+    let mut merged: Vec<TrafficSelector> = Vec::new();
+    for selector in sorted {
+        match merged.last_mut() {
+            Some(last)
+                if key(last) == key(selector)
+                    && last.is_valid()
+                    && selector.is_valid()
+                    && touches(last.end, selector.start) =>
+            {
+                last.end = last.end.max(selector.end);
+            }
+            _ => merged.push(selector.clone()),
+        }
+    }
+    merged
+}
+
+/// Whether a range that starts at `start` goes on where one up to `end` of the same family, which
+/// starts no later, stops.
+fn touches(end: IpAddr, start: IpAddr) -> bool {
+    let next = match end {
+        IpAddr::V4(a) => u32::from(a)
+            .checked_add(1)
+            .map(|n| Ipv4Addr::from(n).into()),
+        IpAddr::V6(a) => u128::from(a)
+            .checked_add(1)
+            .map(|n| Ipv6Addr::from(n).into()),
+    };
+    next.is_none_or(|next: IpAddr| start <= next)
+}
+
 /// The part of `proposed` that `allowed` lets through, in the order of `proposed`, without
 /// repetition. Empty means that nothing is left, which a responder answers with TS_UNACCEPTABLE.
 pub fn narrow(proposed: &[TrafficSelector], allowed: &[TrafficSelector]) -> Vec<TrafficSelector> {

@@ -214,10 +214,15 @@ impl Node {
                 remote,
                 peer,
                 error,
+                untold,
                 ..
             } => {
                 let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
-                let text = format!("refused {who}: {error}");
+                let more = match untold {
+                    0 => String::new(),
+                    count => format!(" (and {count} more since the last one told)"),
+                };
+                let text = format!("refused {who}: {error}{more}");
                 self.note(NewEvent::new(EventKind::KeyFailed, text));
             }
             Event::ChildClosed { id, .. } => {

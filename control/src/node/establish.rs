@@ -18,7 +18,7 @@ use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links::LinkError;
 use crate::dataplane::{Command, GroupId};
 use crate::esp::BadSecret;
-use crate::ike::{Event, Identity, SaId, TrafficSelector};
+use crate::ike::{Event, Identity, SaId, TrafficSelector, survivor};
 use crate::kms::{KeyManagement, SessionHandle};
 use crate::sadb::{Change, Producer, Sadb, SadbError, SessionId, SessionSpec};
 
@@ -107,6 +107,7 @@ impl Node {
             child,
             vendor_ids,
             exporter,
+            rank,
             ..
         } = event
         else {
@@ -150,6 +151,7 @@ impl Node {
                 peer: peer.clone(),
                 spec: Arc::clone(&spec),
                 group,
+                rank: rank.clone(),
                 since: now,
                 alive: now,
                 asked: now,
@@ -161,7 +163,7 @@ impl Node {
             self.dataplane
                 .add_session(Arc::clone(&spec), group, peer_began)
                 .await?;
-            self.replace_older(id, now);
+            let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"
             } else {
@@ -174,7 +176,7 @@ impl Node {
                 None => event,
             });
             if let (Some(gateway), Role::Client(client)) = (gateway, &mut self.role) {
-                let handle = SessionHandle(id.0);
+                let handle = SessionHandle(kept.0);
                 match &purpose {
                     Some(Purpose::Gateway { ranges, .. }) => {
                         client.kms.on_authenticated(gateway, handle, now);
@@ -255,26 +257,32 @@ impl Node {
         }
     }
 
-    /// Sessions with the same peer that are older than this one only receive any more.
-    fn replace_older(&mut self, id: SessionId, now: Instant) {
+    /// Of all sessions with the same peer as this new one only one stays, and is returned: usually
+    /// this one. The others only receive any more.
+    fn replace_older(&mut self, id: SessionId, now: Instant) -> SessionId {
         let Some(new) = self.table.live.get(&id) else {
-            return;
+            return id;
         };
         let same_place = |other: &Live| match new.spec.gateway {
             Some(gateway) => other.spec.gateway == Some(gateway),
             None => other.group == new.group,
         };
-        let old = self
-            .table
-            .live
-            .values()
-            .filter(|other| other.spec.id < id && same_place(other));
-        let old: Vec<SessionId> = old.map(|other| other.spec.id).collect();
-        for id in old {
-            if self.dying.iter().all(|(_, dying)| *dying != id) {
-                self.dying.push((now + AFTERLIFE, id));
+        let is_dying = |id| self.dying.iter().any(|(_, dying)| *dying == id);
+        let (mut kept, mut losers) = (new, Vec::new());
+        for other in self.table.live.values() {
+            if other.spec.id >= id || !same_place(other) || is_dying(other.spec.id) {
+                continue;
             }
+            // Both ends must choose the same, or none is left.
+            let loser = match survivor(kept.contender(), other.contender()) == kept.sa {
+                true => other,
+                false => std::mem::replace(&mut kept, other),
+            };
+            losers.push((now + AFTERLIFE, loser.spec.id));
         }
+        let kept = kept.spec.id;
+        self.dying.extend(losers);
+        kept
     }
 
     /// Removes a session everywhere. `tell`: the peer is told by a DELETE.

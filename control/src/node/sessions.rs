@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::dataplane::GroupId;
 use crate::esp;
-use crate::ike::{Child, EspCipher, Exporter, Identity, SaId};
+use crate::ike::{Child, Contender, EspCipher, Exporter, Identity, Rank, SaId};
 use crate::sadb::{Producer, SaSpec, SessionId, SessionSpec};
 
 use super::hooks::prefixes;
@@ -24,11 +24,23 @@ pub(super) struct Live {
     pub(super) peer: Identity,
     pub(super) spec: Arc<SessionSpec>,
     pub(super) group: GroupId,
+    pub(super) rank: Rank,
     pub(super) since: Instant,
     /// When the peer last proved to live by IKE; ESP is judged by the worker's view.
     pub(super) alive: Instant,
     /// When it was last asked.
     pub(super) asked: Instant,
+}
+
+impl Live {
+    pub(super) fn contender(&self) -> Contender<'_> {
+        Contender {
+            id: self.sa,
+            at: self.since,
+            initiator: self.spec.initiator,
+            rank: &self.rank,
+        }
+    }
 }
 
 /// All sessions that IKE made.
@@ -149,6 +161,7 @@ mod tests {
                 peer: Identity::from(outside),
                 spec: Arc::new(spec),
                 group: GroupId::Cluster(ClusterId(1)),
+                rank: Rank::new(&[vec![1], vec![2]]),
                 since: start,
                 alive: at(if id == 2 { 8 } else { 0 }),
                 asked: start,

@@ -95,7 +95,7 @@ impl Config {
                 }
                 Attribute::Other { kind, value } => (*kind & 0x7fff, value.clone()),
             };
-            let length = u16::try_from(value.len()).map_err(|_| TooLong(value.len()))?;
+            let length = u16::try_from(value.len()).map_err(|_| TooLong::Bytes(value.len()))?;
             out.extend_from_slice(&kind.to_be_bytes());
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(&value);

@@ -76,10 +76,14 @@ pub enum Malformed {
     Critical(u8),
 }
 
-/// A message that does not fit the 16-bit lengths of its payloads, or a datagram.
+/// A payload that its length or count fields can not describe, or a message longer than a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("payload of {0} bytes: at most 65531 fit")]
-pub struct TooLong(pub usize);
+pub enum TooLong {
+    #[error("payload of {0} bytes: at most 65531 fit")]
+    Bytes(usize),
+    #[error("{0} traffic selectors: at most 255 fit into one payload, after merging")]
+    Selectors(usize),
+}
 
 /// One payload of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +171,7 @@ impl Payload {
             Payload::Nonce(body) | Payload::Vendor(body) => out.extend_from_slice(body),
             Payload::Notify(notify) => notify.write(out),
             Payload::Delete(delete) => delete.write(out),
-            Payload::TsI(list) | Payload::TsR(list) => ts::write(list, out),
+            Payload::TsI(list) | Payload::TsR(list) => ts::write(list, out)?,
             Payload::Config(config) => config.write(out)?,
             Payload::Other { body, .. } => out.extend_from_slice(body),
         }
@@ -229,7 +233,7 @@ pub fn write_chain(payloads: &[Payload], out: &mut Vec<u8>) -> Result<u8, TooLon
 /// Writes the number of bytes since `start` as 16 bits at `at`.
 pub(crate) fn set_length(out: &mut [u8], start: usize, at: usize) -> Result<(), TooLong> {
     let length = out.len() - start;
-    let length = u16::try_from(length).map_err(|_| TooLong(length))?;
+    let length = u16::try_from(length).map_err(|_| TooLong::Bytes(length))?;
     out[at..at + 2].copy_from_slice(&length.to_be_bytes());
     Ok(())
 }

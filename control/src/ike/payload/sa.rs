@@ -129,8 +129,9 @@ pub(super) fn write(proposals: &[Proposal], out: &mut Vec<u8>) -> Result<(), Too
     for (i, p) in proposals.iter().enumerate() {
         let start = out.len();
         let more = if i + 1 == proposals.len() { 0 } else { 2 };
-        let spi_size = u8::try_from(p.spi.len()).map_err(|_| TooLong(p.spi.len()))?;
-        let count = u8::try_from(p.transforms.len()).map_err(|_| TooLong(p.transforms.len()))?;
+        let spi_size = u8::try_from(p.spi.len()).map_err(|_| TooLong::Bytes(p.spi.len()))?;
+        let count =
+            u8::try_from(p.transforms.len()).map_err(|_| TooLong::Bytes(p.transforms.len()))?;
         out.extend_from_slice(&[more, 0, 0, 0, p.number, p.protocol, spi_size, count]);
         out.extend_from_slice(&p.spi);
         for (j, t) in p.transforms.iter().enumerate() {

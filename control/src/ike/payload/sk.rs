@@ -39,17 +39,28 @@ pub fn write_plain(mut header: Header, payloads: &[Payload]) -> Result<Vec<u8>, 
 /// # Errors
 /// A payload longer than its length field can say.
 pub fn write_sealed(
-    mut header: Header,
+    header: Header,
     payloads: &[Payload],
     key: &AeadKey,
     iv: u64,
 ) -> Result<Vec<u8>, TooLong> {
     let mut plain = Zeroizing::new(Vec::new());
     let first = write_chain(payloads, &mut plain)?;
+    seal(header, first, plain, key, iv)
+}
+
+/// Seals the bytes of a chain of payloads, whatever they are.
+pub(crate) fn seal(
+    mut header: Header,
+    first: u8,
+    mut plain: Zeroizing<Vec<u8>>,
+    key: &AeadKey,
+    iv: u64,
+) -> Result<Vec<u8>, TooLong> {
     // An AEAD needs no padding (RFC 5282 section 3): the pad length alone, 0.
     plain.push(0);
     let length = GENERIC_HEADER + IV + plain.len() + TAG;
-    let length16 = u16::try_from(length).map_err(|_| TooLong(length))?;
+    let length16 = u16::try_from(length).map_err(|_| TooLong::Bytes(length))?;
     header.next = kind::ENCRYPTED;
     let mut out = Vec::with_capacity(HEADER + length);
     header.write(&mut out);

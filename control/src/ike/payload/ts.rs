@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::super::ts::TrafficSelector;
-use super::Malformed;
 use super::reader::Reader;
+use super::{Malformed, TooLong};
 
 const IPV4_RANGE: u8 = 7;
 const IPV6_RANGE: u8 = 8;
@@ -58,11 +58,17 @@ fn address(r: &mut Reader<'_>, v6: bool) -> Result<IpAddr, Malformed> {
     })
 }
 
-pub(super) fn write(list: &[TrafficSelector], out: &mut Vec<u8>) {
-    // 255 is what the count can say. No caller of ours has that many; the narrowest loss is to
-    // offer fewer.
-    let list = list.get(..usize::from(u8::MAX)).unwrap_or(list);
-    out.extend_from_slice(&[list.len() as u8, 0, 0, 0]);
+/// Whether so many selectors fit into one payload.
+///
+/// # Errors
+/// More than its count can say.
+pub(crate) fn check(list: &[TrafficSelector]) -> Result<u8, TooLong> {
+    u8::try_from(list.len()).map_err(|_| TooLong::Selectors(list.len()))
+}
+
+pub(super) fn write(list: &[TrafficSelector], out: &mut Vec<u8>) -> Result<(), TooLong> {
+    // Fewer than asked for would be another policy than the owner's.
+    out.extend_from_slice(&[check(list)?, 0, 0, 0]);
     for s in list {
         let (kind, length) = if s.start.is_ipv4() {
             (IPV4_RANGE, 16u16)
@@ -80,4 +86,5 @@ pub(super) fn write(list: &[TrafficSelector], out: &mut Vec<u8>) {
             }
         }
     }
+    Ok(())
 }

@@ -197,6 +197,7 @@ pub(crate) fn refused(core: &Core, cx: &mut Cx<'_>, assigned: Vec<IpAddr>, error
         peer,
         assigned,
         error,
+        untold: 0,
     });
 }
 

@@ -8,10 +8,12 @@ use super::super::payload::Payload;
 use super::super::payload::config::{Attribute, Config, Kind};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::sa::Proposal;
+use super::super::payload::ts;
 use super::super::proposal::{EspProposal, EspSuite, choose_esp, chosen_esp, offers};
+use super::super::rank::Rank;
 use super::super::settings::{AddressRequest, Initiate, Settings};
 use super::super::state::{Core, Phase};
-use super::super::ts::{TrafficSelector, is_narrowing};
+use super::super::ts::{TrafficSelector, is_narrowing, merge};
 use super::super::{Identity, SaId};
 use super::{Cx, error, find};
 
@@ -149,10 +151,13 @@ pub(crate) fn respond_first(
     let unacceptable = (kind::TS_UNACCEPTABLE, Failure::TsUnacceptable);
     let (local, remote) = match cx.hooks.selectors(peer, assigned, ts_r, ts_i) {
         Ok((local, remote)) if is_narrowing(&local, ts_r) && is_narrowing(&remote, ts_i) => {
-            (local, remote)
+            (merge_within(local, ts_r), merge_within(remote, ts_i))
         }
         _ => return Err(unacceptable),
     };
+    for list in [&local, &remote] {
+        ts::check(list).map_err(|too_many| (kind::TS_UNACCEPTABLE, too_many.into()))?;
+    }
     // Last of all, so that no SPI is allocated in vain.
     let spi_in = cx.hooks.allocate_spi();
     chosen.spi = spi_in.to_be_bytes().to_vec();
@@ -161,6 +166,19 @@ pub(crate) fn respond_first(
     answer.push(Payload::TsR(local.clone()));
     let child = make(core, suite, spi_in, spi_out, (local, remote));
     Ok((child.ok_or((kind::INVALID_SYNTAX, NO_KEYS))?, answer))
+}
+
+/// Merges what narrows `proposed`, unless that joins what the peer has proposed apart: then it would
+/// not know it again.
+fn merge_within(
+    narrowed: Vec<TrafficSelector>,
+    proposed: &[TrafficSelector],
+) -> Vec<TrafficSelector> {
+    let merged = merge(&narrowed);
+    match is_narrowing(&merged, proposed) {
+        true => merged,
+        false => narrowed,
+    }
 }
 
 fn assign(cx: &mut Cx<'_>, peer: &Identity, request: &Config) -> Option<Vec<IpAddr>> {
@@ -242,9 +260,9 @@ fn make(
         spi_out,
         cipher: suite.cipher,
         key_in: inbound.key,
-        salt_in: inbound.salt,
+        salt_in: *inbound.salt,
         key_out: out.key,
-        salt_out: out.salt,
+        salt_out: *out.salt,
         esn: suite.esn,
         local_ts,
         remote_ts,
@@ -272,11 +290,13 @@ impl Core {
     /// Both sides are authenticated and have a child SA: tells the owner, and lets go of what was
     /// needed to get here.
     pub(crate) fn establish(&mut self, cx: &mut Cx<'_>, child: Child, assigned: Vec<IpAddr>) {
-        let (Some(keys), Some(peer)) = (&self.keys, &self.peer) else {
+        let (Some(keys), Some(peer), Some(handshake)) =
+            (&self.keys, &self.peer, self.handshake.take())
+        else {
             return;
         };
         self.phase = Phase::Established;
-        self.handshake = None;
+        self.established = Some(cx.now);
         self.spi_in = None;
         self.children.push(ChildSpis {
             spi_in: child.spi_in,
@@ -294,6 +314,7 @@ impl Core {
             vendor_ids: std::mem::take(&mut self.vendor_ids),
             exporter: keys.exporter(),
             nat: self.nat,
+            rank: Rank::new(&handshake.nonces),
         });
     }
 }

@@ -2,10 +2,15 @@
 
 mod codec;
 mod exchange;
+mod flood;
 mod hostile;
 mod life;
+mod mutated;
 mod network;
 mod refused;
+mod secrets;
+mod selectors;
+mod simultaneous;
 mod vectors;
 
 use std::collections::{HashMap, VecDeque};

@@ -316,3 +316,56 @@ fn children_that_do_not_exist_are_not_deleted() {
     );
     assert!(pair.b.events.is_empty());
 }
+
+#[test]
+fn an_identity_beyond_measure_is_refused_and_not_shown() {
+    let pair = Pair::with(|a, _| a.local_id = Identity::KeyId(vec![7; 60_000]));
+    let wish = pair.wish();
+    // HDR, SK {IDi(60000 bytes), AUTH, …} --> <-- HDR, SK {N(INVALID_SYNTAX)}
+    let (client, gateway, pair) = failing(pair, wish);
+    assert_eq!(client, Failure::InvalidSyntax);
+    assert!(matches!(gateway, Some(Failure::Malformed(_))));
+    let shown = format!("{:?}", pair.b.events);
+    assert!(shown.len() < 500, "{shown}");
+}
+
+#[test]
+fn a_flood_of_strangers_is_told_of_in_measure() {
+    let mut pair = Pair::new();
+    let stranger = Initiate {
+        psk: psk("guess"),
+        ..pair.wish()
+    };
+    let untold = |pair: &mut Pair, count| {
+        for _ in 0..count {
+            pair.initiate(stranger.clone());
+            pair.run();
+        }
+        let told = pair.b.events.drain(..).map(|event| match event {
+            Event::Refused { untold, .. } => untold,
+            other => panic!("{other:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(untold(&mut pair, 30), [0; 10]);
+    assert_eq!(pair.b.engine.stats().untold_refusals, 20);
+    assert_eq!(pair.b.engine.stats().authentication_failed, 30);
+    pair.now += Duration::from_secs(1);
+    assert_eq!(untold(&mut pair, 5), [20]);
+}
+
+#[test]
+fn a_refusal_that_frees_an_address_is_always_told() {
+    let mut pair = Pair::new();
+    pair.b.owner.local_ts = vec![TrafficSelector::host([192, 0, 2, 99])];
+    for _ in 0..30 {
+        let wish = pair.wish();
+        pair.initiate(wish);
+        pair.run();
+    }
+    let told =
+        pair.b.events.iter().filter(
+            |event| matches!(event, Event::Refused { assigned, .. } if !assigned.is_empty()),
+        );
+    assert_eq!(told.count(), 30);
+}
