@@ -1,10 +1,10 @@
 //! What a TCP connection lives through.
 
 use super::{Case, active, ensure, in_order, must_ping, up, wait_active, without_standby};
-use crate::lab::topology::TARGETS;
+use crate::lab::topology::{CLIENT_INNER, TARGETS, TUN};
 use crate::lab::{Lab, Place, Setup};
 use crate::probe::{Probe, Stream, now_ns};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 
 pub(super) const CASES: &[Case] = &[
@@ -16,6 +16,8 @@ pub(super) const CASES: &[Case] = &[
     ("failover_from_frozen_daemon", from_frozen),
     ("failover_with_deferred_heartbeats", deferred),
     ("failover_after_sigterm", after_sigterm),
+    ("failover_with_address_from_the_pool", from_pool),
+    ("failover_seen_first_by_the_target", target_first),
     ("failover_twice", twice),
     ("gateway_that_comes_back_is_used_again", comes_back),
 ];
@@ -135,6 +137,41 @@ fn after_sigterm(lab: &mut Lab) -> Result<()> {
     survives(lab, SOON, |lab, number| {
         lab.stop(Place::Gateway(number)).map(drop)
     })
+}
+
+/// Gateways do not talk to each other: each computes the same inner address.
+fn from_pool(lab: &mut Lab) -> Result<()> {
+    up(
+        lab,
+        &Setup {
+            from_pool: true,
+            ..Setup::default()
+        },
+    )?;
+    survives(lab, SOON, |lab, number| lab.kill(Place::Gateway(number)))?;
+    let inner = lab.exec(
+        Place::Client,
+        &["ip", "-4", "-o", "addr", "show", "dev", TUN],
+    )?;
+    let address = inner
+        .split_whitespace()
+        .find_map(|word| word.strip_suffix("/32"))
+        .context("the TUN device has no address")?;
+    lab.ping_until(Place::Target, address, Duration::from_secs(5))
+}
+
+/// Nobody sends but the target, so the client notices nothing: the gateway in reserve hears that
+/// the target asks for the client in vain, and takes over.
+fn target_first(lab: &mut Lab) -> Result<()> {
+    let mut setup = Setup::default();
+    setup.general = setup.general.replace("INSTANT", "DEFERRED");
+    up(lab, &setup)?;
+    let before = active(lab)?;
+    lab.kill(Place::Gateway(before))?;
+    lab.exec(Place::Target, &["ip", "neigh", "flush", "dev", "eth0"])?;
+    lab.ping_until(Place::Target, CLIENT_INNER, Duration::from_secs(10))?;
+    let after = active(lab)?;
+    ensure(after != before, || format!("gw{before} is still active"))
 }
 
 fn twice(lab: &mut Lab) -> Result<()> {

@@ -61,6 +61,8 @@ fn carries_tcp_both_ways(lab: &mut Lab) -> Result<()> {
     let stream = Stream::start(lab)?;
     transfer(lab, TARGETS[0], 2, &[])?;
     transfer(lab, TARGETS[0], 2, &["-R"])?;
+    // Super-packets of as many segments as there can be.
+    transfer(lab, TARGETS[0], 2, &["-M", "100"])?;
     let report = stream.finish()?;
     ensure(report.error.is_none(), || format!("{report:?}"))
 }

@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) wrong_psk: Vec<u8>,
     /// An inner IPv6 address too.
     pub(crate) ipv6: bool,
+    /// The client's inner address is computed from the pool, not fixed in the gateways' files.
+    pub(crate) from_pool: bool,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
@@ -46,6 +48,7 @@ impl Default for Setup {
             tunnels: String::new(),
             accept: "keyed".into(),
             wrong_psk: Vec::new(),
+            from_pool: false,
             ipv6: false,
             extra: String::new(),
         }
@@ -106,9 +109,13 @@ impl Lab {
         if setup.ipv6 {
             let _ = write!(inner, ", \"{CLIENT_INNER_V6}\"");
         }
+        let inner = match setup.from_pool {
+            true => String::new(),
+            false => format!("inner = [{inner}]\n"),
+        };
         let peer = format!(
             "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
-             outside = \"{CLIENT_OUTSIDE}\"\ninner = [{inner}]\n"
+             outside = \"{CLIENT_OUTSIDE}\"\n{inner}"
         );
         format!(
             "\
