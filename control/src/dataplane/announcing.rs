@@ -136,8 +136,11 @@ impl Core {
             .filter(|p| p.prefix_len() == p.max_prefix_len());
         let mut full = false;
         for prefix in hosts.clone() {
-            lan.listen_for(prefix.addr());
-            full |= lan.announcer.activate(prefix.addr(), now) == Activation::Full;
+            match lan.announcer.activate(prefix.addr(), now) {
+                Activation::New => lan.listen_for(prefix.addr()),
+                Activation::Already => {}
+                Activation::Full => full = true,
+            }
         }
         if full {
             self.count(Counter::AnnounceFull);
@@ -161,10 +164,13 @@ impl Core {
                 .sessions
                 .iter()
                 .any(|other| other.announced && other.spec.remote_inner.contains(prefix));
-            lan.stop_listening_for(prefix.addr());
-            if !elsewhere {
-                lan.announcer.forget(prefix.addr());
+            if elsewhere {
+                continue;
             }
+            if lan.announcer.is_active(prefix.addr()) {
+                lan.stop_listening_for(prefix.addr());
+            }
+            lan.announcer.forget(prefix.addr());
         }
     }
 
@@ -214,6 +220,9 @@ impl Core {
 
     /// Another gateway has this inner address now.
     fn moved_away(&mut self, address: IpAddr) {
+        if let Some(lan) = &mut self.lan {
+            lan.stop_listening_for(address);
+        }
         for index in self.sessions.indexes() {
             let Some(session) = self.sessions.get_mut(index) else {
                 continue;
@@ -227,9 +236,6 @@ impl Core {
                 continue;
             }
             session.announced = false;
-            if let Some(lan) = &mut self.lan {
-                lan.stop_listening_for(address);
-            }
             if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
                 self.send_event(WorkerEvent::InnerActive {
                     group,

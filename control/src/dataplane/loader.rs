@@ -8,6 +8,7 @@ mod bare;
 mod error;
 mod inside;
 mod interface;
+mod local;
 mod node_state;
 mod outside;
 mod program;

@@ -146,9 +146,13 @@ impl Sessions {
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let index = self.by_id.remove(&id)?;
-        // A newer session may have taken over an entry.
-        self.by_spi.retain(|_, at| *at != index);
         let session = self.slots.get_mut(index).and_then(Option::take)?;
+        // A newer session may have taken over an entry.
+        if let Some(inbound) = &session.inbound
+            && self.by_spi.get(&inbound.spi()) == Some(&index)
+        {
+            self.by_spi.remove(&inbound.spi());
+        }
         if let Some(gateway) = session.spec.gateway
             && self.by_gateway.get(&gateway) == Some(&index)
         {

@@ -26,11 +26,8 @@ impl SocketSet {
     /// What the kernel refused, and for which queue.
     pub(super) fn open(outside: &str, inside: Option<&str>) -> Result<Self, SetupError> {
         match Self::open_as(outside, inside, BindMode::Auto) {
-            Err(SetupError::Xsk(XskError::Step {
-                step: "binding",
-                interface,
-                source,
-                ..
+            Err(SetupError::Xsk(XskError::Bind {
+                interface, source, ..
             })) if inside.is_some() => {
                 tracing::warn!(
                     "{interface}: {source}; all interfaces are used in copy mode, which costs \

@@ -208,3 +208,46 @@ pub(crate) fn arp(operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8>
     frame.extend(target.octets());
     frame
 }
+
+/// A program that answers both forms, to peers only.
+pub(crate) fn pair() -> host::OutsidePair {
+    host::OutsidePair::new(true, true, false)
+}
+
+/// A payload over both families, bare and in UDP, and with a VLAN tag.
+pub(crate) fn dressed(payload: &[u8]) -> Vec<Frame> {
+    let bare = [
+        Frame::v4(IPPROTO_ESP, payload),
+        Frame::v6(IPPROTO_ESP, payload),
+    ];
+    let mut frames = Vec::new();
+    for frame in bare {
+        frames.push(frame.clone());
+        frames.push(frame.clone().in_udp(true));
+        frames.push(frame.clone().in_udp(false));
+        frames.push(Frame {
+            vlan: Some(0x2064),
+            ..frame.clone()
+        });
+        match frame.source {
+            // A router alert (RFC 2113): harmless.
+            IpAddr::V4(_) => frames.push(Frame {
+                options: vec![148, 4, 0, 0],
+                ..frame
+            }),
+            IpAddr::V6(_) => {
+                let options = vec![0, 0, 1, 4, 0, 0, 0, 0];
+                let extensions = vec![
+                    (IPV6_HOP_BY_HOP, options.clone()),
+                    (IPV6_ROUTING, vec![0, 0, 4, 0, 0, 0, 0, 0]),
+                    (IPV6_DESTINATION_OPTIONS, options),
+                ];
+                frames.push(Frame {
+                    extensions,
+                    ..frame
+                });
+            }
+        }
+    }
+    frames
+}

@@ -2,19 +2,19 @@
 
 use std::{net::IpAddr, os::fd::AsFd};
 
-use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
+use aya::maps::{LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
-    ADDRESSES, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, Local, MAX_LOCAL,
-    MAX_PREFIXES, PEERS, SAS, TunnelEntry,
+    ADDRESSES, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, MAX_PREFIXES,
+    PEERS, SAS, TunnelEntry,
 };
 use ipnet::IpNet;
 
 use super::{
     Attached, Counters, LoadError, Run, XdpMode,
     error::map_error,
-    interface::link_address,
+    local::LocalMap,
     outside::gone,
-    program::{Program, set_only, set_xsk, sum},
+    program::{Program, set_xsk, sum},
 };
 
 /// The program `inside`, loaded; detached and unloaded when dropped.
@@ -24,9 +24,7 @@ pub struct Inside {
     v6: LpmTrie<MapData, [u8; 16], TunnelEntry>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
-    local: Array<MapData, Local>,
-    own: Vec<IpAddr>,
-    mac: Option<[u8; 6]>,
+    local: LocalMap,
 }
 
 impl Inside {
@@ -42,9 +40,7 @@ impl Inside {
             v6: program.map(INSIDE_V6)?,
             sockets: program.map(INSIDE_XSKS)?,
             counters: program.map(INSIDE_COUNTERS)?,
-            local: program.map(INSIDE_LOCAL)?,
-            own: Vec::new(),
-            mac: None,
+            local: LocalMap::new(INSIDE_LOCAL, program.map(INSIDE_LOCAL)?),
             program,
         })
     }
@@ -55,8 +51,7 @@ impl Inside {
     /// # Errors
     /// [`LoadError`], with the interface's name.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, LoadError> {
-        self.mac = link_address(interface)?;
-        self.write_local()?;
+        self.local.follow_interface(interface)?;
         self.program.attach(interface, mode)
     }
 
@@ -71,23 +66,7 @@ impl Inside {
     /// # Errors
     /// [`LoadError::TooMany`] beyond [`MAX_LOCAL`] addresses.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), LoadError> {
-        if own.len() > MAX_LOCAL {
-            return Err(LoadError::TooMany {
-                what: "own inside addresses".to_owned(),
-                found: own.len(),
-                limit: MAX_LOCAL,
-            });
-        }
-        self.own = own.to_vec();
-        self.write_local()
-    }
-
-    fn write_local(&mut self) -> Result<(), LoadError> {
-        set_only(
-            INSIDE_LOCAL,
-            &mut self.local,
-            Local::new(self.mac, &self.own),
-        )
+        self.local.set_own("own inside addresses", own)
     }
 
     /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.

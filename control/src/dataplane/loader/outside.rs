@@ -4,16 +4,16 @@ use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, INSIDE_V4, INSIDE_V6, Local, MAX_ADDRESSES, MAX_LOCAL,
-    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS,
-    REFLECT_KEYED, REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address, halves, peer_slot,
+    ADDRESSES, Address, AddressEntry, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE,
+    OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN,
+    SAS, STRANGERS, SaEntry, address, halves, peer_slot,
 };
 
 use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
-    interface::link_address,
-    program::{Program, set_only, set_xsk, sum},
+    local::LocalMap,
+    program::{Program, set_xsk, sum},
 };
 
 /// What is fixed when `outside` is loaded.
@@ -51,9 +51,7 @@ pub struct Outside {
     peers: Array<MapData, [u64; 2]>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
-    local: Array<MapData, Local>,
-    own: Vec<IpAddr>,
-    mac: Option<[u8; 6]>,
+    local: LocalMap,
     node_state: NodeStateWriter,
 }
 
@@ -99,9 +97,7 @@ impl Outside {
             peers: program.map(PEERS)?,
             sockets: program.map(OUTSIDE_XSKS)?,
             counters: program.map(OUTSIDE_COUNTERS)?,
-            local: program.map(OUTSIDE_LOCAL)?,
-            own: Vec::new(),
-            mac: None,
+            local: LocalMap::new(OUTSIDE_LOCAL, program.map(OUTSIDE_LOCAL)?),
             node_state: NodeStateWriter::new(program.map(NODE_STATE)?),
             program,
         })
@@ -113,8 +109,7 @@ impl Outside {
     /// # Errors
     /// [`LoadError`], with the interface's name.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, LoadError> {
-        self.mac = link_address(interface)?;
-        self.write_local()?;
+        self.local.follow_interface(interface)?;
         self.program.attach(interface, mode)
     }
 
@@ -129,23 +124,7 @@ impl Outside {
     /// # Errors
     /// [`LoadError::TooMany`] beyond [`MAX_LOCAL`] addresses.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), LoadError> {
-        if own.len() > MAX_LOCAL {
-            return Err(LoadError::TooMany {
-                what: "own outer addresses".to_owned(),
-                found: own.len(),
-                limit: MAX_LOCAL,
-            });
-        }
-        self.own = own.to_vec();
-        self.write_local()
-    }
-
-    fn write_local(&mut self) -> Result<(), LoadError> {
-        set_only(
-            OUTSIDE_LOCAL,
-            &mut self.local,
-            Local::new(self.mac, &self.own),
-        )
+        self.local.set_own("own outer addresses", own)
     }
 
     /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.

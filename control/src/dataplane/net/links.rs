@@ -263,15 +263,11 @@ pub async fn add_route(
     source: Option<IpAddr>,
 ) -> Result<(), LinkError> {
     let message = route_message(index, destination, length, source);
-    handle
-        .route()
-        .add(message)
-        .execute()
-        .await
-        .map_err(|why| LinkError::Set {
-            what: format!("route {destination}/{length} into interface {index}"),
-            why,
-        })
+    let request = handle.route().add(message);
+    request.execute().await.map_err(|why| LinkError::Set {
+        what: format!("route {destination}/{length} into interface {index}"),
+        why,
+    })
 }
 
 /// Gives a route that [`add_route`] made another `source`, without a moment in which there is no

@@ -44,6 +44,16 @@ pub enum XskError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The socket could not be bound to the queue.
+    #[error("AF_XDP socket for queue {queue} of interface {interface}: binding failed: {source}")]
+    Bind {
+        /// The interface.
+        interface: String,
+        /// The receive queue.
+        queue: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Another socket has the queue.
     #[error("queue {queue} of interface {interface} is taken by another AF_XDP socket")]
     Busy {
@@ -177,7 +187,11 @@ impl Socket {
                     queue,
                 });
             }
-            return Err(step("binding")(source));
+            return Err(XskError::Bind {
+                interface: interface.to_owned(),
+                queue,
+                source,
+            });
         }
         Ok(socket)
     }
