@@ -24,8 +24,8 @@ pub trait OutsideWorld {
     fn node(&self) -> Option<NodeState>;
     /// What is addressed to the interface.
     fn local(&self) -> Option<&Local>;
-    /// `CLOCK_MONOTONIC` in nanoseconds; may be a tick behind.
-    fn now(&self) -> u64;
+    /// Whether this time (nanoseconds of `CLOCK_MONOTONIC`) has passed; may tell it two ticks late.
+    fn passed(&self, time: u64) -> bool;
     /// Whether plain heartbeats are answered.
     fn reflect_plain(&self) -> bool;
     /// Whether keyed heartbeats are answered.
@@ -93,6 +93,9 @@ where
         Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),
     }
 }
+
+/// Bytes that [`plain_v4`] looks at and changes, but for the first ones of a payload.
+pub const PLAIN_V4_LEN: usize = ETHERNET_LEN + IPV4_LEN + ESP_LEN;
 
 /// The short way for the commonest request: a plain heartbeat over IPv4 without tag and options, in
 /// a third of the instructions. `Some` only if [`outside`] comes to the same; everything else, every
@@ -252,7 +255,7 @@ fn living<W: OutsideWorld>(world: &W) -> Result<NodeState, Counter> {
         return Err(Counter::HeartbeatSilent);
     }
     // XDP programs outlive a daemon that hangs: without its renewal nothing is answered.
-    if world.now() > node.alive_until() {
+    if world.passed(node.alive_until()) {
         return Err(Counter::HeartbeatDead);
     }
     Ok(node)
@@ -340,14 +343,12 @@ fn turn_v4<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
     let destination: [u8; 4] = bytes.read(l3 + 16)?;
     bytes.write(l3 + 12, destination)?;
     bytes.write(l3 + 16, source)?;
-    let old = bytes.read_u16(l3 + 8)?;
-    let new = old.wrapping_sub(1 << 8);
-    bytes.write(l3 + 8, new.to_be_bytes())?;
+    let [ttl] = bytes.read(l3 + 8)?;
+    bytes.write(l3 + 8, [ttl.wrapping_sub(1)])?;
+    // Whatever the TTL was: one less is the same change.
+    const LOWERED: Change = Change::new().word(1 << 8, 0);
     let checksum = bytes.read_u16(l3 + 10)?;
-    bytes.write(
-        l3 + 10,
-        Change::new().word(old, new).apply(checksum).to_be_bytes(),
-    )
+    bytes.write(l3 + 10, LOWERED.apply(checksum).to_be_bytes())
 }
 
 /// Swaps the addresses of an IPv6 header and lowers its hop limit by one.

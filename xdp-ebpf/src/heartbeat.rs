@@ -1,8 +1,10 @@
 //! What `outside` knows, and the answer to a heartbeat.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
-    helpers::bpf_ktime_get_coarse_ns,
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
 use evergate_common::{
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, halves, peer_slot},
@@ -17,6 +19,36 @@ use crate::{
 };
 
 pub struct World;
+
+/// A time that had not passed, by the clock of the tick [`AHEAD_IN`]. Another CPU may write one of
+/// the two between our looks at them: then a time is believed that was ahead a tick before.
+static AHEAD: Noted = Noted::new();
+static AHEAD_IN: Noted = Noted::new();
+
+/// A number that all CPUs may read and write at any time, whole; the compiler has no relaxed atomics
+/// for this target.
+struct Noted(UnsafeCell<u64>);
+
+// SAFETY: only aligned words are loaded and stored, volatile: nothing is torn or assumed.
+unsafe impl Sync for Noted {}
+
+impl Noted {
+    const fn new() -> Self {
+        Noted(UnsafeCell::new(0))
+    }
+
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: the cell's own pointer, valid and aligned.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        // SAFETY: as above.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+}
 
 impl OutsideWorld for World {
     #[inline(always)]
@@ -47,11 +79,24 @@ impl OutsideWorld for World {
     }
 
     #[inline(always)]
-    fn now(&self) -> u64 {
+    fn passed(&self, time: u64) -> bool {
         // The coarse clock is at most one tick (1 to 10 ms) behind, which a dead-man period of tens
-        // of milliseconds does not notice; reading the fine one costs more than all the rest.
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        // of milliseconds does not notice; reading the fine one costs more than all the rest. It
+        // moves with the ticks, so what it said in this tick need not be asked again: their number
+        // is one load (the kernel inlines the helper), the clock a call.
+        // SAFETY: helpers without arguments.
+        unsafe {
+            let tick = bpf_jiffies64();
+            if AHEAD_IN.load() == tick && AHEAD.load() == time {
+                return false;
+            }
+            let passed = bpf_ktime_get_coarse_ns() > time;
+            if !passed {
+                AHEAD.store(time);
+                AHEAD_IN.store(tick);
+            }
+            passed
+        }
     }
 
     #[inline(always)]

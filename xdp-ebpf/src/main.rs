@@ -34,12 +34,21 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
-    let mut packet = Packet::new(ctx);
-    if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {
+    if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx)
+        && let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World)
+    {
         let (verdict, counter) = heartbeat::reflect(&mut packet, &reflection);
         counters::count(&maps::OUTSIDE_COUNTERS, counter);
         return verdict;
     }
+    long_way(ctx)
+}
+
+/// A function of its own, so that the verifier forgets what the short way had found out and goes
+/// through this once, not once for each place where the short way gives up.
+#[inline(never)]
+fn long_way(ctx: &XdpContext) -> u32 {
+    let mut packet = Packet::new(ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
     carry_out(
         ctx,

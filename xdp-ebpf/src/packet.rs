@@ -13,6 +13,8 @@ const MAX_OFFSET: usize = MAX_HEADERS + 128;
 pub struct Packet {
     data: usize,
     end: usize,
+    /// That many bytes are known to lie in the frame.
+    proven: usize,
 }
 
 impl Packet {
@@ -21,7 +23,20 @@ impl Packet {
         Packet {
             data: ctx.data(),
             end: ctx.data_end(),
+            proven: 0,
         }
+    }
+
+    /// The frame, if it has at least `N` bytes: what is within them is read and written with no
+    /// further check.
+    #[inline(always)]
+    pub fn with<const N: usize>(ctx: &XdpContext) -> Option<Self> {
+        let packet = Packet::new(ctx);
+        packet.at::<N>(0)?;
+        Some(Packet {
+            proven: N,
+            ..packet
+        })
     }
 
     #[inline(always)]
@@ -30,6 +45,9 @@ impl Packet {
             return None;
         }
         let start = self.data + offset;
+        if offset + N <= self.proven {
+            return Some(start);
+        }
         let mut behind = start;
         // SAFETY: an addition. Written out so that the compiler can not turn the comparison below
         // into one of `start`, from which the verifier would learn nothing for N = 1.

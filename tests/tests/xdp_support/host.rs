@@ -44,8 +44,8 @@ impl OutsideWorld for Model {
     fn local(&self) -> Option<&Local> {
         Some(&self.local)
     }
-    fn now(&self) -> u64 {
-        self.now
+    fn passed(&self, time: u64) -> bool {
+        self.now > time
     }
     fn reflect_plain(&self) -> bool {
         self.plain

@@ -65,10 +65,11 @@ fn all_down(lab: &mut Lab) -> Result<()> {
         "the rejected key request is told",
         |event| event.kind == "key_rejected",
     )?;
-    let status = lab.status(Place::Client)?;
-    ensure(status.counter("rejected") > 0, || {
-        "the counter `rejected` is zero".into()
-    })?;
+    lab.wait_client(
+        "the counter `rejected` rises",
+        Duration::from_secs(2),
+        |status| status.counter("rejected") > 0,
+    )?;
     ensure(no_route(lab)? == leaked, || {
         "packets left unprotected while no gateway was up".into()
     })?;

@@ -38,13 +38,18 @@ fn reaches_every_target(lab: &mut Lab) -> Result<()> {
     ensure(session.initiator, || {
         format!("the client did not initiate: {session:?}")
     })?;
-    let gateway = lab.status(Place::Gateway(active(lab)?))?;
-    ensure(
-        gateway
-            .sessions
-            .iter()
-            .any(|s| s.packets_in > 0 && s.packets_out > 0),
-        || format!("the gateway counted no packets: {:?}", gateway.sessions),
+    let gateway = Place::Gateway(active(lab)?);
+    // The data plane tells its figures a few times a second.
+    lab.wait(
+        "the gateway counts packets of the session both ways",
+        Duration::from_secs(2),
+        |lab| {
+            let sessions = lab.status(gateway)?.sessions;
+            Ok(sessions
+                .iter()
+                .any(|s| s.packets_in > 0 && s.packets_out > 0)
+                .then_some(()))
+        },
     )?;
     for place in [Place::Client, Place::Gateway(1)] {
         let status = lab.status(place)?;
@@ -236,8 +241,8 @@ fn answer_over_another_gateway(lab: &mut Lab) -> Result<()> {
     lab.exec(Place::Target, &["ip", "route", "add", &route, "via", &via])?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
     let other = gateway_outside(3).to_string();
-    let status = lab.status(Place::Client)?;
-    ensure(status.sessions.iter().any(|s| s.outside == other), || {
-        format!("no session with gw3: {:?}", status.sessions)
+    lab.wait_client("a session with gw3", Duration::from_secs(2), |status| {
+        status.sessions.iter().any(|s| s.outside == other)
     })
+    .map(drop)
 }
