@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use evergate::esp::{
     Backend, Cipher, Gcm, InboundSa, Key, Marks, NEXT_IPV4, OutboundSa, Outer, OuterConfig, Salt,
@@ -46,9 +46,12 @@ fn frame(size: usize) -> [u8; 2048] {
 fn seal(bencher: Bencher, backend: Backend, cipher: Cipher, size: usize) {
     let mut sa = sender(backend, cipher);
     let mut frame = frame(size);
-    bencher.counter(BytesCount::new(size)).bench_local(|| {
-        black_box(sa.seal(&mut frame, HEADROOM..HEADROOM + size, NEXT_IPV4)).expect("room")
-    });
+    bencher
+        .counter(BytesCount::new(size))
+        .counter(ItemsCount::new(1_u32))
+        .bench_local(|| {
+            black_box(sa.seal(&mut frame, HEADROOM..HEADROOM + size, NEXT_IPV4)).expect("room")
+        });
 }
 
 fn open(bencher: Bencher, backend: Backend, cipher: Cipher, size: usize) {
@@ -56,6 +59,7 @@ fn open(bencher: Bencher, backend: Backend, cipher: Cipher, size: usize) {
     let plain = frame(size);
     bencher
         .counter(BytesCount::new(size))
+        .counter(ItemsCount::new(1_u32))
         .with_inputs(|| {
             let mut frame = plain;
             let esp = out
@@ -93,12 +97,15 @@ fn gcm_alone(bencher: Bencher, size: usize) {
     let mut frame = frame(size);
     let data = &mut frame[HEADROOM..HEADROOM + size + 4];
     let mut counter = 0_u64;
-    bencher.counter(BytesCount::new(size)).bench_local(|| {
-        counter += 1;
-        let mut nonce = [1; 12];
-        nonce[4..].copy_from_slice(&counter.to_be_bytes());
-        black_box(gcm.seal_in_place(&nonce, &[0; 12], data)).expect("short")
-    });
+    bencher
+        .counter(BytesCount::new(size))
+        .counter(ItemsCount::new(1_u32))
+        .bench_local(|| {
+            counter += 1;
+            let mut nonce = [1; 12];
+            nonce[4..].copy_from_slice(&counter.to_be_bytes());
+            black_box(gcm.seal_in_place(&nonce, &[0; 12], data)).expect("short")
+        });
 }
 
 /// The outer header alone.
