@@ -17,7 +17,7 @@
 //! The MAC covers 24 bytes: sequence number, then the payload without the MAC.
 
 use crate::packet::{Bytes, Esp};
-use crate::siphash::siphash24;
+use crate::siphash::siphash24_of_3;
 use crate::wire::{ESP_LEN, SPI_HEARTBEAT};
 
 /// Bit of the sequence number that tells an answer from a request.
@@ -99,7 +99,7 @@ impl Keyed {
             word(self.spi, self.health),
             u64::from_le_bytes(self.token),
         ];
-        siphash24(key, words).to_le_bytes()
+        siphash24_of_3(key, words).to_le_bytes()
     }
 
     /// Whether the MAC is right; compared as one number, so in constant time.

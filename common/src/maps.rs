@@ -17,6 +17,8 @@ pub const NODE_STATE: &str = "NODE_STATE";
 pub const OUTSIDE_LOCAL: &str = "OUTSIDE_LOCAL";
 /// Array of one [`Local`]: what is addressed to the inside interface.
 pub const INSIDE_LOCAL: &str = "INSIDE_LOCAL";
+/// Array of one [`Guard`](crate::guard::Guard).
+pub const GUARD: &str = "GUARD";
 /// AF_XDP sockets of the outside interface by receive queue.
 pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
 /// AF_XDP sockets of the inside interface by receive queue.
@@ -301,6 +303,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{AddressEntry, Local, NodeState, SaEntry, TunnelEntry};
+    use crate::guard::Guard;
 
     // SAFETY: repr(C), integers and byte arrays only, and no padding (sizes asserted above).
     unsafe impl aya::Pod for SaEntry {}
@@ -312,4 +315,6 @@ mod user {
     unsafe impl aya::Pod for Local {}
     // SAFETY: as above.
     unsafe impl aya::Pod for TunnelEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Guard {}
 }

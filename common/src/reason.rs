@@ -126,6 +126,10 @@ counters! {
     AnnounceFull Info "announce_full" "inner address that could not be announced: the table is full"
     EventLost Info "event_lost" "report of a worker that the node's core had no time for"
     HeartbeatBadAnswer Drop "heartbeat_bad_answer" "answer to a heartbeat that does not verify"
+    // Program `outside`: the guard before IKE.
+    IkeCookie Pass "ike_cookie" "first message of IKE with a right cookie, left to the kernel by the guard"
+    IkeAsked Info "ike_asked" "first message of IKE that the guard answered with a cookie"
+    IkeGuarded Drop "ike_guarded" "first message of IKE that the guard could not answer"
 }
 
 #[cfg(test)]

@@ -1,7 +1,4 @@
-//! SipHash-2-4 (Aumasson and Bernstein, 2012) over exactly 24 bytes, without loops or branches.
-
-/// Bytes of input that [`siphash24`] takes.
-pub const INPUT_LEN: usize = 24;
+//! SipHash-2-4 (Aumasson and Bernstein, 2012) over whole words, without loops or branches.
 
 struct State(u64, u64, u64, u64);
 
@@ -22,43 +19,57 @@ impl State {
     }
 
     #[inline(always)]
-    fn absorb(&mut self, word: u64) {
+    fn new(key: &[u8; 16]) -> Self {
+        let key = u128::from_le_bytes(*key);
+        let (k0, k1) = (key as u64, (key >> 64) as u64);
+        State(
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        )
+    }
+
+    #[inline(always)]
+    fn absorb(mut self, word: u64) -> Self {
         self.3 ^= word;
         self.round();
         self.round();
         self.0 ^= word;
+        self
+    }
+
+    /// The tag, after `words` whole words.
+    #[inline(always)]
+    fn finish(self, words: u64) -> u64 {
+        // The last word holds the length in its top byte; whole words leave no remainder.
+        let mut state = self.absorb((words * 8) << 56);
+        state.2 ^= 0xFF;
+        state.round();
+        state.round();
+        state.round();
+        state.round();
+        state.0 ^ state.1 ^ state.2 ^ state.3
     }
 }
 
-/// The tag of `input` (three little-endian words, as SipHash reads its message) under `key`.
-/// The result is the hash value as a number; on the wire it is little endian.
+/// The tag of three little-endian words (as SipHash reads its message) under `key`, as a number; on
+/// the wire it is little endian.
 #[inline(always)]
-pub fn siphash24(key: &[u8; 16], input: [u64; 3]) -> u64 {
-    let key = u128::from_le_bytes(*key);
-    let (k0, k1) = (key as u64, (key >> 64) as u64);
-    let mut state = State(
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    );
-    let [first, second, third] = input;
-    state.absorb(first);
-    state.absorb(second);
-    state.absorb(third);
-    // The last word holds the length in its top byte; 24 bytes leave no remainder.
-    state.absorb((INPUT_LEN as u64) << 56);
-    state.2 ^= 0xFF;
-    state.round();
-    state.round();
-    state.round();
-    state.round();
-    state.0 ^ state.1 ^ state.2 ^ state.3
+pub fn siphash24_of_3(key: &[u8; 16], [a, b, c]: [u64; 3]) -> u64 {
+    State::new(key).absorb(a).absorb(b).absorb(c).finish(3)
+}
+
+/// The same of five words.
+#[inline(always)]
+pub fn siphash24_of_5(key: &[u8; 16], [a, b, c, d, e]: [u64; 5]) -> u64 {
+    let state = State::new(key).absorb(a).absorb(b).absorb(c);
+    state.absorb(d).absorb(e).finish(5)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::siphash24;
+    use super::{siphash24_of_3, siphash24_of_5};
     use core::hash::Hasher;
     use proptest::prelude::*;
     use siphasher::sip::SipHasher24;
@@ -70,7 +81,16 @@ mod tests {
             for word in words {
                 oracle.write(&word.to_le_bytes());
             }
-            prop_assert_eq!(siphash24(&key, words), oracle.finish());
+            prop_assert_eq!(siphash24_of_3(&key, words), oracle.finish());
+        }
+
+        #[test]
+        fn five_words_agree_with_siphasher(key: [u8; 16], words: [u64; 5]) {
+            let mut oracle = SipHasher24::new_with_key(&key);
+            for word in words {
+                oracle.write(&word.to_le_bytes());
+            }
+            prop_assert_eq!(siphash24_of_5(&key, words), oracle.finish());
         }
     }
 }

@@ -53,6 +53,9 @@ pub enum Action {
     Steer(Counter),
     /// Turn it into a heartbeat's answer and send it back where it came from.
     Reflect(Reflection),
+    /// A message of IKE for this node: leave it to the kernel, unless the
+    /// [guard](crate::guard::judge) is up and says something else.
+    Guard,
 }
 
 /// Decides about a frame on the outside interface.
@@ -72,7 +75,7 @@ where
     let class = classify(&parsed, bytes).map_err(|_| Counter::Malformed)?;
     if matches!(
         class,
-        Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other
+        Class::Arp { .. } | Class::Neighbour { .. } | Class::Other
     ) {
         return Ok(Action::Pass);
     }
@@ -90,7 +93,8 @@ where
         Class::Heartbeat(esp) => heartbeat(bytes, world, &parsed, ip, &esp),
         Class::EspFragment => Err(Counter::EspFragment),
         Class::EspShort => Err(Counter::EspShort),
-        Class::Ike | Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),
+        Class::Ike => Ok(Action::Guard),
+        Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),
     }
 }
 

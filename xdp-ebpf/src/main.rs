@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod counters;
+mod guard;
 mod heartbeat;
 mod lookup;
 mod maps;
@@ -41,8 +42,14 @@ fn from_outside(ctx: &XdpContext) -> u32 {
         counters::count(&maps::OUTSIDE_COUNTERS, counter);
         return verdict;
     }
-    long_way(ctx)
+    match long_way(ctx) {
+        ASK_THE_GUARD => guard::way(ctx),
+        verdict => verdict,
+    }
 }
+
+/// No verdict: the guard before IKE has to say something, and nothing was counted.
+const ASK_THE_GUARD: u32 = u32::MAX;
 
 /// A function of its own, so that the verifier forgets what the short way had found out and goes
 /// through this once, not once for each place where the short way gives up.
@@ -121,6 +128,8 @@ fn carry_out(
         Ok(Action::Pass) => (XDP_PASS, Counter::Passed),
         Ok(Action::Steer(counter)) => steer::to_socket(ctx, sockets, counter),
         Ok(Action::Reflect(reflection)) => heartbeat::reflect(packet, &reflection),
+        Ok(Action::Guard) if guard::is_up() => return ASK_THE_GUARD,
+        Ok(Action::Guard) => (XDP_PASS, Counter::Passed),
         Err(counter) => match counter.kind() {
             Kind::Drop => (XDP_DROP, counter),
             Kind::Pass | Kind::Info => (XDP_PASS, counter),

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
 };
 use evergate_common::{
+    guard::Guard,
     maps::{
         AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
         PEER_SLOTS, SaEntry, TunnelEntry,
@@ -32,6 +33,9 @@ pub static NODE_STATE: Array<NodeState> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static OUTSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static GUARD: Array<Guard> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);

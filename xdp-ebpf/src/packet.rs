@@ -5,9 +5,9 @@ use core::arch::asm;
 use aya_ebpf::programs::XdpContext;
 use evergate_common::packet::{Bytes, BytesMut, MAX_HEADERS};
 
-/// Nothing behind this offset is ever read or written: the last header and a keyed heartbeat. The
-/// verifier wants a bound on variable offsets.
-const MAX_OFFSET: usize = MAX_HEADERS + 128;
+/// Nothing behind this offset is ever read or written: the last header, and the first message of IKE
+/// behind it. The verifier wants a bound on variable offsets.
+const MAX_OFFSET: usize = MAX_HEADERS + 1536;
 
 /// The frame between `data` and `data_end`.
 pub struct Packet {
@@ -159,6 +159,25 @@ impl Bytes for Packet {
                 _ => None,
             }
         }
+    }
+
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let mut bounded = offset;
+        // SAFETY: an operation on a register that changes nothing, since the offset is smaller; it
+        // shows the verifier what the compiler has made invisible.
+        unsafe {
+            asm!(
+                "{bounded} &= {mask}",
+                bounded = inout(reg) bounded,
+                mask = const MAX_OFFSET.next_power_of_two() - 1,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        self.read(bounded)
     }
 
     #[inline(always)]

@@ -16,6 +16,13 @@ pub trait Bytes {
     /// The `N` bytes at `offset`, or `None` if the packet ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The same for an offset that comes out of the packet in many steps: the BPF verifier has lost
+    /// track of its bounds.
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.read(offset)
+    }
+
     /// Bytes in the packet.
     fn length(&self) -> usize;
 

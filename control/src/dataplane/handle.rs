@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use evergate_common::guard::Guard;
 use evergate_common::maps::{MAX_LOCAL, SaEntry, TunnelEntry};
 use evergate_common::reason::Counter;
 use ipnet::IpNet;
@@ -380,6 +381,11 @@ impl Dataplane {
     /// Addresses whose heartbeats are never answered: the node's own and those of its cluster.
     pub fn never_reflect(&mut self, address: IpAddr) -> Result<(), LoadError> {
         self.outside.never_reflect(address)
+    }
+
+    /// Puts the guard before IKE up or down.
+    pub fn set_guard(&mut self, guard: Guard) -> Result<(), LoadError> {
+        self.outside.set_guard(guard)
     }
 
     /// Name of the inside interface.

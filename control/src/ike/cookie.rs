@@ -1,19 +1,33 @@
 //! Cookies against floods of first messages (RFC 7296 section 2.6): whoever returns one receives at
 //! the address that it sends from, and until it does it costs no memory.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::Hasher;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::CryptoRng;
+use siphasher::sip::SipHasher24;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
-
-use super::crypto::Prf;
 
 /// A secret makes cookies for so long; they are accepted for once more of it.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-type SecretKey = Zeroizing<[u8; 32]>;
+/// Bytes of a nonce that a cookie covers: the fewest that one has (section 3.9).
+const NONCE: usize = 16;
+
+type SecretKey = Zeroizing<[u8; 16]>;
+
+/// The keys of cookies. A cookie is SipHash-2-4 (8 bytes, little endian) over the initiator's address
+/// (16 bytes, IPv4 mapped into IPv6), its SPI and the first 16 bytes of its nonce, so that a packet
+/// filter that is given the keys can make and judge cookies too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CookieKeys {
+    /// Makes cookies.
+    pub current: Zeroizing<[u8; 16]>,
+    /// What it has made still counts; the current one if there is none.
+    pub before: Zeroizing<[u8; 16]>,
+}
 
 /// Makes and judges cookies.
 #[derive(Default)]
@@ -28,11 +42,18 @@ impl Cookies {
         &mut self,
         now: Instant,
         rng: &mut dyn CryptoRng,
-        remote: SocketAddr,
+        remote: IpAddr,
         spi_i: u64,
         ni: &[u8],
     ) -> Vec<u8> {
-        compute(self.turn(now, rng), remote, spi_i, ni)
+        compute(self.turn(now, rng), remote, spi_i, ni).to_vec()
+    }
+
+    /// The keys of now. They change every half minute.
+    pub(crate) fn keys(&mut self, now: Instant, rng: &mut dyn CryptoRng) -> CookieKeys {
+        let current = self.turn(now, rng).clone();
+        let before = self.before.as_ref().unwrap_or(&current).clone();
+        CookieKeys { current, before }
     }
 
     /// Whether a cookie came back from where it was sent to, with the same SPI and nonce.
@@ -40,7 +61,7 @@ impl Cookies {
         &mut self,
         now: Instant,
         rng: &mut dyn CryptoRng,
-        remote: SocketAddr,
+        remote: IpAddr,
         spi_i: u64,
         ni: &[u8],
         cookie: &[u8],
@@ -65,7 +86,7 @@ impl Cookies {
             self.before = old.filter(|_| age < Some(2 * LIFETIME));
         }
         let (_, key) = self.current.get_or_insert_with(|| {
-            let mut key = Zeroizing::new([0; 32]);
+            let mut key = Zeroizing::new([0; 16]);
             rng.fill_bytes(&mut *key);
             (now, key)
         });
@@ -73,11 +94,14 @@ impl Cookies {
     }
 }
 
-fn compute(key: &SecretKey, remote: SocketAddr, spi_i: u64, ni: &[u8]) -> Vec<u8> {
-    let ip = match remote.ip() {
+fn compute(key: &SecretKey, remote: IpAddr, spi_i: u64, ni: &[u8]) -> [u8; 8] {
+    let ip = match remote {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
-    let parts: [&[u8]; 4] = [&ip, &remote.port().to_be_bytes(), &spi_i.to_be_bytes(), ni];
-    Prf::HmacSha256.compute(&**key, &parts).to_vec()
+    let mut hash = SipHasher24::new_with_key(key);
+    hash.write(&ip);
+    hash.write(&spi_i.to_be_bytes());
+    hash.write(ni.get(..NONCE).unwrap_or(ni));
+    hash.finish().to_le_bytes()
 }

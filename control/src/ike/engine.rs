@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rand::CryptoRng;
 
-use super::cookie::Cookies;
+use super::cookie::{CookieKeys, Cookies};
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
 use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
@@ -81,6 +81,12 @@ impl Engine {
             half_open: self.half_open.len(),
             ..self.stats
         }
+    }
+
+    /// The keys of the cookies that first messages are asked for (RFC 7296 section 2.6), for a filter
+    /// that takes that work over in a flood. To be asked for anew every few seconds.
+    pub fn cookie_keys(&mut self, now: Instant) -> CookieKeys {
+        self.cookies.keys(now, &mut *self.rng)
     }
 
     /// Starts a session. [`Event::Established`] or [`Event::Failed`] follows, at once if it can not
@@ -201,6 +207,18 @@ impl Engine {
     /// [`Event::Closed`] for lack of an answer. No effect while another question is on its way.
     pub fn check_liveness(&mut self, now: Instant, id: SaId) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.check_liveness(cx));
+    }
+
+    /// The cookie that a first message is asked for.
+    #[cfg(test)]
+    pub(crate) fn cookie(
+        &mut self,
+        now: Instant,
+        remote: std::net::IpAddr,
+        spi_i: u64,
+        ni: &[u8],
+    ) -> Vec<u8> {
+        self.cookies.make(now, &mut *self.rng, remote, spi_i, ni)
     }
 
     /// Starts any exchange, so that tests can say what no task says.

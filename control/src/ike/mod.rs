@@ -28,6 +28,7 @@ mod ts;
 #[cfg(test)]
 mod tests;
 
+pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use engine::Engine;
 pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};

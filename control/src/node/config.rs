@@ -153,6 +153,9 @@ pub struct Ike {
     pub tries: u32,
     /// Ask a silent peer after this time whether it lives, 1 s to 24 h.
     pub liveness: Duration,
+    /// So many first messages a second that must be asked for cookies put the guard before IKE up, 1
+    /// to 1,000,000; 0: it stays down.
+    pub guard: u32,
 }
 
 /// Another node.

@@ -14,6 +14,7 @@ use super::client::Client;
 use super::config::Config;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
+use super::guard::Flood;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
@@ -75,6 +76,7 @@ pub(super) struct Node {
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
     pub(super) interfaces: Interfaces,
+    pub(super) flood: Flood,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
@@ -102,7 +104,7 @@ impl Node {
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
             }
-            self.on_time();
+            self.on_time()?;
         }
     }
 
@@ -119,7 +121,7 @@ impl Node {
             .fold(self.tick, Instant::min)
     }
 
-    fn on_time(&mut self) {
+    fn on_time(&mut self) -> Result<()> {
         let now = Instant::now();
         self.dataplane.pulse().beat(now);
         self.engine.handle_timeout(now, &mut self.answers);
@@ -129,11 +131,13 @@ impl Node {
         if now >= self.tick {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.guard(now)?;
             self.post();
         }
         if self.post_at.is_some_and(|at| now >= at) {
             self.post();
         }
+        Ok(())
     }
 
     /// Shows readers the present state.

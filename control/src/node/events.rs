@@ -36,6 +36,8 @@ pub enum EventKind {
     PolicyReloaded,
     /// A link went down or came up.
     Link,
+    /// A flood of first messages of IKE began or is over.
+    Flood,
     /// The node is ready.
     NodeStarted,
     /// The node was told to stop.
@@ -57,6 +59,7 @@ impl EventKind {
             Self::HeartbeatLost => "heartbeat_lost",
             Self::PolicyReloaded => "policy_reloaded",
             Self::Link => "link",
+            Self::Flood => "flood",
             Self::NodeStarted => "node_started",
             Self::NodeStopping => "node_stopping",
         }
@@ -67,7 +70,11 @@ impl EventKind {
     pub fn is_warning(self) -> bool {
         matches!(
             self,
-            Self::GatewayDead | Self::KeyFailed | Self::KeyRejected | Self::HeartbeatLost
+            Self::GatewayDead
+                | Self::KeyFailed
+                | Self::KeyRejected
+                | Self::HeartbeatLost
+                | Self::Flood
         )
     }
 }

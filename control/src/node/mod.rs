@@ -10,6 +10,7 @@ mod core;
 mod establish;
 pub mod events;
 mod gateway;
+mod guard;
 mod hooks;
 mod inner;
 mod inputs;

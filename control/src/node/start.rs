@@ -17,6 +17,7 @@ use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
+use super::guard::Flood;
 use super::hooks::{Answers, Peer, Side, identity, pool_key};
 use super::inner::Inner;
 use super::inputs::Inputs;
@@ -236,6 +237,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         pending: HashMap::new(),
         dying: Vec::new(),
         interfaces: Interfaces::new(bound),
+        flood: Flood::new(config.ike.guard),
         tick: started,
         post_at: None,
         config,

@@ -4,6 +4,7 @@ use std::{collections::HashMap, net::IpAddr, os::fd::OwnedFd};
 
 use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings};
 use evergate_common::{
+    guard::{Guard, Judged, judge},
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
     verdict::{self, Action, InsideWorld, OutsideWorld},
@@ -25,6 +26,7 @@ pub struct Model {
     pub addresses: HashMap<Address, AddressEntry>,
     pub node: NodeState,
     pub local: Local,
+    pub guard: Guard,
     pub now: u64,
     pub plain: bool,
     pub keyed: bool,
@@ -61,7 +63,7 @@ impl OutsideWorld for Model {
 /// What a decision comes to: verdict, counter, packet afterwards.
 pub type Outcome = (u32, Counter, Vec<u8>);
 
-fn outcome(decision: Result<Action, Counter>, frame: &[u8]) -> Outcome {
+fn outcome(decision: Result<Action, Counter>, guard: &Guard, frame: &[u8]) -> Outcome {
     let mut packet = frame.to_vec();
     let (verdict, counter) = match decision {
         Ok(Action::Pass) => (PASS, Counter::Passed),
@@ -72,6 +74,18 @@ fn outcome(decision: Result<Action, Counter>, frame: &[u8]) -> Outcome {
                 .expect("a decided frame can be turned");
             (TX, reflection.counter())
         }
+        Ok(Action::Guard) if !guard.is_up() => (PASS, Counter::Passed),
+        Ok(Action::Guard) => match judge(frame, guard) {
+            Judged::Pass(counter) => (PASS, counter),
+            Judged::Refuse => (DROP, Counter::IkeGuarded),
+            Judged::Ask(question) => {
+                let length = question
+                    .apply(packet.as_mut_slice())
+                    .expect("a judged frame can be turned");
+                packet.truncate(length);
+                (TX, Counter::IkeAsked)
+            }
+        },
         Err(counter) if counter.kind() == Kind::Drop => (DROP, counter),
         Err(counter) => (PASS, counter),
     };
@@ -151,6 +165,13 @@ impl OutsidePair {
         *slot = AddressEntry::new(slot.peer(), true);
     }
 
+    pub fn guard(&mut self, guard: Guard) {
+        self.program
+            .set_guard(guard)
+            .expect("the guard goes into the map");
+        self.model.guard = guard;
+    }
+
     pub fn own_addresses(&mut self, own: &[IpAddr]) {
         self.program
             .set_own_addresses(own)
@@ -183,7 +204,7 @@ impl OutsidePair {
         if let Some(short) = verdict::plain_v4(frame, &self.model) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
         }
-        let expected = outcome(decision, frame);
+        let expected = outcome(decision, &self.model.guard, frame);
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("outside runs");
         let after = self.program.counters().expect("counters");
@@ -263,7 +284,7 @@ impl InsidePair {
 
     /// Runs both on a frame; they must agree, and leave it as it is.
     pub fn judge(&mut self, frame: &[u8]) -> (u32, Counter) {
-        let expected = outcome(verdict::inside(frame, self), frame);
+        let expected = outcome(verdict::inside(frame, self), &Guard::down(), frame);
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("inside runs");
         let after = self.program.counters().expect("counters");

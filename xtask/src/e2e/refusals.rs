@@ -1,8 +1,9 @@
 //! What is refused: starts that can not work, and packets that nobody should send.
 
-use super::{Case, active, ensure, must_ping, up};
+use super::{Case, active, ensure, in_order, must_ping, up, wait_event};
 use crate::lab::topology::{CLIENT_OUTSIDE, GATEWAYS, TARGETS, gateway_outside};
 use crate::lab::{Lab, Place, Setup};
+use crate::probe::Knocking;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ pub(super) const CASES: &[Case] = &[
     ("foreign_xdp_program_is_one_sentence", foreign_program),
     ("forged_packets_are_dropped_and_counted", forged_packets),
     ("spoofed_heartbeats_do_not_bounce", spoofed_heartbeats),
+    ("flood_of_first_messages_keeps_nobody_out", first_messages),
 ];
 
 fn missing_interface(lab: &mut Lab) -> Result<()> {
@@ -150,6 +152,50 @@ fn spoofed_heartbeats(lab: &mut Lab) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// First messages of IKE from 130,000 addresses: the guard goes up, a client gets its session with
+/// that gateway all the same, and the guard comes down when it is over.
+fn first_messages(lab: &mut Lab) -> Result<()> {
+    const RATE: u64 = 5_000;
+    lab.configure(&in_order(0))?;
+    let gateway = Place::Gateway(1);
+    let file = lab.dir().join("gw1.toml");
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, format!("{text}\n[ike]\nguard = 500\n"))?;
+    for number in GATEWAYS {
+        lab.start_gateway(number)?;
+    }
+    let flood = Knocking::start(lab, gateway_outside(1), RATE)?;
+    wait_event(lab, gateway, "the flood is told", |e| {
+        e.text.contains("the guard is up")
+    })?;
+    // What was half open before is still being judged: the client comes into the thick of it.
+    lab.start(Place::Client)?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
+    ensure(active(lab)? == 1, || {
+        "gw1 did not authenticate the client in the flood".into()
+    })?;
+    let asked = |lab: &Lab| Ok::<_, anyhow::Error>(lab.status(gateway)?.counter("ike_asked"));
+    let before = asked(lab)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let answered = asked(lab)?.saturating_sub(before);
+    ensure(answered > RATE, || {
+        format!(
+            "the guard asked {answered} of about {} first messages in 2 s",
+            2 * RATE
+        )
+    })?;
+    let sent = flood.finish()?;
+    ensure(sent > RATE, || format!("{sent} first messages were sent"))?;
+    let passed = lab.status(gateway)?.counter("ike_cookie");
+    ensure((1..20).contains(&passed), || {
+        format!("{passed} messages with a right cookie passed, expected the client's alone")
+    })?;
+    wait_event(lab, gateway, "the end of the flood is told", |e| {
+        e.text.contains("the guard is down")
+    })?;
+    must_ping(lab, Place::Client, &[TARGETS[0]])
 }
 
 /// Packets that gw1 and gw2 have put on the wire outside.

@@ -20,7 +20,12 @@ pub(super) fn inject(from: IpAddr, to: IpAddr, protocol: u8, hex: &str, count: u
     Ok(())
 }
 
-fn packet(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn packet(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: u8,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
     let total = u16::try_from(20 + payload.len()).context("payload too long for IPv4")?;
     let mut packet = vec![0x45, 0];
     packet.extend(total.to_be_bytes());

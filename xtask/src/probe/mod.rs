@@ -5,6 +5,7 @@
 mod blast;
 mod echo;
 mod inject;
+mod knock;
 mod record;
 mod stream;
 
@@ -12,11 +13,12 @@ pub(crate) use blast::{Flood, measure_flood};
 pub(crate) use record::{Outage, Probe, Record};
 pub(crate) use stream::{Stream, StreamReport};
 
-use anyhow::Result;
+use crate::lab::{Lab, Place, Process};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use nix::time::{ClockId, clock_gettime};
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +67,38 @@ pub(crate) enum Helper {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// Sends first messages of IKE from random addresses
+    #[command(hide = true)]
+    Knock {
+        to: Ipv4Addr,
+        #[arg(long)]
+        rate: u64,
+    },
+}
+
+/// A flood of first messages; ends when dropped.
+pub(crate) struct Knocking(Process);
+
+impl Knocking {
+    /// From outside to a gateway, `rate` a second.
+    pub(crate) fn start(lab: &Lab, to: IpAddr, rate: u64) -> Result<Self> {
+        let (to, rate) = (to.to_string(), rate.to_string());
+        let mut process = lab.helper(Place::Wan, &["knock", &to, "--rate", &rate])?;
+        record::wait_ready(&mut process)?;
+        Ok(Self(process))
+    }
+
+    /// Ends it; yields how many messages were sent.
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        drop(self.0.stdin());
+        let mut text = String::new();
+        if let Some(mut output) = self.0.stdout() {
+            output.read_to_string(&mut text)?;
+        }
+        text.trim()
+            .parse()
+            .with_context(|| format!("the flood said {text:?}"))
+    }
 }
 
 impl Helper {
@@ -88,6 +122,7 @@ impl Helper {
                 payload,
                 count,
             } => inject::inject(from, to, protocol, &payload, count),
+            Self::Knock { to, rate } => knock::knock(to, rate),
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
+use evergate_common::guard::Guard;
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE,
-    OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN,
-    SAS, STRANGERS, SaEntry, address, halves, peer_slot,
+    ADDRESSES, Address, AddressEntry, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS,
+    NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS, REFLECT_KEYED,
+    REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address, halves, peer_slot,
 };
 
 use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
     local::LocalMap,
-    program::{Program, set_xsk, sum},
+    program::{Program, set_only, set_xsk, sum},
 };
 
 /// What is fixed when `outside` is loaded.
@@ -52,6 +53,7 @@ pub struct Outside {
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
     local: LocalMap,
+    guard: Array<MapData, Guard>,
     node_state: NodeStateWriter,
 }
 
@@ -98,6 +100,7 @@ impl Outside {
             sockets: program.map(OUTSIDE_XSKS)?,
             counters: program.map(OUTSIDE_COUNTERS)?,
             local: LocalMap::new(OUTSIDE_LOCAL, program.map(OUTSIDE_LOCAL)?),
+            guard: program.map(GUARD)?,
             node_state: NodeStateWriter::new(program.map(NODE_STATE)?),
             program,
         })
@@ -125,6 +128,14 @@ impl Outside {
     /// [`LoadError::TooMany`] beyond [`MAX_LOCAL`] addresses.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), LoadError> {
         self.local.set_own("own outer addresses", own)
+    }
+
+    /// Puts the guard before IKE up, with the keys of its cookies, or down (as at the start).
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_guard(&mut self, guard: Guard) -> Result<(), LoadError> {
+        set_only(GUARD, &mut self.guard, guard)
     }
 
     /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.

@@ -137,12 +137,12 @@ impl Engine {
         };
         let (rng, spi_i) = (&mut *self.rng, header.spi_i);
         if let Some(Notify { data, .. }) = notify(payloads, kind::COOKIE) {
-            if self.cookies.check(now, rng, remote, spi_i, ni, data) {
+            if self.cookies.check(now, rng, remote.ip(), spi_i, ni, data) {
                 return true;
             }
             self.stats.cookies_wrong += 1;
         }
-        let cookie = self.cookies.make(now, rng, remote, spi_i, ni);
+        let cookie = self.cookies.make(now, rng, remote.ip(), spi_i, ni);
         self.stats.cookies_sent += 1;
         let notify = Payload::Notify(Notify::new(kind::COOKIE, cookie));
         self.answer_plain(local, remote, header, vec![notify]);

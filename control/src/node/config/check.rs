@@ -475,12 +475,16 @@ impl Checker<'_> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         let liveness = self.time(table.liveness, "ike.liveness", range);
         let tries = self.number(table.tries, "ike.tries", 1..=20);
+        let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
         Ike {
             retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
             tries: tries
                 .and_then(|tries| u32::try_from(tries).ok())
                 .unwrap_or(4),
             liveness: liveness.unwrap_or(Duration::from_secs(30)),
+            guard: guard
+                .and_then(|guard| u32::try_from(guard).ok())
+                .unwrap_or(1_000),
         }
     }
 }

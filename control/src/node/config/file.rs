@@ -73,6 +73,7 @@ pub(super) struct Ike {
     pub(super) retransmit: Time,
     pub(super) tries: Number,
     pub(super) liveness: Time,
+    pub(super) guard: Number,
 }
 
 #[derive(Deserialize)]

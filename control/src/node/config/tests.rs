@@ -118,6 +118,7 @@ fn every_key_is_read() {
         retransmit: Duration::from_millis(500),
         tries: 7,
         liveness: Duration::from_secs(120),
+        guard: 1_000,
     };
     assert_eq!(config.ike, ike);
     assert_eq!(config.pool.len(), 2);
@@ -156,8 +157,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.esp.replay_window, 4096);
     assert_eq!(config.ike.retransmit, Duration::from_millis(200));
     assert_eq!(
-        (config.ike.tries, config.ike.liveness),
-        (4, Duration::from_secs(30))
+        (config.ike.tries, config.ike.liveness, config.ike.guard),
+        (4, Duration::from_secs(30), 1_000)
     );
     assert_eq!(config.warnings, []);
 }
@@ -312,6 +313,8 @@ fn what_is_odd_but_allowed_is_a_warning() {
     // Standby gateways get no heartbeats: a client asks them by IKE.
     let client = CLIENT.replace("evergate0\"", "evergate0\"\n[ike]\nliveness = \"5s\"");
     assert_eq!(warnings(&client), [""; 0]);
+    let unguarded = CLIENT.replace("evergate0\"", "evergate0\"\n[ike]\nguard = 0");
+    assert_eq!(read(&unguarded).unwrap().ike.guard, 0);
     let short = warnings(&CLIENT.replace("correct horse battery staple", "12345678"));
     assert!(
         short[0].starts_with("14:7: psk of gw-a.example has only 8 bytes"),
