@@ -208,7 +208,7 @@ fn find_nonce<B: Bytes + ?Sized>(
     for _ in 0..MOST_PAYLOADS {
         let [following, _, l0, l1] = bytes.read_far::<4>(at)?;
         let length = u16::from_be_bytes([l0, l1]) as usize;
-        if length < 4 || length > LONGEST || at + length > end {
+        if !(4..=LONGEST).contains(&length) || at + length > end {
             return None;
         }
         if next == PAYLOAD_NONCE {
