@@ -17,8 +17,9 @@ use crate::lab::{Lab, Place, Process};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use nix::time::{ClockId, clock_gettime};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ChildStdout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -77,24 +78,25 @@ pub(crate) enum Helper {
 }
 
 /// A flood of first messages; ends when dropped.
-pub(crate) struct Knocking(Process);
+pub(crate) struct Knocking {
+    process: Process,
+    output: BufReader<ChildStdout>,
+}
 
 impl Knocking {
     /// From outside to a gateway, `rate` a second.
     pub(crate) fn start(lab: &Lab, to: IpAddr, rate: u64) -> Result<Self> {
         let (to, rate) = (to.to_string(), rate.to_string());
         let mut process = lab.helper(Place::Wan, &["knock", &to, "--rate", &rate])?;
-        record::wait_ready(&mut process)?;
-        Ok(Self(process))
+        let output = record::wait_ready(&mut process)?;
+        Ok(Self { process, output })
     }
 
     /// Ends it; yields how many messages were sent.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        drop(self.0.stdin());
+        drop(self.process.stdin());
         let mut text = String::new();
-        if let Some(mut output) = self.0.stdout() {
-            output.read_to_string(&mut text)?;
-        }
+        self.output.read_to_string(&mut text)?;
         text.trim()
             .parse()
             .with_context(|| format!("the flood said {text:?}"))
