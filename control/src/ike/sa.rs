@@ -388,6 +388,8 @@ impl Sa {
     fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
         let until = cx.now + cx.settings.half_open_timeout;
         match self.core.phase {
+            // Each round of EAP may take its time.
+            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
             same if same == before => {}
             Phase::Childless => {
                 self.expires = Some((until, "no child"));

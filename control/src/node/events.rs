@@ -34,6 +34,8 @@ pub enum EventKind {
     HeartbeatLost,
     /// The policy was read again.
     PolicyReloaded,
+    /// Certificates and CRLs were read again.
+    CertsReloaded,
     /// A link went down or came up.
     Link,
     /// The node is ready.
@@ -56,6 +58,7 @@ impl EventKind {
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::PolicyReloaded => "policy_reloaded",
+            Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",
             Self::NodeStarted => "node_started",
             Self::NodeStopping => "node_stopping",
@@ -331,6 +334,7 @@ mod tests {
             EventKind::KeyRequest,
             EventKind::NodeStopping,
             EventKind::PolicyReloaded,
+            EventKind::CertsReloaded,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
