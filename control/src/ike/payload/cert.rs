@@ -57,7 +57,7 @@ impl CertReq {
     pub(super) fn parse(r: &mut Reader<'_>) -> Result<CertReq, Malformed> {
         let encoding = r.u8("certificate encoding")?;
         let authorities = r.rest().to_vec();
-        if encoding == X509_SIGNATURE && authorities.len() % AUTHORITY != 0 {
+        if encoding == X509_SIGNATURE && !authorities.len().is_multiple_of(AUTHORITY) {
             return Err(Malformed::Value {
                 what: "length of certification authorities",
                 found: authorities.len() as u64,

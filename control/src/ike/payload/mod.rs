@@ -158,7 +158,7 @@ impl Payload {
             kind::EAP => Payload::Eap(Eap::parse(&mut r)?),
             // RFC 7296 section 2.5: the critical bit of a type that is understood, or defined by
             // the RFC, says nothing.
-            kind::SA..=kind::EAP => Payload::Other {
+            kind::ENCRYPTED => Payload::Other {
                 kind,
                 critical,
                 body: r.rest().to_vec(),

@@ -42,19 +42,19 @@ pub(crate) enum Way {
     Fixed(u8),
 }
 
-/// A private key for signatures. Its bytes are `ring`'s, which wipes what it copies; they are never
-/// shown.
+/// A private key for signatures; never shown. `ring` holds its bytes, and does not wipe them when it
+/// is dropped.
 pub struct PrivateKey(Pair);
 
 enum Pair {
     /// For RFC 7427, and for the older methods of RFC 4754, which encode signatures otherwise.
     Ecdsa {
         kind: KeyKind,
-        asn1: EcdsaKeyPair,
-        fixed: EcdsaKeyPair,
+        asn1: Box<EcdsaKeyPair>,
+        fixed: Box<EcdsaKeyPair>,
     },
     Ed25519(Ed25519KeyPair),
-    Rsa(RsaKeyPair),
+    Rsa(Box<RsaKeyPair>),
 }
 
 /// AlgorithmIdentifiers of EC keys, to make PKCS #8 of SEC 1.
@@ -76,7 +76,7 @@ impl PrivateKey {
         match encoding {
             KeyEncoding::Pkcs8 => PrivateKey::from_pkcs8(der),
             KeyEncoding::Pkcs1 => match RsaKeyPair::from_der(der) {
-                Ok(pair) => Ok(PrivateKey(Pair::Rsa(pair))),
+                Ok(pair) => Ok(PrivateKey(Pair::Rsa(Box::new(pair)))),
                 Err(_) => Err(BadKey),
             },
             KeyEncoding::Sec1 => {
@@ -106,6 +106,7 @@ impl PrivateKey {
                 EcdsaKeyPair::from_pkcs8(asn1, der, &random),
                 EcdsaKeyPair::from_pkcs8(fixed, der, &random),
             ) {
+                let (asn1, fixed) = (Box::new(asn1), Box::new(fixed));
                 return Ok(PrivateKey(Pair::Ecdsa { kind, asn1, fixed }));
             }
         }
@@ -113,7 +114,7 @@ impl PrivateKey {
             return Ok(PrivateKey(Pair::Ed25519(pair)));
         }
         match RsaKeyPair::from_pkcs8(der) {
-            Ok(pair) => Ok(PrivateKey(Pair::Rsa(pair))),
+            Ok(pair) => Ok(PrivateKey(Pair::Rsa(Box::new(pair)))),
             Err(_) => Err(BadKey),
         }
     }

@@ -24,11 +24,10 @@ pub(super) fn names(certificate: &Certificate, identity: &Identity) -> bool {
         _ => Vec::new(),
     };
     let address = |octets: &[u8]| {
-        let found = alternative().into_iter().any(|name| match name {
+        alternative().into_iter().any(|name| match name {
             GeneralName::IpAddress(found) => found.as_bytes() == octets,
             _ => false,
-        });
-        found
+        })
     };
     match identity {
         Identity::Fqdn(wanted) => alternative().into_iter().any(|name| match name {
