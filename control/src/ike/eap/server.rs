@@ -57,6 +57,7 @@ impl fmt::Debug for EapUser {
 pub struct Server {
     state: State,
     identifier: u8,
+    denied: bool,
 }
 
 enum State {
@@ -92,9 +93,15 @@ impl Server {
         let mut server = Server {
             state: State::Identity,
             identifier: (rng.next_u32() & 0xff) as u8,
+            denied: false,
         };
         let request = server.request(IDENTITY, &[]);
         (server, request)
+    }
+
+    /// A password has been wrong.
+    pub fn denied(&self) -> bool {
+        self.denied
     }
 
     /// Takes a packet of the peer. `lookup` finds users by name.
@@ -190,6 +197,7 @@ impl Server {
 
     /// A wrong password: another try with another challenge, or the end.
     fn deny(&mut self, id: u8, name: String, tries: u32, rng: &mut dyn CryptoRng) -> Outcome {
+        self.denied = true;
         let challenge: [u8; CHALLENGE_LENGTH] = random(rng);
         let again = tries < TRIES;
         let hex: String = challenge.iter().map(|b| format!("{b:02X}")).collect();

@@ -123,6 +123,21 @@ pub(super) fn respond(
     vec![Payload::Eap(packet)]
 }
 
+/// The user says no more, or something else: clients end like this after a wrong password, without
+/// another try. No effect without a conversation.
+pub(crate) fn give_up(core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
+    if let Some(talk) = core.eap.take() {
+        let failure = match talk.server.denied() {
+            true => Failure::Eap,
+            false => Failure::Timeout,
+        };
+        cx.stats.authentication_failed += 1;
+        refused(core, cx, Vec::new(), failure);
+        core.phase = Phase::Ended;
+    }
+    Vec::new()
+}
+
 /// Both have the key now: each proves so.
 fn conclude(
     core: &mut Core,

@@ -6,6 +6,7 @@ use super::super::payload::auth::{Auth, SHARED_KEY};
 use super::super::payload::eap::{self, Eap};
 use super::super::payload::header::{Header, VERSION, exchange};
 use super::super::payload::id::Id;
+use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Payload, parse_chain, sk, write_chain};
 use super::*;
 use crate::ike::eap::tests::Peer;
@@ -277,6 +278,41 @@ fn a_silent_user_is_forgotten() {
         (stats.sas, stats.half_open, stats.half_open_expired),
         (0, 0, 1)
     );
+    talk.pair.b.take();
+    assert_eq!(talk.pair.b.failure(), Some(&Failure::Timeout));
+}
+
+/// What strongSwan does after a wrong password: HDR(A,B), SK {N(AUTHENTICATION_FAILED)} -->
+#[test]
+fn a_user_who_gives_up_is_told_of() {
+    for wrong in [true, false] {
+        let mut talk = Talk::new();
+        let mut answer = talk.begin();
+        let mut peer = Peer::new("anna", "guess");
+        for message_id in 2..if wrong { 4 } else { 3 } {
+            let reply = peer.answer(packet(&answer), "");
+            answer = talk.send(message_id, &[Payload::Eap(reply)]);
+        }
+        let next = if wrong { 4 } else { 3 };
+        let failed = Notify::new(kind::AUTHENTICATION_FAILED, []);
+        let mut message = talk.message(next, &[Payload::Notify(failed)]);
+        let core = talk.pair.a.engine.core(talk.sa).unwrap();
+        let mut header = Header::parse(&message.data).unwrap();
+        let seal = &core.keys.as_ref().unwrap().seal;
+        let (first, plain) = sk::open(&header, &message.data, seal).unwrap();
+        header.exchange = exchange::INFORMATIONAL;
+        message.data = sk::seal(header, first, plain, seal, u64::MAX).unwrap();
+        // <-- HDR(A,B), SK {}
+        let answer = talk.pair.deliver(&message);
+        assert_eq!(talk.open(&answer), []);
+        let told = if wrong {
+            Failure::Eap
+        } else {
+            Failure::Timeout
+        };
+        assert_eq!(talk.pair.b.failure(), Some(&told));
+        assert_eq!(talk.pair.b.engine.stats().half_open, 0);
+    }
 }
 
 #[test]

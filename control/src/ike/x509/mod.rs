@@ -16,5 +16,5 @@ pub use key::{BadKey, KeyEncoding, PrivateKey};
 pub(crate) use name::{dn_from_text, dn_matches, dn_to_text};
 pub use own::{BadChain, Own};
 pub use refused::Refused;
-pub use signature::{Hashes, PublicKey, Scheme};
+pub use signature::{Hash, Hashes, KeyKind, PublicKey, Scheme};
 pub use trust::{BadTrust, MOST_CERTIFICATES, Trust};

@@ -3,7 +3,7 @@
 use super::super::super::payload::auth::{
     Auth, DIGITAL_SIGNATURE, ECDSA_256, ECDSA_384, SHARED_KEY,
 };
-use super::super::signature::{Hash, KeyKind, write_auth};
+use super::super::signature::write_auth;
 use super::*;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
