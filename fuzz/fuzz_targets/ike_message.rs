@@ -7,7 +7,7 @@ use std::time::Instant;
 use evergate::ike::payload::header::{HEADER, Header};
 use evergate::ike::payload::{parse_chain, write_chain};
 use evergate::ike::{
-    AssignRefused, Engine, Hooks, Identity, Psk, Settings, TrafficSelector, TsRefused,
+    AssignRefused, EapUser, Engine, Hooks, Identity, Methods, Settings, TrafficSelector, TsRefused,
 };
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng as _;
@@ -16,8 +16,16 @@ use rand::rngs::StdRng;
 struct Nobody;
 
 impl Hooks for Nobody {
-    fn psk(&mut self, _: &Identity, _: &Identity) -> Option<Psk> {
+    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
         None
+    }
+
+    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
+        None
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        0
     }
 
     fn allocate_spi(&mut self) -> u32 {

@@ -1,4 +1,4 @@
-//! Authentication of the peers by a shared key (RFC 7296 section 2.15).
+//! What AUTH covers, and authentication by a shared key (RFC 7296 section 2.15).
 
 use std::fmt;
 
@@ -21,6 +21,14 @@ pub struct Signed<'a> {
     pub sk_p: &'a [u8],
 }
 
+impl Signed<'_> {
+    /// The octets that AUTH covers, whatever method signs them.
+    pub fn octets(&self, prf: Prf) -> Vec<u8> {
+        let id = prf.compute(self.sk_p, &[&self.id.body()]);
+        [self.message, self.nonce, &id].concat()
+    }
+}
+
 impl fmt::Debug for Signed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signed({})", self.id.identity)
@@ -30,8 +38,7 @@ impl fmt::Debug for Signed<'_> {
 /// AUTH = prf(prf(shared secret, "Key Pad for IKEv2"), signed octets).
 pub fn shared_key(prf: Prf, psk: &Psk, signed: Signed<'_>) -> Secret {
     let key = prf.compute(psk.as_bytes(), &[b"Key Pad for IKEv2"]);
-    let id = prf.compute(signed.sk_p, &[&signed.id.body()]);
-    prf.compute(&key, &[signed.message, signed.nonce, &id])
+    prf.compute(&key, &[&signed.octets(prf)])
 }
 
 /// Whether `auth` is the peer's; in constant time.

@@ -17,7 +17,7 @@ use super::payload::header::{Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
 use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
-use super::settings::{Hooks, Initiate, NoHooks, Settings};
+use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
 use super::task::{Cx, init};
 use super::ts::merge;
@@ -72,6 +72,11 @@ impl Engine {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Takes other certificates, of ours and of CAs, for sessions that are made from now on.
+    pub fn set_x509(&mut self, x509: X509) {
+        self.settings.x509 = x509;
     }
 
     /// What has been counted.
@@ -246,6 +251,12 @@ impl Engine {
         let (mut first, mut plain) = sk::open(&header, message, key).ok()?;
         change(&mut first, &mut plain);
         sk::seal(header, first, plain, key, u64::MAX).ok()
+    }
+
+    /// What an IKE SA knows, so that tests can speak for it.
+    #[cfg(test)]
+    pub(super) fn core(&self, id: SaId) -> Option<&Core> {
+        Some(&self.sas.get(&id)?.sa.core)
     }
 
     /// Answers a request in the clear, without keeping anything.

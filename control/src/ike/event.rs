@@ -11,6 +11,7 @@ use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
 use super::rank::Rank;
 use super::ts::TrafficSelector;
+use super::x509::Refused;
 
 use zeroize::Zeroize;
 
@@ -159,6 +160,14 @@ pub enum Failure {
     /// We do not accept the peer's proof of who it is.
     #[error("the peer could not prove its identity")]
     PeerNotAuthenticated,
+    /// We do not believe the peer's certificate, or the signature made with it.
+    #[error(transparent)]
+    Certificate(#[from] Refused),
+    /// A user that does not exist, a wrong password, or another EAP method.
+    #[error("EAP has failed: no such user, or a wrong password")]
+    Eap,
+    #[error("we can not prove who we are: {0}")]
+    NoProof(&'static str),
     /// The peer is someone else than was asked for.
     #[error("the peer is {found}, expected {expected}")]
     WrongIdentity { found: Identity, expected: Identity },

@@ -8,11 +8,13 @@ use std::str::FromStr;
 use super::crypto::sha256;
 use super::payload::Malformed;
 use super::payload::reader::Reader;
+use super::x509::{dn_from_text, dn_matches, dn_to_text};
 
 /// An IKE identity (RFC 7296 section 3.5).
 ///
 /// `FromStr` guesses: an IP address, an e-mail address (it contains `@`), `keyid:` followed by hex
-/// digits, else a fully qualified domain name. `Display` is its inverse up to 128 characters; of a
+/// digits, a distinguished name (`CN=gw,O=Example`, RFC 4514), else a fully qualified domain name.
+/// `Display` is its inverse up to 128 characters; of a
 /// longer one it shows the beginning, the length, and a hash that tells it from all others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
@@ -21,7 +23,7 @@ pub enum Identity {
     Fqdn(String),
     Email(String),
     KeyId(Vec<u8>),
-    /// A distinguished name in DER, not taken apart here.
+    /// A distinguished name in DER.
     Dn(Vec<u8>),
     /// Any other type, or a name that is not printable ASCII.
     Other {
@@ -32,7 +34,9 @@ pub enum Identity {
 
 /// A text that names no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("identity {0:?}: expected an IP address, e-mail address, keyid:<hex> or domain name")]
+#[error(
+    "identity {0:?}: expected an IP address, e-mail address, keyid:<hex>, distinguished name or domain name"
+)]
 pub struct NotAnIdentity(pub String);
 
 /// A longer identity from the wire is refused: a stranger chooses it, and we keep it and show it.
@@ -49,10 +53,12 @@ const DN: u8 = 9;
 const KEY_ID: u8 = 11;
 
 impl Identity {
-    /// Whether both name the same: domain names do not tell upper from lower case.
+    /// Whether both name the same: domain names and the texts of distinguished names do not tell
+    /// upper from lower case.
     pub fn matches(&self, other: &Identity) -> bool {
         match (self, other) {
             (Identity::Fqdn(a), Identity::Fqdn(b)) => a.eq_ignore_ascii_case(b),
+            (Identity::Dn(a), Identity::Dn(b)) => dn_matches(a, b),
             _ => self == other,
         }
     }
@@ -140,6 +146,11 @@ impl FromStr for Identity {
             }
             return Ok(Identity::KeyId(pairs.map(|p| p[0] << 4 | p[1]).collect()));
         }
+        if text.contains('=')
+            && let Some(name) = dn_from_text(text)
+        {
+            return Ok(Identity::Dn(name));
+        }
         match is_name(text) {
             true if text.contains('@') => Ok(Identity::Email(text.to_owned())),
             true => Ok(Identity::Fqdn(text.to_owned())),
@@ -160,7 +171,10 @@ impl fmt::Display for Identity {
             Identity::Ipv6(a) => return a.fmt(f),
             Identity::Fqdn(name) | Identity::Email(name) => printable(name),
             Identity::KeyId(data) => format!("keyid:{}", hex(data)),
-            Identity::Dn(data) => format!("dn:{}", hex(data)),
+            Identity::Dn(data) => match dn_to_text(data) {
+                Some(name) => printable(&name),
+                None => format!("dn:{}", hex(data)),
+            },
             Identity::Other { kind, data } => format!("type-{kind}:{}", hex(data)),
         };
         if text.chars().count() <= LONGEST_SHOWN {
@@ -181,7 +195,7 @@ impl fmt::Display for Identity {
 fn printable(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars().take(LONGEST_SHOWN + 1) {
-        match c.is_alphanumeric() || c.is_ascii_graphic() {
+        match c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ' {
             true => text.push(c),
             false => text.extend(c.escape_default()),
         }
@@ -207,6 +221,10 @@ mod tests {
                 Identity::Email("anna@example.org".into()),
             ),
             ("keyid:00ff2a", Identity::KeyId(vec![0, 0xff, 0x2a])),
+            (
+                "CN=gw a,O=X",
+                Identity::Dn(b"\x30\x1b\x31\x0a\x30\x08\x06\x03\x55\x04\x0a\x0c\x01X\x31\x0d\x30\x0b\x06\x03\x55\x04\x03\x0c\x04gw a".to_vec()),
+            ),
         ] {
             assert_eq!(text.parse(), Ok(identity.clone()));
             assert_eq!(identity.to_string(), text);

@@ -11,6 +11,7 @@
 pub mod auth;
 mod cookie;
 pub mod crypto;
+pub mod eap;
 mod engine;
 mod event;
 mod identity;
@@ -24,12 +25,14 @@ mod settings;
 mod state;
 mod task;
 mod ts;
+pub mod x509;
 
 #[cfg(test)]
 mod tests;
 
 pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
+pub use eap::EapUser;
 pub use engine::Engine;
 pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
@@ -37,6 +40,7 @@ pub use keys::Exporter;
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
-    AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
+    AddressRequest, AssignRefused, Hooks, Initiate, Methods, Proof, Retransmit, Settings,
+    TsRefused, X509,
 };
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

@@ -12,7 +12,7 @@ use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, Payload, TooLong, parse_chain, sk};
 use super::state::{Core, Phase};
 use super::task::informational::{Delete, Liveness};
-use super::task::{Cx, Request, Response, Step, auth, child, informational};
+use super::task::{Cx, Request, Response, Step, auth, child, eap, informational};
 
 /// A request that waits for its response.
 struct Pending {
@@ -337,7 +337,7 @@ impl Sa {
         let in_place = match self.core.phase {
             // The responder is not authenticated yet: it must wait, and will ask again.
             Phase::Opening | Phase::Ended => false,
-            Phase::HalfOpen => auth,
+            Phase::HalfOpen => auth || self.core.eap.is_some(),
             Phase::Childless | Phase::Established | Phase::Closing => true,
         };
         let Some(next) = self.expected.checked_add(1).filter(|_| in_place) else {
@@ -352,7 +352,10 @@ impl Sa {
         let answer = match parsed {
             Err(malformed) => self.refuse(malformed, cx),
             Ok(payloads) => match (self.core.phase, header.exchange) {
-                (Phase::HalfOpen, _) => auth::respond(&mut self.core, cx, &payloads),
+                (Phase::HalfOpen, exchange::IKE_AUTH) => {
+                    auth::respond(&mut self.core, cx, &payloads)
+                }
+                (Phase::HalfOpen, _) => eap::give_up(&mut self.core, cx),
                 (_, exchange::INFORMATIONAL) => {
                     informational::respond(&mut self.core, cx, &payloads)
                 }
@@ -388,6 +391,8 @@ impl Sa {
     fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
         let until = cx.now + cx.settings.half_open_timeout;
         match self.core.phase {
+            // Each round of EAP may take its time.
+            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
             same if same == before => {}
             Phase::Childless => {
                 self.expires = Some((until, "no child"));
@@ -430,6 +435,7 @@ impl Sa {
         if self.expires.is_some_and(|(at, _)| at <= cx.now) {
             if self.core.phase == Phase::HalfOpen {
                 cx.stats.half_open_expired += 1;
+                eap::give_up(&mut self.core, cx);
             }
             return self.dead = true;
         }

@@ -2,12 +2,15 @@
 //! questions.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::crypto::Psk;
+use super::eap::EapUser;
 use super::identity::Identity;
 use super::proposal::{EspProposal, IkeProposal};
 use super::ts::TrafficSelector;
+use super::x509::{Own, Trust};
 
 /// What holds for all sessions of a node.
 #[derive(Debug, Clone)]
@@ -38,6 +41,51 @@ pub struct Settings {
     pub last_answers_limit: usize,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
+    pub x509: X509,
+    /// Users may authenticate by EAP-MSCHAPv2; we do so by our certificate then.
+    pub eap: bool,
+}
+
+/// Certificates: ours, and what makes us believe those of others.
+#[derive(Debug, Clone, Default)]
+pub struct X509 {
+    /// What we show where we prove ourselves by certificate.
+    pub own: Option<Arc<Own>>,
+    pub trust: Arc<Trust>,
+}
+
+impl X509 {
+    /// Nothing is configured.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_none() && self.trust.is_empty()
+    }
+}
+
+/// How two sides prove who they are: each its own way.
+#[derive(Debug, Clone)]
+pub struct Methods {
+    pub local: Proof,
+    pub remote: Proof,
+}
+
+/// How one side proves who it is.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// By a key that both share.
+    Psk(Psk),
+    /// By a signature: ours with the certificate of the settings, the peer's with one that names
+    /// its identity and leads to a CA of the settings.
+    Certificate,
+}
+
+impl From<Psk> for Methods {
+    /// Both sides by the same key.
+    fn from(psk: Psk) -> Methods {
+        Methods {
+            local: Proof::Psk(psk.clone()),
+            remote: Proof::Psk(psk),
+        }
+    }
 }
 
 impl Settings {
@@ -54,6 +102,8 @@ impl Settings {
             cookie_threshold: 256,
             last_answers_limit: 256,
             vendor_ids: Vec::new(),
+            x509: X509::default(),
+            eap: false,
         }
     }
 }
@@ -110,9 +160,9 @@ impl Retransmit {
 pub struct Initiate {
     pub local: SocketAddr,
     pub remote: SocketAddr,
-    /// Who the peer must be; anyone with the key if `None`.
+    /// Who the peer must be; anyone with the key, or a certificate that is believed, if `None`.
     pub remote_id: Option<Identity>,
-    pub psk: Psk,
+    pub auth: Methods,
     /// Inner addresses to ask for.
     pub request_addresses: Option<AddressRequest>,
     /// Our side of the traffic; everything if empty. Merged before they are offered; at most 255 may
@@ -134,8 +184,15 @@ pub struct AddressRequest {
 
 /// What the engine asks of its owner while it works. None of it may wait.
 pub trait Hooks {
-    /// The key shared with a peer that wants a session with us; `None` refuses it.
-    fn psk(&mut self, local: &Identity, remote: &Identity) -> Option<Psk>;
+    /// How a peer that wants a session with us has to prove itself, and how we do; `None` refuses
+    /// it.
+    fn auth(&mut self, local: &Identity, remote: &Identity) -> Option<Methods>;
+
+    /// The user of that name, who wants to authenticate by EAP; `None` if there is none.
+    fn eap_user(&mut self, name: &str) -> Option<EapUser>;
+
+    /// The time of day in seconds since 1970, for the validity of certificates.
+    fn unix_time(&mut self) -> u64;
 
     /// An unused SPI to receive ESP on: 256 to FFFFFFFE.
     fn allocate_spi(&mut self) -> u32;
@@ -187,8 +244,16 @@ pub struct TsRefused;
 pub(super) struct NoHooks;
 
 impl Hooks for NoHooks {
-    fn psk(&mut self, _: &Identity, _: &Identity) -> Option<Psk> {
+    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
         None
+    }
+
+    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
+        None
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        0
     }
 
     fn allocate_spi(&mut self) -> u32 {

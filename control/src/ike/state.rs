@@ -9,6 +9,8 @@ use super::identity::Identity;
 use super::keys::IkeKeys;
 use super::task::Cx;
 use super::task::child::ChildSpis;
+use super::task::eap::Conversation;
+use super::x509::Hashes;
 
 /// How far an IKE SA has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) keys: Option<IkeKeys>,
     /// Until authenticated.
     pub(crate) handshake: Option<Box<Handshake>>,
+    /// As responder, while a user authenticates by EAP.
+    pub(crate) eap: Option<Box<Conversation>>,
     /// Claimed before the phase Established, proven from then on.
     pub(crate) peer: Option<Identity>,
     pub(crate) children: Vec<ChildSpis>,
@@ -51,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) spi_in: Option<u32>,
     pub(crate) nat: Nat,
     pub(crate) vendor_ids: Vec<Vec<u8>>,
+    /// What the peer can verify signatures with (RFC 7427).
+    pub(crate) hashes: Hashes,
     /// What the owner will be told once a DELETE of ours is answered.
     pub(crate) closing: CloseReason,
     /// A task wants the IKE SA deleted as soon as the window allows.
@@ -94,11 +100,13 @@ impl Core {
             prf: None,
             keys: None,
             handshake: None,
+            eap: None,
             peer: None,
             children: Vec::new(),
             spi_in: None,
             nat: Nat::default(),
             vendor_ids: Vec::new(),
+            hashes: Hashes::default(),
             closing: CloseReason::Local,
             wants_delete: false,
         }

@@ -220,7 +220,7 @@ impl Node {
             local: SocketAddr::new(self.address, IKE),
             remote: SocketAddr::new(gateway, IKE),
             remote_id: Some(peer.identity.clone()),
-            psk: peer.psk.clone(),
+            auth: peer.auth.clone(),
             request_addresses: Some(AddressRequest {
                 v4: has_v4.then_some(v4),
                 v6: has_v6.then_some(v6),

@@ -4,6 +4,7 @@
 //! key of the other role or a value out of range is an error with its line and column, all of them
 //! are reported at once, and nothing is half read.
 
+mod certificates;
 mod check;
 mod duration;
 mod file;
@@ -11,6 +12,7 @@ mod peers;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::fmt;
 use std::io;
@@ -25,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use secret::Psk;
+
+use crate::ike::{EapUser, X509};
 
 /// Where API sockets are unless the configuration says otherwise.
 pub const SOCKET_DIRECTORY: &str = "/run/evergate";
@@ -44,12 +48,16 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub outside: Outside,
     pub inside: Inside,
+    /// The node's own certificate, and the CAs that it trusts, as read from their files.
+    pub x509: X509,
     pub heartbeat: Heartbeat,
     pub esp: Esp,
     pub ike: Ike,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
     pub pool: Vec<IpNet>,
     pub peers: Vec<Peer>,
+    /// Gateway: who may come by EAP.
+    pub users: Vec<User>,
     /// What is allowed but probably not meant; for the log at start.
     pub warnings: Vec<Problem>,
 }
@@ -162,11 +170,34 @@ pub struct Ike {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub identity: Identity,
-    pub psk: Psk,
+    /// How it proves who it is, and how this node does to it.
+    pub auth: Auth,
+    pub auth_own: Auth,
+    /// There if one of the two is [`Auth::Psk`].
+    pub psk: Option<Psk>,
     /// Its outside address: needed to start a session toward it.
     pub outside: Option<IpAddr>,
     /// Gateway: the inner addresses that always belong to this client.
     pub inner: Vec<IpAddr>,
+}
+
+/// Someone who may authenticate by EAP, with a password.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: String,
+    pub password: EapUser,
+    /// The inner addresses that always belong to this user.
+    pub inner: Vec<IpAddr>,
+}
+
+/// How a node proves who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// By the pre-shared key.
+    #[default]
+    Psk,
+    /// By its certificate.
+    Cert,
 }
 
 /// An IKE identity (RFC 7296 section 3.5).
@@ -178,6 +209,8 @@ pub enum Identity {
     Email(String),
     /// `ID_FQDN`.
     Fqdn(String),
+    /// `ID_DER_ASN1_DN`, as text (RFC 4514).
+    Dn(String),
 }
 
 /// Something wrong at one place of the file.
@@ -231,8 +264,8 @@ impl Config {
         let (mut config, has_psk) = Self::read(path, &text)?;
         if has_psk && mode & 0o004 != 0 {
             let text = format!(
-                "this file holds a pre-shared key and everybody may read it (mode {:04o}); run \
-                 `chmod 600 {}` or use psk_file",
+                "this file holds a secret and everybody may read it (mode {:04o}); run \
+                 `chmod 600 {}` or use psk_file or password_file",
                 mode & 0o7777,
                 path.display()
             );
@@ -263,7 +296,11 @@ impl Config {
             problems,
         };
         let file = file::parse(text).map_err(|problem| invalid(vec![problem]))?;
-        let has_psk = file.peers.iter().any(|peer| peer.get_ref().psk.is_some());
+        let has_psk = file.peers.iter().any(|peer| peer.get_ref().psk.is_some())
+            || file
+                .users
+                .iter()
+                .any(|user| user.get_ref().password.is_some());
         let config = check::check(path, text, file).map_err(invalid)?;
         Ok((config, has_psk))
     }
@@ -294,6 +331,7 @@ macro_rules! named {
     };
 }
 
+named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
@@ -304,7 +342,7 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => fmt::Display::fmt(address, f),
-            Self::Email(text) | Self::Fqdn(text) => f.pad(text),
+            Self::Email(text) | Self::Fqdn(text) | Self::Dn(text) => f.pad(text),
         }
     }
 }
@@ -315,6 +353,9 @@ impl FromStr for Identity {
     fn from_str(text: &str) -> Result<Self, ()> {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
+        }
+        if let Ok(name @ crate::ike::Identity::Dn(_)) = text.parse() {
+            return Ok(Self::Dn(name.to_string()));
         }
         if let Some((user, host)) = text.rsplit_once('@') {
             let printable = user.chars().all(|c| c.is_ascii_graphic() && c != '@');

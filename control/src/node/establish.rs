@@ -386,7 +386,7 @@ mod tests {
     fn a_gateway_speaks_only_for_its_own_address() {
         let peer = |name: &str, outside: Option<&str>| Peer {
             identity: name.parse().unwrap(),
-            psk: Psk::new(vec![7; 16]),
+            auth: Psk::new(vec![7; 16]).into(),
             outside: outside.map(ip),
             inner: Vec::new(),
         };
@@ -396,6 +396,7 @@ mod tests {
                 peer("gw-b.example", Some("192.0.2.2")),
                 peer("roaming.example", None),
             ],
+            users: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side: Side::Client {

@@ -34,6 +34,8 @@ pub enum EventKind {
     HeartbeatLost,
     /// The policy was read again.
     PolicyReloaded,
+    /// Certificates and CRLs were read again.
+    CertsReloaded,
     /// A link went down or came up.
     Link,
     /// A flood of first messages of IKE began or is over.
@@ -58,6 +60,7 @@ impl EventKind {
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::PolicyReloaded => "policy_reloaded",
+            Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",
             Self::Flood => "flood",
             Self::NodeStarted => "node_started",
@@ -338,6 +341,7 @@ mod tests {
             EventKind::KeyRequest,
             EventKind::NodeStopping,
             EventKind::PolicyReloaded,
+            EventKind::CertsReloaded,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }

@@ -94,7 +94,7 @@ impl Node {
         agreed: &[TrafficSelector],
         outside: IpAddr,
     ) -> Result<GroupId, Refusal> {
-        let fixed = self.answers.peer(peer).map(|peer| &peer.inner[..]);
+        let fixed = self.answers.inner_of(peer);
         let known = match &self.role {
             Role::Gateway(gateway) => gateway.clients.get(peer).map(|known| &known.inner[..]),
             Role::Client(_) => None,
@@ -162,10 +162,10 @@ impl Node {
                 identity.clone(),
                 known.outside?,
                 known.inner.clone(),
-                peer.psk.clone(),
+                peer.auth.clone(),
             ))
         });
-        let Some((identity, outside, inner, psk)) = target else {
+        let Some((identity, outside, inner, auth)) = target else {
             self.dataplane
                 .command(Command::Rejected(group, Duration::from_secs(5)));
             return;
@@ -176,7 +176,7 @@ impl Node {
             local: SocketAddr::new(self.address, IKE),
             remote: SocketAddr::new(outside, IKE),
             remote_id: Some(identity),
-            psk,
+            auth,
             request_addresses: None,
             local_ts: vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()],
             remote_ts: inner.into_iter().map(TrafficSelector::host).collect(),

@@ -1,19 +1,23 @@
 //! What IKE asks the node: keys, SPIs, inner addresses, traffic selectors.
 
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::config;
 use super::pool::Pool;
-use crate::ike::{AssignRefused, Hooks, Identity, Psk, TrafficSelector, TsRefused, narrow};
+use crate::ike::{
+    AssignRefused, EapUser, Hooks, Identity, Methods, Proof, Psk, TrafficSelector, TsRefused,
+    narrow,
+};
 use crate::sadb::Sadb;
 
 /// A peer of the configuration, as IKE knows it.
 pub(super) struct Peer {
     pub(super) identity: Identity,
-    pub(super) psk: Psk,
+    pub(super) auth: Methods,
     pub(super) outside: Option<IpAddr>,
     pub(super) inner: Vec<IpAddr>,
 }
@@ -22,10 +26,22 @@ impl Peer {
     pub(super) fn new(peer: &config::Peer) -> Self {
         Self {
             identity: identity(&peer.identity),
-            psk: Psk::new(peer.psk.as_bytes().to_vec()),
+            auth: methods(peer),
             outside: peer.outside,
             inner: peer.inner.clone(),
         }
+    }
+}
+
+fn methods(peer: &config::Peer) -> Methods {
+    let proof = |auth| match (auth, &peer.psk) {
+        (config::Auth::Psk, Some(psk)) => Proof::Psk(Psk::new(psk.as_bytes().to_vec())),
+        // The check of the configuration leaves nobody without a key who needs one.
+        (config::Auth::Psk, None) | (config::Auth::Cert, _) => Proof::Certificate,
+    };
+    Methods {
+        local: proof(peer.auth_own),
+        remote: proof(peer.auth),
     }
 }
 
@@ -35,6 +51,11 @@ pub(super) fn identity(identity: &config::Identity) -> Identity {
         config::Identity::Address(address) => (*address).into(),
         config::Identity::Email(text) => Identity::Email(text.clone()),
         config::Identity::Fqdn(text) => Identity::Fqdn(text.clone()),
+        // What is not a name any more when it is read again names nobody.
+        config::Identity::Dn(text) => match text.parse() {
+            Ok(name @ Identity::Dn(_)) => name,
+            _ => Identity::Dn(Vec::new()),
+        },
     }
 }
 
@@ -43,6 +64,7 @@ pub(super) fn identity(identity: &config::Identity) -> Identity {
 pub(super) fn pool_key(identity: &Identity) -> String {
     match identity {
         Identity::Fqdn(name) => name.to_ascii_lowercase(),
+        name @ Identity::Dn(_) => name.to_string().to_lowercase(),
         other => other.to_string(),
     }
 }
@@ -50,6 +72,8 @@ pub(super) fn pool_key(identity: &Identity) -> String {
 /// The answers of the node.
 pub(super) struct Answers {
     pub(super) peers: Vec<Peer>,
+    /// Who may come by EAP.
+    pub(super) users: Vec<config::User>,
     pub(super) sadb: Sadb,
     pub(super) rng: StdRng,
     pub(super) side: Side,
@@ -82,6 +106,18 @@ impl Answers {
         }
     }
 
+    /// The fixed inner addresses of a peer or a user; `None` if it is neither.
+    pub(super) fn inner_of(&self, identity: &Identity) -> Option<&[IpAddr]> {
+        let user = || {
+            let mut users = self.users.iter();
+            let user = users.find(|user| user.password.identity.matches(identity));
+            user.map(|user| &user.inner[..])
+        };
+        self.peer(identity)
+            .map(|peer| &peer.inner[..])
+            .or_else(user)
+    }
+
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.outside == Some(outside))
     }
@@ -100,8 +136,24 @@ impl Answers {
 }
 
 impl Hooks for Answers {
-    fn psk(&mut self, _local: &Identity, remote: &Identity) -> Option<Psk> {
-        self.peer(remote).map(|peer| peer.psk.clone())
+    fn auth(&mut self, _local: &Identity, remote: &Identity) -> Option<Methods> {
+        self.peer(remote).map(|peer| peer.auth.clone())
+    }
+
+    fn eap_user(&mut self, name: &str) -> Option<EapUser> {
+        // Windows sends the domain too.
+        let plain = name.rsplit('\\').next().unwrap_or_default();
+        let known = |user: &&config::User| user.name == name || user.name == plain;
+        self.users
+            .iter()
+            .find(known)
+            .map(|user| user.password.clone())
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        // Before 1970 no certificate is valid.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(0, |since| since.as_secs())
     }
 
     fn allocate_spi(&mut self) -> u32 {
@@ -142,16 +194,12 @@ impl Hooks for Answers {
         proposed_local: &[TrafficSelector],
         proposed_remote: &[TrafficSelector],
     ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        let known = self.peer(peer).ok_or(TsRefused)?;
+        let fixed = self.inner_of(peer).ok_or(TsRefused)?;
         let (local, remote) = match &self.side {
             // A client may reach whatever the gateway's routes and the operator's filters let it,
             // from the addresses that are its own.
             Side::Gateway { .. } => {
-                let own = if assigned.is_empty() {
-                    &known.inner[..]
-                } else {
-                    assigned
-                };
+                let own = if assigned.is_empty() { fixed } else { assigned };
                 let own: Vec<_> = own.iter().copied().map(TrafficSelector::host).collect();
                 (
                     vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()],
@@ -161,7 +209,8 @@ impl Hooks for Answers {
             // A gateway reaches the client's inner addresses, from the tunnel ranges that lead
             // through it.
             Side::Client { inner, .. } => {
-                let gateway = known.outside.ok_or(TsRefused)?;
+                let gateway = self.peer(peer).and_then(|known| known.outside);
+                let gateway = gateway.ok_or(TsRefused)?;
                 let ranges: Vec<_> = self.ranges_of(gateway).iter().map(selector).collect();
                 (
                     inner
@@ -207,7 +256,7 @@ mod tests {
     fn peer(name: &str) -> Peer {
         Peer {
             identity: name.parse().unwrap(),
-            psk: Psk::new(vec![7; 16]),
+            auth: Psk::new(vec![7; 16]).into(),
             outside: None,
             inner: Vec::new(),
         }
@@ -216,6 +265,7 @@ mod tests {
     fn answers(peers: Vec<Peer>, side: Side) -> Answers {
         Answers {
             peers,
+            users: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side,

@@ -6,11 +6,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
+use super::config;
 use super::core::{Node, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Side;
 use super::routes::Wanted;
 use crate::dataplane::{GroupId, GroupSpec, Watch};
+use crate::ike::X509;
 use crate::kms;
 use crate::liveness::Timing;
 use crate::policy::{self, Resolved};
@@ -178,11 +180,44 @@ impl Node {
         Ok(text)
     }
 
+    /// Reads the files of certificates and CRLs again that the configuration names, for sessions
+    /// that are made from now on. Yields what there is, if there is or was anything.
+    fn reload_certificates(&mut self) -> Result<Option<String>> {
+        let config = config::Config::load(&self.config.path)?;
+        if config.x509.is_empty() && self.config.x509.is_empty() {
+            return Ok(None);
+        }
+        for warning in &config.warnings {
+            tracing::warn!("{}:{warning}", config.path.display());
+        }
+        let text = format!("certificates were read again: {}", outline(&config.x509));
+        self.engine.set_x509(config.x509.clone());
+        self.config.x509 = config.x509;
+        self.note(NewEvent::new(EventKind::CertsReloaded, &text));
+        Ok(Some(text))
+    }
+
+    /// SIGHUP: reads again what may change while the node runs. What is broken stays as it was.
     pub(super) async fn reload_by_signal(&mut self) {
-        if let Err(error) = self.reload_policy().await {
+        if let Err(error) = self.reload_certificates() {
+            tracing::error!("{error:#}; the old certificates stay");
+        }
+        if let Role::Client(_) = self.role
+            && let Err(error) = self.reload_policy().await
+        {
             tracing::error!("{error:#}; the old policy stays");
         }
     }
+}
+
+/// What is there, in a few words.
+fn outline(x509: &X509) -> String {
+    let own = match &x509.own {
+        Some(own) => own.shown().join(", "),
+        None => "none of our own".to_owned(),
+    };
+    let (authorities, crls) = x509.trust.counts();
+    format!("{own}; {authorities} CAs, {crls} CRLs")
 }
 
 #[cfg(test)]

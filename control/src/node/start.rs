@@ -199,7 +199,9 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             let fixed = peers
                 .iter()
                 .map(|p| (pool_key(&p.identity), p.inner.clone()));
-            let pool = Pool::new(config.pool.clone(), fixed);
+            let users = config.users.iter();
+            let users = users.map(|u| (pool_key(&u.password.identity), u.inner.clone()));
+            let pool = Pool::new(config.pool.clone(), fixed.chain(users));
             (
                 Side::Gateway { pool },
                 Role::Gateway(Gateway::default()),
@@ -211,6 +213,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         engine: Engine::new(ike_settings(&config), StdRng::from_rng(&mut rand::rng())),
         answers: Answers {
             peers,
+            users: config.users.clone(),
             sadb: Sadb::new(),
             rng,
             side,
@@ -279,5 +282,7 @@ fn ike_settings(config: &Config) -> Settings {
         ..EspProposal::default()
     }];
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings.x509 = config.x509.clone();
+    settings.eap = !config.users.is_empty();
     settings
 }

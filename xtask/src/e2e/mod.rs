@@ -1,5 +1,6 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
+mod certificates;
 mod failover;
 mod refusals;
 mod sessions;
@@ -23,6 +24,7 @@ const CASES: &[&[Case]] = &[
     failover::CASES,
     sessions::CASES,
     refusals::CASES,
+    certificates::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

@@ -8,6 +8,7 @@ mod kernel;
 mod node;
 mod observe;
 mod pass;
+mod pki;
 mod process;
 pub(crate) mod topology;
 

@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) ipv6: bool,
     /// The client's inner address is computed from the pool, not fixed in the gateways' files.
     pub(crate) from_pool: bool,
+    /// All nodes prove themselves by certificates, not by keys.
+    pub(crate) certificates: bool,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
@@ -50,6 +52,7 @@ impl Default for Setup {
             wrong_psk: Vec::new(),
             from_pool: false,
             ipv6: false,
+            certificates: false,
             extra: String::new(),
         }
     }
@@ -82,6 +85,9 @@ impl Lab {
     /// Writes the configuration of every node to the lab's folder.
     pub(crate) fn configure(&mut self, setup: &Setup) -> Result<()> {
         let dir = self.dir().to_path_buf();
+        if setup.certificates {
+            self.make_certificates()?;
+        }
         for number in GATEWAYS {
             let psk = random_hex()?;
             self.write_secret(&format!("gw{number}.psk"), &psk)?;
@@ -113,9 +119,16 @@ impl Lab {
             true => String::new(),
             false => format!("inner = [{inner}]\n"),
         };
+        let (local, proof) = match setup.certificates {
+            true => (
+                Self::local_toml(Place::Gateway(number)),
+                "auth = \"cert\"".to_owned(),
+            ),
+            false => (String::new(), format!("psk_file = \"gw{number}-held.psk\"")),
+        };
         let peer = format!(
-            "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
-             outside = \"{CLIENT_OUTSIDE}\"\n{inner}"
+            "[[peer]]\nidentity = \"client.example\"\n{proof}\noutside = \"{CLIENT_OUTSIDE}\"\n\
+             {inner}"
         );
         format!(
             "\
@@ -124,6 +137,7 @@ role = \"gateway\"
 identity = \"gw{number}.example\"
 socket = \"{}\"
 
+{local}
 [outside]
 interface = \"wan0\"
 address = \"{}\"
@@ -148,6 +162,10 @@ networks = [\"{POOL}\"]
     }
 
     fn client_toml(&self, setup: &Setup) -> String {
+        let local = match setup.certificates {
+            true => Self::local_toml(Place::Client),
+            false => String::new(),
+        };
         let mut text = format!(
             "\
 name = \"client\"
@@ -156,6 +174,7 @@ identity = \"client.example\"
 socket = \"{}\"
 policy = \"policy.conf\"
 
+{local}
 [outside]
 interface = \"out0\"
 address = \"{CLIENT_OUTSIDE}\"
@@ -166,10 +185,13 @@ interface = \"{TUN}\"
             self.socket(Place::Client).display(),
         );
         for number in GATEWAYS {
+            let proof = match setup.certificates {
+                true => "auth = \"cert\"".to_owned(),
+                false => format!("psk_file = \"gw{number}.psk\""),
+            };
             let _ = write!(
                 text,
-                "\n[[peer]]\nidentity = \"gw{number}.example\"\npsk_file = \"gw{number}.psk\"\n\
-                 outside = \"{}\"\n",
+                "\n[[peer]]\nidentity = \"gw{number}.example\"\n{proof}\noutside = \"{}\"\n",
                 gateway_outside(number)
             );
         }
@@ -265,6 +287,11 @@ interface = \"{TUN}\"
             .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGTERM)?;
         process.wait(Duration::from_secs(10))
+    }
+
+    /// SIGHUP: the node reads again what may change while it runs.
+    pub(crate) fn hang_up(&mut self, place: Place) -> Result<()> {
+        self.node(place)?.signal(Signal::SIGHUP)
     }
 
     /// SIGSTOP: the process is there, and does nothing.

@@ -11,7 +11,7 @@ use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
 use super::super::settings::Hooks;
 use super::super::state::Core;
-use super::super::task::{Cx, init, notify};
+use super::super::task::{Cx, auth, init, notify};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
@@ -87,6 +87,7 @@ impl Engine {
             }
         };
         init::common(&core, &self.settings, &mut answer);
+        answer.extend(auth::request(&self.settings));
         let response = Header {
             spi_r: core.spi_r,
             initiator: false,

@@ -5,6 +5,12 @@ use super::reader::Reader;
 
 /// Method: shared key message integrity code.
 pub const SHARED_KEY: u8 = 2;
+/// Method: ECDSA with SHA-256 on P-256 (RFC 4754).
+pub const ECDSA_256: u8 = 9;
+/// Method: ECDSA with SHA-384 on P-384 (RFC 4754).
+pub const ECDSA_384: u8 = 10;
+/// Method: digital signature (RFC 7427).
+pub const DIGITAL_SIGNATURE: u8 = 14;
 
 /// The proof that a side is who it says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 //! own length.
 
 pub mod auth;
+pub mod cert;
 pub mod config;
 pub mod delete;
+pub mod eap;
 pub mod header;
 pub mod id;
 pub mod ke;
@@ -16,8 +18,10 @@ pub mod sk;
 pub mod ts;
 
 use auth::Auth;
+use cert::{Cert, CertReq};
 use config::Config;
 use delete::Delete;
+use eap::Eap;
 use id::Id;
 use ke::KeyExchange;
 use notify::Notify;
@@ -92,6 +96,8 @@ pub enum Payload {
     Ke(KeyExchange),
     IdI(Id),
     IdR(Id),
+    Cert(Cert),
+    CertReq(CertReq),
     Auth(Auth),
     Nonce(Vec<u8>),
     Notify(Notify),
@@ -100,8 +106,8 @@ pub enum Payload {
     TsI(Vec<TrafficSelector>),
     TsR(Vec<TrafficSelector>),
     Config(Config),
-    /// A payload that this implementation does not read (certificates, EAP, unknown and not
-    /// critical).
+    Eap(Eap),
+    /// A payload that this implementation does not read (unknown and not critical).
     Other {
         kind: u8,
         critical: bool,
@@ -117,6 +123,8 @@ impl Payload {
             Payload::Ke(_) => kind::KE,
             Payload::IdI(_) => kind::ID_I,
             Payload::IdR(_) => kind::ID_R,
+            Payload::Cert(_) => kind::CERT,
+            Payload::CertReq(_) => kind::CERTREQ,
             Payload::Auth(_) => kind::AUTH,
             Payload::Nonce(_) => kind::NONCE,
             Payload::Notify(_) => kind::NOTIFY,
@@ -125,6 +133,7 @@ impl Payload {
             Payload::TsI(_) => kind::TS_I,
             Payload::TsR(_) => kind::TS_R,
             Payload::Config(_) => kind::CONFIG,
+            Payload::Eap(_) => kind::EAP,
             Payload::Other { kind, .. } => *kind,
         }
     }
@@ -136,6 +145,8 @@ impl Payload {
             kind::KE => Payload::Ke(KeyExchange::parse(&mut r)?),
             kind::ID_I => Payload::IdI(Id::parse(&mut r)?),
             kind::ID_R => Payload::IdR(Id::parse(&mut r)?),
+            kind::CERT => Payload::Cert(Cert::parse(&mut r)?),
+            kind::CERTREQ => Payload::CertReq(CertReq::parse(&mut r)?),
             kind::AUTH => Payload::Auth(Auth::parse(&mut r)?),
             kind::NONCE => Payload::Nonce(nonce::parse(&mut r)?),
             kind::NOTIFY => Payload::Notify(Notify::parse(&mut r)?),
@@ -144,9 +155,10 @@ impl Payload {
             kind::TS_I => Payload::TsI(ts::parse(&mut r)?),
             kind::TS_R => Payload::TsR(ts::parse(&mut r)?),
             kind::CONFIG => Payload::Config(Config::parse(&mut r)?),
+            kind::EAP => Payload::Eap(Eap::parse(&mut r)?),
             // RFC 7296 section 2.5: the critical bit of a type that is understood, or defined by
             // the RFC, says nothing.
-            kind::CERT..=kind::EAP => Payload::Other {
+            kind::ENCRYPTED => Payload::Other {
                 kind,
                 critical,
                 body: r.rest().to_vec(),
@@ -167,12 +179,15 @@ impl Payload {
             Payload::Sa(proposals) => sa::write(proposals, out)?,
             Payload::Ke(ke) => ke.write(out),
             Payload::IdI(id) | Payload::IdR(id) => id.write(out),
+            Payload::Cert(cert) => cert.write(out),
+            Payload::CertReq(request) => request.write(out),
             Payload::Auth(auth) => auth.write(out),
             Payload::Nonce(body) | Payload::Vendor(body) => out.extend_from_slice(body),
             Payload::Notify(notify) => notify.write(out),
             Payload::Delete(delete) => delete.write(out),
             Payload::TsI(list) | Payload::TsR(list) => ts::write(list, out)?,
             Payload::Config(config) => config.write(out)?,
+            Payload::Eap(eap) => eap.write(out)?,
             Payload::Other { body, .. } => out.extend_from_slice(body),
         }
         Ok(())

@@ -1,26 +1,29 @@
-//! IKE_AUTH with pre-shared keys (RFC 7296 sections 1.2 and 2.15), which makes the first child SA
-//! too.
+//! IKE_AUTH (RFC 7296 sections 1.2 and 2.15) with pre-shared keys or certificates, each side its own
+//! way. It makes the first child SA too.
 //!
 //! ```text
-//! HDR(A,B), SK {IDi, [N(INITIAL_CONTACT),] [IDr,] AUTH, [CP(CFG_REQUEST),] SAi2, TSi, TSr} -->
-//!                                <-- HDR(A,B), SK {IDr, AUTH, [CP(CFG_REPLY),] SAr2, TSi, TSr}
+//! HDR(A,B), SK {IDi, [CERT+,] [N(INITIAL_CONTACT),] [CERTREQ,] [IDr,] AUTH, [CP(CFG_REQUEST),]
+//!     SAi2, TSi, TSr} -->
+//!                       <-- HDR(A,B), SK {IDr, [CERT+,] AUTH, [CP(CFG_REPLY),] SAr2, TSi, TSr}
 //! ```
 
 use std::net::IpAddr;
 
 use super::super::auth::{Signed, shared_key, verify};
-use super::super::crypto::Psk;
+use super::super::crypto::{Prf, Psk};
 use super::super::event::{Event, Failure};
+use super::super::identity::Identity;
 use super::super::payload::Payload;
 use super::super::payload::auth::{Auth as AuthPayload, SHARED_KEY};
+use super::super::payload::cert::{Cert, CertReq, X509_SIGNATURE};
 use super::super::payload::header::exchange;
 use super::super::payload::id::Id;
 use super::super::payload::notify::{Notify, kind};
-use super::super::settings::Initiate;
+use super::super::settings::{Initiate, Methods, Proof, Settings};
 use super::super::state::{Core, Phase};
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
-use super::{Cx, Request, Response, Step, error, find, notify};
+use super::{Cx, Request, Response, Step, eap, error, find, notify};
 
 /// The exchange as initiator.
 pub(crate) struct Auth {
@@ -37,7 +40,12 @@ impl Auth {
     }
 
     /// Whether the responder is who it says, and the one that we want.
-    fn authenticate(&self, core: &Core, payloads: &[Payload]) -> Result<Id, Failure> {
+    fn authenticate(
+        &self,
+        core: &Core,
+        cx: &mut Cx<'_>,
+        payloads: &[Payload],
+    ) -> Result<Id, Failure> {
         let id = find(payloads, |p| {
             if let Payload::IdR(id) = p {
                 Some(id)
@@ -54,9 +62,7 @@ impl Auth {
             }
         })
         .ok_or(Failure::WrongAnswer("IKE_AUTH without authentication"))?;
-        if !core.verify(&self.initiate.psk, id, auth) {
-            return Err(Failure::PeerNotAuthenticated);
-        }
+        core.verify(cx, &self.initiate.auth.remote, id, auth, payloads)?;
         if let Some(expected) = &self.initiate.remote_id
             && !id.identity.matches(expected)
         {
@@ -74,10 +80,20 @@ impl Request for Auth {
 
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
         let id = Id::new(cx.settings.local_id.clone());
-        let auth = core.prove(&self.initiate.psk, &id);
+        let Ok((certificates, auth)) = core.prove(cx.settings, &self.initiate.auth.local, &id)
+        else {
+            // The certificate has changed since IKE_SA_INIT. The responder refuses this, and the
+            // owner tries anew.
+            let failed = Notify::new(kind::AUTHENTICATION_FAILED, []);
+            return vec![Payload::Notify(failed)];
+        };
         let mut payloads = vec![Payload::IdI(id)];
+        payloads.extend(certificates);
         if self.initiate.initial_contact {
             payloads.push(Payload::Notify(Notify::new(kind::INITIAL_CONTACT, [])));
+        }
+        if let Proof::Certificate = self.initiate.auth.remote {
+            payloads.extend(request(cx.settings));
         }
         payloads.extend(
             self.initiate
@@ -100,7 +116,7 @@ impl Request for Auth {
             return Step::Fail(Failure::notified(error), None);
         }
         // From here on the responder holds an established IKE SA: it must be told if we do not.
-        let id = match self.authenticate(core, payloads) {
+        let id = match self.authenticate(core, cx, payloads) {
             Ok(id) => id,
             Err(failure) => return Step::Fail(failure, Some(Box::new(Abort))),
         };
@@ -120,6 +136,9 @@ impl Request for Auth {
 /// Judges an IKE_AUTH request and yields the payloads of the response. Whether the IKE SA lives on
 /// shows in its phase.
 pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Vec<Payload> {
+    if let Some(conversation) = core.eap.take() {
+        return eap::respond(core, cx, conversation, payloads);
+    }
     let id = find(payloads, |p| {
         if let Payload::IdI(id) = p {
             Some(id)
@@ -143,31 +162,51 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
             None
         }
     });
-    let psk = cx.hooks.psk(&local_id, &id.identity);
-    // Without AUTH the peer wants EAP, which is not spoken. An unknown peer costs the same work as
-    // a wrong key.
-    let known = psk.is_some();
-    let psk = psk.unwrap_or_else(|| Psk::new(vec![0; 32]));
-    let proven = auth.is_some_and(|auth| core.verify(&psk, id, auth));
+    let Some(auth) = auth else {
+        return eap::begin(core, cx, id, payloads);
+    };
+    let methods = cx.hooks.auth(&local_id, &id.identity);
+    // An unknown peer costs the same work as a wrong key.
+    let known = methods.is_some();
+    let methods = methods.unwrap_or_else(|| Methods::from(Psk::new(vec![0; 32])));
+    let proven = core.verify(cx, &methods.remote, id, auth, payloads);
     core.peer = Some(id.identity.clone());
-    if !(known && proven) {
+    let failure = match proven {
+        Ok(()) if known => None,
+        // Who it is not is nobody's business but its own.
+        Ok(()) | Err(Failure::PeerNotAuthenticated) => Some(Failure::AuthenticationFailed),
+        Err(failure) => Some(failure),
+    };
+    if let Some(failure) = failure {
         cx.stats.authentication_failed += 1;
-        return refuse(
-            core,
-            cx,
-            kind::AUTHENTICATION_FAILED,
-            Failure::AuthenticationFailed,
-        );
+        return refuse(core, cx, kind::AUTHENTICATION_FAILED, failure);
     }
     let ours = Id::new(local_id);
-    let mut answer = vec![Payload::Auth(core.prove(&psk, &ours))];
-    answer.insert(0, Payload::IdR(ours));
+    let (certificates, auth) = match core.prove(cx.settings, &methods.local, &ours) {
+        Ok(proof) => proof,
+        Err(failure) => return refuse(core, cx, kind::AUTHENTICATION_FAILED, failure),
+    };
+    let mut answer = vec![Payload::IdR(ours)];
+    answer.extend(certificates);
+    answer.push(Payload::Auth(auth));
+    finish(core, cx, payloads, &id.identity, answer)
+}
+
+/// Both sides are authenticated: makes the child SA that `payloads` ask for. `answer` has what goes
+/// before it.
+pub(super) fn finish(
+    core: &mut Core,
+    cx: &mut Cx<'_>,
+    payloads: &[Payload],
+    peer: &Identity,
+    mut answer: Vec<Payload>,
+) -> Vec<Payload> {
     let mut assigned = Vec::new();
-    match child::respond_first(core, cx, payloads, &id.identity, &mut assigned) {
+    match child::respond_first(core, cx, payloads, peer, &mut assigned) {
         Ok((child, chosen)) => {
             answer.extend(chosen);
             if notify(payloads, kind::INITIAL_CONTACT).is_some() {
-                cx.initial_contact = Some(id.identity.clone());
+                cx.initial_contact = Some(peer.clone());
             }
             core.establish(cx, child, assigned);
         }
@@ -182,7 +221,12 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
     answer
 }
 
-fn refuse(core: &mut Core, cx: &mut Cx<'_>, notify: u16, error: Failure) -> Vec<Payload> {
+pub(super) fn refuse(
+    core: &mut Core,
+    cx: &mut Cx<'_>,
+    notify: u16,
+    error: Failure,
+) -> Vec<Payload> {
     refused(core, cx, Vec::new(), error);
     core.phase = Phase::Ended;
     vec![Payload::Notify(Notify::new(notify, []))]
@@ -201,43 +245,108 @@ pub(crate) fn refused(core: &Core, cx: &mut Cx<'_>, assigned: Vec<IpAddr>, error
     });
 }
 
+/// Which CAs we trust; nothing if none.
+pub(crate) fn request(settings: &Settings) -> Option<Payload> {
+    let trust = &settings.x509.trust;
+    let request = || Payload::CertReq(CertReq::x509(trust.authorities()));
+    (!trust.is_empty()).then(request)
+}
+
+/// Whether we can prove ourselves in that way to a peer that has answered our first message.
+///
+/// # Errors
+/// [`Failure::NoProof`].
+pub(crate) fn can_prove(core: &Core, settings: &Settings, proof: &Proof) -> Result<(), Failure> {
+    match (proof, &settings.x509.own) {
+        (Proof::Psk(_), _) => Ok(()),
+        (Proof::Certificate, None) => Err(NO_CERTIFICATE),
+        (Proof::Certificate, Some(own)) if own.can_sign(core.hashes) => Ok(()),
+        (Proof::Certificate, Some(_)) => Err(NO_HASH),
+    }
+}
+
+const NO_CERTIFICATE: Failure = Failure::NoProof("there is no certificate of ours");
+const NO_HASH: Failure = Failure::NoProof(
+    "the peer announces no hash algorithm that the key of our certificate signs with",
+);
+
 impl Core {
-    /// Our AUTH payload.
-    fn prove(&self, psk: &Psk, id: &Id) -> AuthPayload {
-        let data = match (&self.keys, &self.handshake, self.prf) {
-            (Some(keys), Some(handshake), Some(prf)) => {
-                let nonce = handshake.nonce(!self.initiator);
-                let message = handshake.ours.as_slice();
-                let signed = Signed {
-                    message,
-                    nonce,
-                    id,
-                    sk_p: &keys.sk_p_local,
-                };
-                shared_key(prf, psk, signed).to_vec()
-            }
-            _ => unreachable!("IKE_AUTH follows IKE_SA_INIT"),
+    /// What the AUTH payload of one side covers; `None` before IKE_SA_INIT and after IKE_AUTH.
+    fn signed<'a>(&'a self, local: bool, id: &'a Id) -> Option<(Prf, Signed<'a>)> {
+        let (keys, handshake) = (self.keys.as_ref()?, self.handshake.as_ref()?);
+        let (message, sk_p) = match local {
+            true => (&handshake.ours, &keys.sk_p_local),
+            false => (&handshake.theirs, &keys.sk_p_remote),
         };
-        AuthPayload {
-            method: SHARED_KEY,
-            data,
+        let signed = Signed {
+            message,
+            nonce: handshake.nonce(self.initiator != local),
+            id,
+            sk_p,
+        };
+        Some((self.prf?, signed))
+    }
+
+    /// Our CERT payloads, if any, and our AUTH payload.
+    pub(crate) fn prove(
+        &self,
+        settings: &Settings,
+        proof: &Proof,
+        id: &Id,
+    ) -> Result<(Vec<Payload>, AuthPayload), Failure> {
+        let (prf, signed) = self
+            .signed(true, id)
+            .ok_or(Failure::NoProof("IKE_SA_INIT has not been"))?;
+        match proof {
+            Proof::Psk(psk) => {
+                let data = shared_key(prf, psk, signed).to_vec();
+                let method = SHARED_KEY;
+                Ok((Vec::new(), AuthPayload { method, data }))
+            }
+            Proof::Certificate => {
+                let own = settings.x509.own.as_ref();
+                let own = own.ok_or(NO_CERTIFICATE)?;
+                let auth = own.auth(self.hashes, &signed.octets(prf)).ok_or(NO_HASH)?;
+                Ok((own.payloads().collect(), auth))
+            }
         }
     }
 
-    /// Whether the peer's AUTH payload proves its identity.
-    fn verify(&self, psk: &Psk, id: &Id, auth: &AuthPayload) -> bool {
-        let (Some(keys), Some(handshake), Some(prf)) = (&self.keys, &self.handshake, self.prf)
-        else {
-            return false;
-        };
-        let nonce = handshake.nonce(self.initiator);
-        let message = handshake.theirs.as_slice();
-        let signed = Signed {
-            message,
-            nonce,
-            id,
-            sk_p: &keys.sk_p_remote,
-        };
-        auth.method == SHARED_KEY && verify(prf, psk, signed, &auth.data)
+    /// Whether the peer's AUTH payload proves its identity, in the way that it has to.
+    pub(crate) fn verify(
+        &self,
+        cx: &mut Cx<'_>,
+        proof: &Proof,
+        id: &Id,
+        auth: &AuthPayload,
+        payloads: &[Payload],
+    ) -> Result<(), Failure> {
+        let (prf, signed) = self
+            .signed(false, id)
+            .ok_or(Failure::PeerNotAuthenticated)?;
+        match proof {
+            Proof::Psk(psk) => {
+                let proven = auth.method == SHARED_KEY && verify(prf, psk, signed, &auth.data);
+                proven.then_some(()).ok_or(Failure::PeerNotAuthenticated)
+            }
+            // A shared key does not do where a certificate is asked for.
+            Proof::Certificate if auth.method == SHARED_KEY => Err(Failure::PeerNotAuthenticated),
+            Proof::Certificate => {
+                let chain: Vec<&[u8]> = payloads.iter().filter_map(x509).collect();
+                let now = cx.hooks.unix_time();
+                let key = cx.settings.x509.trust.verify(&chain, &id.identity, now)?;
+                Ok(key.verify(auth, &signed.octets(prf))?)
+            }
+        }
+    }
+}
+
+fn x509(payload: &Payload) -> Option<&[u8]> {
+    match payload {
+        Payload::Cert(Cert {
+            encoding: X509_SIGNATURE,
+            data,
+        }) => Some(data),
+        _ => None,
     }
 }

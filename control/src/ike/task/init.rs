@@ -18,7 +18,8 @@ use super::super::payload::notify::{Notify, kind};
 use super::super::proposal::{IkeProposal, IkeSuite, choose_ike, chosen_ike, offers};
 use super::super::settings::{Initiate, Settings};
 use super::super::state::{Core, Handshake};
-use super::auth::Auth;
+use super::super::x509::Hashes;
+use super::auth::{Auth, can_prove};
 use super::{Cx, Request, Response, Step, error, find, notifies, notify};
 
 /// A responder may send us back this often, with cookies and other groups; then we listen no more.
@@ -191,6 +192,10 @@ impl Request for Init {
             response.datagram.to_vec(),
         );
         core.learn(response.payloads);
+        // Said at once, not after an exchange of no use.
+        if let Err(failure) = can_prove(core, cx.settings, &initiate.auth.local) {
+            return Step::Fail(failure, None);
+        }
         Step::Next(Box::new(Auth::new(initiate)))
     }
 }
@@ -260,7 +265,7 @@ pub(crate) fn initiator_nonce(payloads: &[Payload]) -> Option<&Vec<u8>> {
     })
 }
 
-/// What both sides send: NAT detection and vendor IDs.
+/// What both sides send: NAT detection, the hashes that signatures may use, and vendor IDs.
 pub(crate) fn common(core: &Core, settings: &Settings, payloads: &mut Vec<Payload>) {
     for (kind, address) in [
         (kind::NAT_DETECTION_SOURCE_IP, core.local),
@@ -268,6 +273,10 @@ pub(crate) fn common(core: &Core, settings: &Settings, payloads: &mut Vec<Payloa
     ] {
         let hash = nat_hash([core.spi_i, core.spi_r], address);
         payloads.push(Payload::Notify(Notify::new(kind, hash)));
+    }
+    if !settings.x509.trust.is_empty() {
+        let (kind, hashes) = (kind::SIGNATURE_HASH_ALGORITHMS, Hashes::ALL.to_wire());
+        payloads.push(Payload::Notify(Notify::new(kind, hashes)));
     }
     payloads.extend(settings.vendor_ids.iter().cloned().map(Payload::Vendor));
 }
@@ -364,5 +373,7 @@ impl Core {
         let spi_r = if self.initiator { self.spi_r } else { 0 };
         self.nat = detect_nat(payloads, [self.spi_i, spi_r], self.local, self.remote);
         self.vendor_ids = vendor_ids(payloads);
+        let hashes = notify(payloads, kind::SIGNATURE_HASH_ALGORITHMS);
+        self.hashes = hashes.map_or(Hashes::default(), |n| Hashes::from_wire(&n.data));
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod child;
+pub(crate) mod eap;
 pub(crate) mod informational;
 pub(crate) mod init;
 

@@ -1,8 +1,10 @@
 //! What is written is read back the same.
 
 use super::super::payload::auth::Auth;
+use super::super::payload::cert::{Cert, CertReq};
 use super::super::payload::config::{Attribute, Config, Kind};
 use super::super::payload::delete::Delete;
+use super::super::payload::eap::Eap;
 use super::super::payload::header::{self, Header};
 use super::super::payload::id::Id;
 use super::super::payload::ke::KeyExchange;
@@ -80,13 +82,30 @@ fn payload() -> impl Strategy<Value = Payload> {
     let whose = || {
         (any::<[u8; 3]>(), identity()).prop_map(|(reserved, identity)| Id { reserved, identity })
     };
-    let other = prop_oneof![Just(37u8), Just(38), Just(48), 49u8..];
+    let cert = (any::<u8>(), bytes(100)).prop_map(|(encoding, data)| Cert { encoding, data });
+    let authorities = vec(any::<[u8; 20]>(), 0..5).prop_map(CertReq::x509);
+    let foreign = (5u8.., bytes(50));
+    let foreign = foreign.prop_map(|(encoding, authorities)| CertReq {
+        encoding,
+        authorities,
+    });
+    let eap = (any::<[u8; 2]>(), bytes(60));
+    let eap = eap.prop_map(|([code, identifier], body)| Eap {
+        code,
+        identifier,
+        body,
+    });
+    let other = 49u8..;
     prop_oneof![
         vec(proposal(), 1..5).prop_map(Payload::Sa),
         (any::<u16>(), bytes(100))
             .prop_map(|(group, public)| Payload::Ke(KeyExchange { group, public })),
         whose().prop_map(Payload::IdI),
         whose().prop_map(Payload::IdR),
+        cert.prop_map(Payload::Cert),
+        eap.prop_map(Payload::Eap),
+        authorities.prop_map(Payload::CertReq),
+        foreign.prop_map(Payload::CertReq),
         (any::<u8>(), bytes(70)).prop_map(|(method, data)| Payload::Auth(Auth { method, data })),
         vec(any::<u8>(), 16..=256).prop_map(Payload::Nonce),
         (any::<u8>(), bytes(9), any::<u16>(), bytes(70)).prop_map(|(protocol, spi, kind, data)| {

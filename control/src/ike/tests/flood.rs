@@ -107,7 +107,7 @@ fn a_true_peer_gets_through_when_all_slots_are_taken() {
 fn a_refusal_frees_the_slot_and_is_told_again() {
     let mut pair = Pair::with(|_, b| b.half_open_limit = 1);
     let stranger = Initiate {
-        psk: psk("guess"),
+        auth: psk("guess").into(),
         ..pair.wish()
     };
     pair.initiate(stranger.clone());
@@ -136,7 +136,7 @@ fn last_answers_are_bounded() {
         // Wrong keys, and right ones that get no child.
         pair.b.owner.addresses = Err(AssignRefused);
         let wish = Initiate {
-            psk: psk(if attempt % 2 == 0 { "guess" } else { "secret" }),
+            auth: psk(if attempt % 2 == 0 { "guess" } else { "secret" }).into(),
             ..pair.wish()
         };
         pair.initiate(wish);

@@ -188,7 +188,7 @@ fn unknown_payloads_and_notifications_are_skipped() {
         Payload::Other {
             kind: payload::kind::EAP,
             critical: true,
-            body: vec![],
+            body: vec![3, 1, 0, 4],
         },
         Payload::Notify(Notify::new(40_000, [1])),
         Payload::Notify(Notify::new(8_000, [1])),

@@ -1,6 +1,8 @@
 //! Two engines back to back under a virtual clock.
 
+mod certificates;
 mod codec;
+mod eap;
 mod exchange;
 mod flood;
 mod hostile;
@@ -26,6 +28,11 @@ use super::*;
 /// The owner of a test engine: answers what it was told to answer.
 pub(super) struct Owner {
     pub(super) keys: HashMap<Identity, &'static str>,
+    /// Come before `keys`.
+    pub(super) auth: HashMap<Identity, Methods>,
+    pub(super) unix_time: u64,
+    /// Names and passwords.
+    pub(super) users: HashMap<&'static str, &'static str>,
     pub(super) next_spi: u32,
     pub(super) addresses: Result<Vec<IpAddr>, AssignRefused>,
     /// (peer, requested, wants v4, wants v6) of the last question.
@@ -34,8 +41,20 @@ pub(super) struct Owner {
 }
 
 impl Hooks for Owner {
-    fn psk(&mut self, _: &Identity, remote: &Identity) -> Option<Psk> {
-        self.keys.get(remote).map(|key| psk(key))
+    fn auth(&mut self, _: &Identity, remote: &Identity) -> Option<Methods> {
+        match self.auth.get(remote) {
+            Some(methods) => Some(methods.clone()),
+            None => self.keys.get(remote).map(|key| psk(key).into()),
+        }
+    }
+
+    fn eap_user(&mut self, name: &str) -> Option<EapUser> {
+        let password = self.users.get(name)?;
+        Some(EapUser::new(Identity::Fqdn(name.to_owned()), password))
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        self.unix_time
     }
 
     fn allocate_spi(&mut self) -> u32 {
@@ -111,6 +130,9 @@ impl Node {
             keys: [("client.example", "secret"), ("gw.example", "secret")]
                 .map(|(name, key)| (id(name), key))
                 .into(),
+            auth: HashMap::new(),
+            unix_time: x509::tests::NOW,
+            users: [("anna", "clientPass")].into(),
             next_spi: 0x1000 * (seed as u32 + 1),
             addresses: Ok(vec![[10, 99, 0, 7].into(), "fd00::7".parse().unwrap()]),
             asked: None,
@@ -198,7 +220,7 @@ impl Pair {
             local: self.a.address,
             remote: self.b.address,
             remote_id: Some(id("gw.example")),
-            psk: psk("secret"),
+            auth: psk("secret").into(),
             request_addresses: Some(AddressRequest {
                 v4: Some(None),
                 v6: None,

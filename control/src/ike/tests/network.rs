@@ -107,7 +107,7 @@ proptest! {
             b.retransmit.tries = 4;
         });
         let key = psk(if right_key { "secret" } else { "guess" });
-        let wish = Initiate { psk: key, ..pair.wish() };
+        let wish = Initiate { auth: key.into(), ..pair.wish() };
         pair.initiate(wish);
         run(&mut pair, &fates, mends, |_| true);
         let (a, b) = (pair.a.established(), pair.b.established());

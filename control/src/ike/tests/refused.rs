@@ -35,7 +35,7 @@ fn failing(mut pair: Pair, wish: Initiate) -> (Failure, Option<Failure>, Pair) {
 fn a_wrong_key_fails_at_the_gateway() {
     let pair = Pair::new();
     let wish = Initiate {
-        psk: psk("guess"),
+        auth: psk("guess").into(),
         ..pair.wish()
     };
     // HDR, SK {IDi, AUTH, …} --> <-- HDR, SK {N(AUTHENTICATION_FAILED)}
@@ -333,7 +333,7 @@ fn an_identity_beyond_measure_is_refused_and_not_shown() {
 fn a_flood_of_strangers_is_told_of_in_measure() {
     let mut pair = Pair::new();
     let stranger = Initiate {
-        psk: psk("guess"),
+        auth: psk("guess").into(),
         ..pair.wish()
     };
     let untold = |pair: &mut Pair, count| {

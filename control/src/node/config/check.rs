@@ -96,6 +96,7 @@ impl Checker<'_> {
                 ),
             );
         }
+        let x509 = self.x509(file.local, identity.as_ref());
         let heartbeat = self.heartbeat(file.heartbeat, role);
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike);
@@ -108,11 +109,13 @@ impl Checker<'_> {
         let peers = self.peers(
             file.peers,
             role,
+            &x509,
             identity.as_ref(),
             own,
             any_pool.then_some(&pool),
         );
-        if role == Role::Gateway && peers.is_empty() {
+        let users = self.users(file.users, role, &x509, &peers, any_pool.then_some(&pool));
+        if role == Role::Gateway && peers.is_empty() && users.is_empty() {
             self.warn(
                 &pool_at,
                 "no [[peer]]: no client can authenticate; only SAs that are \
@@ -128,11 +131,13 @@ impl Checker<'_> {
             policy,
             outside: outside?.0,
             inside: inside?.0,
+            x509,
             heartbeat,
             esp,
             ike,
             pool,
             peers,
+            users,
             warnings: Vec::new(),
         })
     }
@@ -175,7 +180,7 @@ impl Checker<'_> {
         Some(name)
     }
 
-    fn named<T: Named>(&mut self, text: &Spanned<String>, key: &str) -> Option<T> {
+    pub(super) fn named<T: Named>(&mut self, text: &Spanned<String>, key: &str) -> Option<T> {
         let found = text.get_ref();
         let value = T::NAMES
             .iter()
@@ -212,7 +217,11 @@ impl Checker<'_> {
     }
 
     pub(super) fn identity(&mut self, text: &Spanned<String>, key: &str) -> Option<Identity> {
-        self.parsed(text, key, "a host name, an e-mail address or an IP address")
+        self.parsed(
+            text,
+            key,
+            "a host name, an e-mail address, an IP address or a distinguished name",
+        )
     }
 
     /// An address that one host can have.

@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) identity: Text,
     pub(super) socket: Text,
     pub(super) policy: Text,
+    pub(super) local: Table<Local>,
     pub(super) outside: Table<Outside>,
     pub(super) inside: Table<Inside>,
     pub(super) heartbeat: Table<Heartbeat>,
@@ -33,6 +34,19 @@ pub(super) struct File {
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
     pub(super) peers: Vec<Spanned<Peer>>,
+    #[serde(default, rename = "eap_user")]
+    pub(super) users: Vec<Spanned<EapUser>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Local {
+    pub(super) cert: Text,
+    pub(super) key: Text,
+    #[serde(default)]
+    pub(super) ca: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) crl: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -87,9 +101,21 @@ pub(super) struct Pool {
 #[serde(deny_unknown_fields)]
 pub(super) struct Peer {
     pub(super) identity: Text,
+    pub(super) auth: Text,
+    pub(super) auth_own: Text,
     pub(super) psk: Option<Spanned<SecretText>>,
     pub(super) psk_file: Text,
     pub(super) outside: Text,
+    #[serde(default)]
+    pub(super) inner: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EapUser {
+    pub(super) name: Text,
+    pub(super) password: Option<Spanned<SecretText>>,
+    pub(super) password_file: Text,
     #[serde(default)]
     pub(super) inner: Vec<Spanned<String>>,
 }

@@ -10,7 +10,8 @@ use toml::Spanned;
 use super::check::{Checker, Place, TOP};
 use super::file::{self, Table, Text, problem};
 use super::secret::{GOOD_PSK, MIN_PSK, SecretText};
-use super::{Identity, Peer, Psk, Role};
+use super::{Auth, Identity, Peer, Psk, Role};
+use crate::ike::X509;
 
 impl Checker<'_> {
     pub(super) fn pool(&mut self, table: Table<file::Pool>, role: Role) -> (Vec<IpNet>, Place) {
@@ -100,6 +101,7 @@ impl Checker<'_> {
         &mut self,
         peers: Vec<Spanned<file::Peer>>,
         role: Role,
+        x509: &X509,
         own: Option<&Identity>,
         own_address: Option<IpAddr>,
         pool: Option<&Vec<IpNet>>,
@@ -138,7 +140,15 @@ impl Checker<'_> {
                     "peer.identity",
                 );
             }
-            let psk = self.psk(peer.psk, peer.psk_file, &at, &who);
+            let auth = self.auth(peer.auth, peer.auth_own, x509, &who);
+            let psk = match auth {
+                None => None,
+                Some((Auth::Cert, Auth::Cert)) => {
+                    self.no_psk(peer.psk.as_ref(), peer.psk_file.as_ref(), &who);
+                    Some(None)
+                }
+                Some(_) => self.psk(peer.psk, peer.psk_file, &at, &who).map(Some),
+            };
             let outside = peer.outside.and_then(|text| {
                 let at = text.span();
                 let address = self.unicast(&text, "peer.outside")?;
@@ -160,9 +170,11 @@ impl Checker<'_> {
                     ),
                 );
             }
-            if let (Some(identity), Some(psk)) = (identity, psk) {
+            if let (Some(identity), Some((auth, auth_own)), Some(psk)) = (identity, auth, psk) {
                 checked.push(Peer {
                     identity,
+                    auth,
+                    auth_own,
                     psk,
                     outside,
                     inner,
@@ -172,7 +184,49 @@ impl Checker<'_> {
         checked
     }
 
-    fn inner(
+    /// How the peer proves itself, and how we do: in the same way unless said otherwise.
+    fn auth(&mut self, auth: Text, auth_own: Text, x509: &X509, who: &str) -> Option<(Auth, Auth)> {
+        let at = auth.as_ref().map(Spanned::span);
+        let own_at = auth_own.as_ref().map(Spanned::span).or(at.clone());
+        let theirs = match auth {
+            Some(text) => self.named(&text, "peer.auth")?,
+            None => Auth::default(),
+        };
+        let ours = match auth_own {
+            Some(text) => self.named(&text, "peer.auth_own")?,
+            None => theirs,
+        };
+        if let (Auth::Cert, true, Some(at)) = (theirs, x509.trust.is_empty(), at) {
+            let said = format!(
+                "peer.auth: {who} is to show a certificate, but no CA is trusted; expected `ca` in \
+                 [local]"
+            );
+            self.error(&at, said);
+        }
+        if let (Auth::Cert, None, Some(at)) = (ours, &x509.own, own_at) {
+            let said = format!(
+                "peer.auth_own: found no certificate to show to {who}; expected `cert` and `key` \
+                 in [local]"
+            );
+            self.error(&at, said);
+        }
+        Some((theirs, ours))
+    }
+
+    fn no_psk(
+        &mut self,
+        psk: Option<&Spanned<SecretText>>,
+        psk_file: Option<&Spanned<String>>,
+        who: &str,
+    ) {
+        let at = psk.map(Spanned::span);
+        if let Some(at) = at.or(psk_file.map(Spanned::span)) {
+            let said = format!("the pre-shared key of {who} has no effect: auth is \"cert\"");
+            self.warn(&at, said);
+        }
+    }
+
+    pub(super) fn inner(
         &mut self,
         texts: Vec<Spanned<String>>,
         role: Role,
@@ -213,7 +267,7 @@ impl Checker<'_> {
     }
 
     /// Complains if a value appeared before.
-    fn once<K: std::hash::Hash + Eq + Display>(
+    pub(super) fn once<K: std::hash::Hash + Eq + Display>(
         &mut self,
         seen: &mut HashMap<K, usize>,
         value: K,
@@ -303,7 +357,7 @@ impl Checker<'_> {
 
 /// What may be there once, with the line where it was first.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     identities: HashMap<String, usize>,
     outsides: HashMap<IpAddr, usize>,
     inners: HashMap<IpAddr, usize>,

@@ -46,33 +46,11 @@ impl Psk {
         Ok(Self(bytes))
     }
 
-    /// Reads a key file. One line end at its end does not belong to the key.
+    /// Reads a key file.
     pub(super) fn from_file(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if !meta.is_file() {
-            return Err(format!("{shown} is not a file"));
-        }
-        let mode = meta.permissions().mode() & 0o7777;
-        if mode & 0o007 != 0 {
-            return Err(format!(
-                "{shown} is open to everybody (mode {mode:04o}), expected 0600 or 0640; run \
-                 `chmod 600 {shown}`"
-            ));
-        }
-        if meta.len() > MAX_FILE {
-            let len = meta.len();
-            return Err(format!(
-                "{shown} has {len} bytes, expected at most {MAX_FILE}"
-            ));
-        }
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(failed)?);
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| format!("{shown} is not text; write other bytes as 0x and digits"))?;
-        let line = text.strip_suffix('\n').unwrap_or(text);
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        Self::from_text(line).map_err(|problem| format!("{shown}: {problem}"))
+        let line = read_line(path, "; write other bytes as 0x and digits")?;
+        Self::from_text(&line).map_err(|problem| format!("{shown}: {problem}"))
     }
 }
 
@@ -80,6 +58,38 @@ impl fmt::Debug for Psk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Psk({} bytes, not shown)", self.0.len())
     }
+}
+
+/// Reads a file that holds one line of a secret. One line end at its end does not belong to it.
+pub(super) fn read_line(path: &Path, otherwise: &str) -> Result<Zeroizing<String>, String> {
+    let bytes = read_private(path, MAX_FILE)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| format!("{} is not text{otherwise}", path.display()))?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Reads a file that holds a secret: one that is not open to everybody, of at most `most` bytes.
+pub(super) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+    let shown = path.display();
+    let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if !meta.is_file() {
+        return Err(format!("{shown} is not a file"));
+    }
+    let mode = meta.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(format!(
+            "{shown} is open to everybody (mode {mode:04o}), expected 0600 or 0640; run \
+             `chmod 600 {shown}`"
+        ));
+    }
+    if meta.len() > most {
+        let len = meta.len();
+        return Err(format!("{shown} has {len} bytes, expected at most {most}"));
+    }
+    Ok(Zeroizing::new(std::fs::read(path).map_err(failed)?))
 }
 
 /// The text of a key in the file. Unlike a `String`, it never appears in a type error.
@@ -99,7 +109,7 @@ impl<'de> Deserialize<'de> for SecretText {
             type Value = SecretText;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a pre-shared key in quotes")
+                f.write_str("a key or password in quotes")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<SecretText, E> {

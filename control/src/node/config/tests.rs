@@ -1,5 +1,7 @@
 //! Each message of the configuration, where it points, and that no key is in it.
 
+mod certificates;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -125,14 +127,20 @@ fn every_key_is_read() {
     let [first, second] = &config.peers[..] else {
         panic!()
     };
-    assert_eq!(first.psk.as_bytes()[..3], [0x00, 0x11, 0x22]);
-    assert_eq!(first.psk.as_bytes().len(), 16);
+    assert_eq!(
+        first.psk.as_ref().unwrap().as_bytes()[..3],
+        [0x00, 0x11, 0x22]
+    );
+    assert_eq!(first.psk.as_ref().unwrap().as_bytes().len(), 16);
     assert_eq!(first.inner.len(), 2);
     assert_eq!(
         second.identity,
         Identity::Email("someone@example.org".into())
     );
-    assert_eq!(second.psk.as_bytes(), b"correct horse battery staple");
+    assert_eq!(
+        second.psk.as_ref().unwrap().as_bytes(),
+        b"correct horse battery staple"
+    );
     assert_eq!(config.warnings, []);
 }
 
@@ -173,10 +181,10 @@ fn each_mistake_is_told_at_its_place() {
         ("\"client-1\"", "7", "1:8: name: found integer `7`, expected a string"),
         ("role = \"client\"", "role = \"cleint\"", "2:8: role: found `cleint`, expected one of `client`, `gateway`; did you mean `client`?"),
         ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\" or \"gateway\""),
-        ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address or an IP address"),
-        ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address or an IP address"),
+        ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
+        ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `policy`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `pool`, `peer`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `policy`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -198,10 +206,10 @@ fn each_mistake_is_told_at_its_place() {
         ("correct horse battery staple", "", "14:7: psk of gw-a.example: found 0 bytes, expected at least 8, better 16 or more random ones"),
         ("correct horse battery staple", "0x0011", "14:7: psk of gw-a.example: found 2 bytes, expected at least 8, better 16 or more random ones"),
         ("correct horse battery staple", "0x001122334455667", "14:7: psk of gw-a.example: a key that starts with 0x must go on with an even number of hexadecimal digits"),
-        ("psk = \"correct horse battery staple\"", "psk = 1122334455667788", "14:7: psk: found a number, expected a pre-shared key in quotes"),
+        ("psk = \"correct horse battery staple\"", "psk = 1122334455667788", "14:7: psk: found a number, expected a key or password in quotes"),
         ("psk =", "psk_file = \"/nonexistent/key\"\npsk =", "14:12: psk_file: gw-a.example has a psk too; expected one of the two"),
         ("psk = \"correct horse battery staple\"", "psk_file = \"/nonexistent/key\"", "14:12: psk_file of gw-a.example: cannot read /nonexistent/key: No such file or directory (os error 2)"),
-        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `psk`, `psk_file`, `outside`, `inner`; did you mean `psk_file`?"),
+        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `psk`, `psk_file`, `outside`, `inner`; did you mean `psk_file`?"),
     ];
     #[rustfmt::skip]
     let gateway: &[(&str, &str, &str)] = &[
@@ -232,7 +240,7 @@ fn each_mistake_is_told_at_its_place() {
         ("\"10.99.0.7\"", "\"10.99.0.255\"", "37:10: peer.inner: found 10.99.0.255, the network or broadcast address of the pool 10.99.0.0/24"),
         ("2001:db8:99::7", "10.99.0.7", "37:23: peer.inner: found 10.99.0.7 again; line 37 has it already"),
         ("someone@example.org", "Client-1.example", "40:12: peer.identity: found client-1.example again; line 34 has it already"),
-        ("someone@example.org", "some one@example.org", "40:12: peer.identity: found `some one@example.org`, expected a host name, an e-mail address or an IP address"),
+        ("someone@example.org", "some one@example.org", "40:12: peer.identity: found `some one@example.org`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("[pool]\nnetworks = [\"10.99.0.0/24\", \"2001:db8:99::/64\"]\n", "", "37:1: someone@example.org can get no inner address: expected a [pool] or `inner` of this peer"),
     ];
     for (base, cases) in [(CLIENT, client), (GATEWAY, gateway)] {
@@ -358,7 +366,11 @@ fn key_files_are_read_beside_the_configuration_and_must_be_private() {
     ] {
         set_key(text, 0o640);
         assert_eq!(
-            Config::load(&config).unwrap().peers[0].psk.as_bytes(),
+            Config::load(&config).unwrap().peers[0]
+                .psk
+                .as_ref()
+                .unwrap()
+                .as_bytes(),
             bytes
         );
     }
@@ -419,7 +431,8 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(examples.len(), 2);
+    // The third one needs files; `certificates` has them.
+    assert_eq!(examples.len(), 3);
     for (example, role) in examples.into_iter().zip([Role::Client, Role::Gateway]) {
         let config = read(example).unwrap();
         assert_eq!((config.role, config.warnings), (role, vec![]));

@@ -1,0 +1,267 @@
+//! The side that checks, as a state machine: a packet in, a packet out.
+//!
+//! ```text
+//!                                  <-- Request/Identity
+//! Response/Identity -->
+//!                                  <-- Request/MSCHAPv2, Challenge
+//! Response/MSCHAPv2, Response -->
+//!                                  <-- Request/MSCHAPv2, Success | Failure, once more
+//! Response/MSCHAPv2, Success -->
+//!                                  <-- Success
+//! ```
+
+use std::fmt;
+
+use rand::CryptoRng;
+
+use super::super::crypto::Secret;
+use super::super::identity::Identity;
+use super::super::payload::eap::{self, Eap};
+use super::mschapv2::{self, CHALLENGE_LENGTH, Exchange, PasswordHash, Said};
+
+const IDENTITY: u8 = 1;
+const NAK: u8 = 3;
+const MSCHAPV2: u8 = 26;
+
+/// So many passwords may be tried in one exchange.
+const TRIES: u32 = 3;
+/// A longer name is nobody's.
+const LONGEST_NAME: usize = 253;
+/// Our name, which nothing hangs on.
+const NAME: &[u8] = b"evergate";
+
+/// Someone who may authenticate by EAP.
+#[derive(Clone)]
+pub struct EapUser {
+    /// Whom the session is with.
+    pub identity: Identity,
+    password: PasswordHash,
+}
+
+impl EapUser {
+    pub fn new(identity: Identity, password: &str) -> EapUser {
+        EapUser {
+            identity,
+            password: PasswordHash::new(password),
+        }
+    }
+}
+
+impl fmt::Debug for EapUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EapUser({})", self.identity)
+    }
+}
+
+/// One conversation.
+pub struct Server {
+    state: State,
+    identifier: u8,
+    denied: bool,
+}
+
+enum State {
+    Identity,
+    Challenge {
+        name: String,
+        challenge: [u8; CHALLENGE_LENGTH],
+        tries: u32,
+    },
+    /// The password was right: the peer must say that it believes us.
+    Success {
+        identity: Identity,
+        msk: Secret,
+    },
+    /// The last try was wrong: the peer says that it has heard so.
+    Failure,
+    Over,
+}
+
+/// What comes of a packet.
+pub enum Outcome {
+    /// To be sent; the conversation goes on.
+    Request(Eap),
+    /// To be sent: who the peer is, and the key that both have.
+    Success(Eap, Identity, Secret),
+    /// To be sent.
+    Failure(Eap),
+}
+
+impl Server {
+    /// A new conversation, and its first request.
+    pub fn new(rng: &mut dyn CryptoRng) -> (Server, Eap) {
+        let mut server = Server {
+            state: State::Identity,
+            identifier: (rng.next_u32() & 0xff) as u8,
+            denied: false,
+        };
+        let request = server.request(IDENTITY, &[]);
+        (server, request)
+    }
+
+    /// A password has been wrong.
+    pub fn denied(&self) -> bool {
+        self.denied
+    }
+
+    /// Takes a packet of the peer. `lookup` finds users by name.
+    pub fn handle(
+        &mut self,
+        packet: &Eap,
+        rng: &mut dyn CryptoRng,
+        lookup: &mut dyn FnMut(&str) -> Option<EapUser>,
+    ) -> Outcome {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let Some((kind, data)) = packet.body.split_first() else {
+            return self.fail();
+        };
+        if packet.code != eap::RESPONSE || packet.identifier != self.identifier {
+            return self.fail();
+        }
+        match (state, *kind) {
+            (State::Identity, IDENTITY) => match name(data) {
+                Some(name) => self.challenge(name, rng),
+                None => self.fail(),
+            },
+            (
+                State::Challenge {
+                    name,
+                    challenge,
+                    tries,
+                },
+                MSCHAPV2,
+            ) => match mschapv2::read(data) {
+                Ok(Said::Response {
+                    id,
+                    challenge: peer,
+                    response,
+                }) => {
+                    let exchange = Exchange {
+                        authenticator: challenge,
+                        peer,
+                        name: &name,
+                    };
+                    let user = lookup(&name);
+                    match self.judge(id, &exchange, &response, user) {
+                        Some(request) => request,
+                        None => self.deny(id, name, tries, rng),
+                    }
+                }
+                _ => self.fail(),
+            },
+            (State::Success { identity, msk }, MSCHAPV2) => match mschapv2::read(data) {
+                Ok(Said::Success) => Outcome::Success(self.last(eap::SUCCESS), identity, msk),
+                _ => self.fail(),
+            },
+            // Also a Nak: nothing else is spoken.
+            (State::Failure | State::Over, _) | (_, NAK) | (_, _) => self.fail(),
+        }
+    }
+
+    fn challenge(&mut self, name: String, rng: &mut dyn CryptoRng) -> Outcome {
+        let challenge = random(rng);
+        // The name inside the challenge is ours.
+        let size = CHALLENGE_LENGTH as u8;
+        let id = self.identifier.wrapping_add(1);
+        let data = mschapv2::write(mschapv2::CHALLENGE, id, &[&[size], &challenge, NAME]);
+        self.state = State::Challenge {
+            name,
+            challenge,
+            tries: 1,
+        };
+        Outcome::Request(self.request(MSCHAPV2, &data))
+    }
+
+    /// The request that says that the password was right; `None` if it was not. An unknown user
+    /// costs the same work.
+    fn judge(
+        &mut self,
+        id: u8,
+        exchange: &Exchange<'_>,
+        response: &[u8; 24],
+        user: Option<EapUser>,
+    ) -> Option<Outcome> {
+        let nobody = PasswordHash::none();
+        let password = user.as_ref().map_or(&nobody, |user| &user.password);
+        let right = password.verify(exchange, response);
+        let user = user.filter(|_| right)?;
+        let message = user.password.authenticator_response(exchange, response);
+        let msk = user.password.msk(response);
+        let data = mschapv2::write(mschapv2::SUCCESS, id, &[message.as_bytes(), b" M=welcome"]);
+        self.state = State::Success {
+            identity: user.identity,
+            msk,
+        };
+        Some(Outcome::Request(self.request(MSCHAPV2, &data)))
+    }
+
+    /// A wrong password: another try with another challenge, or the end.
+    fn deny(&mut self, id: u8, name: String, tries: u32, rng: &mut dyn CryptoRng) -> Outcome {
+        self.denied = true;
+        let challenge: [u8; CHALLENGE_LENGTH] = random(rng);
+        let again = tries < TRIES;
+        let hex: String = challenge.iter().map(|b| format!("{b:02X}")).collect();
+        let retry = u8::from(again);
+        let message = format!("E=691 R={retry} C={hex} V=3 M=wrong name or password");
+        let data = mschapv2::write(mschapv2::FAILURE, id, &[message.as_bytes()]);
+        self.state = match again {
+            true => State::Challenge {
+                name,
+                challenge,
+                tries: tries + 1,
+            },
+            false => State::Failure,
+        };
+        Outcome::Request(self.request(MSCHAPV2, &data))
+    }
+
+    fn request(&mut self, kind: u8, data: &[u8]) -> Eap {
+        self.identifier = self.identifier.wrapping_add(1);
+        Eap {
+            code: eap::REQUEST,
+            identifier: self.identifier,
+            body: [&[kind], data].concat(),
+        }
+    }
+
+    fn fail(&mut self) -> Outcome {
+        Outcome::Failure(self.last(eap::FAILURE))
+    }
+
+    /// Success or failure, which carry the identifier of the last request.
+    fn last(&self, code: u8) -> Eap {
+        Eap {
+            code,
+            identifier: self.identifier,
+            body: Vec::new(),
+        }
+    }
+}
+
+fn random<const N: usize>(rng: &mut dyn CryptoRng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// A name that can be somebody's: printable, and of a sane length.
+fn name(data: &[u8]) -> Option<String> {
+    // Some clients end it with a zero.
+    let data = data.strip_suffix(&[0]).unwrap_or(data);
+    let name = std::str::from_utf8(data).ok()?;
+    let sane = (1..=LONGEST_NAME).contains(&name.len()) && !name.chars().any(char::is_control);
+    sane.then(|| name.to_owned())
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Identity => "Identity",
+            State::Challenge { .. } => "Challenge",
+            State::Success { .. } => "Success",
+            State::Failure => "Failure",
+            State::Over => "Over",
+        };
+        write!(f, "Server({state})")
+    }
+}

@@ -1,0 +1,20 @@
+//! X.509 certificates (RFC 5280 with the rules of RFC 4945 for IKE): our own, which ones are
+//! trusted, whom a certificate names, and signatures in AUTH (RFC 7427). No I/O and no clock: files
+//! are read, and the time is told, by the owner.
+
+mod key;
+mod name;
+mod own;
+mod refused;
+mod signature;
+mod trust;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use key::{BadKey, KeyEncoding, PrivateKey};
+pub(crate) use name::{dn_from_text, dn_matches, dn_to_text};
+pub use own::{BadChain, Own};
+pub use refused::Refused;
+pub use signature::{Hash, Hashes, KeyKind, PublicKey, Scheme};
+pub use trust::{BadTrust, MOST_CERTIFICATES, Trust};

@@ -1,0 +1,236 @@
+//! Which certificates are believed: the CAs that are trusted, their CRLs, and the check of a chain.
+
+use std::fmt;
+use std::time::Duration;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, Error, ExpirationPolicy, ExtendedKeyUsageValidator,
+    KeyPurposeId, KeyPurposeIdIter, KeyUsage, OwnedCertRevocationList, RequiredEkuNotFoundContext,
+    RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
+    VerifiedPath,
+};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::ext::pkix::BasicConstraints;
+
+use super::super::crypto::sha1;
+use super::super::identity::Identity;
+use super::super::payload::cert::AUTHORITY;
+use super::name;
+use super::refused::Refused;
+use super::signature::PublicKey;
+
+/// So many certificates a peer may send.
+pub const MOST_CERTIFICATES: usize = 8;
+/// So many bytes they may have together.
+const MOST_BYTES: usize = 24 * 1024;
+/// So many CAs are named in a certificate request.
+const MOST_AUTHORITIES: usize = 32;
+
+/// The CAs that are trusted, and what they have revoked.
+#[derive(Default)]
+pub struct Trust {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Seconds since 1970, of the anchor at the same place.
+    validity: Vec<(u64, u64)>,
+    authorities: Vec<[u8; AUTHORITY]>,
+    crls: Vec<CertRevocationList<'static>>,
+}
+
+/// A CA certificate or a CRL that can not be used. Counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTrust {
+    #[error("CA certificate {0} can not be read")]
+    Authority(usize),
+    #[error("certificate {0}, of {1}, is no CA's")]
+    NoAuthority(usize, String),
+    #[error("CRL {0} can not be read, expected a version 2 CRL with a number: {1}")]
+    Crl(usize, String),
+}
+
+impl Trust {
+    /// From CA certificates and CRLs in DER. A CRL may be of an intermediate CA too.
+    ///
+    /// # Errors
+    /// One can not be read, or is of another kind.
+    pub fn new(authorities: &[Vec<u8>], crls: &[Vec<u8>]) -> Result<Trust, BadTrust> {
+        let mut trust = Trust::default();
+        for (index, der) in authorities.iter().enumerate() {
+            let number = index + 1;
+            let unreadable = |_| BadTrust::Authority(number);
+            let read = Certificate::from_der(der).map_err(unreadable)?;
+            let tbs = read.tbs_certificate();
+            let constraints = tbs
+                .get_extension::<BasicConstraints>()
+                .map_err(unreadable)?;
+            // Certificates of version 1 have no extensions.
+            let is_ca = match constraints {
+                Some((_, constraints)) => constraints.ca,
+                None => tbs.extensions().is_none(),
+            };
+            if !is_ca {
+                return Err(BadTrust::NoAuthority(number, tbs.subject().to_string()));
+            }
+            let der = CertificateDer::from(der.as_slice());
+            let anchor = webpki::anchor_from_trusted_cert(&der);
+            let anchor = anchor.map_err(|_| BadTrust::Authority(number))?.to_owned();
+            let spki = tbs.subject_public_key_info().to_der().map_err(unreadable)?;
+            let seconds = |time: &x509_cert::time::Time| time.to_unix_duration().as_secs();
+            let validity = tbs.validity();
+            trust.anchors.push(anchor);
+            trust.authorities.push(sha1(&[&spki]));
+            trust
+                .validity
+                .push((seconds(&validity.not_before), seconds(&validity.not_after)));
+        }
+        for (index, der) in crls.iter().enumerate() {
+            let crl = OwnedCertRevocationList::from_der(der)
+                .map_err(|error| BadTrust::Crl(index + 1, format!("{error:?}")))?;
+            trust.crls.push(CertRevocationList::from(crl));
+        }
+        Ok(trust)
+    }
+
+    /// No CA is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.anchors.is_empty()
+    }
+
+    /// How many CAs and CRLs there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.anchors.len(), self.crls.len())
+    }
+
+    /// What a certificate request names: SHA-1 of the SubjectPublicKeyInfo of each CA.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = [u8; AUTHORITY]> {
+        self.authorities.iter().copied().take(MOST_AUTHORITIES)
+    }
+
+    /// Whether the first of `chain` names `identity`, is for signatures, and leads to a CA that is
+    /// trusted at `time` (seconds since 1970). Yields its key. The others of `chain` may help, in
+    /// any order.
+    ///
+    /// A CRL counts for the certificates of its issuer, wherever they are in the chain; one that
+    /// has expired refuses them. Of an issuer without a CRL nothing is revoked.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn verify(
+        &self,
+        chain: &[&[u8]],
+        identity: &Identity,
+        time: u64,
+    ) -> Result<PublicKey, Refused> {
+        if self.is_empty() {
+            return Err(Refused::NoTrust);
+        }
+        if chain.len() > MOST_CERTIFICATES {
+            let (found, most) = (chain.len(), MOST_CERTIFICATES);
+            return Err(Refused::TooMany { found, most });
+        }
+        let bytes: usize = chain.iter().map(|der| der.len()).sum();
+        if bytes > MOST_BYTES {
+            let (found, most) = (bytes, MOST_BYTES);
+            return Err(Refused::TooLong { found, most });
+        }
+        let (first, others) = chain.split_first().ok_or(Refused::Missing)?;
+        // What costs little comes before signatures are computed.
+        let leaf = Certificate::from_der(first).map_err(|_| Refused::Unreadable)?;
+        if !name::names(&leaf, identity) {
+            return Err(Refused::Name(identity.clone()));
+        }
+        name::check_usage(&leaf)?;
+        let key = PublicKey::of(&leaf)?;
+        let first = CertificateDer::from(*first);
+        let others: Vec<_> = others
+            .iter()
+            .map(|der| CertificateDer::from(*der))
+            .collect();
+        let leaf = EndEntityCert::try_from(&first)?;
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &self.anchors,
+            &others,
+            UnixTime::since_unix_epoch(Duration::from_secs(time)),
+            Purposes,
+            revocation(&crls),
+            Some(&|path: &VerifiedPath<'_>| self.check_anchor(path, time)),
+        )?;
+        Ok(key)
+    }
+
+    /// A CA's own certificate must be valid too.
+    fn check_anchor(&self, path: &VerifiedPath<'_>, time: u64) -> Result<(), Error> {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let anchors = self.anchors.iter().zip(&self.validity);
+        let mut outcome = Err(Error::UnknownIssuer);
+        for (_, (not_before, not_after)) in anchors.filter(|(a, _)| *a == path.anchor()) {
+            let time = at(time);
+            outcome = if time < at(*not_before) {
+                let not_before = at(*not_before);
+                Err(Error::CertNotValidYet { time, not_before })
+            } else if time > at(*not_after) {
+                let not_after = at(*not_after);
+                Err(Error::CertExpired { time, not_after })
+            } else {
+                return Ok(());
+            };
+        }
+        outcome
+    }
+}
+
+fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
+    let options = RevocationOptionsBuilder::new(crls).ok()?;
+    let options = options
+        .with_depth(RevocationCheckDepth::Chain)
+        .with_status_policy(UnknownStatusPolicy::Allow)
+        .with_expiration_policy(ExpirationPolicy::Enforce);
+    Some(options.build())
+}
+
+/// The extended key usages of which one must be there, if there are any: serverAuth, clientAuth,
+/// ipsecIKE (RFC 4945 section 5.1.3.12), iKEIntermediate of older software, any.
+struct Purposes;
+
+const PURPOSES: [&[u8]; 5] = [
+    &[0x2b, 6, 1, 5, 5, 7, 3, 1],
+    &[0x2b, 6, 1, 5, 5, 7, 3, 2],
+    &[0x2b, 6, 1, 5, 5, 7, 3, 17],
+    &[0x2b, 6, 1, 5, 5, 8, 2, 2],
+    &[0x55, 0x1d, 37, 0],
+];
+
+impl ExtendedKeyUsageValidator for Purposes {
+    fn validate(&self, found: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        let mut any = false;
+        for purpose in found {
+            any = true;
+            let purpose = purpose?;
+            if PURPOSES
+                .iter()
+                .any(|known| KeyPurposeId::new(known) == purpose)
+            {
+                return Ok(());
+            }
+        }
+        match any {
+            false => Ok(()),
+            true => Err(Error::RequiredEkuNotFoundContext(
+                RequiredEkuNotFoundContext {
+                    required: KeyUsage::required(PURPOSES[2]),
+                    present: Vec::new(),
+                },
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (anchors, crls) = (self.anchors.len(), self.crls.len());
+        write!(f, "Trust({anchors} CAs, {crls} CRLs)")
+    }
+}

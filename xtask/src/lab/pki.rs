@@ -1,0 +1,87 @@
+//! Certificates for the nodes of the lab, made by `openssl` as operators make them.
+
+use super::topology::GATEWAYS;
+use super::{Lab, Place};
+use crate::sh;
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// A CA with its own folder, and a CRL of nothing.
+const AUTHORITY: &str = r#"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 30 \
+  -subj "/CN=Lab CA" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
+rm -f index.txt*; touch index.txt; echo 1000 > crlnumber
+cat > ca.cnf <<'END'
+[ca]
+default_ca = x
+[x]
+database = index.txt
+crlnumber = crlnumber
+new_certs_dir = .
+certificate = ca.pem
+private_key = ca.key
+default_md = sha256
+default_crl_days = 3
+crl_extensions = e
+rand_serial = yes
+unique_subject = no
+policy = p
+[p]
+commonName = supplied
+[e]
+authorityKeyIdentifier = keyid
+END
+openssl ca -config ca.cnf -gencrl -out ca.crl
+"#;
+
+impl Lab {
+    /// Makes a CA, and a certificate for each node.
+    pub(super) fn make_certificates(&self) -> Result<()> {
+        self.openssl(AUTHORITY)?;
+        self.certify(Place::Client, "-days 3")?;
+        for number in GATEWAYS {
+            self.certify(Place::Gateway(number), "-days 3")?;
+        }
+        Ok(())
+    }
+
+    fn certify(&self, place: Place, validity: &str) -> Result<()> {
+        self.openssl(&format!(
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {place}.key \
+             -out {place}.csr -subj /CN={place}.example\n\
+             printf 'subjectAltName=DNS:{place}.example\\nkeyUsage=critical,digitalSignature\\n' \
+             > {place}.ext\n\
+             openssl ca -batch -notext -config ca.cnf {validity} -in {place}.csr -out {place}.pem \
+             -extfile {place}.ext\n"
+        ))
+    }
+
+    /// Puts a node's certificate on the CRL. The nodes know when they read it again.
+    pub(crate) fn revoke(&self, place: Place) -> Result<()> {
+        self.openssl(&format!(
+            "openssl ca -config ca.cnf -revoke {place}.pem\n\
+             openssl ca -config ca.cnf -gencrl -out ca.crl\n"
+        ))
+    }
+
+    /// Gives a node a certificate whose time is over.
+    pub(crate) fn expire(&self, place: Place) -> Result<()> {
+        self.certify(place, "-startdate 20200101000000Z -enddate 20210101000000Z")
+    }
+
+    /// `[local]` of a node's file.
+    pub(super) fn local_toml(place: Place) -> String {
+        format!(
+            "[local]\ncert = \"{place}.pem\"\nkey = \"{place}.key\"\nca = [\"ca.pem\"]\n\
+             crl = [\"ca.crl\"]\n"
+        )
+    }
+
+    fn openssl(&self, script: &str) -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).current_dir(self.dir());
+        sh::read(&mut command)
+            .map(drop)
+            .context("certificates for the lab (openssl is needed)")
+    }
+}
