@@ -19,6 +19,8 @@ pub struct Signed<'a> {
     pub id: &'a Id,
     /// This side's SK_pi or SK_pr.
     pub sk_p: &'a [u8],
+    /// What was said in IKE_INTERMEDIATE (RFC 9242 section 3.3.2); empty without.
+    pub int_auth: &'a [u8],
 }
 
 impl fmt::Debug for Signed<'_> {
@@ -31,7 +33,7 @@ impl fmt::Debug for Signed<'_> {
 pub fn shared_key(prf: Prf, psk: &Psk, signed: Signed<'_>) -> Secret {
     let key = prf.compute(psk.as_bytes(), &[b"Key Pad for IKEv2"]);
     let id = prf.compute(signed.sk_p, &[&signed.id.body()]);
-    prf.compute(&key, &[signed.message, signed.nonce, &id])
+    prf.compute(&key, &[signed.message, signed.nonce, &id, signed.int_auth])
 }
 
 /// Whether `auth` is the peer's; in constant time.

@@ -14,8 +14,8 @@ use super::ts::TrafficSelector;
 pub struct Settings {
     /// Who we are.
     pub local_id: Identity,
-    /// For the IKE SA, in order of preference. As initiator, the first group of the first one makes
-    /// the KE payload.
+    /// For the IKE SA, in order of preference, which decides when we respond. As initiator, the
+    /// first group of the first one makes the KE payload.
     pub ike_proposals: Vec<IkeProposal>,
     /// For child SAs, in order of preference.
     pub esp_proposals: Vec<EspProposal>,
@@ -36,6 +36,9 @@ pub struct Settings {
     ///
     /// [`half_open_timeout`]: Settings::half_open_timeout
     pub last_answers_limit: usize,
+    /// The longest IP packet that a protected message goes in, in bytes with all headers, 576 or
+    /// more; a longer message goes in parts (RFC 7383). `None`: parts are neither sent nor taken.
+    pub fragment_size: Option<u16>,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
 }
@@ -53,6 +56,8 @@ impl Settings {
             half_open_timeout: Duration::from_secs(10),
             cookie_threshold: 256,
             last_answers_limit: 256,
+            // What every path carries that carries IPv6, and in practice every other.
+            fragment_size: Some(1280),
             vendor_ids: Vec::new(),
         }
     }

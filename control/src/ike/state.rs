@@ -9,6 +9,7 @@ use super::identity::Identity;
 use super::keys::IkeKeys;
 use super::task::Cx;
 use super::task::child::ChildSpis;
+use super::task::intermediate::Intermediate;
 
 /// How far an IKE SA has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub(crate) struct Core {
     pub(crate) established: Option<Instant>,
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
+    /// They hold from the end of the exchange on that has made them.
+    pub(crate) next_keys: Option<IkeKeys>,
+    /// The longest IP packet to send; `None` if the peer does not take messages in parts.
+    pub(crate) fragment_size: Option<u16>,
     /// Until authenticated.
     pub(crate) handshake: Option<Box<Handshake>>,
     /// Claimed before the phase Established, proven from then on.
@@ -65,6 +70,7 @@ pub(crate) struct Handshake {
     pub(crate) ours: Vec<u8>,
     /// The one that we received.
     pub(crate) theirs: Vec<u8>,
+    pub(crate) intermediate: Intermediate,
 }
 
 impl Handshake {
@@ -93,6 +99,8 @@ impl Core {
             established: None,
             prf: None,
             keys: None,
+            next_keys: None,
+            fragment_size: None,
             handshake: None,
             peer: None,
             children: Vec::new(),

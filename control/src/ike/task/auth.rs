@@ -213,6 +213,7 @@ impl Core {
                     nonce,
                     id,
                     sk_p: &keys.sk_p_local,
+                    int_auth: &handshake.intermediate.int_auth(),
                 };
                 shared_key(prf, psk, signed).to_vec()
             }
@@ -237,6 +238,7 @@ impl Core {
             nonce,
             id,
             sk_p: &keys.sk_p_remote,
+            int_auth: &handshake.intermediate.int_auth(),
         };
         auth.method == SHARED_KEY && verify(prf, psk, signed, &auth.data)
     }

@@ -155,7 +155,11 @@ proptest! {
         prop_assert_eq!(Header { next: 0, ..read }, header);
         prop_assert_eq!(parse_chain(read.next, &plain[header::HEADER..]), Ok(payloads.clone()));
 
-        for (cipher, length) in [(IkeCipher::Aes256Gcm16, 36), (IkeCipher::Aes128Gcm16, 20)] {
+        for (cipher, length) in [
+            (IkeCipher::Aes256Gcm16, 36),
+            (IkeCipher::Aes128Gcm16, 20),
+            (IkeCipher::ChaCha20Poly1305, 36),
+        ] {
             let key = AeadKey::new(cipher, &material[..length]).unwrap();
             let sealed = sk::write_sealed(header, &payloads, &key, iv).unwrap();
             let read = Header::parse(&sealed).unwrap();

@@ -3,9 +3,12 @@
 mod codec;
 mod exchange;
 mod flood;
+mod fragments;
 mod hostile;
+mod intermediate;
 mod life;
 mod mutated;
+mod negotiation;
 mod network;
 mod refused;
 mod secrets;
