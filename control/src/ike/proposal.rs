@@ -215,6 +215,17 @@ impl IkeProposal {
         }
     }
 
+    /// The same list, and behind it again without an additional key exchange those that can do
+    /// without: a peer that does not know the transform type refuses a whole proposal with it.
+    pub fn with_fallbacks(list: &[IkeProposal]) -> Vec<IkeProposal> {
+        let mut all = list.to_vec();
+        for proposal in list.iter().filter(|p| p.has_additional()) {
+            let plain = proposal.without_additional();
+            all.extend(plain.filter(|plain| !list.contains(plain)));
+        }
+        all
+    }
+
     /// The group chosen for the additional key exchange; `None` if nothing acceptable is offered.
     fn choose_additional(&self, group: Group, p: &Proposal) -> Option<Option<Group>> {
         let silent = !p.transforms.iter().any(|t| t.kind == transform::ADDKE1);

@@ -34,7 +34,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Engine, Retransmit, Settings};
+use crate::ike::{Engine, IkeProposal, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -268,7 +268,7 @@ fn ike_settings(config: &Config) -> Settings {
         cap: Duration::from_secs(10),
         tries: config.ike.tries,
     };
-    settings.ike_proposals = config.ike.proposals.clone();
+    settings.ike_proposals = IkeProposal::with_fallbacks(&config.ike.proposals);
     settings.fragment_size = Some(config.ike.fragment_size);
     settings.esp_proposals = config.esp.proposals.clone();
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];

@@ -52,6 +52,40 @@ fn truncated_at_every_length() {
 }
 
 #[test]
+fn an_intermediate_exchange_truncated_and_flipped() {
+    for message in 2..6 {
+        let (mut pair, whole) = intermediate::before(message);
+        for length in (0..whole.data.len()).step_by(5) {
+            let mut cut = whole.clone();
+            cut.data.truncate(length);
+            assert_eq!(pair.deliver(&cut), []);
+            if length >= HEADER {
+                header::set_length(&mut cut.data);
+                assert_eq!(pair.deliver(&cut), []);
+            }
+        }
+        // Every bit of the headers, and some of the rest.
+        let bits = whole.data.len() * 8;
+        for bit in (0..(HEADER + 4) * 8).chain(((HEADER + 4) * 8..bits).step_by(61)) {
+            let mut t = whole.clone();
+            t.data[bit / 8] ^= 1 << (bit % 8);
+            let answers = pair.deliver(&t);
+            // Another major version gets an answer, which is no reaction of any session.
+            assert!(
+                answers.is_empty() || (136..144).contains(&bit),
+                "message {message}, bit {bit}"
+            );
+            assert!(pair.a.events.is_empty(), "message {message}, bit {bit}");
+        }
+        let mut wire = VecDeque::from([whole]);
+        while let Some(t) = wire.pop_front() {
+            wire.extend(pair.deliver(&t));
+        }
+        assert!(pair.a.established().is_some() && pair.b.established().is_some());
+    }
+}
+
+#[test]
 fn no_flipped_bit_establishes_anything_that_lasts() {
     // In the clear: AUTH covers every bit of both messages. The gateway's proof is the last to be
     // judged, so it may believe in a session for as long as the client takes to refuse it.

@@ -130,6 +130,16 @@ fn an_additional_exchange_is_required_optional_or_left_out() {
     }
     // A peer that does not know the transform type at all is served by a second proposal.
     assert_eq!(outcome(&[plain], &[required, plain]).unwrap(), plain);
+    let all = |list: &[&str]| {
+        let list: Vec<IkeProposal> = list.iter().map(|text| ike(text)).collect();
+        let all = IkeProposal::with_fallbacks(&list);
+        all.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&[optional]), [optional, plain]);
+    assert_eq!(all(&[optional, plain]), [optional, plain]);
+    assert_eq!(all(&[plain, optional]), [plain, optional]);
+    assert_eq!(all(&[required, plain]), [required, plain]);
+    assert_eq!(all(&[required]), [required]);
     assert_eq!(ike(required).without_additional(), None);
     assert_eq!(ike(optional).without_additional(), Some(ike(plain)));
     assert_eq!(ike(plain).without_additional(), Some(ike(plain)));
