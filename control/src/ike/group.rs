@@ -171,8 +171,8 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// The responder's half of a key exchange: its public value and the shared secret, from the
-/// initiator's public value. `None` if that is bad, see [`KeyPair::agree`]; of ML-KEM also if a
+/// The responder's half of a key exchange, which of ML-KEM is another one than the initiator's: its
+/// public value and the shared secret, from the initiator's public value. `None` if that is bad, see [`KeyPair::agree`]; of ML-KEM also if a
 /// coefficient is out of range (FIPS 203 section 7.2).
 pub fn respond(group: Group, peer: &[u8], rng: &mut dyn CryptoRng) -> Option<(Vec<u8>, Secret)> {
     if group == Group::MlKem768 {

@@ -162,7 +162,7 @@ impl Request for Init {
             &cx.settings.ike_proposals,
             IkeProposal::offer,
         )));
-        payloads.push(key_exchange(self.pair.group(), self.pair.public()));
+        payloads.push(key_exchange(&self.pair));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         if cx.settings.fragment_size.is_some() {
             payloads.push(status(kind::IKEV2_FRAGMENTATION_SUPPORTED));
@@ -268,7 +268,7 @@ pub(crate) fn respond(payloads: &[Payload], cx: &mut Cx<'_>) -> Result<Accepted,
     let nr = nonce(cx);
     let mut answer = vec![
         Payload::Sa(vec![proposal]),
-        key_exchange(suite.group, &public),
+        public_value(suite.group, public),
         Payload::Nonce(nr.clone()),
     ];
     let fragments = notify(payloads, kind::IKEV2_FRAGMENTATION_SUPPORTED);
@@ -363,11 +363,15 @@ fn status(kind: u16) -> Payload {
     Payload::Notify(Notify::new(kind, []))
 }
 
+pub(crate) fn key_exchange(pair: &KeyPair) -> Payload {
+    public_value(pair.group(), pair.public().to_vec())
+}
+
 /// A Key Exchange payload.
-pub(crate) fn key_exchange(group: Group, public: &[u8]) -> Payload {
+pub(crate) fn public_value(group: Group, public: Vec<u8>) -> Payload {
     Payload::Ke(KeyExchange {
         group: group.number(),
-        public: public.to_vec(),
+        public,
     })
 }
 

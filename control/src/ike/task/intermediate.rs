@@ -17,7 +17,7 @@ use super::super::proposal::IkeSuite;
 use super::super::settings::Initiate;
 use super::super::state::{Core, Phase};
 use super::auth::{self, Auth};
-use super::init::key_exchange;
+use super::init::{key_exchange, public_value};
 use super::{Cx, Request, Response, Step, error, find};
 
 /// What the exchange needs to know of IKE_SA_INIT, and leaves to IKE_AUTH.
@@ -76,7 +76,7 @@ impl Request for Additional {
     }
 
     fn build(&mut self, _: &mut Core, _: &mut Cx<'_>) -> Vec<Payload> {
-        vec![key_exchange(self.pair.group(), self.pair.public())]
+        vec![key_exchange(&self.pair)]
     }
 
     fn process(&mut self, core: &mut Core, _: &mut Cx<'_>, response: &Response<'_>) -> Step {
@@ -115,7 +115,7 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         return vec![Payload::Notify(Notify::new(kind::INVALID_SYNTAX, []))];
     };
     core.mix(&shared);
-    vec![key_exchange(group, &public)]
+    vec![public_value(group, public)]
 }
 
 fn ke(payloads: &[Payload]) -> Option<&KeyExchange> {
@@ -168,7 +168,7 @@ impl Core {
             return;
         };
         let nonces = [handshake.nonce(true), handshake.nonce(false)];
-        let seed = keys.next_skeyseed(shared, nonces);
+        let seed = keys.next_seed(shared, nonces);
         let suite = handshake.intermediate.suite;
         let spis = [self.spi_i, self.spi_r];
         let next = IkeKeys::derive(suite, &seed, nonces, spis, self.initiator);

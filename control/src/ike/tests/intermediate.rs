@@ -237,7 +237,7 @@ fn keys_and_authentication_are_those_of_the_rfcs() {
     let spis = [3_u64, 4];
     let seed = skeyseed(suite.prf, nonces[0], nonces[1], b"first shared secret");
     let before = IkeKeys::derive(suite, &seed, nonces, spis, true);
-    let next = before.next_skeyseed(b"second shared secret", nonces);
+    let next = before.next_seed(b"second shared secret", nonces);
     // SK_d is the first part of prf+(SKEYSEED, Ni | Nr | SPIi | SPIr).
     let mut sk_d = [0; 32];
     let spis = spis.map(u64::to_be_bytes);
