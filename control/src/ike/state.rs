@@ -44,7 +44,7 @@ pub(crate) struct Core {
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
     /// They hold from the end of the exchange on that has made them.
-    pub(crate) next_keys: Option<IkeKeys>,
+    pub(crate) next_keys: Option<Box<IkeKeys>>,
     /// The longest IP packet to send; `None` if the peer does not take messages in parts.
     pub(crate) fragment_size: Option<u16>,
     /// Until authenticated.

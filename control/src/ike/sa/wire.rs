@@ -219,7 +219,7 @@ impl Sa {
     /// Takes the keys that an exchange has made, once it is over.
     pub(super) fn change_keys(&mut self) {
         if let Some(next) = self.core.next_keys.take() {
-            let before = self.core.keys.replace(next);
+            let before = self.core.keys.replace(*next);
             // Only a responder is asked again what it has answered.
             let before = before.filter(|_| !self.core.initiator);
             self.incoming.previous = before.map(|keys| keys.open);
@@ -241,4 +241,21 @@ fn covered_head(header: &[u8; HEADER], first: u8, plain: usize) -> Vec<u8> {
     let whole = u32::try_from(head.len() + plain).unwrap_or(u32::MAX);
     head[HEADER - 4..HEADER].copy_from_slice(&whole.to_be_bytes());
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_covered_of_the_headers() {
+        // A part of a message: its next payload and length are not those of the message.
+        let mut header = [0x11; HEADER];
+        header[16..].copy_from_slice(&[53, 0x20, 43, 0x08, 0, 0, 0, 1, 0, 0, 2, 88]);
+        let mut expected = [0x11; HEADER + 4];
+        // 28 + 4 + 1192 bytes, in an Encrypted payload with a Key Exchange payload first.
+        expected[16..28].copy_from_slice(&[46, 0x20, 43, 0x08, 0, 0, 0, 1, 0, 0, 4, 200]);
+        expected[28..].copy_from_slice(&[34, 0, 4, 172]);
+        assert_eq!(covered_head(&header, 34, 1192), expected);
+    }
 }

@@ -172,7 +172,72 @@ impl Core {
         let suite = handshake.intermediate.suite;
         let spis = [self.spi_i, self.spi_r];
         let next = IkeKeys::derive(suite, &seed, nonces, spis, self.initiator);
-        self.next_keys = Some(next);
+        self.next_keys = Some(Box::new(next));
         handshake.intermediate.awaited = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::super::super::SaId;
+    use super::super::super::crypto::{IkeCipher, Prf};
+    use super::super::super::keys::skeyseed;
+    use super::super::super::state::Handshake;
+    use super::*;
+
+    /// A responder whose keys follow from `shared`.
+    fn core(shared: &[u8]) -> Core {
+        let suite = IkeSuite {
+            cipher: IkeCipher::Aes128Gcm16,
+            prf: Prf::HmacSha384,
+            group: Group::X25519,
+            additional: Some(Group::MlKem768),
+        };
+        let address = SocketAddr::from(([192, 0, 2, 1], 500));
+        let mut core = Core::new(SaId(1), false, address, address);
+        (core.spi_i, core.spi_r) = (3, 4);
+        let nonces = [vec![1; 32], vec![2; 32]];
+        let [ni, nr] = &nonces;
+        let seed = skeyseed(suite.prf, ni, nr, shared);
+        core.keys = Some(IkeKeys::derive(suite, &seed, [ni, nr], [3, 4], false));
+        core.prf = Some(suite.prf);
+        core.handshake = Some(Box::new(Handshake {
+            nonces,
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            intermediate: Intermediate::new(suite),
+        }));
+        core
+    }
+
+    /// RFC 9242 section 3.3.2, with two exchanges: IntAuth_i1 = prf(SK_pi1, IntAuth_i1A | IntAuth_i1P),
+    /// IntAuth_i2 = prf(SK_pi2, IntAuth_i1 | …), and so the responder's.
+    #[test]
+    fn int_auth_is_chained_under_the_keys_of_each_exchange() {
+        let prf = Prf::HmacSha384;
+        let mut core = core(b"first");
+        let int_auth = |core: &Core| core.handshake.as_ref().unwrap().intermediate.int_auth();
+        assert_eq!(int_auth(&core), b"");
+        let keys = |core: &Core| {
+            let keys = core.keys.as_ref().unwrap();
+            (keys.sk_p_remote.clone(), keys.sk_p_local.clone())
+        };
+        let (pi1, pr1) = keys(&core);
+        core.cover(false, &[b"i1A", b"i1P"]);
+        core.mix(b"second");
+        core.cover(true, &[b"r1A", b"r1P"]);
+        let i1 = prf.compute(&pi1, &[b"i1Ai1P"]);
+        let r1 = prf.compute(&pr1, &[b"r1Ar1P"]);
+        assert_eq!(int_auth(&core), [&i1[..], &r1, &[0, 0, 0, 2]].concat());
+        core.keys = core.next_keys.take().map(|keys| *keys);
+        let (pi2, pr2) = keys(&core);
+        assert!(pi2 != pi1 && pr2 != pr1);
+        core.cover(false, &[b"i2"]);
+        core.cover(true, &[b"r2"]);
+        let i2 = prf.compute(&pi2, &[&i1, b"i2"]);
+        let r2 = prf.compute(&pr2, &[&r1, b"r2"]);
+        assert_eq!(int_auth(&core), [&i2[..], &r2, &[0, 0, 0, 3]].concat());
     }
 }
