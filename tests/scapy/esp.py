@@ -12,10 +12,11 @@ try:
     from scapy.layers.ipsec import CRYPT_ALGOS, ESP, IPSecIntegrityError, SecurityAssociation
     from scapy.packet import Raw
 
-    if not CRYPT_ALGOS["AES-GCM"].is_aead:
-        raise ImportError("AES-GCM is not an AEAD here")
+    for name in ("AES-GCM", "CHACHA20-POLY1305"):
+        if not CRYPT_ALGOS[name].is_aead:
+            raise ImportError(name + " is not an AEAD here")
 except (ImportError, KeyError) as error:
-    # scapy knows no AES-GCM unless the cryptography package is there.
+    # scapy knows neither unless the cryptography package is there.
     print(json.dumps({"missing": repr(error)}), flush=True)
     sys.exit(1)
 
@@ -33,7 +34,7 @@ def association(request):
         ESP,
         spi=request["spi"],
         seq_num=request["low"],
-        crypt_algo="AES-GCM",
+        crypt_algo=request["cipher"],
         crypt_key=bytes.fromhex(request["key"]),
         tunnel_header=header,
         nat_t_header=UDP(sport=ports[0], dport=ports[1]) if ports else None,

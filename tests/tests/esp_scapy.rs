@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use evergate::esp::{
-    Backend, Cipher, Gcm, InboundSa, Key, Marks, NEXT_IPV4, NEXT_IPV6, OutboundSa, Outer,
+    Aead, Backend, Cipher, InboundSa, Key, Marks, NEXT_IPV4, NEXT_IPV6, OutboundSa, Outer,
     OuterConfig, Refused, Salt, UdpEncap, Window,
 };
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ impl Scapy {
         assert_eq!(
             hello,
             json!({"ready": true}),
-            "scapy with AES-GCM is missing: {INSTALL}"
+            "scapy with AES-GCM and ChaCha20-Poly1305 is missing: {INSTALL}"
         );
         scapy
     }
@@ -88,7 +88,7 @@ struct Way {
 impl Way {
     fn all() -> Vec<Self> {
         let mut ways = Vec::new();
-        for cipher in [Cipher::Aes128Gcm, Cipher::Aes256Gcm] {
+        for cipher in Cipher::ALL {
             for (esn, sequence) in [(false, 0), (true, 0), (true, (7 << 32) - 20)] {
                 for (outer6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
                     ways.push(Self {
@@ -110,9 +110,9 @@ impl Way {
             .collect()
     }
 
-    fn gcm(self, backend: Backend) -> Gcm {
+    fn aead(self, backend: Backend) -> Aead {
         let key = Key::new(&self.key()).expect("an allowed length");
-        Gcm::new(backend, self.cipher, &key).expect("the right length")
+        Aead::new(backend, self.cipher, &key).expect("the right length")
     }
 
     fn addresses(self) -> [&'static str; 2] {
@@ -138,6 +138,10 @@ impl Way {
         let mut request = json!({
             "do": what,
             "spi": 0x1000,
+            "cipher": match self.cipher {
+                Cipher::Aes128Gcm | Cipher::Aes256Gcm => "AES-GCM",
+                Cipher::ChaCha20Poly1305 => "CHACHA20-POLY1305",
+            },
             "key": hex(&[&self.key()[..], &SALT].concat()),
             "esn": self.esn,
             "low": sequence & 0xFFFF_FFFF,
@@ -206,7 +210,7 @@ fn scapy_opens_what_we_seal() {
         let mut outer = way.outer();
         let mut sa = OutboundSa::new(
             0x1000,
-            way.gcm(Backend::Ring),
+            way.aead(Backend::Ring),
             SALT.into(),
             way.esn,
             way.sequence,
@@ -247,10 +251,10 @@ fn scapy_opens_what_we_seal() {
 fn we_open_what_scapy_seals() {
     let mut scapy = Scapy::start();
     for way in Way::all() {
-        let mut receivers = [Backend::Ring, Backend::AesGcm].map(|backend| {
+        let mut receivers = [Backend::Ring, Backend::RustCrypto].map(|backend| {
             let mut window = Window::new(Window::DEFAULT).expect("an allowed size");
             window.resume(way.sequence);
-            InboundSa::new(0x1000, way.gcm(backend), Salt::from(SALT), way.esn, window)
+            InboundSa::new(0x1000, way.aead(backend), Salt::from(SALT), way.esn, window)
         });
         let mut sequence = way.sequence;
         for (len, v6) in sizes().flat_map(|len| [(len, false), (len, true)]) {

@@ -1,18 +1,22 @@
-//! The AEAD seam: AES-GCM with a 16-byte tag from one of two libraries.
+//! The AEAD seam: AES-GCM and ChaCha20-Poly1305 with a 16-byte tag, each from one of two libraries.
 
 use std::hint::black_box;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
+use chacha20poly1305::ChaCha20Poly1305;
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Key, Refused};
 
-/// Length of a GCM nonce in bytes: salt (4) and IV (8), RFC 4106 section 4.
+/// Length of a nonce in bytes: salt (4) and IV (8), RFC 4106 section 4 and RFC 7634 section 2.
 pub const NONCE_LEN: usize = 12;
-/// Length of the integrity check value in bytes; RFC 4106 section 6 demands this one of everybody.
+/// Length of the integrity check value in bytes; RFC 4106 section 6 demands this one of everybody,
+/// and RFC 7634 knows no other.
 pub const TAG_LEN: usize = 16;
 
 /// The ciphers of an SA.
@@ -25,17 +29,20 @@ pub enum Cipher {
     #[default]
     #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 7634): a key of 32 bytes and an ICV of 16 bytes.
+    #[serde(rename = "chacha20-poly1305")]
+    ChaCha20Poly1305,
 }
 
-/// The library that does AES-GCM.
+/// The library that seals and opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// `ring`: assembly, the faster one.
     #[default]
     Ring,
-    /// `aes-gcm`: pure Rust.
-    AesGcm,
+    /// `aes-gcm` and `chacha20poly1305` of the RustCrypto project: pure Rust.
+    RustCrypto,
 }
 
 /// A key that does not fit its cipher.
@@ -48,13 +55,14 @@ pub struct WrongKeyLength {
     pub found: usize,
 }
 
-/// An expanded AES-GCM key. Boxed, so that moving an SA leaves no copies of key material behind.
-pub struct Gcm(Expanded);
+/// An expanded key. Boxed, so that moving an SA leaves no copies of key material behind.
+pub struct Aead(Expanded);
 
 enum Expanded {
     Ring(Box<RingKey>),
     Soft128(Box<Aes128Gcm>),
     Soft256(Box<Aes256Gcm>),
+    SoftChaCha(Box<ChaCha20Poly1305>),
 }
 
 struct RingKey(LessSafeKey);
@@ -75,12 +83,15 @@ impl Drop for RingKey {
 }
 
 impl Cipher {
+    /// Every cipher, the default first.
+    pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
     /// Length of the key in bytes, without the salt.
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
-            Self::Aes256Gcm => 32,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
         }
     }
 
@@ -90,6 +101,7 @@ impl Cipher {
         match self {
             Self::Aes128Gcm => "aes-128-gcm",
             Self::Aes256Gcm => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
         }
     }
 
@@ -97,11 +109,12 @@ impl Cipher {
         match self {
             Self::Aes128Gcm => &AES_128_GCM,
             Self::Aes256Gcm => &AES_256_GCM,
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
 }
 
-impl Gcm {
+impl Aead {
     /// Expands `key` for `cipher`, once per SA.
     ///
     /// # Errors
@@ -120,11 +133,15 @@ impl Gcm {
                 let key = UnboundKey::new(cipher.ring(), key).map_err(|_| wrong)?;
                 Expanded::Ring(Box::new(RingKey(LessSafeKey::new(key))))
             }
-            (Backend::AesGcm, Cipher::Aes128Gcm) => {
+            (Backend::RustCrypto, Cipher::Aes128Gcm) => {
                 Expanded::Soft128(Box::new(Aes128Gcm::new_from_slice(key).map_err(|_| wrong)?))
             }
-            (Backend::AesGcm, Cipher::Aes256Gcm) => {
+            (Backend::RustCrypto, Cipher::Aes256Gcm) => {
                 Expanded::Soft256(Box::new(Aes256Gcm::new_from_slice(key).map_err(|_| wrong)?))
+            }
+            (Backend::RustCrypto, Cipher::ChaCha20Poly1305) => {
+                let key = ChaCha20Poly1305::new_from_slice(key).map_err(|_| wrong)?;
+                Expanded::SoftChaCha(Box::new(key))
             }
         }))
     }
@@ -133,7 +150,7 @@ impl Gcm {
     /// that no nonce is used twice.
     ///
     /// # Errors
-    /// [`Refused::TooBig`] past the length that GCM allows (64 GiB).
+    /// [`Refused::TooBig`] past the length that the cipher allows (64 GiB or more).
     #[inline]
     pub fn seal_in_place(
         &self,
@@ -153,10 +170,11 @@ impl Gcm {
             }
             Expanded::Soft128(key) => soft_seal(&**key, nonce, aad, data),
             Expanded::Soft256(key) => soft_seal(&**key, nonce, aad, data),
+            Expanded::SoftChaCha(key) => soft_seal(&**key, nonce, aad, data),
         }
     }
 
-    /// Checks and decrypts in place what [`Gcm::seal_in_place`] made, the tag behind the data.
+    /// Checks and decrypts in place what [`Aead::seal_in_place`] made, the tag behind the data.
     /// Returns the length of the data. After an error the buffer holds nothing of use.
     ///
     /// # Errors
@@ -181,11 +199,12 @@ impl Gcm {
             }
             Expanded::Soft128(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
             Expanded::Soft256(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
+            Expanded::SoftChaCha(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
         }
     }
 }
 
-fn soft_seal<A: SoftGcm>(
+fn soft_seal<A: SoftAead>(
     key: &A,
     nonce: &[u8; NONCE_LEN],
     aad: &[u8],
@@ -195,7 +214,7 @@ fn soft_seal<A: SoftGcm>(
     tag.map(Into::into).map_err(|_| Refused::TooBig)
 }
 
-fn soft_open<A: SoftGcm>(
+fn soft_open<A: SoftAead>(
     key: &A,
     nonce: &[u8; NONCE_LEN],
     aad: &[u8],
@@ -210,24 +229,25 @@ fn soft_open<A: SoftGcm>(
     opened.map(|()| len).map_err(|_| Refused::BadIcv)
 }
 
-/// AES-GCM of either key length with the nonce and tag lengths of ESP.
-trait SoftGcm:
+/// A cipher of RustCrypto with the nonce and tag lengths of ESP.
+trait SoftAead:
     AeadInOut<NonceSize = aes_gcm::aead::consts::U12, TagSize = aes_gcm::aead::consts::U16>
 {
 }
 
-impl SoftGcm for Aes128Gcm {}
-impl SoftGcm for Aes256Gcm {}
+impl SoftAead for Aes128Gcm {}
+impl SoftAead for Aes256Gcm {}
+impl SoftAead for ChaCha20Poly1305 {}
 
 #[cfg(test)]
 mod tests {
-    use super::{Backend, Cipher, Gcm};
+    use super::{Aead, Backend, Cipher};
     use crate::esp::Key;
 
     #[test]
     fn a_key_of_the_wrong_length_is_named() {
         let key = Key::new(&[7; 16]).expect("16 bytes");
-        let wrong = Gcm::new(Backend::Ring, Cipher::Aes256Gcm, &key)
+        let wrong = Aead::new(Backend::Ring, Cipher::Aes256Gcm, &key)
             .err()
             .expect("too short");
         assert_eq!(

@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use super::outbound::{aad, halves, nonce};
 use super::{
-    Gcm, NEXT_DUMMY, NEXT_IPV4, NEXT_IPV6, Refused, SEAL_HEADROOM, Salt, TAG_LEN, Window,
+    Aead, NEXT_DUMMY, NEXT_IPV4, NEXT_IPV6, Refused, SEAL_HEADROOM, Salt, TAG_LEN, Window,
     inner::total_length,
 };
 
@@ -24,7 +24,7 @@ const PADDING: [u8; 255] = {
 /// A security association that receives. It has one owner, who holds its replay window.
 pub struct InboundSa {
     spi: [u8; 4],
-    gcm: Gcm,
+    aead: Aead,
     salt: Salt,
     esn: bool,
     window: Window,
@@ -56,10 +56,10 @@ impl InboundSa {
     /// Makes a receiver with `window`, which is empty for a fresh key and resumed for an SA that
     /// was taken over.
     #[must_use]
-    pub fn new(spi: u32, gcm: Gcm, salt: Salt, esn: bool, window: Window) -> Self {
+    pub fn new(spi: u32, aead: Aead, salt: Salt, esn: bool, window: Window) -> Self {
         Self {
             spi: spi.to_be_bytes(),
-            gcm,
+            aead,
             salt,
             esn,
             window,
@@ -127,7 +127,7 @@ impl InboundSa {
         let (aad, aad_len) = aad(&self.spi, high, low, self.esn);
         let nonce = nonce(&self.salt, &iv);
         let len = self
-            .gcm
+            .aead
             .open_in_place(&nonce, &aad[..aad_len], data_and_icv)?;
         //= rfc4303#section-3.4.3
         //# The receive window is updated only if the integrity verification succeeds.

@@ -12,7 +12,7 @@ pub struct Secret<const N: usize>([u8; N]);
 /// The salt of RFC 4106 section 4: the first four bytes of every nonce.
 pub type Salt = Secret<4>;
 
-/// An AES key of 16 or 32 bytes: wiped when dropped, compared in constant time, never printed or
+/// A cipher's key of 16 or 32 bytes: wiped when dropped, compared in constant time, never printed or
 /// serialised. Deserialises from hexadecimal digits with or without `0x`.
 #[derive(Clone)]
 pub struct Key {

@@ -1,6 +1,7 @@
-//! Room `esp`: sealing and opening of ESP packets in tunnel mode (RFC 4303) with AES-GCM (RFC 4106),
-//! sequence numbers, replay windows, and what tunnelling does to IP headers. No I/O, no clock, no
-//! allocation once an SA is made: every function works in place on a buffer of the caller.
+//! Room `esp`: sealing and opening of ESP packets in tunnel mode (RFC 4303) with AES-GCM (RFC 4106)
+//! and ChaCha20-Poly1305 (RFC 7634), sequence numbers, replay windows, and what tunnelling does to IP
+//! headers. No I/O, no clock, no allocation once an SA is made: every function works in place on a
+//! buffer of the caller.
 //!
 //! Sending: [`Marks::of`] the inner packet, [`OutboundSa::seal`], [`Outer::write`].
 //! Receiving: [`InboundSa::open`], [`check_inner`], [`apply_ecn`], [`decrement_ttl`].
@@ -19,7 +20,7 @@ mod tests;
 #[cfg(test)]
 mod vectors;
 
-pub use aead::{Backend, Cipher, Gcm, NONCE_LEN, TAG_LEN, WrongKeyLength};
+pub use aead::{Aead, Backend, Cipher, NONCE_LEN, TAG_LEN, WrongKeyLength};
 pub use inbound::{InboundSa, Opened};
 pub use inner::{Inner, check_inner, parse_inner};
 pub(crate) use key::decode as decode_hex;
@@ -32,7 +33,7 @@ pub use rewrite::{Ecn, Marks, apply_ecn, decapsulate_ecn, decrement_ttl};
 
 /// SPI (4) and sequence number (4), RFC 4303 section 2.
 pub const ESP_HEADER_LEN: usize = 8;
-/// The explicit IV of AES-GCM, RFC 4106 section 3.1.
+/// The explicit IV, RFC 4106 section 3.1 and RFC 7634 section 2.
 pub const IV_LEN: usize = 8;
 /// Bytes that [`OutboundSa::seal`] writes in front of the inner packet.
 pub const SEAL_HEADROOM: usize = ESP_HEADER_LEN + IV_LEN;

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::{
-    ESP_HEADER_LEN, Gcm, IV_LEN, NEXT_DUMMY, NONCE_LEN, Refused, SEAL_HEADROOM, Salt, TAG_LEN,
+    Aead, ESP_HEADER_LEN, IV_LEN, NEXT_DUMMY, NONCE_LEN, Refused, SEAL_HEADROOM, Salt, TAG_LEN,
 };
 
 /// The padding of RFC 4303 section 2.4.
@@ -12,7 +12,7 @@ const PADDING: [u8; 3] = [1, 2, 3];
 /// use nonces twice, so it can not be cloned.
 pub struct OutboundSa {
     spi: [u8; 4],
-    gcm: Gcm,
+    aead: Aead,
     salt: Salt,
     esn: bool,
     last: u64,
@@ -24,11 +24,11 @@ impl OutboundSa {
     /// Makes a sender. `sequence` is the highest number that this key was ever used with: 0 for a
     /// fresh key, the end of the last lease for one that was taken over.
     #[must_use]
-    pub fn new(spi: u32, gcm: Gcm, salt: Salt, esn: bool, sequence: u64) -> Self {
+    pub fn new(spi: u32, aead: Aead, salt: Salt, esn: bool, sequence: u64) -> Self {
         let spi = spi.to_be_bytes();
         Self {
             spi,
-            gcm,
+            aead,
             salt,
             esn,
             last: sequence,
@@ -119,7 +119,7 @@ impl OutboundSa {
 
         let (aad, aad_len) = aad(&self.spi, high, low, self.esn);
         let nonce = nonce(&self.salt, &sequence.to_be_bytes());
-        icv.copy_from_slice(&self.gcm.seal_in_place(&nonce, &aad[..aad_len], data)?);
+        icv.copy_from_slice(&self.aead.seal_in_place(&nonce, &aad[..aad_len], data)?);
         self.bytes = self.bytes.saturating_add(len as u64);
         Ok(start..end)
     }

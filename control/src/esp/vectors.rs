@@ -189,34 +189,67 @@ const ESP: [Vector; 13] = [
     ],
 ];
 
+/// RFC 8439 section 2.8.2.
+const CHACHA: Vector = [
+    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+    "070000004041424344454647",
+    "50515253c0c1c2c3c4c5c6c7",
+    "4c616469657320616e642047656e746c656d656e206f662074686520636c617373206f66202739393a20\
+     4966204920636f756c64206f6666657220796f75206f6e6c79206f6e652074697020666f722074686520\
+     6675747572652c2073756e73637265656e20776f756c642062652069742e",
+    "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fa\
+     fb69da92728b1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4\
+     fad675945585808b4831d7bc3ff4def08e4b7a9de576d26586cec64b6116",
+    "1ae10b594f09e26a7e902ecbd0600691",
+];
+
+/// RFC 7634 appendix A: a whole ESP packet.
+const CHACHA_ESP: Vector = [
+    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+    "a0a1a2a31011121314151617",
+    "0102030400000005",
+    "45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec100007362708090a0b0c0d\
+     0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637\
+     01020204",
+    "24039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c614ee8099d52844eb61aa\
+     95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163fac469b502773f6fb94e664da9165b828\
+     29f641e0",
+    "76aaa8266b7fb0f7b11b369907e1ad43",
+];
+
 fn bytes(hex: &str) -> Vec<u8> {
     decode(hex).expect("hexadecimal digits").to_vec()
 }
 
-fn gcm(backend: Backend, key: &str) -> Gcm {
-    let cipher = if key.len() == 32 {
-        Cipher::Aes128Gcm
-    } else {
-        Cipher::Aes256Gcm
+fn aead(backend: Backend, cipher: Cipher, key: &str) -> Aead {
+    Aead::new(backend, cipher, &Key::from_hex(key).expect("a key")).expect("the right length")
+}
+
+/// All vectors with their ciphers.
+fn all() -> impl Iterator<Item = (Cipher, &'static Vector)> {
+    let aes = |vector: &'static Vector| match vector[0].len() {
+        32 => (Cipher::Aes128Gcm, vector),
+        _ => (Cipher::Aes256Gcm, vector),
     };
-    Gcm::new(backend, cipher, &Key::from_hex(key).expect("a key")).expect("the right length")
+    let chacha = [&CHACHA, &CHACHA_ESP].map(|vector| (Cipher::ChaCha20Poly1305, vector));
+    GCM.iter().chain(&ESP).map(aes).chain(chacha)
 }
 
 #[test]
-fn both_libraries_reproduce_the_published_gcm_vectors() {
-    for [key, nonce, aad, plaintext, ciphertext, tag] in GCM.iter().chain(&ESP) {
-        for backend in [Backend::Ring, Backend::AesGcm] {
-            let gcm = gcm(backend, key);
+fn both_libraries_reproduce_the_published_vectors() {
+    for (cipher, [key, nonce, aad, plaintext, ciphertext, tag]) in all() {
+        for backend in [Backend::Ring, Backend::RustCrypto] {
+            let aead = aead(backend, cipher, key);
             let nonce = bytes(nonce).try_into().expect("12 bytes");
             let mut data = bytes(plaintext);
-            let sealed = gcm
+            let sealed = aead
                 .seal_in_place(&nonce, &bytes(aad), &mut data)
                 .expect("short");
             assert_eq!(data, bytes(ciphertext), "{backend:?} {key}");
             assert_eq!(sealed.to_vec(), bytes(tag), "{backend:?} {key}");
 
             data.extend(sealed);
-            let opened = gcm
+            let opened = aead
                 .open_in_place(&nonce, &bytes(aad), &mut data)
                 .expect("authentic");
             assert_eq!(data[..opened], bytes(plaintext), "{backend:?} {key}");
@@ -225,21 +258,43 @@ fn both_libraries_reproduce_the_published_gcm_vectors() {
 }
 
 #[test]
+fn the_published_chacha_packet_is_opened() {
+    let [key, nonce, aad, plaintext, ciphertext, tag] = CHACHA_ESP;
+    let (aad, nonce) = (bytes(aad), bytes(nonce));
+    let packet = [aad, nonce[4..].to_vec(), bytes(ciphertext), bytes(tag)].concat();
+    for backend in [Backend::Ring, Backend::RustCrypto] {
+        let aead = aead(backend, Cipher::ChaCha20Poly1305, key);
+        let salt = Salt::from([nonce[0], nonce[1], nonce[2], nonce[3]]);
+        let window = Window::new(1024).expect("an allowed size");
+        let mut sa = InboundSa::new(0x0102_0304, aead, salt, false, window);
+        let mut buf = packet.clone();
+        let opened = sa.open(&mut buf, 0..packet.len()).expect("authentic");
+        assert_eq!((opened.sequence, opened.next_header), (5, NEXT_IPV4));
+        // 84 bytes of ICMP over IPv4; two bytes of padding, their number and the next header go.
+        assert_eq!(buf[opened.inner], bytes(plaintext)[..84]);
+    }
+}
+
+#[test]
 fn the_published_esp_packets_are_authentic() {
     for [key, nonce, aad, plaintext, ciphertext, tag] in &ESP {
         let (aad, nonce) = (bytes(aad), bytes(nonce));
         let esn = aad.len() == 12;
+        let cipher = match key.len() {
+            32 => Cipher::Aes128Gcm,
+            _ => Cipher::Aes256Gcm,
+        };
         let sequence = aad[4..]
             .iter()
             .fold(0, |number, byte| number << 8 | u64::from(*byte));
         let low = &aad[aad.len() - 4..];
         let packet = [&aad[..4], low, &nonce[4..], &bytes(ciphertext), &bytes(tag)].concat();
-        for backend in [Backend::Ring, Backend::AesGcm] {
+        for backend in [Backend::Ring, Backend::RustCrypto] {
             let mut window = Window::new(1024).expect("an allowed size");
             window.resume(sequence - 1);
             let salt = Salt::from([nonce[0], nonce[1], nonce[2], nonce[3]]);
             let spi = u32::from_be_bytes([aad[0], aad[1], aad[2], aad[3]]);
-            let mut sa = InboundSa::new(spi, gcm(backend, key), salt, esn, window);
+            let mut sa = InboundSa::new(spi, aead(backend, cipher, key), salt, esn, window);
             let mut buf = packet.clone();
             // Authentic; then the next header, which the vectors set to 1, is refused.
             let refused = sa.open(&mut buf, 0..packet.len());

@@ -9,7 +9,7 @@ use super::payload::id::Id;
 
 /// What one side's AUTH covers: its own first message, the other's nonce, its own identity under
 /// its own SK_p.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Signed<'a> {
     /// The IKE_SA_INIT message that this side sent, from the header on.
     pub message: &'a [u8],
@@ -19,13 +19,15 @@ pub struct Signed<'a> {
     pub id: &'a Id,
     /// This side's SK_pi or SK_pr.
     pub sk_p: &'a [u8],
+    /// What was said in IKE_INTERMEDIATE (RFC 9242 section 3.3.2); empty without.
+    pub int_auth: Vec<u8>,
 }
 
 impl Signed<'_> {
     /// The octets that AUTH covers, whatever method signs them.
     pub fn octets(&self, prf: Prf) -> Vec<u8> {
         let id = prf.compute(self.sk_p, &[&self.id.body()]);
-        [self.message, self.nonce, &id].concat()
+        [self.message, self.nonce, &id, &self.int_auth].concat()
     }
 }
 

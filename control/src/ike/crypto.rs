@@ -1,5 +1,5 @@
-//! The algorithms: key exchange, pseudo-random functions, the AEAD of the Encrypted payload. One
-//! seam over the crates that compute them.
+//! The algorithms: pseudo-random functions, the AEAD of the Encrypted payload. With key exchange, in
+//! `group.rs`, the one seam over the crates that compute them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,18 +7,19 @@ use std::ops::Deref;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use chacha20poly1305::ChaCha20Poly1305;
 use hmac::{Hmac, Mac};
-use p256::elliptic_curve::sec1::ToSec1Point;
-use rand::CryptoRng;
 use sha1::Digest as _;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Bytes of the explicit initialisation vector of AES-GCM (RFC 5282 section 3.1).
+pub use super::group::{Group, KeyPair, respond};
+
+/// Bytes of the explicit initialisation vector (RFC 5282 section 3.1, RFC 7634 section 2).
 pub const IV: usize = 8;
 /// Bytes of the authentication tag.
 pub const TAG: usize = 16;
-/// Bytes of the salt that makes IV a nonce (RFC 5282 section 4).
+/// Bytes of the salt that makes IV a nonce (RFC 5282 section 4, RFC 7634 section 2).
 pub const SALT: usize = 4;
 
 /// Bytes that are wiped when dropped, compared in constant time, and never shown.
@@ -154,6 +155,7 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 pub enum IkeCipher {
     Aes128Gcm16,
     Aes256Gcm16,
+    ChaCha20Poly1305,
 }
 
 impl IkeCipher {
@@ -161,7 +163,7 @@ impl IkeCipher {
     pub fn key_length(self) -> usize {
         match self {
             IkeCipher::Aes128Gcm16 => 16,
-            IkeCipher::Aes256Gcm16 => 32,
+            IkeCipher::Aes256Gcm16 | IkeCipher::ChaCha20Poly1305 => 32,
         }
     }
 }
@@ -199,6 +201,9 @@ impl AeadKey {
         match self.cipher {
             IkeCipher::Aes128Gcm16 => seal_with::<Aes128Gcm>(&self.key, &nonce, aad, text),
             IkeCipher::Aes256Gcm16 => seal_with::<Aes256Gcm>(&self.key, &nonce, aad, text),
+            IkeCipher::ChaCha20Poly1305 => {
+                seal_with::<ChaCha20Poly1305>(&self.key, &nonce, aad, text)
+            }
         }
     }
 
@@ -208,6 +213,9 @@ impl AeadKey {
         match self.cipher {
             IkeCipher::Aes128Gcm16 => open_with::<Aes128Gcm>(&self.key, &nonce, aad, text, tag),
             IkeCipher::Aes256Gcm16 => open_with::<Aes256Gcm>(&self.key, &nonce, aad, text, tag),
+            IkeCipher::ChaCha20Poly1305 => {
+                open_with::<ChaCha20Poly1305>(&self.key, &nonce, aad, text, tag)
+            }
         }
     }
 }
@@ -225,11 +233,11 @@ fn seal_with<A: AeadInOut + aes_gcm::KeyInit>(
     text: &mut [u8],
 ) -> [u8; TAG] {
     let aead = A::new_from_slice(key).expect("the key has the cipher's length");
-    let nonce = nonce.try_into().expect("a GCM nonce has 12 bytes");
+    let nonce = nonce.try_into().expect("a nonce has 12 bytes");
     let tag = aead
         .encrypt_inout_detached(nonce, aad, InOutBuf::from(text))
         .expect("a message is shorter than 2^36 bytes");
-    tag.as_slice().try_into().expect("a GCM tag has 16 bytes")
+    tag.as_slice().try_into().expect("a tag has 16 bytes")
 }
 
 fn open_with<A: AeadInOut + aes_gcm::KeyInit>(
@@ -240,108 +248,10 @@ fn open_with<A: AeadInOut + aes_gcm::KeyInit>(
     tag: &[u8; TAG],
 ) -> bool {
     let aead = A::new_from_slice(key).expect("the key has the cipher's length");
-    let nonce = nonce.try_into().expect("a GCM nonce has 12 bytes");
-    let tag = tag[..].try_into().expect("a GCM tag has 16 bytes");
+    let nonce = nonce.try_into().expect("a nonce has 12 bytes");
+    let tag = tag[..].try_into().expect("a tag has 16 bytes");
     aead.decrypt_inout_detached(nonce, aad, InOutBuf::from(text), tag)
         .is_ok()
-}
-
-/// A key exchange method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Group {
-    /// Curve25519 (RFC 8031).
-    X25519,
-    /// The 256-bit random ECP group (RFC 5903).
-    P256,
-}
-
-/// Our half of a key exchange.
-pub struct KeyPair {
-    secret: PrivateKey,
-    public: Vec<u8>,
-}
-
-enum PrivateKey {
-    X25519(x25519_dalek::StaticSecret),
-    P256(p256::SecretKey),
-}
-
-impl KeyPair {
-    pub fn generate(group: Group, rng: &mut dyn CryptoRng) -> KeyPair {
-        let mut bytes = Zeroizing::new([0; 32]);
-        loop {
-            rng.fill_bytes(&mut *bytes);
-            if let Some(pair) = KeyPair::from_bytes(group, &bytes) {
-                return pair;
-            }
-            // A scalar outside the order of P-256: one in 2^32 draws.
-        }
-    }
-
-    /// From the bytes of a private key; `None` if they are no scalar of the group.
-    pub fn from_bytes(group: Group, bytes: &[u8; 32]) -> Option<KeyPair> {
-        Some(match group {
-            Group::X25519 => {
-                let secret = x25519_dalek::StaticSecret::from(*bytes);
-                let public = x25519_dalek::PublicKey::from(&secret).as_bytes().to_vec();
-                KeyPair {
-                    secret: PrivateKey::X25519(secret),
-                    public,
-                }
-            }
-            Group::P256 => {
-                let secret = p256::SecretKey::from_slice(bytes).ok()?;
-                // RFC 5903 section 7: x | y, without the SEC 1 prefix.
-                let point = secret.public_key().to_sec1_point(false);
-                let public = point.as_bytes()[1..].to_vec();
-                KeyPair {
-                    secret: PrivateKey::P256(secret),
-                    public,
-                }
-            }
-        })
-    }
-
-    pub fn group(&self) -> Group {
-        match self.secret {
-            PrivateKey::X25519(_) => Group::X25519,
-            PrivateKey::P256(_) => Group::P256,
-        }
-    }
-
-    /// The public value, as a Key Exchange payload carries it.
-    pub fn public(&self) -> &[u8] {
-        &self.public
-    }
-
-    /// The shared secret; `None` if the peer's value has the wrong length, is not on the curve, or
-    /// is of small order.
-    pub fn agree(&self, peer: &[u8]) -> Option<Secret> {
-        match &self.secret {
-            PrivateKey::X25519(secret) => {
-                let peer = x25519_dalek::PublicKey::from(<[u8; 32]>::try_from(peer).ok()?);
-                let shared = secret.diffie_hellman(&peer);
-                shared
-                    .was_contributory()
-                    .then(|| Secret::new(shared.as_bytes()))
-            }
-            PrivateKey::P256(secret) => {
-                if peer.len() != 64 {
-                    return None;
-                }
-                let peer = p256::PublicKey::from_sec1_bytes(&[&[4], peer].concat()).ok()?;
-                let shared =
-                    p256::ecdh::diffie_hellman(secret.to_nonzero_scalar(), peer.as_affine());
-                Some(Secret::new(shared.raw_secret_bytes()))
-            }
-        }
-    }
-}
-
-impl fmt::Debug for KeyPair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyPair({:?})", self.group())
-    }
 }
 
 /// A pre-shared key: wiped when dropped, compared in constant time, never shown.

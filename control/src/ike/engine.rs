@@ -15,6 +15,8 @@ use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
+#[cfg(test)]
+use super::payload::skf;
 use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
@@ -257,6 +259,33 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn core(&self, id: SaId) -> Option<&Core> {
         Some(&self.sas.get(&id)?.sa.core)
+    }
+
+    /// Seals a protected message that this engine has sent again as one of another exchange.
+    #[cfg(test)]
+    pub(super) fn retitle(&self, message: &[u8], exchange: u8) -> Option<Vec<u8>> {
+        let mut header = Header::parse(message).ok()?;
+        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
+        let key = &sa.core.keys.as_ref()?.seal;
+        let (first, plain) = sk::open(&header, message, key).ok()?;
+        header.exchange = exchange;
+        sk::seal(header, first, plain, key, u64::MAX).ok()
+    }
+
+    /// Seals the parts of a message that this engine has sent as one.
+    #[cfg(test)]
+    pub(super) fn join(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
+        let header = Header::parse(parts.first()?).ok()?;
+        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
+        let key = &sa.core.keys.as_ref()?.seal;
+        let mut whole = zeroize::Zeroizing::new(Vec::new());
+        let mut kind = 0;
+        for part in parts {
+            let (first, plain) = skf::open(&header, part, key).ok()?;
+            kind = kind.max(first);
+            whole.extend_from_slice(&plain);
+        }
+        sk::seal(header, kind, whole, key, u64::MAX - 1).ok()
     }
 
     /// Answers a request in the clear, without keeping anything.

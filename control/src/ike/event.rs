@@ -273,6 +273,14 @@ pub struct Stats {
     pub bad_tag: u64,
     /// With wrong payloads.
     pub malformed: u64,
+    /// Parts of messages that were waited for.
+    pub fragments_received: u64,
+    /// Parts that were here already, or cut more coarsely than others of the same message.
+    pub fragments_unwanted: u64,
+    /// Messages in parts given up because they were too long, or had too many.
+    pub fragments_refused: u64,
+    /// Messages in parts given up because the rest did not come in time.
+    pub fragments_expired: u64,
     /// A request out of the window.
     pub bad_message_id: u64,
     /// A response that no request waits for.

@@ -62,6 +62,13 @@ impl IkeKeys {
         }
     }
 
+    /// SKEYSEED after an additional key exchange (RFC 9370 section 2.2.2) with the nonces of
+    /// IKE_SA_INIT, and of a rekeyed IKE SA (RFC 7296 section 2.18) with new ones: prf(SK_d, shared |
+    /// Ni | Nr).
+    pub fn next_seed(&self, shared: &[u8], [ni, nr]: [&[u8]; 2]) -> Secret {
+        self.prf.compute(&self.sk_d, &[shared, ni, nr])
+    }
+
     /// Keys of a child SA: KEYMAT = prf+(SK_d, Ni | Nr), for the initiator's direction first, then
     /// the responder's. Yields (initiator to responder, responder to initiator).
     pub fn child(&self, cipher: EspCipher, nonces: [&[u8]; 2]) -> (EspKey, EspKey) {

@@ -3,39 +3,59 @@
 use super::crypto::{Group, IkeCipher, Prf, SALT};
 use super::payload::sa::{Proposal, Transform, protocol, transform};
 
-/// Algorithms for the IKE SA, the preferred first.
+/// Algorithms for the IKE SA, the preferred first. In the words of strongSwan:
+/// `aes256gcm16-prfsha256-x25519-ke1_mlkem768`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IkeProposal {
     pub ciphers: Vec<IkeCipher>,
     pub prfs: Vec<Prf>,
     pub groups: Vec<Group>,
+    /// The additional key exchange (RFC 9370) in IKE_INTERMEDIATE; `None` stands for doing without.
+    /// An empty list does without too, and does not speak of it.
+    pub additional: Vec<Option<Group>>,
 }
 
-/// Algorithms for a child SA, the preferred first.
+/// Algorithms for a child SA, the preferred first. In the words of strongSwan:
+/// `aes256gcm16-esn-x25519`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EspProposal {
     pub ciphers: Vec<EspCipher>,
     /// Extended sequence numbers (RFC 4303 section 2.2.1): `true` is with.
     pub esn: Vec<bool>,
+    /// For a key exchange of the child's own in CREATE_CHILD_SA; none if empty. In IKE_AUTH none
+    /// happens, and none is offered (RFC 7296 section 1.2).
+    pub groups: Vec<Group>,
 }
 
 impl Default for IkeProposal {
-    /// AES-256-GCM, then AES-128-GCM; HMAC-SHA2-256; Curve25519.
+    /// AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305; HMAC-SHA2-256, 384, 512; Curve25519, P-256,
+    /// P-384; no additional key exchange.
     fn default() -> IkeProposal {
         IkeProposal {
-            ciphers: vec![IkeCipher::Aes256Gcm16, IkeCipher::Aes128Gcm16],
-            prfs: vec![Prf::HmacSha256],
-            groups: vec![Group::X25519],
+            ciphers: vec![
+                IkeCipher::Aes256Gcm16,
+                IkeCipher::Aes128Gcm16,
+                IkeCipher::ChaCha20Poly1305,
+            ],
+            prfs: vec![Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512],
+            groups: vec![Group::X25519, Group::P256, Group::P384],
+            additional: Vec::new(),
         }
     }
 }
 
 impl Default for EspProposal {
-    /// AES-256-GCM, then AES-128-GCM; extended sequence numbers if the peer has them.
+    /// AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305; extended sequence numbers if the peer has them;
+    /// no key exchange of the child's own.
     fn default() -> EspProposal {
         EspProposal {
-            ciphers: vec![EspCipher::Aes256Gcm, EspCipher::Aes128Gcm],
+            ciphers: vec![
+                EspCipher::Aes256Gcm,
+                EspCipher::Aes128Gcm,
+                EspCipher::ChaCha20Poly1305,
+            ],
             esn: vec![true, false],
+            groups: Vec::new(),
         }
     }
 }
@@ -46,13 +66,16 @@ pub struct IkeSuite {
     pub cipher: IkeCipher,
     pub prf: Prf,
     pub group: Group,
+    /// The additional key exchange.
+    pub additional: Option<Group>,
 }
 
-/// The cipher of a child SA: ESP with AES-GCM and 16-byte tags (RFC 4106).
+/// The cipher of a child SA: AES-GCM (RFC 4106) or ChaCha20-Poly1305 (RFC 7634), with 16-byte tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EspCipher {
     Aes128Gcm,
     Aes256Gcm,
+    ChaCha20Poly1305,
 }
 
 impl EspCipher {
@@ -60,7 +83,7 @@ impl EspCipher {
     pub fn key_length(self) -> usize {
         match self {
             EspCipher::Aes128Gcm => 16,
-            EspCipher::Aes256Gcm => 32,
+            EspCipher::Aes256Gcm | EspCipher::ChaCha20Poly1305 => 32,
         }
     }
 
@@ -78,23 +101,36 @@ pub struct EspSuite {
 }
 
 const AES_GCM_16: u16 = 20;
+const CHACHA20_POLY1305: u16 = 28;
+/// Of the key exchange methods and of integrity.
+const NONE: u16 = 0;
 
 /// An algorithm that stands on the wire as a transform.
 trait Algorithm: Copy {
     fn transform(self) -> Transform;
 }
 
+// AES names the length of its key, ChaCha20 has but one and must not (RFC 7634 section 4).
+
 impl Algorithm for IkeCipher {
     fn transform(self) -> Transform {
-        let bits = self.key_length() as u16 * 8;
-        Transform::new(transform::ENCR, AES_GCM_16, Some(bits))
+        let (id, bits) = match self {
+            IkeCipher::Aes128Gcm16 => (AES_GCM_16, Some(128)),
+            IkeCipher::Aes256Gcm16 => (AES_GCM_16, Some(256)),
+            IkeCipher::ChaCha20Poly1305 => (CHACHA20_POLY1305, None),
+        };
+        Transform::new(transform::ENCR, id, bits)
     }
 }
 
 impl Algorithm for EspCipher {
     fn transform(self) -> Transform {
-        let bits = self.key_length() as u16 * 8;
-        Transform::new(transform::ENCR, AES_GCM_16, Some(bits))
+        let (id, bits) = match self {
+            EspCipher::Aes128Gcm => (AES_GCM_16, Some(128)),
+            EspCipher::Aes256Gcm => (AES_GCM_16, Some(256)),
+            EspCipher::ChaCha20Poly1305 => (CHACHA20_POLY1305, None),
+        };
+        Transform::new(transform::ENCR, id, bits)
     }
 }
 
@@ -109,26 +145,21 @@ impl Algorithm for Prf {
     }
 }
 
-impl Group {
-    /// The number of the key exchange method.
-    pub fn number(self) -> u16 {
-        match self {
-            Group::X25519 => 31,
-            Group::P256 => 19,
-        }
-    }
-
-    /// The method with that number, if it is spoken.
-    pub fn from_number(number: u16) -> Option<Group> {
-        [Group::X25519, Group::P256]
-            .into_iter()
-            .find(|g| g.number() == number)
-    }
-}
-
 impl Algorithm for Group {
     fn transform(self) -> Transform {
         Transform::new(transform::KE, self.number(), None)
+    }
+}
+
+/// The first additional key exchange as a transform. Others are not offered, and only NONE of them
+/// is accepted.
+#[derive(Clone, Copy)]
+struct Additional(Option<Group>);
+
+impl Algorithm for Additional {
+    fn transform(self) -> Transform {
+        let id = self.0.map_or(NONE, Group::number);
+        Transform::new(transform::ADDKE1, id, None)
     }
 }
 
@@ -149,16 +180,64 @@ fn transforms<A: Algorithm>(algorithms: &[A]) -> impl Iterator<Item = Transform>
 impl IkeProposal {
     /// As it goes onto the wire, with `number` counted from 1.
     pub fn offer(&self, number: u8) -> Proposal {
+        let additional = self.additional.iter().map(|a| Additional(*a).transform());
         let ciphers = transforms(&self.ciphers);
         let transforms = ciphers
             .chain(transforms(&self.prfs))
-            .chain(transforms(&self.groups));
+            .chain(transforms(&self.groups))
+            .chain(additional);
         Proposal {
             number,
             protocol: protocol::IKE,
             spi: Vec::new(),
             transforms: transforms.collect(),
         }
+    }
+
+    /// Whether an additional key exchange is among the choices.
+    pub fn has_additional(&self) -> bool {
+        self.additional.iter().any(Option::is_some)
+    }
+
+    /// The same without an additional key exchange; `None` if that is required. For a peer that has
+    /// no IKE_INTERMEDIATE.
+    pub fn without_additional(&self) -> Option<IkeProposal> {
+        let can = !self.has_additional() || self.additional.contains(&None);
+        can.then(|| self.for_rekey())
+    }
+
+    /// The same for rekeying, where the additional key exchange is not made again: the new keys
+    /// follow from the old SK_d (RFC 7296 section 2.18), and so from that exchange too.
+    pub fn for_rekey(&self) -> IkeProposal {
+        IkeProposal {
+            additional: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The same list, and behind it again without an additional key exchange those that can do
+    /// without: a peer that does not know the transform type refuses a whole proposal with it.
+    pub fn with_fallbacks(list: &[IkeProposal]) -> Vec<IkeProposal> {
+        let mut all = list.to_vec();
+        for proposal in list.iter().filter(|p| p.has_additional()) {
+            let plain = proposal.without_additional();
+            all.extend(plain.filter(|plain| !list.contains(plain)));
+        }
+        all
+    }
+
+    /// The group chosen for the additional key exchange; `None` if nothing acceptable is offered.
+    fn choose_additional(&self, group: Group, p: &Proposal) -> Option<Option<Group>> {
+        let silent = !p.transforms.iter().any(|t| t.kind == transform::ADDKE1);
+        let ours = match self.additional.is_empty() {
+            true => &[None][..],
+            false => &self.additional,
+        };
+        // RFC 9370 section 2.2.1: no method twice.
+        ours.iter().copied().find(|a| match a {
+            None => silent || offered(p, Additional(None)),
+            some => *some != Some(group) && offered(p, Additional(*some)),
+        })
     }
 }
 
@@ -185,24 +264,30 @@ pub fn offers<P>(proposals: &[P], offer: impl Fn(&P, u8) -> Proposal) -> Vec<Pro
         .collect()
 }
 
-/// Chooses for an IKE SA. Our order decides; the key exchange method of the peer's KE payload only
-/// breaks no tie, so that a better one is asked for with INVALID_KE_PAYLOAD. Yields the suite and
-/// the proposal to answer with.
+/// Chooses for an IKE SA. Our order decides: of proposals, then within one of algorithms; theirs
+/// only among proposals that fit the same one of ours. The key exchange method of the peer's KE
+/// payload plays no part, so that a better one is asked for with INVALID_KE_PAYLOAD. Yields the
+/// suite and the proposal to answer with.
 pub fn choose_ike(ours: &[IkeProposal], theirs: &[Proposal]) -> Option<(IkeSuite, Proposal)> {
     choose(ours, theirs, |own, p| {
         if p.protocol != protocol::IKE || !p.spi.is_empty() || !only(p, &IKE_KINDS) {
             return None;
         }
+        let group = first(&own.groups, p)?;
         let suite = IkeSuite {
             cipher: first(&own.ciphers, p)?,
             prf: first(&own.prfs, p)?,
-            group: first(&own.groups, p)?,
+            group,
+            additional: own.choose_additional(group, p)?,
         };
-        let chosen = vec![
+        let additional = suite.additional.map(|g| Additional(Some(g)).transform());
+        let mut chosen = vec![
             suite.cipher.transform(),
             suite.prf.transform(),
             suite.group.transform(),
         ];
+        chosen.extend(additional);
+        add_none(p, &mut chosen);
         Some((
             suite,
             Proposal {
@@ -225,7 +310,8 @@ pub fn choose_esp(ours: &[EspProposal], theirs: &[Proposal]) -> Option<(EspSuite
         }
         let cipher = first(&own.ciphers, p)?;
         let esn = own.esn.iter().copied().find(|e| offered(p, Esn(*e)))?;
-        let chosen = vec![cipher.transform(), Esn(esn).transform()];
+        let mut chosen = vec![cipher.transform(), Esn(esn).transform()];
+        add_none(p, &mut chosen);
         let answer = Proposal {
             transforms: chosen,
             spi: Vec::new(),
@@ -258,7 +344,12 @@ pub fn chosen_esp(ours: &[EspProposal], answer: &[Proposal]) -> Option<(EspSuite
     same_set(proposal, &expected).then_some((suite, spi))
 }
 
-const IKE_KINDS: [u8; 3] = [transform::ENCR, transform::PRF, transform::KE];
+const IKE_KINDS: [u8; 4] = [
+    transform::ENCR,
+    transform::PRF,
+    transform::KE,
+    transform::ADDKE1,
+];
 const ESP_KINDS: [u8; 3] = [transform::ENCR, transform::ESN, transform::KE];
 
 fn choose<O, S>(
@@ -283,27 +374,34 @@ fn offered<A: Algorithm>(p: &Proposal, algorithm: A) -> bool {
 /// choices (section 3.3).
 fn only(p: &Proposal, kinds: &[u8]) -> bool {
     p.transforms.iter().all(|t| {
-        kinds.contains(&t.kind)
-            || p.transforms
-                .iter()
-                .any(|o| o.kind == t.kind && o.id == 0 && is_optional(o.kind))
+        kinds.contains(&t.kind) || p.transforms.iter().any(|o| o.kind == t.kind && is_none(o))
     })
 }
 
+/// An answer has one transform of each type that was offered (RFC 7296 section 3.3.6): NONE where
+/// nothing else was chosen.
+fn add_none(p: &Proposal, chosen: &mut Vec<Transform>) {
+    for offered in p.transforms.iter().filter(|t| is_none(t)) {
+        if !chosen.iter().any(|t| t.kind == offered.kind) {
+            chosen.push(*offered);
+        }
+    }
+}
+
+/// NONE of a type that may be left out.
+fn is_none(t: &Transform) -> bool {
+    t.id == NONE && is_optional(t.kind)
+}
+
 fn is_optional(kind: u8) -> bool {
-    // NONE is number 0 of integrity, and of the additional key exchanges (RFC 9370 section 2.2.2).
-    kind == transform::INTEG || (6..=12).contains(&kind)
+    let additional = transform::ADDKE1..=transform::ADDKE7;
+    kind == transform::INTEG || additional.contains(&kind)
 }
 
 /// Whether the answer holds exactly the transforms that were chosen, NONE of optional types aside.
 fn same_set(answer: &Proposal, expected: &Proposal) -> bool {
-    let named = |t: &&Transform| {
-        let is_none = t.id == 0 && (is_optional(t.kind) || t.kind == transform::KE);
-        !is_none
-    };
-    answer.transforms.iter().filter(named).count() == expected.transforms.len()
-        && expected
-            .transforms
-            .iter()
-            .all(|t| answer.transforms.contains(t))
+    let named = |t: &&Transform| !is_none(t) && (t.kind, t.id) != (transform::KE, NONE);
+    let chosen = || expected.transforms.iter().filter(named);
+    answer.transforms.iter().filter(named).count() == chosen().count()
+        && chosen().all(|t| answer.transforms.contains(t))
 }

@@ -1,23 +1,27 @@
 //! One IKE SA: message IDs, retransmission, cached answers, and the task at work (RFC 7296 sections
 //! 2.1 to 2.3).
 
+mod wire;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::event::{CloseReason, Failure, Transmit};
-use super::payload::header::{Header, VERSION, exchange};
+use super::payload::header::{Header, exchange};
 use super::payload::notify::{Notify, kind};
-use super::payload::{Malformed, Payload, TooLong, parse_chain, sk};
+use super::payload::{Malformed, Payload, parse_chain};
 use super::state::{Core, Phase};
 use super::task::informational::{Delete, Liveness};
-use super::task::{Cx, Request, Response, Step, auth, child, eap, informational};
+use super::task::{Cx, Request, Response, Step, auth, child, eap, informational, intermediate};
+use wire::Incoming;
 
 /// A request that waits for its response.
 struct Pending {
     task: Box<dyn Request>,
-    message: Vec<u8>,
+    /// The datagrams of the message: all of them are sent again.
+    message: Vec<Vec<u8>>,
     id: u32,
     sent: u32,
     again: Instant,
@@ -37,8 +41,9 @@ pub(crate) struct Sa {
     next: u32,
     /// ID of the peer's next request.
     expected: u32,
-    /// Our response to the one before.
-    answer: Vec<u8>,
+    /// Our response to the one before, in datagrams.
+    answer: Vec<Vec<u8>>,
+    incoming: Incoming,
     /// A counter as initialisation vector never repeats (RFC 5282 section 3.1).
     iv: u64,
     expires: Option<(Instant, &'static str)>,
@@ -57,6 +62,7 @@ impl Sa {
             next: 0,
             expected: 0,
             answer: Vec::new(),
+            incoming: Incoming::default(),
             iv: 0,
             expires: None,
         }
@@ -68,7 +74,7 @@ impl Sa {
         let first_message = Some(digest);
         Sa {
             expected: 1,
-            answer,
+            answer: vec![answer],
             expires,
             first_message,
             ..Sa::initiator(core)
@@ -78,7 +84,8 @@ impl Sa {
     /// When to call [`Sa::handle_timeout`], and why.
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
-        [again, self.expires]
+        let parts = self.incoming.until().map(|at| (at, "fragments"));
+        [again, self.expires, parts]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -115,8 +122,10 @@ impl Sa {
         let payloads = task.build(&mut self.core, cx);
         match self.write(task.exchange(), false, id, &payloads) {
             Ok(message) => {
-                task.sent(&message);
-                self.transmit(message.clone(), cx);
+                for datagram in &message {
+                    task.sent(datagram);
+                    self.transmit(datagram.clone(), cx);
+                }
                 let again = cx.now + cx.settings.retransmit.wait(1);
                 self.pending = Some(Pending {
                     task,
@@ -133,43 +142,6 @@ impl Sa {
         }
     }
 
-    fn write(
-        &mut self,
-        exchange: u8,
-        response: bool,
-        message_id: u32,
-        payloads: &[Payload],
-    ) -> Result<Vec<u8>, TooLong> {
-        let header = self.header(exchange, response, message_id);
-        match &self.core.keys {
-            Some(keys) if exchange != exchange::IKE_SA_INIT => {
-                let iv = self.iv;
-                self.iv += 1;
-                sk::write_sealed(header, payloads, &keys.seal, iv)
-            }
-            _ => sk::write_plain(header, payloads),
-        }
-    }
-
-    fn header(&self, exchange: u8, response: bool, message_id: u32) -> Header {
-        let Core {
-            spi_i,
-            spi_r,
-            initiator,
-            ..
-        } = self.core;
-        Header {
-            spi_i,
-            spi_r,
-            next: 0,
-            version: VERSION,
-            exchange,
-            initiator,
-            response,
-            message_id,
-        }
-    }
-
     fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
         cx.stats.sent += 1;
         let Core { local, remote, .. } = self.core;
@@ -182,12 +154,14 @@ impl Sa {
 
     /// The answer goes where the request came from (section 2.11).
     fn reply(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
-        cx.stats.sent += 1;
-        self.outbox.push(Transmit {
-            local,
-            remote,
-            data: self.answer.clone(),
-        });
+        for data in self.answer.iter().cloned() {
+            cx.stats.sent += 1;
+            self.outbox.push(Transmit {
+                local,
+                remote,
+                data,
+            });
+        }
     }
 
     /// The first message came again: as long as nothing follows it, it gets the same answer again.
@@ -212,38 +186,36 @@ impl Sa {
         if header.exchange == exchange::IKE_SA_INIT {
             return self.handle_first(remote, header, datagram, cx);
         }
-        let Some(keys) = &self.core.keys else {
+        if self.core.keys.is_none() {
             cx.stats.unexpected += 1;
             return;
-        };
+        }
         // Nothing that follows happens without a valid tag: no unprotected message changes an IKE
         // SA.
-        let (first, plain) = match sk::open(header, datagram, &keys.open) {
-            Ok(opened) => opened,
-            Err(unopened) => {
-                match unopened {
-                    sk::Unopened::Plain => cx.stats.unprotected += 1,
-                    sk::Unopened::BadTag => cx.stats.bad_tag += 1,
-                    sk::Unopened::Malformed(_) => cx.stats.malformed += 1,
-                }
-                return;
-            }
+        let Some(opened) = self.open(header, datagram, cx) else {
+            return;
         };
+        let (first, plain) = (opened.first, &opened.plain);
         if header.response {
             let waits = self.pending.as_ref();
             if waits
                 .is_some_and(|p| p.id == header.message_id && p.task.exchange() == header.exchange)
             {
-                self.response(header, parse_chain(first, &plain), datagram, cx);
+                self.cover_received(header, &opened);
+                self.response(header, parse_chain(first, plain), datagram, cx);
             } else {
                 cx.stats.stale_response += 1;
             }
         } else if header.message_id == self.expected {
-            self.request(local, remote, header, parse_chain(first, &plain), cx);
+            self.cover_received(header, &opened);
+            self.request(local, remote, header, parse_chain(first, plain), cx);
         } else if header.message_id.checked_add(1) == Some(self.expected) && !self.answer.is_empty()
         {
-            cx.stats.repeated += 1;
-            self.reply(local, remote, cx);
+            // One answer to a request in parts, not one to each of them (RFC 7383 section 2.6.1).
+            if opened.leads {
+                cx.stats.repeated += 1;
+                self.reply(local, remote, cx);
+            }
         } else {
             cx.stats.bad_message_id += 1;
         }
@@ -298,6 +270,7 @@ impl Sa {
                 Step::Fail(malformed.into(), Some(Box::new(Delete)))
             }
         };
+        self.change_keys();
         match step {
             Step::Done => self.go_on(cx),
             Step::Ignore => {
@@ -333,17 +306,21 @@ impl Sa {
         parsed: Result<Vec<Payload>, Malformed>,
         cx: &mut Cx<'_>,
     ) {
-        let auth = header.exchange == exchange::IKE_AUTH;
+        let awaited = match self.core.awaits_intermediate() {
+            true => exchange::IKE_INTERMEDIATE,
+            false => exchange::IKE_AUTH,
+        };
         let in_place = match self.core.phase {
             // The responder is not authenticated yet: it must wait, and will ask again.
             Phase::Opening | Phase::Ended => false,
-            Phase::HalfOpen => auth || self.core.eap.is_some(),
+            Phase::HalfOpen => header.exchange == awaited || self.core.eap.is_some(),
             Phase::Childless | Phase::Established | Phase::Closing => true,
         };
         let Some(next) = self.expected.checked_add(1).filter(|_| in_place) else {
             cx.stats.unexpected += 1;
             return;
         };
+        self.incoming.forget_previous();
         let before = self.core.phase;
         if before == Phase::HalfOpen {
             // A peer behind a NAT goes over to another port now (section 2.23).
@@ -354,6 +331,9 @@ impl Sa {
             Ok(payloads) => match (self.core.phase, header.exchange) {
                 (Phase::HalfOpen, exchange::IKE_AUTH) => {
                     auth::respond(&mut self.core, cx, &payloads)
+                }
+                (Phase::HalfOpen, found) if found == awaited => {
+                    intermediate::respond(&mut self.core, cx, &payloads)
                 }
                 (Phase::HalfOpen, _) => eap::give_up(&mut self.core, cx),
                 (_, exchange::INFORMATIONAL) => {
@@ -379,6 +359,8 @@ impl Sa {
             // An answer of ours that does not fit can only come from settings beyond measure.
             Err(too_long) => return self.finish(cx, CloseReason::Error(too_long.into())),
         }
+        // The answer still went under the old ones.
+        self.change_keys();
         self.expected = next;
         self.reply(local, remote, cx);
         self.set_expiry(before, cx);
@@ -439,6 +421,7 @@ impl Sa {
             }
             return self.dead = true;
         }
+        cx.stats.fragments_expired += self.incoming.expire(cx.now);
         let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
             return;
         };
@@ -447,7 +430,7 @@ impl Sa {
             pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);
             cx.stats.retransmits += 1;
             let message = pending.message.clone();
-            return self.transmit(message, cx);
+            return message.into_iter().for_each(|data| self.transmit(data, cx));
         }
         cx.stats.given_up += 1;
         match self.core.phase {

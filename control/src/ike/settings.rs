@@ -17,8 +17,8 @@ use super::x509::{Own, Trust};
 pub struct Settings {
     /// Who we are.
     pub local_id: Identity,
-    /// For the IKE SA, in order of preference. As initiator, the first group of the first one makes
-    /// the KE payload.
+    /// For the IKE SA, in order of preference, which decides when we respond. As initiator, the
+    /// first group of the first one makes the KE payload.
     pub ike_proposals: Vec<IkeProposal>,
     /// For child SAs, in order of preference.
     pub esp_proposals: Vec<EspProposal>,
@@ -39,6 +39,9 @@ pub struct Settings {
     ///
     /// [`half_open_timeout`]: Settings::half_open_timeout
     pub last_answers_limit: usize,
+    /// The longest IP packet that a protected message goes in, in bytes with all headers, 576 or
+    /// more; a longer message goes in parts (RFC 7383). `None`: parts are neither sent nor taken.
+    pub fragment_size: Option<u16>,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
     pub x509: X509,
@@ -101,6 +104,8 @@ impl Settings {
             half_open_timeout: Duration::from_secs(10),
             cookie_threshold: 256,
             last_answers_limit: 256,
+            // What every path carries that carries IPv6, and in practice every other.
+            fragment_size: Some(1280),
             vendor_ids: Vec::new(),
             x509: X509::default(),
             eap: false,

@@ -10,6 +10,7 @@ use super::keys::IkeKeys;
 use super::task::Cx;
 use super::task::child::ChildSpis;
 use super::task::eap::Conversation;
+use super::task::intermediate::Intermediate;
 use super::x509::Hashes;
 
 /// How far an IKE SA has come.
@@ -44,6 +45,10 @@ pub(crate) struct Core {
     pub(crate) established: Option<Instant>,
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
+    /// They hold from the end of the exchange on that has made them.
+    pub(crate) next_keys: Option<Box<IkeKeys>>,
+    /// The longest IP packet to send; `None` if the peer does not take messages in parts.
+    pub(crate) fragment_size: Option<u16>,
     /// Until authenticated.
     pub(crate) handshake: Option<Box<Handshake>>,
     /// As responder, while a user authenticates by EAP.
@@ -71,6 +76,7 @@ pub(crate) struct Handshake {
     pub(crate) ours: Vec<u8>,
     /// The one that we received.
     pub(crate) theirs: Vec<u8>,
+    pub(crate) intermediate: Intermediate,
 }
 
 impl Handshake {
@@ -99,6 +105,8 @@ impl Core {
             established: None,
             prf: None,
             keys: None,
+            next_keys: None,
+            fragment_size: None,
             handshake: None,
             eap: None,
             peer: None,

@@ -7,6 +7,7 @@
 mod certificates;
 mod check;
 mod duration;
+mod exchange;
 mod file;
 mod peers;
 mod secret;
@@ -25,6 +26,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::ike::{EspProposal, IkeProposal};
 
 pub use secret::Psk;
 
@@ -127,34 +130,30 @@ pub enum HeartbeatForm {
 /// The packet path's cryptography.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Esp {
-    /// The cipher that is proposed first.
-    pub cipher: Cipher,
+    /// For child SAs, in order of preference; 1 to 16.
+    pub proposals: Vec<EspProposal>,
     pub backend: Backend,
     /// Packets, 1024 to 131072, a power of two.
     pub replay_window: u32,
 }
 
-/// Cipher of the child SAs, RFC 4106 with a 16-byte tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cipher {
-    #[default]
-    Aes256Gcm,
-    Aes128Gcm,
-}
-
-/// The code that computes AES-GCM.
+/// The code that seals and opens packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// The `ring` crate: assembly, two to three times as fast.
     #[default]
     Ring,
-    /// The `aes-gcm` crate: pure Rust.
-    AesGcm,
+    /// The crates of the RustCrypto project: pure Rust.
+    RustCrypto,
 }
 
-/// Timers of the key exchange.
+/// Algorithms, timers and sizes of the key exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ike {
+    /// For IKE SAs, in order of preference; 1 to 16.
+    pub proposals: Vec<IkeProposal>,
+    /// The longest IP packet that a message goes in, 576 to 65535 bytes; a longer one goes in parts.
+    pub fragment_size: u16,
     /// Wait before the first retransmission, 10 ms to 60 s; doubles each time.
     pub retransmit: Duration,
     /// Give up after so many sends, 1 to 20.
@@ -335,8 +334,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
-named!(Cipher { "aes-256-gcm" => Aes256Gcm, "aes-128-gcm" => Aes128Gcm });
-named!(Backend { "ring" => Ring, "aes-gcm" => AesGcm });
+named!(Backend { "ring" => Ring, "rust-crypto" => RustCrypto });
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

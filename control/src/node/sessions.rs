@@ -106,6 +106,7 @@ pub(super) fn spec(
     let cipher = match child.cipher {
         EspCipher::Aes128Gcm => esp::Cipher::Aes128Gcm,
         EspCipher::Aes256Gcm => esp::Cipher::Aes256Gcm,
+        EspCipher::ChaCha20Poly1305 => esp::Cipher::ChaCha20Poly1305,
     };
     let remote_inner = prefixes(&child.remote_ts);
     let local_inner = prefixes(&child.local_ts);

@@ -35,7 +35,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Engine, EspCipher, EspProposal, Retransmit, Settings};
+use crate::ike::{Engine, IkeProposal, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -123,7 +123,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         dead_man: config.heartbeat.dead_man,
         backend: match config.esp.backend {
             config::Backend::Ring => Backend::Ring,
-            config::Backend::AesGcm => Backend::AesGcm,
+            config::Backend::RustCrypto => Backend::RustCrypto,
         },
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
@@ -273,14 +273,9 @@ fn ike_settings(config: &Config) -> Settings {
         cap: Duration::from_secs(10),
         tries: config.ike.tries,
     };
-    let ciphers = match config.esp.cipher {
-        config::Cipher::Aes256Gcm => vec![EspCipher::Aes256Gcm, EspCipher::Aes128Gcm],
-        config::Cipher::Aes128Gcm => vec![EspCipher::Aes128Gcm, EspCipher::Aes256Gcm],
-    };
-    settings.esp_proposals = vec![EspProposal {
-        ciphers,
-        ..EspProposal::default()
-    }];
+    settings.ike_proposals = IkeProposal::with_fallbacks(&config.ike.proposals);
+    settings.fragment_size = Some(config.ike.fragment_size);
+    settings.esp_proposals = config.esp.proposals.clone();
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.x509 = config.x509.clone();
     settings.eap = !config.users.is_empty();

@@ -19,7 +19,7 @@ pub use set::{Change, Sadb};
 pub use text::Secrets;
 
 use crate::esp::{
-    Backend, Gcm, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, Window, WrongKeyLength,
+    Aead, Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, Window, WrongKeyLength,
 };
 pub use crate::esp::{Cipher, Key, Salt, Secret, UdpEncap};
 
@@ -191,10 +191,10 @@ impl SaSpec {
     /// # Errors
     /// A key of the wrong length, which no spec in the set has.
     pub fn sender(&self, backend: Backend) -> Result<OutboundSa, WrongKeyLength> {
-        let gcm = Gcm::new(backend, self.cipher, &self.key)?;
+        let aead = Aead::new(backend, self.cipher, &self.key)?;
         Ok(OutboundSa::new(
             self.spi,
-            gcm,
+            aead,
             self.salt.clone(),
             self.esn,
             self.sequence,
@@ -206,12 +206,12 @@ impl SaSpec {
     /// # Errors
     /// A key of the wrong length or a bad window, which no spec in the set has.
     pub fn receiver(&self, backend: Backend) -> Result<InboundSa, SadbError> {
-        let gcm = Gcm::new(backend, self.cipher, &self.key)?;
+        let aead = Aead::new(backend, self.cipher, &self.key)?;
         let mut window = Window::new(self.replay_window)?;
         window.resume(self.sequence);
         Ok(InboundSa::new(
             self.spi,
-            gcm,
+            aead,
             self.salt.clone(),
             self.esn,
             window,

@@ -13,6 +13,7 @@ use crate::esp::BadSecret;
 
 const WORD: &str = "in, out, spi, cipher, key, esn, window, seq, sel, local, remote, encap, peer, \
                     gateway or hbkey";
+const CIPHER: &str = "aes-256-gcm, aes-128-gcm or chacha20-poly1305";
 const ADDRESS: &str = "an IP address";
 
 /// Whether [`SessionSpec::words`] shows keys.
@@ -202,7 +203,7 @@ impl Draft {
             }
             "cipher" => {
                 words.last = "cipher";
-                let cipher = words.read("aes-256-gcm or aes-128-gcm", cipher)?;
+                let cipher = words.read(CIPHER, cipher)?;
                 once(&mut self.sa(at, "cipher")?.cipher, cipher, at, "cipher")?;
             }
             "key" => {
@@ -357,9 +358,7 @@ fn number(word: &str) -> Option<u32> {
 }
 
 fn cipher(word: &str) -> Option<Cipher> {
-    [Cipher::Aes256Gcm, Cipher::Aes128Gcm]
-        .into_iter()
-        .find(|cipher| cipher.name() == word)
+    Cipher::ALL.into_iter().find(|cipher| cipher.name() == word)
 }
 
 fn switch(word: &str) -> Option<bool> {

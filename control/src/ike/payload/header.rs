@@ -18,6 +18,8 @@ pub mod exchange {
     pub const IKE_AUTH: u8 = 35;
     pub const CREATE_CHILD_SA: u8 = 36;
     pub const INFORMATIONAL: u8 = 37;
+    /// RFC 9242.
+    pub const IKE_INTERMEDIATE: u8 = 43;
 }
 
 /// The header of a message. Its length field is not kept: it must equal the length of the datagram.

@@ -15,6 +15,7 @@ pub mod notify;
 pub mod reader;
 pub mod sa;
 pub mod sk;
+pub mod skf;
 pub mod ts;
 
 use auth::Auth;
@@ -49,6 +50,8 @@ pub mod kind {
     pub const ENCRYPTED: u8 = 46;
     pub const CONFIG: u8 = 47;
     pub const EAP: u8 = 48;
+    /// Encrypted and Authenticated Fragment (RFC 7383).
+    pub const ENCRYPTED_FRAGMENT: u8 = 53;
 }
 
 /// More payloads than this in one message is nonsense, whatever its length.

@@ -28,8 +28,12 @@ pub mod kind {
     pub const NAT_DETECTION_SOURCE_IP: u16 = 16388;
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
+    /// RFC 7383.
+    pub const IKEV2_FRAGMENTATION_SUPPORTED: u16 = 16430;
     /// RFC 7427 section 4.
     pub const SIGNATURE_HASH_ALGORITHMS: u16 = 16431;
+    /// RFC 9242.
+    pub const INTERMEDIATE_EXCHANGE_SUPPORTED: u16 = 16438;
 }
 
 /// An error or status told to the peer.

@@ -19,6 +19,10 @@ pub mod transform {
     /// Key exchange method, once called Diffie-Hellman group.
     pub const KE: u8 = 4;
     pub const ESN: u8 = 5;
+    /// The first additional key exchange (RFC 9370).
+    pub const ADDKE1: u8 = 6;
+    /// The last one.
+    pub const ADDKE7: u8 = 12;
 }
 
 /// Attribute "key length" in its short form.

@@ -51,21 +51,35 @@ pub fn write_sealed(
 
 /// Seals the bytes of a chain of payloads, whatever they are.
 pub(crate) fn seal(
+    header: Header,
+    first: u8,
+    plain: Zeroizing<Vec<u8>>,
+    key: &AeadKey,
+    iv: u64,
+) -> Result<Vec<u8>, TooLong> {
+    seal_as(kind::ENCRYPTED, header, first, &[], plain, key, iv)
+}
+
+/// Seals as a payload of type `kind`, with `fields` between its generic header and what is sealed.
+pub(super) fn seal_as(
+    kind: u8,
     mut header: Header,
     first: u8,
+    fields: &[u8],
     mut plain: Zeroizing<Vec<u8>>,
     key: &AeadKey,
     iv: u64,
 ) -> Result<Vec<u8>, TooLong> {
     // An AEAD needs no padding (RFC 5282 section 3): the pad length alone, 0.
     plain.push(0);
-    let length = GENERIC_HEADER + IV + plain.len() + TAG;
+    let length = GENERIC_HEADER + fields.len() + IV + plain.len() + TAG;
     let length16 = u16::try_from(length).map_err(|_| TooLong::Bytes(length))?;
-    header.next = kind::ENCRYPTED;
+    header.next = kind;
     let mut out = Vec::with_capacity(HEADER + length);
     header.write(&mut out);
     out.extend_from_slice(&[first, 0]);
     out.extend_from_slice(&length16.to_be_bytes());
+    out.extend_from_slice(fields);
     let aad = out.len();
     out.extend_from_slice(&iv.to_be_bytes());
     out.extend_from_slice(&plain);
@@ -91,8 +105,17 @@ pub fn open(
     if header.next != kind::ENCRYPTED {
         return Err(Unopened::Plain);
     }
+    open_as(datagram, 0, key)
+}
+
+/// Opens what [`seal_as`] made, with so many bytes of fields.
+pub(super) fn open_as(
+    datagram: &[u8],
+    fields: usize,
+    key: &AeadKey,
+) -> Result<(u8, Zeroizing<Vec<u8>>), Unopened> {
     let mut r = Reader::new(datagram);
-    let aad = r.clone().take(HEADER + GENERIC_HEADER, "header")?;
+    let aad = r.clone().take(HEADER + GENERIC_HEADER + fields, "header")?;
     r.take(HEADER, "header")?;
     let first = r.u8("next payload")?;
     r.u8("critical bit")?;
@@ -104,6 +127,7 @@ pub fn open(
             expected: "the rest of the message",
         }));
     }
+    r.take(fields, "fields of the encrypted payload")?;
     let iv = r.array::<IV>("initialisation vector")?;
     let text = r.left().checked_sub(TAG).ok_or(Malformed::Truncated {
         what: "authentication tag",

@@ -283,6 +283,7 @@ impl Core {
             nonce: handshake.nonce(self.initiator != local),
             id,
             sk_p,
+            int_auth: handshake.intermediate.int_auth(),
         };
         Some((self.prf?, signed))
     }

@@ -1,13 +1,16 @@
 //! IKE_SA_INIT (RFC 7296 section 1.2): algorithms, nonces, key exchange; in the clear.
 //!
 //! ```text
-//! HDR(A,0), [N(COOKIE),] SAi1, KEi, Ni, N(NAT_DETECTION_*) -->
-//!                                <-- HDR(A,B), SAr1, KEr, Nr, N(NAT_DETECTION_*)
+//! HDR(A,0), [N(COOKIE),] SAi1, KEi, Ni, N(NAT_DETECTION_*),
+//!   N(IKEV2_FRAGMENTATION_SUPPORTED), [N(INTERMEDIATE_EXCHANGE_SUPPORTED)] -->
+//!                                <-- HDR(A,B), SAr1, KEr, Nr, N(NAT_DETECTION_*),
+//!                                      [N(IKEV2_FRAGMENTATION_SUPPORTED),]
+//!                                      [N(INTERMEDIATE_EXCHANGE_SUPPORTED)]
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::crypto::{Group, KeyPair, Secret, sha1};
+use super::super::crypto::{Group, KeyPair, Secret, respond as respond_to, sha1};
 use super::super::event::{Failure, Nat};
 use super::super::keys::{IkeKeys, skeyseed};
 use super::super::payload::Payload;
@@ -20,6 +23,7 @@ use super::super::settings::{Initiate, Settings};
 use super::super::state::{Core, Handshake};
 use super::super::x509::Hashes;
 use super::auth::{Auth, can_prove};
+use super::intermediate::{Additional, Intermediate};
 use super::{Cx, Request, Response, Step, error, find, notifies, notify};
 
 /// A responder may send us back this often, with cookies and other groups; then we listen no more.
@@ -76,6 +80,8 @@ impl Init {
             return Step::Ignore;
         };
         let wanted = u16::from_be_bytes(number);
+        // The same again is the answer to a request that we sent twice. Back to a group of before is
+        // allowed: whoever asked for another one may not have been the responder.
         if wanted == self.pair.group().number() || self.rounds == MOST_ROUNDS {
             return Step::Ignore;
         }
@@ -131,6 +137,9 @@ impl Init {
         if suite.group != self.pair.group() || ke.group != suite.group.number() {
             return Err(wrong("the peer's key exchange is of another group"));
         }
+        if suite.additional.is_some() && !intermediate_supported(payloads) {
+            return Err(wrong("an additional key exchange without IKE_INTERMEDIATE"));
+        }
         let shared = self
             .pair
             .agree(&ke.public)
@@ -156,6 +165,17 @@ impl Request for Init {
         )));
         payloads.push(key_exchange(&self.pair));
         payloads.push(Payload::Nonce(self.nonce.clone()));
+        if cx.settings.fragment_size.is_some() {
+            payloads.push(status(kind::IKEV2_FRAGMENTATION_SUPPORTED));
+        }
+        if cx
+            .settings
+            .ike_proposals
+            .iter()
+            .any(IkeProposal::has_additional)
+        {
+            payloads.push(status(kind::INTERMEDIATE_EXCHANGE_SUPPORTED));
+        }
         common(core, cx.settings, &mut payloads);
         payloads
     }
@@ -191,12 +211,16 @@ impl Request for Init {
             message,
             response.datagram.to_vec(),
         );
-        core.learn(response.payloads);
+        core.learn(response.payloads, cx.settings);
         // Said at once, not after an exchange of no use.
         if let Err(failure) = can_prove(core, cx.settings, &initiate.auth.local) {
             return Step::Fail(failure, None);
         }
-        Step::Next(Box::new(Auth::new(initiate)))
+        let next: Box<dyn Request> = match suite.additional {
+            Some(group) => Box::new(Additional::new(initiate, group, cx)),
+            None => Box::new(Auth::new(initiate)),
+        };
+        Step::Next(next)
     }
 }
 
@@ -232,20 +256,33 @@ pub(crate) fn respond(payloads: &[Payload], cx: &mut Cx<'_>) -> Result<Accepted,
     let (Some(sa), Some(ke), Some(ni)) = (sa, ke, ni) else {
         return Err(syntax());
     };
-    let (suite, proposal) = choose_ike(&cx.settings.ike_proposals, sa)
-        .ok_or_else(|| Notify::new(kind::NO_PROPOSAL_CHOSEN, []))?;
+    let ours = cx.settings.ike_proposals.as_slice();
+    let chosen = match intermediate_supported(payloads) {
+        true => choose_ike(ours, sa),
+        false => {
+            let plain = ours.iter().filter_map(IkeProposal::without_additional);
+            choose_ike(&plain.collect::<Vec<_>>(), sa)
+        }
+    };
+    let (suite, proposal) = chosen.ok_or_else(|| Notify::new(kind::NO_PROPOSAL_CHOSEN, []))?;
     if Group::from_number(ke.group) != Some(suite.group) {
         let wanted = suite.group.number().to_be_bytes();
         return Err(Notify::new(kind::INVALID_KE_PAYLOAD, wanted));
     }
-    let pair = KeyPair::generate(suite.group, cx.rng);
-    let shared = pair.agree(&ke.public).ok_or_else(syntax)?;
+    let (public, shared) = respond_to(suite.group, &ke.public, cx.rng).ok_or_else(syntax)?;
     let nr = nonce(cx);
-    let answer = vec![
+    let mut answer = vec![
         Payload::Sa(vec![proposal]),
-        key_exchange(&pair),
+        public_value(suite.group, public),
         Payload::Nonce(nr.clone()),
     ];
+    let fragments = notify(payloads, kind::IKEV2_FRAGMENTATION_SUPPORTED);
+    if cx.settings.fragment_size.is_some() && fragments.is_some() {
+        answer.push(status(kind::IKEV2_FRAGMENTATION_SUPPORTED));
+    }
+    if suite.additional.is_some() {
+        answer.push(status(kind::INTERMEDIATE_EXCHANGE_SUPPORTED));
+    }
     Ok(Accepted {
         suite,
         nonces: [ni.clone(), nr],
@@ -326,10 +363,24 @@ pub(crate) fn vendor_ids(payloads: &[Payload]) -> Vec<Vec<u8>> {
     ids.take(MOST_VENDOR_IDS).collect()
 }
 
-fn key_exchange(pair: &KeyPair) -> Payload {
+fn intermediate_supported(payloads: &[Payload]) -> bool {
+    notify(payloads, kind::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some()
+}
+
+/// A notification that says all by its type.
+fn status(kind: u16) -> Payload {
+    Payload::Notify(Notify::new(kind, []))
+}
+
+pub(crate) fn key_exchange(pair: &KeyPair) -> Payload {
+    public_value(pair.group(), pair.public().to_vec())
+}
+
+/// A Key Exchange payload.
+pub(crate) fn public_value(group: Group, public: Vec<u8>) -> Payload {
     Payload::Ke(KeyExchange {
-        group: pair.group().number(),
-        public: pair.public().to_vec(),
+        group: group.number(),
+        public,
     })
 }
 
@@ -364,11 +415,14 @@ impl Core {
             nonces,
             ours,
             theirs,
+            intermediate: Intermediate::new(suite),
         }));
     }
 
     /// Notes what the peer's first message says besides.
-    pub(crate) fn learn(&mut self, payloads: &[Payload]) {
+    pub(crate) fn learn(&mut self, payloads: &[Payload], settings: &Settings) {
+        let fragments = notify(payloads, kind::IKEV2_FRAGMENTATION_SUPPORTED);
+        self.fragment_size = settings.fragment_size.filter(|_| fragments.is_some());
         // In a request the responder's SPI is not known yet, and hashed as zero.
         let spi_r = if self.initiator { self.spi_r } else { 0 };
         self.nat = detect_nat(payloads, [self.spi_i, spi_r], self.local, self.remote);

@@ -10,6 +10,7 @@ pub(crate) mod child;
 pub(crate) mod eap;
 pub(crate) mod informational;
 pub(crate) mod init;
+pub(crate) mod intermediate;
 
 use std::time::Instant;
 
@@ -66,7 +67,7 @@ pub(crate) trait Request: Send {
     fn exchange(&self) -> u8;
     /// The payloads of the request; called again after [`Step::Again`] only.
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload>;
-    /// Sees the message as it goes out.
+    /// Sees each datagram of the message as it goes out; the first exchange has one.
     fn sent(&mut self, _message: &[u8]) {}
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step;
 }

@@ -10,11 +10,13 @@ use super::super::payload::id::Id;
 use super::super::payload::ke::KeyExchange;
 use super::super::payload::notify::Notify;
 use super::super::payload::sa::{Proposal, Transform};
+use super::super::payload::skf::{self, Place};
 use super::super::payload::{Malformed, Payload, parse_chain, sk, write_chain};
 use super::*;
 use crypto::AeadKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use zeroize::Zeroizing;
 
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..most)
@@ -174,13 +176,48 @@ proptest! {
         prop_assert_eq!(Header { next: 0, ..read }, header);
         prop_assert_eq!(parse_chain(read.next, &plain[header::HEADER..]), Ok(payloads.clone()));
 
-        for (cipher, length) in [(IkeCipher::Aes256Gcm16, 36), (IkeCipher::Aes128Gcm16, 20)] {
+        for (cipher, length) in [
+            (IkeCipher::Aes256Gcm16, 36),
+            (IkeCipher::Aes128Gcm16, 20),
+            (IkeCipher::ChaCha20Poly1305, 36),
+        ] {
             let key = AeadKey::new(cipher, &material[..length]).unwrap();
             let sealed = sk::write_sealed(header, &payloads, &key, iv).unwrap();
             let read = Header::parse(&sealed).unwrap();
             prop_assert_eq!(Header { next: 0, ..read }, header);
             let (first, inner) = sk::open(&read, &sealed, &key).unwrap();
             prop_assert_eq!(parse_chain(first, &inner), Ok(payloads.clone()));
+        }
+    }
+
+    #[test]
+    fn parts_of_messages_come_back(
+        header in header(),
+        first in any::<u8>(),
+        numbers in any::<[u16; 2]>(),
+        plain in bytes(200),
+        iv in any::<u64>(),
+    ) {
+        let total = numbers[0].max(numbers[1]).max(1);
+        let place = Place { number: numbers[0].clamp(1, total), total };
+        let key = AeadKey::new(IkeCipher::Aes128Gcm16, &[7; 20]).unwrap();
+        let part = Zeroizing::new(plain.clone());
+        let sealed = skf::seal(header, first, place, part, &key, iv).unwrap();
+        prop_assert_eq!(sealed.len(), skf::OVERHEAD + plain.len());
+        let read = Header::parse(&sealed).unwrap();
+        prop_assert_eq!(Header { next: 0, ..read }, header);
+        prop_assert_eq!(Place::parse(&sealed), Ok(place));
+        let (told, opened) = skf::open(&read, &sealed, &key).unwrap();
+        prop_assert_eq!((told, &opened[..]), (if place.number == 1 { first } else { 0 }, &plain[..]));
+        // Number and total are authenticated, and nothing else opens it.
+        for at in header::HEADER..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            prop_assert!(skf::open(&read, &changed, &key).is_err());
+        }
+        prop_assert!(sk::open(&read, &sealed, &key).is_err());
+        for length in 0..sealed.len() {
+            prop_assert!(skf::open(&read, &sealed[..length], &key).is_err());
         }
     }
 

@@ -108,7 +108,11 @@ fn suffer(pair: &mut Pair, whole: &Transmit, changed: Vec<u8>) {
     assert_eq!(pair.b.engine.next_timeout(), None);
     pair.a.events.clear();
     pair.b.events.clear();
-    pair.up();
+    let wish = pair.wish();
+    pair.initiate(wish);
+    pair.run();
+    let (a, b) = (pair.a.established(), pair.b.established());
+    assert_mirrored(a.unwrap().1, b.unwrap().1);
 }
 
 fn message(number: usize) -> (Pair, Transmit) {
@@ -178,9 +182,32 @@ proptest! {
     }
 
     #[test]
+    fn intermediate_exchange_changed_inside(
+        number in 2..3usize,
+        first in prop::option::weighted(0.1, 33..49u8),
+        changes in changes(),
+    ) {
+        let (mut pair, whole) = intermediate::before(number);
+        let changed = resealed(&pair, &whole, first, &changes);
+        suffer(&mut pair, &whole, changed);
+    }
+
+    #[test]
+    fn intermediate_exchange_changed_outside(number in 0..6usize, changes in changes()) {
+        let (mut pair, whole) = intermediate::before(number);
+        let mut changed = whole.data.clone();
+        changes.iter().for_each(|change| change.apply(&mut changed));
+        suffer(&mut pair, &whole, changed);
+    }
+
+    #[test]
     fn an_established_peer_says_anything(
         by_client in any::<bool>(),
-        exchange in prop_oneof![4 => exchange::CREATE_CHILD_SA..=exchange::INFORMATIONAL, 1 => any::<u8>()],
+        exchange in prop_oneof![
+            4 => exchange::CREATE_CHILD_SA..=exchange::INFORMATIONAL,
+            1 => Just(exchange::IKE_INTERMEDIATE),
+            1 => any::<u8>(),
+        ],
         first in prop::option::weighted(0.1, 33..49u8),
         changes in changes(),
         answer in any::<bool>(),

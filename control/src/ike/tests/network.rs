@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 /// What happens to one datagram.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+pub(super) enum Fate {
     Arrive,
     Lose,
     Double,
@@ -13,7 +13,7 @@ enum Fate {
     Late(usize),
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+pub(super) fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         4 => Just(Fate::Arrive),
         3 => Just(Fate::Lose),
@@ -24,7 +24,12 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 /// Runs until nothing is due any more. Datagrams meet `fates` one after the other, and arrive once
 /// these are used up (`mends`) or are all lost.
-fn run(pair: &mut Pair, fates: &[Fate], mends: bool, mut at_rest: impl FnMut(&mut Pair) -> bool) {
+pub(super) fn run(
+    pair: &mut Pair,
+    fates: &[Fate],
+    mends: bool,
+    mut at_rest: impl FnMut(&mut Pair) -> bool,
+) {
     let mut fates = fates.iter();
     // (deliver when so many have been sent, datagram)
     let mut wire: Vec<(usize, Transmit)> = Vec::new();

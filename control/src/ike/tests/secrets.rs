@@ -38,20 +38,23 @@ fn no_type_that_holds_a_key_shows_it() {
         nonce: b"nonce",
         id: &id,
         sk_p: &key,
+        int_auth: key.to_vec(),
     };
     let suite = IkeSuite {
         cipher: IkeCipher::Aes256Gcm16,
         prf: Prf::HmacSha256,
         group: Group::X25519,
+        additional: None,
     };
     let seed = skeyseed(suite.prf, b"ni", b"nr", &key);
     let keys = IkeKeys::derive(suite, &seed, [b"ni", b"nr"], [1, 2], true);
     let shown = format!(
-        "{:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?}",
         Psk::new(key.to_vec()),
         Secret::new(&key),
         AeadKey::new(IkeCipher::Aes256Gcm16, &key),
         KeyPair::from_bytes(Group::X25519, &[BYTE; 32]),
+        KeyPair::from_bytes(Group::MlKem768, &[BYTE; 64]),
         signed,
     );
     for one in [format!("{BYTE}"), format!("{BYTE:x}"), format!("{BYTE:X}")] {
@@ -70,10 +73,13 @@ fn what_holds_a_key_is_wiped() {
     wiped::<x25519_dalek::StaticSecret>();
     wiped::<x25519_dalek::SharedSecret>();
     wiped::<p256::SecretKey>();
+    wiped::<p384::SecretKey>();
+    wiped::<ml_kem::ml_kem_768::DecapsulationKey>();
     // Of which HMAC is made, and keeps nothing besides.
     wiped::<sha2::Sha256>();
     wiped::<sha2::Sha384>();
     wiped::<sha2::Sha512>();
     wiped::<aes_gcm::Aes256Gcm>();
+    wiped::<chacha20poly1305::ChaCha20Poly1305>();
     assert!(std::mem::needs_drop::<Child>());
 }

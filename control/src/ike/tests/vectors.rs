@@ -1,7 +1,10 @@
 //! Published vectors.
 
-use super::super::crypto::{AeadKey, KeyPair, Prf};
+use super::super::crypto::{AeadKey, KeyPair, Prf, respond, sha256};
 use super::super::keys::{IkeKeys, skeyseed};
+use super::super::payload::header::Header;
+use super::super::payload::notify::{Notify, kind};
+use super::super::payload::{Payload, parse_chain, sk};
 use super::super::proposal::IkeSuite;
 use super::*;
 
@@ -115,6 +118,7 @@ fn the_schedule_cuts_the_material_in_order() {
         cipher: IkeCipher::Aes256Gcm16,
         prf: Prf::HmacSha256,
         group: Group::X25519,
+        additional: None,
     };
     let make = |initiator| {
         IkeKeys::derive(
@@ -229,9 +233,76 @@ fn p256_of_rfc_5903() {
     );
 }
 
+/// RFC 5903 section 8.2.
+#[test]
+fn p384_of_rfc_5903() {
+    agreement(
+        Group::P384,
+        [
+            "099f3c7034d4a2c699884d73a375a67f7624ef7c6b3c0f160647b67414dce655
+             e35b538041e649ee3faef896783ab194",
+            "41cb0779b4bdb85d47846725fbec3c9430fab46cc8dc5060855cc9bda0aa2942
+             e0308312916b8ed2960e4bd55a7448fc",
+        ],
+        [
+            "667842d7d180ac2cde6f74f37551f55755c7645c20ef73e31634fe72b4c55ee6
+             de3ac808acb4bdb4c88732aee95f41aa
+             9482ed1fc0eeb9cafc4984625ccfc23f65032149e0e144ada024181535a0f38e
+             eb9fcff3c2c947dae69b4c634573a81c",
+            "e558dbef53eecde3d3fccfc1aea08a89a987475d12fd950d83cfa41732bc509d
+             0d1ac43a0336def96fda41d0774a3571
+             dcfbec7aacf3196472169e838430367f66eebe3c6e70c416dd5f0c68759dd1ff
+             f83fa40142209dff5eaad96db9e6386c",
+        ],
+        "11187331c279962d93d604243fd592cb9d0a926f422e47187521287e7156c5c4
+         d603135569b9e9d09cf5d4a270f59746",
+    );
+}
+
+/// The first vector of NIST's for key generation (ACVP, ML-KEM-768), its long public value as a hash.
+#[test]
+fn ml_kem_768_of_nist() {
+    let seed = hex(
+        "e34a701c4c87582f42264ee422d3c684d97611f2523efe0c998af05056d693dc
+         a85768f3486bd32a01bf9a8f21ea938e648eae4e5448c34c3eb88820b159eedd",
+    );
+    let pair = KeyPair::from_bytes(Group::MlKem768, &seed).unwrap();
+    assert_eq!(pair.public().len(), 1184);
+    let hash = hex("7799c9d8eef172aa78c073514f2f039c240de8c5cb61bca82ba0bc46041ce279");
+    assert_eq!(sha256(&[pair.public()]).to_vec(), hash);
+    let mut rng = StdRng::seed_from_u64(7);
+    let (ciphertext, shared) = respond(Group::MlKem768, pair.public(), &mut rng).unwrap();
+    assert_eq!((ciphertext.len(), shared.len()), (1088, 32));
+    assert_eq!(pair.agree(&ciphertext).unwrap(), shared);
+    // Each time another secret; a false ciphertext agrees on nothing that the peer knows.
+    let (again, other) = respond(Group::MlKem768, pair.public(), &mut rng).unwrap();
+    assert!(again != ciphertext && other != shared);
+    let mut changed = ciphertext.clone();
+    changed[100] ^= 1;
+    assert_ne!(pair.agree(&changed).unwrap(), shared);
+    assert!(pair.agree(&ciphertext[1..]).is_none());
+    // A coefficient of 4095, where 3328 is the highest.
+    let mut bad = pair.public().to_vec();
+    (bad[0], bad[1]) = (0xff, 0xff);
+    for public in [&bad[..], &pair.public()[1..], &[]] {
+        assert!(respond(Group::MlKem768, public, &mut rng).is_none());
+    }
+}
+
+#[test]
+fn every_group_agrees_both_ways() {
+    let mut rng = StdRng::seed_from_u64(8);
+    for group in Group::ALL {
+        let pair = KeyPair::generate(group, &mut rng);
+        assert_eq!(pair.group(), group);
+        assert_eq!(Group::from_number(group.number()), Some(group));
+        let (public, shared) = respond(group, pair.public(), &mut rng).unwrap();
+        assert_eq!(pair.agree(&public).unwrap(), shared);
+    }
+}
+
 fn agreement(group: Group, secrets: [&str; 2], publics: [&str; 2], shared: &str) {
-    let [i, r] =
-        secrets.map(|secret| KeyPair::from_bytes(group, &hex(secret).try_into().unwrap()).unwrap());
+    let [i, r] = secrets.map(|secret| KeyPair::from_bytes(group, &hex(secret)).unwrap());
     assert_eq!([i.public(), r.public()], publics.map(hex));
     for (ours, theirs) in [(&i, &r), (&r, &i)] {
         assert_eq!(ours.agree(theirs.public()).unwrap().to_vec(), hex(shared));
@@ -240,7 +311,7 @@ fn agreement(group: Group, secrets: [&str; 2], publics: [&str; 2], shared: &str)
 
 #[test]
 fn bad_public_values_agree_on_nothing() {
-    let pair = |group| KeyPair::from_bytes(group, &[7; 32]).unwrap();
+    let pair = |group| KeyPair::generate(group, &mut StdRng::seed_from_u64(9));
     let x25519 = pair(Group::X25519);
     // Too short, too long; of small order: 0, 1, and p.
     let mut p = [0xff; 32];
@@ -255,7 +326,39 @@ fn bad_public_values_agree_on_nothing() {
     for public in [&p256.public()[..63], &[0; 64], &off_the_curve, &[0; 65]] {
         assert!(p256.agree(public).is_none(), "{public:?}");
     }
-    assert!(KeyPair::from_bytes(Group::P256, &[0; 32]).is_none());
+    let p384 = pair(Group::P384);
+    let mut off_the_curve = p384.public().to_vec();
+    off_the_curve[95] ^= 1;
+    for public in [&p384.public()[..95], &[0; 96], &off_the_curve, &[0; 97]] {
+        assert!(p384.agree(public).is_none(), "{public:?}");
+    }
+    for group in [Group::P256, Group::P384] {
+        assert!(KeyPair::from_bytes(group, &[0; 32]).is_none());
+        assert!(KeyPair::from_bytes(group, &[0; 48]).is_none());
+    }
+}
+
+/// RFC 7634 appendix B: a whole message with a notification inside.
+#[test]
+fn chacha20_poly1305_of_rfc_7634() {
+    let material: Vec<u8> = (0x80..0xa4).collect();
+    let key = AeadKey::new(IkeCipher::ChaCha20Poly1305, &material).unwrap();
+    let message = hex(
+        "c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d7 2e202500 00000009 00000045 29000029
+         1011121314151617 610394701f8d017f7c12924889 6b71bfe25236efd7cdc67066906315b2",
+    );
+    let header = Header::parse(&message).unwrap();
+    let (first, plain) = sk::open(&header, &message, &key).unwrap();
+    let set_window_size = Notify {
+        protocol: 0,
+        spi: Vec::new(),
+        kind: kind::STATUS + 1,
+        data: vec![0, 0, 0, 10],
+    };
+    let payloads = vec![Payload::Notify(set_window_size)];
+    assert_eq!(parse_chain(first, &plain), Ok(payloads.clone()));
+    let iv = 0x1011_1213_1415_1617;
+    assert_eq!(sk::write_sealed(header, &payloads, &key, iv), Ok(message));
 }
 
 /// AES-GCM test cases 4 and 16 of McGrew and Viega, the nonce split into salt and IV.

@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
 use super::{
-    Config, Esp, Heartbeat, Identity, Ike, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
-    XdpMode, duration,
+    Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY, XdpMode,
+    duration,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` less its final zero.
@@ -155,7 +155,7 @@ impl Checker<'_> {
         value
     }
 
-    fn table<T: Default>(&mut self, table: Table<T>) -> T {
+    pub(super) fn table<T: Default>(&mut self, table: Table<T>) -> T {
         table.map(Spanned::into_inner).unwrap_or_default()
     }
 
@@ -194,7 +194,7 @@ impl Checker<'_> {
         value
     }
 
-    fn named_or<T: Named + Default>(&mut self, text: Text, key: &str) -> T {
+    pub(super) fn named_or<T: Named + Default>(&mut self, text: Text, key: &str) -> T {
         text.and_then(|text| self.named(&text, key))
             .unwrap_or_default()
     }
@@ -272,7 +272,12 @@ impl Checker<'_> {
         Some(name)
     }
 
-    fn number(&mut self, number: Number, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+    pub(super) fn number(
+        &mut self,
+        number: Number,
+        key: &str,
+        range: RangeInclusive<i64>,
+    ) -> Option<i64> {
         let number = number?;
         let found = *number.get_ref();
         if range.contains(&found) {
@@ -286,7 +291,12 @@ impl Checker<'_> {
         None
     }
 
-    fn time(&mut self, time: Time, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn time(
+        &mut self,
+        time: Time,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let time = time?;
         let found = &time.get_ref().0;
         let Some(value) = duration::parse(found) else {
@@ -452,48 +462,6 @@ impl Checker<'_> {
             accept: self.named_or(table.accept, "heartbeat.accept"),
             strangers: table.strangers.is_some_and(Spanned::into_inner),
             dead_man: dead_man.unwrap_or(Duration::from_millis(50)),
-        }
-    }
-
-    fn esp(&mut self, table: Table<file::Esp>) -> Esp {
-        let table = self.table(table);
-        let at = table.replay_window.as_ref().map_or(TOP, Spanned::span);
-        let window = self.number(table.replay_window, "esp.replay_window", 1024..=131_072);
-        let window = window.and_then(|w| u32::try_from(w).ok()).unwrap_or(4096);
-        if !window.is_power_of_two() {
-            let (below, above) = (window.next_power_of_two() / 2, window.next_power_of_two());
-            self.error(
-                &at,
-                format!(
-                    "esp.replay_window: found {window}, expected a power of two \
-                such as {below} or {above}"
-                ),
-            );
-        }
-        Esp {
-            cipher: self.named_or(table.cipher, "esp.cipher"),
-            backend: self.named_or(table.backend, "esp.backend"),
-            replay_window: window,
-        }
-    }
-
-    fn ike(&mut self, table: Table<file::Ike>) -> Ike {
-        let table = self.table(table);
-        let range = Duration::from_millis(10)..=Duration::from_secs(60);
-        let retransmit = self.time(table.retransmit, "ike.retransmit", range);
-        let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-        let liveness = self.time(table.liveness, "ike.liveness", range);
-        let tries = self.number(table.tries, "ike.tries", 1..=20);
-        let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
-        Ike {
-            retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
-            tries: tries
-                .and_then(|tries| u32::try_from(tries).ok())
-                .unwrap_or(4),
-            liveness: liveness.unwrap_or(Duration::from_secs(30)),
-            guard: guard
-                .and_then(|guard| u32::try_from(guard).ok())
-                .unwrap_or(1_000),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::secret::SecretText;
 use super::{Problem, duration};
 
 pub(super) type Text = Option<Spanned<String>>;
+pub(super) type List = Option<Spanned<Vec<Spanned<String>>>>;
 pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Flag = Option<Spanned<bool>>;
 pub(super) type Time = Option<Spanned<TimeText>>;
@@ -76,7 +77,7 @@ pub(super) struct Heartbeat {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Esp {
-    pub(super) cipher: Text,
+    pub(super) proposals: List,
     pub(super) backend: Text,
     pub(super) replay_window: Number,
 }
@@ -84,6 +85,8 @@ pub(super) struct Esp {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ike {
+    pub(super) proposals: List,
+    pub(super) fragment_size: Number,
     pub(super) retransmit: Time,
     pub(super) tries: Number,
     pub(super) liveness: Time,

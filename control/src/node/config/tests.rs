@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::ike::{EspCipher, Group, IkeCipher, Prf};
 
 const CLIENT: &str = r#"name = "client-1"
 role = "client"
@@ -46,8 +47,8 @@ strangers = true
 dead_man = "1.5s"
 
 [esp]
-cipher = "aes-128-gcm"
-backend = "aes-gcm"
+proposals = ["aes128gcm16-esn-noesn"]
+backend = "rust-crypto"
 replay_window = 8192
 
 [ike]
@@ -86,7 +87,9 @@ fn problems(text: &str) -> Vec<String> {
 
 #[test]
 fn every_key_is_read() {
-    let config = read(GATEWAY).unwrap();
+    let ike = "[ike]\nfragment_size = 576\nproposals = [\n  \"aes256gcm16-prfsha256-x25519\",\n  \
+               \"chacha20poly1305-prfsha384-ecp384-ke1_mlkem768\",\n]\n";
+    let config = read(&GATEWAY.replace("[ike]\n", ike)).unwrap();
     assert_eq!(config.name, "gw-a");
     assert_eq!(config.role, Role::Gateway);
     assert_eq!(config.identity, Identity::Fqdn("gw-a.example".into()));
@@ -111,12 +114,31 @@ fn every_key_is_read() {
     };
     assert_eq!(config.heartbeat, heartbeat);
     let esp = Esp {
-        cipher: Cipher::Aes128Gcm,
-        backend: Backend::AesGcm,
+        proposals: vec![EspProposal {
+            ciphers: vec![EspCipher::Aes128Gcm],
+            esn: vec![true, false],
+            groups: Vec::new(),
+        }],
+        backend: Backend::RustCrypto,
         replay_window: 8192,
     };
     assert_eq!(config.esp, esp);
     let ike = Ike {
+        proposals: vec![
+            IkeProposal {
+                ciphers: vec![IkeCipher::Aes256Gcm16],
+                prfs: vec![Prf::HmacSha256],
+                groups: vec![Group::X25519],
+                additional: Vec::new(),
+            },
+            IkeProposal {
+                ciphers: vec![IkeCipher::ChaCha20Poly1305],
+                prfs: vec![Prf::HmacSha384],
+                groups: vec![Group::P384],
+                additional: vec![Some(Group::MlKem768)],
+            },
+        ],
+        fragment_size: 576,
         retransmit: Duration::from_millis(500),
         tries: 7,
         liveness: Duration::from_secs(120),
@@ -158,10 +180,21 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.heartbeat.accept, HeartbeatForm::Keyed);
     assert!(!config.heartbeat.strangers);
     assert_eq!(config.heartbeat.dead_man, Duration::from_millis(50));
+    assert_eq!(config.esp.backend, Backend::Ring);
+    let shown = |proposals: &[EspProposal]| proposals[0].to_string();
     assert_eq!(
-        (config.esp.cipher, config.esp.backend),
-        (Cipher::Aes256Gcm, Backend::Ring)
+        shown(&config.esp.proposals),
+        "aes256gcm16-aes128gcm16-chacha20poly1305-esn-noesn"
     );
+    assert_eq!(
+        config.ike.proposals[0].to_string(),
+        "aes256gcm16-aes128gcm16-chacha20poly1305-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384"
+    );
+    assert_eq!(
+        (config.esp.proposals.len(), config.ike.proposals.len()),
+        (1, 1)
+    );
+    assert_eq!(config.ike.fragment_size, 1280);
     assert_eq!(config.esp.replay_window, 4096);
     assert_eq!(config.ike.retransmit, Duration::from_millis(200));
     assert_eq!(
@@ -220,8 +253,15 @@ fn each_mistake_is_told_at_its_place() {
         ("\"1.5s\"", "50", "18:12: dead_man: found integer `50`, expected a duration with a unit, such as \"50ms\" or \"1.5s\""),
         ("\"1.5s\"", "\"50\"", "18:12: heartbeat.dead_man: found `50`, expected a duration with a unit, such as \"50ms\" or \"1.5s\""),
         ("\"1.5s\"", "\"9ms\"", "18:12: heartbeat.dead_man: found 9ms, expected 10ms to 10s"),
-        ("\"aes-128-gcm\"", "\"aes-256\"", "21:10: esp.cipher: found `aes-256`, expected one of `aes-256-gcm`, `aes-128-gcm`; did you mean `aes-256-gcm`?"),
-        ("\"aes-gcm\"", "\"openssl\"", "22:11: esp.backend: found `openssl`, expected one of `ring`, `aes-gcm`"),
+        ("aes128gcm16-", "aes128gcm-", "21:14: esp.proposals: `aes128gcm-esn-noesn`: found `aes128gcm`, expected one of `aes256gcm16`, `aes128gcm16`, `chacha20poly1305`, `esn`, `noesn`, `x25519`, `curve25519`, `ecp256`, `ecp384`; did you mean `aes128gcm16`?"),
+        ("aes128gcm16-", "", "21:14: esp.proposals: `esn-noesn`: found no cipher, expected one of `aes256gcm16`, `aes128gcm16`, `chacha20poly1305`"),
+        ("-esn-noesn", "-esn-esn", "21:14: esp.proposals: `aes128gcm16-esn-esn`: found `esn` twice, expected it once"),
+        ("[\"aes128gcm16-esn-noesn\"]", "[]", "21:13: esp.proposals: found 0 proposals, expected 1 to 16"),
+        ("[\"aes128gcm16-esn-noesn\"]", "\"aes128gcm16\"", "21:13: proposals: found string \"aes128gcm16\", expected a sequence"),
+        ("proposals =", "cipher =", "21:1: found unknown key `cipher`, expected one of `proposals`, `backend`, `replay_window`"),
+        ("tries = 7", "proposals = [\"aes256gcm16-prfsha256\"]", "27:14: ike.proposals: `aes256gcm16-prfsha256`: found no key exchange method, expected one of `x25519`, `curve25519`, `ecp256`, `ecp384`"),
+        ("tries = 7", "fragment_size = 500", "27:17: ike.fragment_size: found 500, expected 576 to 65535"),
+        ("\"rust-crypto\"", "\"openssl\"", "22:11: esp.backend: found `openssl`, expected one of `ring`, `rust-crypto`"),
         ("8192", "100", "23:17: esp.replay_window: found 100, expected 1024 to 131072"),
         ("8192", "5000", "23:17: esp.replay_window: found 5000, expected a power of two such as 4096 or 8192"),
         ("\"500ms\"", "\"2 weeks\"", "26:14: ike.retransmit: found `2 weeks`, expected a duration with a unit, such as \"50ms\" or \"1.5s\""),
@@ -431,10 +471,15 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    // The third one needs files; `certificates` has them.
-    assert_eq!(examples.len(), 3);
-    for (example, role) in examples.into_iter().zip([Role::Client, Role::Gateway]) {
+    // Two whole files; the third one needs files, which `certificates` has; the proposals belong into
+    // either.
+    let [client, gateway, _, proposals] = examples[..] else {
+        panic!("{} examples", examples.len());
+    };
+    for (example, role) in [(client, Role::Client), (gateway, Role::Gateway)] {
         let config = read(example).unwrap();
         assert_eq!((config.role, config.warnings), (role, vec![]));
+        let config = read(&format!("{example}\n{proposals}")).unwrap();
+        assert_eq!((config.ike.proposals.len(), config.warnings), (2, vec![]));
     }
 }

@@ -72,12 +72,17 @@ fn errors_name_the_word_and_what_was_expected() {
         (
             "aes-128-gcm",
             "des",
-            "word 9: expected aes-256-gcm or aes-128-gcm, found `des`",
+            "word 9: expected aes-256-gcm, aes-128-gcm or chacha20-poly1305, found `des`",
         ),
         (
             "aes-128-gcm",
             "aes-256-gcm",
             "a key for aes-256-gcm has 32 bytes, found 16",
+        ),
+        (
+            "aes-128-gcm",
+            "chacha20-poly1305",
+            "a key for chacha20-poly1305 has 32 bytes, found 16",
         ),
         (
             "KEY",
@@ -208,10 +213,12 @@ fn any_nets() -> impl Strategy<Value = Vec<IpNet>> {
 }
 
 fn any_sa() -> impl Strategy<Value = SaSpec> {
-    let key = prop_oneof![
-        any::<[u8; 16]>().prop_map(Vec::from),
-        any::<[u8; 32]>().prop_map(Vec::from)
-    ];
+    let key = prop::sample::select(Cipher::ALL.to_vec()).prop_flat_map(|cipher| {
+        (
+            Just(cipher),
+            prop::collection::vec(any::<u8>(), cipher.key_len()),
+        )
+    });
     (
         LOWEST_SPI..=HIGHEST_SPI,
         key,
@@ -220,13 +227,9 @@ fn any_sa() -> impl Strategy<Value = SaSpec> {
         10_u32..18,
         any::<u32>(),
     )
-        .prop_map(|(spi, key, salt, esn, window, sequence)| SaSpec {
+        .prop_map(|(spi, (cipher, key), salt, esn, window, sequence)| SaSpec {
             spi,
-            cipher: if key.len() == 16 {
-                Cipher::Aes128Gcm
-            } else {
-                Cipher::Aes256Gcm
-            },
+            cipher,
             key: Key::new(&key).expect("16 or 32 bytes"),
             salt: salt.into(),
             esn,

@@ -1,0 +1,100 @@
+//! The tables `[esp]` and `[ike]`: algorithms, timers and sizes.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use crate::ike::{BadProposal, EspProposal, IkeProposal};
+
+use super::check::{Checker, TOP};
+use super::file::{self, List, Table, choices};
+use super::{Esp, Ike};
+
+/// More proposals than this are nobody's wish.
+const MOST_PROPOSALS: usize = 16;
+
+impl Checker<'_> {
+    pub(super) fn esp(&mut self, table: Table<file::Esp>) -> Esp {
+        let table = self.table(table);
+        let at = table.replay_window.as_ref().map_or(TOP, Spanned::span);
+        let window = self.number(table.replay_window, "esp.replay_window", 1024..=131_072);
+        let window = window.and_then(|w| u32::try_from(w).ok()).unwrap_or(4096);
+        if !window.is_power_of_two() {
+            let (below, above) = (window.next_power_of_two() / 2, window.next_power_of_two());
+            self.error(
+                &at,
+                format!(
+                    "esp.replay_window: found {window}, expected a power of two \
+                such as {below} or {above}"
+                ),
+            );
+        }
+        Esp {
+            proposals: self
+                .proposals(table.proposals, "esp.proposals")
+                .unwrap_or_else(|| vec![EspProposal::default()]),
+            backend: self.named_or(table.backend, "esp.backend"),
+            replay_window: window,
+        }
+    }
+
+    /// The proposals of a list; `None` if there is no list, or something is wrong with it.
+    fn proposals<P>(&mut self, list: List, key: &str) -> Option<Vec<P>>
+    where
+        P: FromStr<Err = BadProposal>,
+    {
+        let list = list?;
+        let at = list.span();
+        let list = list.into_inner();
+        if list.is_empty() || list.len() > MOST_PROPOSALS {
+            let found = list.len();
+            let expected = format!("expected 1 to {MOST_PROPOSALS}");
+            self.error(&at, format!("{key}: found {found} proposals, {expected}"));
+            return None;
+        }
+        let read = list.iter().map(|text| {
+            let said = match text.get_ref().parse() {
+                Ok(proposal) => return Some(proposal),
+                // With a guess at what was meant.
+                Err(BadProposal::Unknown { found, known }) => {
+                    format!("found `{found}`, {}", choices(&found, &known))
+                }
+                Err(other) => other.to_string(),
+            };
+            let whole = text.get_ref();
+            self.error(&text.span(), format!("{key}: `{whole}`: {said}"));
+            None
+        });
+        // All of them are judged, before the first bad one spoils the list.
+        let read: Vec<Option<P>> = read.collect();
+        read.into_iter().collect()
+    }
+
+    pub(super) fn ike(&mut self, table: Table<file::Ike>) -> Ike {
+        let table = self.table(table);
+        let range = Duration::from_millis(10)..=Duration::from_secs(60);
+        let retransmit = self.time(table.retransmit, "ike.retransmit", range);
+        let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        let liveness = self.time(table.liveness, "ike.liveness", range);
+        let tries = self.number(table.tries, "ike.tries", 1..=20);
+        let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
+        let fragment_size = self.number(table.fragment_size, "ike.fragment_size", 576..=65535);
+        Ike {
+            proposals: self
+                .proposals(table.proposals, "ike.proposals")
+                .unwrap_or_else(|| vec![IkeProposal::default()]),
+            fragment_size: fragment_size
+                .and_then(|size| u16::try_from(size).ok())
+                .unwrap_or(1280),
+            retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
+            tries: tries
+                .and_then(|tries| u32::try_from(tries).ok())
+                .unwrap_or(4),
+            liveness: liveness.unwrap_or(Duration::from_secs(30)),
+            guard: guard
+                .and_then(|guard| u32::try_from(guard).ok())
+                .unwrap_or(1_000),
+        }
+    }
+}
