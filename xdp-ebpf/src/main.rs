@@ -120,6 +120,7 @@ fn carry_out(
     let (verdict, counter) = match decision {
         Ok(Action::Pass) => (XDP_PASS, Counter::Passed),
         Ok(Action::Steer(counter)) => steer::to_socket(ctx, sockets, counter),
+        Ok(Action::Absorb(counter)) => (XDP_DROP, counter),
         Ok(Action::Reflect(reflection)) => heartbeat::reflect(packet, &reflection),
         Err(counter) => match counter.kind() {
             Kind::Drop => (XDP_DROP, counter),

@@ -16,6 +16,7 @@ mod event;
 mod identity;
 pub mod keys;
 mod limits;
+mod nat;
 pub mod payload;
 pub mod proposal;
 mod rank;
@@ -33,9 +34,10 @@ pub use engine::Engine;
 pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
+pub use nat::{IKE_PORT, KEEP_ALIVE, NAT_T_PORT, NON_ESP_MARKER};
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
-    AddressRequest, AssignRefused, Hooks, Initiate, Retransmit, Settings, TsRefused,
+    AddressRequest, AssignRefused, Encapsulation, Hooks, Initiate, Retransmit, Settings, TsRefused,
 };
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

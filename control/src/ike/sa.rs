@@ -42,6 +42,8 @@ pub(crate) struct Sa {
     /// A counter as initialisation vector never repeats (RFC 5282 section 3.1).
     iv: u64,
     expires: Option<(Instant, &'static str)>,
+    /// When a keep-alive is due, behind a NAT.
+    pub(crate) keep_alive: Option<Instant>,
 }
 
 impl Sa {
@@ -59,6 +61,7 @@ impl Sa {
             answer: Vec::new(),
             iv: 0,
             expires: None,
+            keep_alive: None,
         }
     }
 
@@ -78,7 +81,7 @@ impl Sa {
     /// When to call [`Sa::handle_timeout`], and why.
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
-        [again, self.expires]
+        [again, self.expires, self.next_keep_alive()]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -170,8 +173,9 @@ impl Sa {
         }
     }
 
-    fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
+    pub(super) fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
         cx.stats.sent += 1;
+        self.spoke(cx);
         let Core { local, remote, .. } = self.core;
         self.outbox.push(Transmit {
             local,
@@ -183,6 +187,7 @@ impl Sa {
     /// The answer goes where the request came from (section 2.11).
     fn reply(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
         cx.stats.sent += 1;
+        self.spoke(cx);
         self.outbox.push(Transmit {
             local,
             remote,
@@ -234,11 +239,13 @@ impl Sa {
             if waits
                 .is_some_and(|p| p.id == header.message_id && p.task.exchange() == header.exchange)
             {
+                self.core.follow(remote, cx);
                 self.response(header, parse_chain(first, &plain), datagram, cx);
             } else {
                 cx.stats.stale_response += 1;
             }
         } else if header.message_id == self.expected {
+            self.core.follow(remote, cx);
             self.request(local, remote, header, parse_chain(first, &plain), cx);
         } else if header.message_id.checked_add(1) == Some(self.expected) && !self.answer.is_empty()
         {
@@ -433,6 +440,7 @@ impl Sa {
             }
             return self.dead = true;
         }
+        self.keep_mapping(cx);
         let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
             return;
         };

@@ -38,6 +38,22 @@ pub struct Settings {
     pub last_answers_limit: usize,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
+    /// When ESP goes in UDP.
+    pub encapsulation: Encapsulation,
+    /// Behind a NAT: after so long without a word to the peer a keep-alive goes to it (RFC 3948
+    /// section 4).
+    pub keep_alive: Duration,
+}
+
+/// When ESP goes in UDP (RFC 7296 section 2.23).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// When there is a NAT on the way.
+    #[default]
+    Auto,
+    /// Always, for paths that let only UDP through: the peer is told what looks like a NAT. One that
+    /// does not look for NATs gets plain ESP.
+    Always,
 }
 
 impl Settings {
@@ -54,6 +70,8 @@ impl Settings {
             cookie_threshold: 256,
             last_answers_limit: 256,
             vendor_ids: Vec::new(),
+            encapsulation: Encapsulation::default(),
+            keep_alive: Duration::from_secs(20),
         }
     }
 }

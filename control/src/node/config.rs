@@ -153,6 +153,19 @@ pub struct Ike {
     pub tries: u32,
     /// Ask a silent peer after this time whether it lives, 1 s to 24 h.
     pub liveness: Duration,
+    /// When ESP goes in UDP.
+    pub encap: Encap,
+    /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.
+    pub keep_alive: Duration,
+}
+
+/// When ESP goes in UDP port 4500 (RFC 3948).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encap {
+    /// When there is a NAT on the way.
+    #[default]
+    Auto,
+    Always,
 }
 
 /// Another node.
@@ -294,6 +307,7 @@ macro_rules! named {
 named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
+named!(Encap { "auto" => Auto, "always" => Always });
 named!(Cipher { "aes-256-gcm" => Aes256Gcm, "aes-128-gcm" => Aes128Gcm });
 named!(Backend { "ring" => Ring, "aes-gcm" => AesGcm });
 

@@ -17,6 +17,7 @@ use super::gateway::Gateway;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
+use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
@@ -75,6 +76,8 @@ pub(super) struct Node {
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
     pub(super) interfaces: Interfaces,
+    /// Sessions through a NAT before us, and how many packets each had sent when last looked at.
+    pub(super) mappings: HashMap<SessionId, u64>,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
@@ -129,6 +132,7 @@ impl Node {
         if now >= self.tick {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.keep_mappings(now);
             self.post();
         }
         if self.post_at.is_some_and(|at| now >= at) {
@@ -198,6 +202,11 @@ impl Node {
                     live.alive = now;
                 }
             }
+            Event::Moved { id, remote } => {
+                if let Some(id) = self.table.of_sa(id) {
+                    self.peer_moved(id, remote, Witness::Ike)?;
+                }
+            }
             Event::Failed {
                 id,
                 remote,
@@ -254,6 +263,9 @@ impl Node {
     fn on_report(&mut self, report: WorkerReport) -> Result<()> {
         if let WorkerEvent::Failed(why) = &report.event {
             bail!("the worker can not go on: {why}");
+        }
+        if let WorkerEvent::PeerMoved { session, remote } = report.event {
+            return self.peer_moved(session, remote, Witness::Worker);
         }
         match &self.role {
             Role::Client(_) => self.on_client_report(report),

@@ -32,6 +32,8 @@ pub enum EventKind {
     KeyRejected,
     /// One heartbeat was not answered in time.
     HeartbeatLost,
+    /// A peer's NAT gave it another address or port; its session goes on there.
+    PeerMoved,
     /// The policy was read again.
     PolicyReloaded,
     /// A link went down or came up.
@@ -55,6 +57,7 @@ impl EventKind {
             Self::KeyFailed => "key_failed",
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
+            Self::PeerMoved => "peer_moved",
             Self::PolicyReloaded => "policy_reloaded",
             Self::Link => "link",
             Self::NodeStarted => "node_started",

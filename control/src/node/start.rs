@@ -34,7 +34,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Engine, EspCipher, EspProposal, Retransmit, Settings};
+use crate::ike::{Encapsulation, Engine, EspCipher, EspProposal, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -86,7 +86,8 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             let path = outside.interface.mtu as usize;
             let fit = gateways
                 .iter()
-                .map(|g| Envelope::toward(*g, false).largest_inner(path));
+                // Room for UDP: whether there is a NAT on the way shows later, and may change.
+                .map(|g| Envelope::toward(*g, true).largest_inner(path));
             let fit = u16::try_from(fit.min().unwrap_or(path)).unwrap_or(u16::MAX);
             let mtu = config.inside.mtu.unwrap_or(fit);
             if mtu > fit {
@@ -236,6 +237,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         pending: HashMap::new(),
         dying: Vec::new(),
         interfaces: Interfaces::new(bound),
+        mappings: HashMap::new(),
         tick: started,
         post_at: None,
         config,
@@ -277,5 +279,10 @@ fn ike_settings(config: &Config) -> Settings {
         ..EspProposal::default()
     }];
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings.encapsulation = match config.ike.encap {
+        config::Encap::Auto => Encapsulation::Auto,
+        config::Encap::Always => Encapsulation::Always,
+    };
+    settings.keep_alive = config.ike.keep_alive;
     settings
 }

@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) ipv6: bool,
     /// The client's inner address is computed from the pool, not fixed in the gateways' files.
     pub(crate) from_pool: bool,
+    /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
+    pub(crate) client_outside: Option<&'static str>,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
@@ -50,6 +52,7 @@ impl Default for Setup {
             wrong_psk: Vec::new(),
             from_pool: false,
             ipv6: false,
+            client_outside: Some(CLIENT_OUTSIDE),
             extra: String::new(),
         }
     }
@@ -113,9 +116,13 @@ impl Lab {
             true => String::new(),
             false => format!("inner = [{inner}]\n"),
         };
+        let outside = setup
+            .client_outside
+            .map(|at| format!("outside = \"{at}\"\n"))
+            .unwrap_or_default();
         let peer = format!(
             "[[peer]]\nidentity = \"client.example\"\npsk_file = \"gw{number}-held.psk\"\n\
-             outside = \"{CLIENT_OUTSIDE}\"\n{inner}"
+             {outside}{inner}"
         );
         format!(
             "\

@@ -105,7 +105,7 @@ impl Engine {
             self.remove(oldest);
         }
         core.agree(suite, nonces, &shared, message.clone(), data.to_vec());
-        core.learn(&payloads);
+        core.learn(&payloads, &self.settings);
         self.stats.sent += 1;
         self.transmits.push_back(Transmit {
             local,

@@ -6,6 +6,7 @@ mod flood;
 mod hostile;
 mod life;
 mod mutated;
+mod nat;
 mod network;
 mod refused;
 mod secrets;
@@ -229,7 +230,7 @@ impl Pair {
 
     /// Hands a datagram to whom it is for; yields what that sends.
     pub(super) fn deliver(&mut self, t: &Transmit) -> Vec<Transmit> {
-        let node = if t.remote == self.a.address {
+        let node = if t.remote.ip() == self.a.address.ip() {
             &mut self.a
         } else {
             &mut self.b

@@ -475,12 +475,16 @@ impl Checker<'_> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         let liveness = self.time(table.liveness, "ike.liveness", range);
         let tries = self.number(table.tries, "ike.tries", 1..=20);
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let keep_alive = self.time(table.keep_alive, "ike.keep_alive", range);
         Ike {
             retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
             tries: tries
                 .and_then(|tries| u32::try_from(tries).ok())
                 .unwrap_or(4),
             liveness: liveness.unwrap_or(Duration::from_secs(30)),
+            encap: self.named_or(table.encap, "ike.encap"),
+            keep_alive: keep_alive.unwrap_or(Duration::from_secs(20)),
         }
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Ike {
     pub(super) retransmit: Time,
     pub(super) tries: Number,
     pub(super) liveness: Time,
+    pub(super) encap: Text,
+    pub(super) keep_alive: Time,
 }
 
 #[derive(Deserialize)]
