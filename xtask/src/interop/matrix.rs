@@ -147,13 +147,13 @@ pub(super) fn rows() -> Vec<Row> {
                 deletes,
             });
         }
-        for rekey in REKEYS {
+        for rekey in REKEYS.into_iter().filter(|_| REKEYING) {
             rows.push(Row {
                 begins,
                 inner: Inner::V4,
                 cipher: Cipher::Aes256Gcm,
                 nat: false,
-                rekey: *rekey,
+                rekey,
                 deletes: begins,
             });
         }
@@ -161,8 +161,15 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-/// CREATE_CHILD_SA is declined today: no row renews keys yet.
-const REKEYS: &[Rekey] = &[];
+/// CREATE_CHILD_SA is declined today: rows that renew keys are not run.
+const REKEYING: bool = false;
+
+const REKEYS: [Rekey; 4] = [
+    Rekey::Child(Side::Us),
+    Rekey::Child(Side::Them),
+    Rekey::Ike(Side::Us),
+    Rekey::Ike(Side::Them),
+];
 
 #[cfg(test)]
 mod tests {

@@ -86,8 +86,7 @@ fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
     let psk = std::fs::read_to_string(lab.dir().join("gw1.psk"))?;
     let charon = match row.begins {
         Side::Us => {
-            // Stock gateways do not answer ARP for their clients.
-            way_back(lab)?;
+            for_stock_gateway(lab, &setup)?;
             let charon = Charon::start(lab, GATEWAY, &as_responder(row, psk.trim()))?;
             lab.start(Place::Client)?;
             charon
@@ -125,14 +124,30 @@ fn setup(row: Row) -> Setup {
     }
 }
 
-/// The target reaches the client's inner addresses through gw1.
-fn way_back(lab: &Lab) -> Result<()> {
-    let via = gateway_inside(1).to_string();
-    let v4 = format!("{CLIENT_INNER}/32");
-    lab.exec(Place::Target, &["ip", "route", "add", &v4, "via", &via])?;
-    let v6 = format!("{CLIENT_INNER_V6}/128");
-    let words = ["ip", "-6", "route", "add", &v6, "via", "2001:db8:3::f1"];
-    lab.exec(Place::Target, &words).map(drop)
+/// What a stock gateway needs here: it does not answer ARP for its clients, so the target gets a
+/// route; and charon's userspace ESP wants an address of its own in the range of the tunnel, so the
+/// range is wider than usual.
+fn for_stock_gateway(lab: &Lab, setup: &Setup) -> Result<()> {
+    let mut policy = setup.policy();
+    for (usual, wider) in [
+        ("– 10.0.0.3", "– 10.0.0.127"),
+        ("- 2001:db8:3::3", "- 2001:db8:3::7f"),
+    ] {
+        policy = policy.replace(usual, wider);
+    }
+    lab.write_policy(&policy)?;
+    for own in ["10.0.0.101/32", "2001:db8:3::65/128"] {
+        lab.exec(GATEWAY, &["ip", "addr", "add", own, "dev", "lo"])?;
+    }
+    let gw1 = gateway_inside(1).to_string();
+    for (inner, via) in [
+        (format!("{CLIENT_INNER}/32"), gw1.as_str()),
+        (format!("{CLIENT_INNER_V6}/128"), "2001:db8:3::f1"),
+    ] {
+        let route = ["ip", "route", "add", &inner, "via", via];
+        lab.exec(Place::Target, &route)?;
+    }
+    Ok(())
 }
 
 /// `swanctl.conf` of a gateway for evergate's client.

@@ -59,8 +59,14 @@ impl Lab {
     /// Lets nothing through the router that is ESP without UDP around it.
     pub(crate) fn drop_esp(&self) -> Result<()> {
         self.wan_rules(
-            "table ip filter { chain through { type filter hook forward priority filter; \
-             ip protocol esp counter drop; } }\n",
+            "flush ruleset
+table ip filter {
+  chain through {
+    type filter hook forward priority filter
+    ip protocol esp counter drop
+  }
+}
+",
         )
     }
 
