@@ -6,10 +6,13 @@ use anyhow::{Result, anyhow};
 use std::io::Write;
 use std::time::Instant;
 
+/// What a case does in its lab.
+pub(crate) type Act = Box<dyn Fn(&mut Lab) -> Result<()>>;
+
 /// One case: its name says what must hold.
 pub(crate) struct Case {
     pub(crate) name: String,
-    pub(crate) run: Box<dyn Fn(&mut Lab) -> Result<()>>,
+    pub(crate) run: Act,
 }
 
 /// Runs the cases in labs with this prefix; returns how many passed and failed.
