@@ -76,8 +76,8 @@ pub(super) struct Node {
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
     pub(super) interfaces: Interfaces,
-    /// Sessions through a NAT before us, and how many packets each had sent when last looked at.
-    pub(super) mappings: HashMap<SessionId, u64>,
+    /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
+    pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
@@ -203,8 +203,8 @@ impl Node {
                 }
             }
             Event::Moved { id, remote } => {
-                if let Some(id) = self.table.of_sa(id) {
-                    self.peer_moved(id, remote, Witness::Ike)?;
+                for session in self.table.all_of(id) {
+                    self.peer_moved(session, remote, Witness::Ike)?;
                 }
             }
             Event::Failed {

@@ -147,10 +147,10 @@ impl Node {
             }
         };
         let peer_began = gateway.is_some() && !initiator;
+        self.keeps_mapping(sa, nat);
         for change in changes {
             let Change::Add(spec) = change else { continue };
             let id = spec.id;
-            self.keeps_mapping(id, nat);
             self.table.insert(Live {
                 sa,
                 peer: peer.clone(),
@@ -298,7 +298,6 @@ impl Node {
             return Ok(());
         };
         self.dying.retain(|(_, dying)| *dying != id);
-        self.mappings.remove(&id);
         if tell || why == "replaced" {
             self.engine.close(now, live.sa);
         }

@@ -1,6 +1,7 @@
 //! NATs on the way: which sessions go in UDP, peers that their NAT has given another address, and
 //! NATs before us, whose mapping must not run out.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use anyhow::Result;
 
 use super::core::{Node, Role};
 use super::events::{EventKind, NewEvent};
-use crate::ike::{NAT_T_PORT, Nat};
+use crate::ike::{NAT_T_PORT, Nat, SaId};
 use crate::sadb::{Change, Producer, SessionId, UdpEncap};
 
 /// Who has heard a peer at another address. The other one has to be told.
@@ -66,10 +67,10 @@ impl Node {
         Ok(())
     }
 
-    /// Notes a session that goes through a NAT before us.
-    pub(super) fn keeps_mapping(&mut self, id: SessionId, nat: Nat) {
+    /// Notes an IKE SA that goes through a NAT before us.
+    pub(super) fn keeps_mapping(&mut self, sa: SaId, nat: Nat) {
         if nat.local {
-            self.mappings.insert(id, 0);
+            self.mappings.insert(sa, 0);
         }
     }
 
@@ -78,16 +79,18 @@ impl Node {
         if self.mappings.is_empty() {
             return;
         }
-        let view = self.dataplane.view().load_full();
-        for session in &view.sessions {
-            let Some(before) = self.mappings.get_mut(&session.id) else {
-                continue;
-            };
-            let sent = session.outbound.packets;
-            if std::mem::replace(before, sent) != sent
-                && let Some(live) = self.table.live.get(&session.id)
-            {
-                self.engine.spoke(now, live.sa);
+        self.mappings
+            .retain(|sa, _| self.table.of_sa(*sa).is_some());
+        let mut sent: HashMap<SaId, u64> = HashMap::new();
+        for session in &self.dataplane.view().load().sessions {
+            if let Some(live) = self.table.live.get(&session.id) {
+                *sent.entry(live.sa).or_default() += session.outbound.packets;
+            }
+        }
+        for (sa, before) in &mut self.mappings {
+            let sent = sent.get(sa).copied().unwrap_or_default();
+            if std::mem::replace(before, sent) != sent {
+                self.engine.spoke(now, *sa);
             }
         }
     }

@@ -81,6 +81,12 @@ impl Table {
         silent
     }
 
+    /// All sessions of an IKE SA.
+    pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
+        let of_sa = self.live.values().filter(|live| live.sa == sa);
+        of_sa.map(|live| live.spec.id).collect()
+    }
+
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
         self.by_sa.get(&sa).copied()
     }

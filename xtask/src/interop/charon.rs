@@ -87,20 +87,22 @@ impl Charon {
         lab.exec(self.place, &words)
     }
 
-    /// The SPIs of the one IKE SA and its one child SA.
+    /// The SPIs of the one IKE SA and its one child SA, those aside that have been replaced.
     pub(super) fn spis(&self, lab: &Lab) -> Result<Spis> {
         let raw = self.swanctl(lab, &["--list-sas", "--raw"])?;
-        let all = |key: &str| -> Vec<&str> {
-            let after = raw.split(key).skip(1);
-            after
-                .filter_map(|rest| rest.split([' ', '}']).next())
+        // Each IKE SA and each child SA is told from its number on.
+        let all = |state: &str, key: &str| -> Vec<String> {
+            let listed = raw.split("uniqueid=");
+            let listed = listed.filter(|sa| sa.contains(&format!(" state={state} ")));
+            listed
+                .filter_map(|sa| sa.split(key).nth(1)?.split([' ', '}']).next())
+                .map(str::to_owned)
                 .collect()
         };
-        match (&all("initiator-spi=")[..], &all(" spi-in=")[..]) {
-            ([ike], [child]) => Ok(Spis {
-                ike: (*ike).into(),
-                child: (*child).into(),
-            }),
+        let ike = all("ESTABLISHED", " initiator-spi=");
+        let child = all("INSTALLED", " spi-in=");
+        match (<[String; 1]>::try_from(ike), <[String; 1]>::try_from(child)) {
+            (Ok([ike]), Ok([child])) => Ok(Spis { ike, child }),
             _ => bail!("expected one IKE SA with one child SA, found {raw}"),
         }
     }

@@ -93,7 +93,11 @@ impl Cipher {
 impl Rekey {
     /// In evergate's configuration: small lifetimes, if it is to begin.
     pub(super) fn lifetimes(self) -> &'static str {
-        ""
+        match self {
+            Rekey::Child(Side::Us) => "\n[ike]\nrekey_child = \"4s\"\nrekey_jitter = 0\n",
+            Rekey::Ike(Side::Us) => "\n[ike]\nrekey_ike = \"4s\"\nrekey_jitter = 0\n",
+            Rekey::None | Rekey::Child(Side::Them) | Rekey::Ike(Side::Them) => "",
+        }
     }
 }
 
