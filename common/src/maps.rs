@@ -83,7 +83,8 @@ pub struct SaEntry {
     hb_key: [u8; 16],
     peer: Address,
     flags: [u8; 4],
-    reserved: [u8; 4],
+    port: [u8; 2],
+    reserved: [u8; 2],
 }
 
 impl SaEntry {
@@ -104,8 +105,17 @@ impl SaEntry {
             hb_key,
             peer,
             flags: [flag, 0, 0, 0],
-            reserved: [0; 4],
+            port: [0; 2],
+            reserved: [0; 2],
         }
+    }
+
+    /// The same for ESP in UDP: heartbeats may come from this source port only. Behind a NAT another
+    /// one is another mapping, and what the session sends would not get there.
+    #[must_use]
+    pub const fn from_port(mut self, port: u16) -> Self {
+        self.port = port.to_be_bytes();
+        self
     }
 
     /// The heartbeat key, unless keyed heartbeats are not allowed for this association.
@@ -118,11 +128,12 @@ impl SaEntry {
         }
     }
 
-    /// Whether a heartbeat may come from this outer source address.
+    /// Whether a heartbeat may come from this outer source address and, in UDP, this port.
     #[inline(always)]
-    pub fn admits(&self, source: &Address) -> bool {
+    pub fn admits(&self, source: &Address, port: Option<u16>) -> bool {
         let peer = u128::from_ne_bytes(self.peer);
-        peer == 0 || peer == u128::from_ne_bytes(*source)
+        let wanted = u16::from_be_bytes(self.port);
+        (peer == 0 || peer == u128::from_ne_bytes(*source)) && (wanted == 0 || port == Some(wanted))
     }
 }
 
@@ -131,6 +142,7 @@ impl core::fmt::Debug for SaEntry {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("SaEntry")
             .field("peer", &core::net::Ipv6Addr::from(self.peer))
+            .field("port", &u16::from_be_bytes(self.port))
             .field("flags", &self.flags)
             .finish_non_exhaustive()
     }
@@ -293,7 +305,7 @@ impl TunnelEntry {
 }
 
 const _: () = {
-    assert!(size_of::<SaEntry>() == 16 + 16 + 4 + 4);
+    assert!(size_of::<SaEntry>() == 16 + 16 + 4 + 2 + 2);
     assert!(size_of::<AddressEntry>() == 4);
     assert!(size_of::<NodeState>() == 8 + 1 + 1 + 6);
     assert!(size_of::<Local>() == 6 + 2 + 16 * MAX_LOCAL);

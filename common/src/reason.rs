@@ -78,7 +78,7 @@ counters! {
     HeartbeatDead Drop "heartbeat_dead" "heartbeat not answered: no worker renewed the dead-man switch"
     HeartbeatSilent Drop "heartbeat_silent" "heartbeat not answered: the node is silenced, for instance by a dead link"
     HeartbeatUnknownSpi Drop "heartbeat_unknown_spi" "keyed heartbeat for an SPI that no security association has"
-    HeartbeatPeer Drop "heartbeat_peer" "keyed heartbeat from another address than the session's peer"
+    HeartbeatPeer Drop "heartbeat_peer" "keyed heartbeat from another address or port than the session's peer"
     HeartbeatMac Drop "heartbeat_mac" "keyed heartbeat whose MAC is wrong"
     // Program `inside`.
     InsideSteered Info "inside_steered" "packet for a tunnel, handed to a worker"
@@ -125,6 +125,8 @@ counters! {
     IcmpSent Info "icmp_sent" "ICMP error sent about a packet that could not go"
     AnnounceFull Info "announce_full" "inner address that could not be announced: the table is full"
     EventLost Info "event_lost" "report of a worker that the node's core had no time for"
+    NatKeepAlive Info "nat_keep_alive" "keep-alive of a peer behind a NAT"
+    PeerMoved Info "peer_moved" "a session follows its peer, whose NAT gave it another address or port"
     HeartbeatBadAnswer Drop "heartbeat_bad_answer" "answer to a heartbeat that does not verify"
     // Program `outside`: the guard before IKE.
     IkeCookie Pass "ike_cookie" "first message of IKE with a right cookie, left to the kernel by the guard"

@@ -51,6 +51,8 @@ pub enum Action {
     Pass,
     /// Hand it to the AF_XDP socket of its receive queue, counted as this.
     Steer(Counter),
+    /// Take it off the wire: that it came was all, counted as this.
+    Absorb(Counter),
     /// Turn it into a heartbeat's answer and send it back where it came from.
     Reflect(Reflection),
     /// A message of IKE for this node: leave it to the kernel, unless the
@@ -91,6 +93,8 @@ where
             None => Err(Counter::UnknownSpi),
         },
         Class::Heartbeat(esp) => heartbeat(bytes, world, &parsed, ip, &esp),
+        // It has kept the mapping of a NAT alive by coming this far.
+        Class::KeepAlive => Ok(Action::Absorb(Counter::NatKeepAlive)),
         Class::EspFragment => Err(Counter::EspFragment),
         Class::EspShort => Err(Counter::EspShort),
         Class::Ike => Ok(Action::Guard),
@@ -218,7 +222,7 @@ where
             }
             let sa = world.sa(&request.spi).ok_or(Counter::HeartbeatUnknownSpi)?;
             let key = sa.hb_key().ok_or(Counter::HeartbeatForm)?;
-            if !sa.admits(&ip.source) {
+            if !sa.admits(&ip.source, esp.udp.map(|udp| udp.source)) {
                 return Err(Counter::HeartbeatPeer);
             }
             if !request.authentic(key) {

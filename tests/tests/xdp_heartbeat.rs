@@ -313,6 +313,15 @@ fn keyed_heartbeats_must_prove_themselves() {
     assert_eq!(pair.judge(&frame), (DROP, Counter::HeartbeatPeer));
     pair.add_sa(SPI, SaEntry::new(Some(KEY), Some(CLIENT_V4.into())));
     assert_eq!(pair.judge(&frame), (TX, Counter::HeartbeatKeyed));
+    // Behind a NAT the port belongs to the address; the frames in UDP come from 40000.
+    let in_udp = Frame::v4(IPPROTO_ESP, keyed(1)).in_udp(true).bytes();
+    assert_eq!(pair.judge(&in_udp), (TX, Counter::HeartbeatKeyed));
+    let there = SaEntry::new(Some(KEY), Some(CLIENT_V4.into()));
+    pair.add_sa(SPI, there.from_port(40_001));
+    assert_eq!(pair.judge(&in_udp), (DROP, Counter::HeartbeatPeer));
+    assert_eq!(pair.judge(&frame), (DROP, Counter::HeartbeatPeer));
+    pair.add_sa(SPI, there.from_port(40_000));
+    assert_eq!(pair.judge(&in_udp), (TX, Counter::HeartbeatKeyed));
     pair.program.remove_sa(SPI).unwrap();
     pair.model.sas.clear();
     assert_eq!(pair.judge(&frame), (DROP, Counter::HeartbeatUnknownSpi));

@@ -53,7 +53,8 @@ fn what_is_not_ours_passes() {
         Frame::v6(6, [0; 40]).bytes(),
         Frame::v4(6, ike.clone()).in_udp(true).bytes(),
         Frame::v6(6, ike).in_udp(true).bytes(),
-        Frame::v4(6, [0xFF]).in_udp(true).bytes(),
+        Frame::v4(6, [0xFE]).in_udp(true).bytes(),
+        Frame::v6(6, [0xFF, 0xFF]).in_udp(true).bytes(),
         port_500.bytes(),
         dns.bytes(),
         arp_frame,
@@ -72,9 +73,23 @@ fn what_is_not_ours_passes() {
 }
 
 #[test]
+fn keep_alives_are_absorbed() {
+    let mut pair = pair();
+    let absorbed = (DROP, Counter::NatKeepAlive);
+    for frame in [Frame::v4(6, [0xFF]), Frame::v6(6, [0xFF])] {
+        let mut frame = frame.in_udp(true);
+        assert_eq!(pair.judge(&frame.bytes()), absorbed, "{frame:?}");
+        frame.vlan = Some(5);
+        assert_eq!(pair.judge(&frame.bytes()), absorbed, "{frame:?}");
+    }
+}
+
+#[test]
 fn packets_to_others_pass() {
     let mut pair = pair();
     pair.own_addresses(&[Ipv4Addr::new(192, 0, 2, 9).into(), GATEWAY_V6.into()]);
+    let keep_alive = Frame::v4(6, [0xFF]).in_udp(true).bytes();
+    assert_eq!(pair.judge(&keep_alive), (PASS, Counter::Passed));
     for payload in [esp(SPI, 1), esp(SPI + 1, 1), plain(1, b"x"), keyed(1)] {
         let frame = Frame::v4(IPPROTO_ESP, payload.clone()).bytes();
         assert_eq!(pair.judge(&frame), (PASS, Counter::Passed));

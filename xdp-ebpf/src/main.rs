@@ -127,6 +127,7 @@ fn carry_out(
     let (verdict, counter) = match decision {
         Ok(Action::Pass) => (XDP_PASS, Counter::Passed),
         Ok(Action::Steer(counter)) => steer::to_socket(ctx, sockets, counter),
+        Ok(Action::Absorb(counter)) => (XDP_DROP, counter),
         Ok(Action::Reflect(reflection)) => heartbeat::reflect(packet, &reflection),
         Ok(Action::Guard) if guard::is_up() => return ASK_THE_GUARD,
         Ok(Action::Guard) => (XDP_PASS, Counter::Passed),

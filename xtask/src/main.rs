@@ -3,8 +3,10 @@
 
 mod bench;
 mod build;
+mod cases;
 mod demo;
 mod e2e;
+mod interop;
 mod lab;
 mod paths;
 mod probe;
@@ -48,7 +50,8 @@ enum Task {
         #[arg(long, default_value_t = 32)]
         seconds: u64,
     },
-    /// Runs the tests of the workspace, then the end-to-end cases in network namespaces
+    /// Runs the tests of the workspace, then the end-to-end cases in network namespaces, then those
+    /// against strongSwan; `test interop` runs only the latter
     Test {
         /// Only tests and cases whose name contains this
         #[arg(default_value = "")]
@@ -56,6 +59,9 @@ enum Task {
         /// Only the end-to-end cases
         #[arg(long)]
         e2e: bool,
+        /// Of the names of the network namespaces
+        #[arg(long, default_value = suite::PREFIX)]
+        prefix: String,
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
@@ -143,10 +149,14 @@ fn perform(task: Task) -> Result<()> {
             tidy_up_at_signals()?;
             demo::run(keep, seconds)
         }
-        Task::Test { filter, e2e } => {
+        Task::Test {
+            filter,
+            e2e,
+            prefix,
+        } => {
             need_root("cargo xtask test")?;
             tidy_up_at_signals()?;
-            suite::test(&filter, e2e)
+            suite::test(&filter, e2e, &prefix)
         }
         Task::Bench {
             name,
@@ -175,7 +185,14 @@ fn perform(task: Task) -> Result<()> {
 }
 
 /// What the lab needs from the distribution.
-const PACKAGES: &[&str] = &["ethtool", "iperf3", "iproute2", "iputils-ping"];
+const PACKAGES: &[&str] = &[
+    "conntrack",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "iputils-ping",
+    "nftables",
+];
 
 fn need_root(what: &str) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

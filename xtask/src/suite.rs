@@ -1,6 +1,6 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::{PACKAGES, build, e2e, sh, toolchain};
+use crate::{PACKAGES, build, e2e, interop, sh, toolchain};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -8,23 +8,31 @@ use std::process::Stdio;
 /// What tests need beyond the lab: an independent ESP implementation.
 const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
 
+/// The prefix of the tests' lab: beside the demo's.
+pub(crate) const PREFIX: &str = "egt-";
+
 /// Everything that building and testing need.
 pub(crate) fn set_up() -> Result<()> {
-    toolchain::packages(&[PACKAGES, TEST_PACKAGES].concat())?;
+    toolchain::packages(&[PACKAGES, TEST_PACKAGES, interop::PACKAGES].concat())?;
     toolchain::ensure().map(drop)
 }
 
-/// Set-up, the workspace's tests, the end-to-end cases; the last line is `N passed, N failed`.
-pub(crate) fn test(filter: &str, only_e2e: bool) -> Result<()> {
+/// Set-up, the workspace's tests, the end-to-end cases, those against strongSwan; the last line is
+/// `N passed, N failed`.
+pub(crate) fn test(filter: &str, only_e2e: bool, prefix: &str) -> Result<()> {
     set_up()?;
     build::release()?;
     let mut tally = Tally::default();
-    if !only_e2e {
+    let only_interop = filter.starts_with(interop::NAME);
+    if !only_e2e && !only_interop {
         tally = workspace(filter)?;
     }
-    let (passed, failed) = e2e::run(filter)?;
-    tally.passed += passed;
-    tally.failed += failed;
+    if !only_interop {
+        tally.count(e2e::run(filter, prefix)?);
+    }
+    if !only_e2e {
+        tally.count(interop::run(filter, prefix)?);
+    }
     println!();
     if tally.ignored > 0 {
         println!("{} ignored (they say why)", tally.ignored);
@@ -52,7 +60,7 @@ pub(crate) fn ci() -> Result<()> {
         "warnings",
     ];
     sh::run(build::cargo().args(clippy))?;
-    test("", false)
+    test("", false, PREFIX)
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -89,6 +97,12 @@ fn workspace(filter: &str) -> Result<Tally> {
 }
 
 impl Tally {
+    /// Adds cases: how many passed and failed.
+    fn count(&mut self, (passed, failed): (usize, usize)) {
+        self.passed += passed;
+        self.failed += failed;
+    }
+
     /// Counts a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
     fn add(&mut self, line: &str) {
         let Some(rest) = line.trim().strip_prefix("test result: ") else {

@@ -44,6 +44,8 @@ pub enum Class {
     EspShort,
     /// UDP port 500, or port 4500 with the non-ESP marker (RFC 3948 section 2.2).
     Ike,
+    /// A NAT keep-alive: one byte FF to UDP port 4500 (RFC 3948 section 2.3).
+    KeepAlive,
     /// ARP for IPv4 on Ethernet.
     Arp {
         /// 1 = request, 2 = reply.
@@ -145,8 +147,10 @@ fn classify_udp<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Result<Class, Malforme
     let offset = ip.l4 + UDP_LEN;
     let len = payload - UDP_LEN;
     if len < 4 {
-        // A NAT keep-alive is one byte (RFC 3948 section 2.3).
-        return Ok(Class::Other);
+        return Ok(match (len, bytes.read::<1>(offset)) {
+            (1, Some([0xFF])) => Class::KeepAlive,
+            _ => Class::Other,
+        });
     }
     let marker = bytes.read::<4>(offset).ok_or(Malformed::Truncated)?;
     if marker == [0; 4] {

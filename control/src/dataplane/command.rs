@@ -1,6 +1,6 @@
 //! What the node's core and a worker tell each other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub enum Command {
         /// and those written by hand).
         activate: bool,
     },
+    /// The peer of a session with ESP in UDP is there now.
+    MoveSession(SessionId, SocketAddr),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.
@@ -141,6 +143,13 @@ pub enum WorkerEvent {
         address: IpAddr,
         /// Whether it is active here now.
         here: bool,
+    },
+    /// A peer's NAT has given it another address or port; the worker sends there already.
+    PeerMoved {
+        /// The session.
+        session: SessionId,
+        /// Where the peer is now.
+        remote: SocketAddr,
     },
     /// The worker can not go on.
     Failed(String),

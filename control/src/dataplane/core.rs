@@ -83,7 +83,7 @@ pub(super) struct Core {
     /// The time of the present batch.
     pub(super) now: Instant,
     backend: Backend,
-    outside_index: u32,
+    pub(super) outside_index: u32,
     refresh_at: Instant,
     published_fib: Arc<ArcSwap<Fib>>,
     counters: [u64; Counter::COUNT],
@@ -181,6 +181,11 @@ impl Core {
                     self.session_removed(&session, umem, now);
                 }
             }
+            Command::MoveSession(id, remote) => {
+                if let Some(index) = self.sessions.by_id(id) {
+                    self.move_session(index, remote);
+                }
+            }
             Command::SetGroup(spec) => {
                 let index = self.groups.set(spec, now);
                 self.tell_keyed(index, now);
@@ -234,16 +239,21 @@ impl Core {
 
     /// Prepares the Ethernet header toward a session's peer.
     fn resolve_outside(&self, session: &mut Session) {
-        let hop = self
-            .fib
-            .lookup_on(self.outside_index, session.spec.outside_remote);
-        session.follow_mtu(hop.mtu);
-        session.ethernet = match (hop.resolution, hop.source_mac) {
+        let (mtu, header) = self.way_to(session.peer_at.ip());
+        session.follow_mtu(mtu);
+        session.ethernet = header;
+    }
+
+    /// MTU of the way to a peer, and the Ethernet header if its next hop is resolved.
+    pub(super) fn way_to(&self, peer: IpAddr) -> (u32, Option<[u8; ETHERNET]>) {
+        let hop = self.fib.lookup_on(self.outside_index, peer);
+        let header = match (hop.resolution, hop.source_mac) {
             (Resolution::Resolved(mac), Some(source)) => {
-                Some(ethernet(mac, source, session.spec.outside_remote.is_ipv6()))
+                Some(ethernet(mac, source, peer.is_ipv6()))
             }
             _ => None,
         };
+        (hop.mtu, header)
     }
 
     /// Takes up new routes and neighbours, if there are any.
@@ -259,16 +269,9 @@ impl Core {
             let Some(session) = self.sessions.get(index) else {
                 continue;
             };
-            let hop = self
-                .fib
-                .lookup_on(self.outside_index, session.spec.outside_remote);
-            let v6 = session.spec.outside_remote.is_ipv6();
-            let header = match (hop.resolution, hop.source_mac) {
-                (Resolution::Resolved(mac), Some(source)) => Some(ethernet(mac, source, v6)),
-                _ => None,
-            };
+            let (mtu, header) = self.way_to(session.peer_at.ip());
             if let Some(session) = self.sessions.get_mut(index) {
-                session.follow_mtu(hop.mtu);
+                session.follow_mtu(mtu);
                 session.ethernet = header;
             }
         }
@@ -281,7 +284,7 @@ impl Core {
             if session.outbound.is_none() {
                 continue;
             }
-            let remote = session.spec.outside_remote;
+            let remote = session.peer_at.ip();
             let next = self.fib.lookup_on(self.outside_index, remote).next(remote);
             // Many peers, few routers.
             if reported.len() < 64 && !reported.contains(&next) {

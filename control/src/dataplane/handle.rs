@@ -297,14 +297,47 @@ impl Dataplane {
             activate,
         });
         self.settled().await;
-        if let Some(inbound) = &spec.inbound {
-            let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
-            let entry = SaEntry::new(key, Some(spec.outside_remote));
-            self.outside.add_sa(inbound.spi, &entry)?;
-        }
+        self.let_in(&spec)?;
         self.outside.add_peer(spec.outside_remote)?;
         self.sessions.insert(spec.id, spec);
         Ok(())
+    }
+
+    /// Steers what a session's peer sends to the worker.
+    fn let_in(&mut self, spec: &SessionSpec) -> Result<(), LoadError> {
+        let Some(inbound) = &spec.inbound else {
+            return Ok(());
+        };
+        let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
+        let at = spec.peer_at();
+        let entry = SaEntry::new(key, Some(at.ip())).from_port(at.port());
+        self.outside.add_sa(inbound.spi, &entry)
+    }
+
+    /// The peer of a session is elsewhere now: its heartbeats are answered there. `tell`: the worker
+    /// does not know yet.
+    pub fn move_session(&mut self, spec: &Arc<SessionSpec>, tell: bool) -> Result<(), LoadError> {
+        if !self.sessions.contains_key(&spec.id) {
+            return Ok(());
+        }
+        if tell {
+            self.command(Command::MoveSession(spec.id, spec.peer_at()));
+        }
+        self.outside.add_peer(spec.outside_remote)?;
+        self.let_in(spec)?;
+        match self.sessions.insert(spec.id, Arc::clone(spec)) {
+            Some(before) => self.forget_peer(before.outside_remote),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes an address out of the peers, unless a session is there.
+    fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
+        let mut sessions = self.sessions.values();
+        if sessions.any(|session| session.outside_remote == peer) {
+            return Ok(());
+        }
+        self.outside.remove_peer(peer)
     }
 
     /// Removes a session: first from the maps, then from the worker.
@@ -316,15 +349,7 @@ impl Dataplane {
         if let Some(inbound) = &spec.inbound {
             self.outside.remove_sa(inbound.spi)?;
         }
-        let peer = spec.outside_remote;
-        if self
-            .sessions
-            .values()
-            .all(|other| other.outside_remote != peer)
-        {
-            self.outside.remove_peer(peer)?;
-        }
-        Ok(())
+        self.forget_peer(spec.outside_remote)
     }
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.

@@ -10,6 +10,7 @@ pub mod loader;
 pub mod net;
 mod opening;
 mod ports;
+mod roaming;
 mod sealing;
 mod session;
 mod socket_set;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use evergate_common::heartbeat;
-use evergate_common::packet::{self, Class, Esp};
+use evergate_common::packet::{self, Class, Esp, Ip};
 use evergate_common::reason::Counter;
 
 use super::core::{Core, ETHERNET, Way, counter};
@@ -31,7 +31,7 @@ impl Core {
             return Way::Drop(Counter::NotOurs);
         };
         match class {
-            Class::Esp(esp) => match self.open(frame, umem, &esp, ip.traffic_class, now) {
+            Class::Esp(esp) => match self.open(frame, umem, &esp, &ip, now) {
                 Ok(way) => way,
                 Err(reason) => Way::Drop(reason),
             },
@@ -52,7 +52,7 @@ impl Core {
         frame: &mut Frame,
         umem: &mut Umem,
         esp: &Esp,
-        outer_tos: u8,
+        outer: &Ip,
         now: Instant,
     ) -> Result<Way, Counter> {
         let index = self
@@ -66,10 +66,15 @@ impl Core {
         let opened = inbound
             .open(chunk, start..start + esp.len)
             .map_err(counter)?;
+        let newest = opened.sequence == inbound.sequence();
         session.last_heard = Some(now);
         if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
             self.heard.push(index);
         }
+        if session.spec.roams && newest {
+            self.follow_peer(index, outer, esp, now);
+        }
+        let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         if opened.next_header == NEXT_DUMMY {
             self.client_sends(index, now);
             self.count(Counter::EspDummy);
@@ -84,7 +89,7 @@ impl Core {
             &session.spec.local_inner,
         )
         .map_err(counter)?;
-        apply_ecn(packet, outer_tos).map_err(counter)?;
+        apply_ecn(packet, outer.traffic_class).map_err(counter)?;
         session.received.add(packet.len());
         let mtu = session.mtu;
         frame.set_range(opened.inner);

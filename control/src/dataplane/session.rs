@@ -1,19 +1,24 @@
 //! Sessions as a worker has them: expanded keys, windows, headers made ready.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::view::Traffic;
-use crate::esp::{Backend, InboundSa, MixedFamilies, OutboundSa, Outer, WrongKeyLength};
-use crate::sadb::{SadbError, SessionId, SessionSpec};
+use crate::esp::{
+    Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, WrongKeyLength,
+};
+use crate::sadb::{SadbError, SessionId, SessionSpec, UdpEncap};
 
 /// Heartbeats whose answers are still believed.
 const TOKENS: usize = 16;
+
+/// A peer that roams moves at most so often: each move costs the core's time.
+const STAY: Duration = Duration::from_millis(100);
 
 /// Why a session can not be used.
 #[derive(Debug, Error)]
@@ -36,6 +41,9 @@ pub(super) struct Session {
     pub(super) inbound: Option<InboundSa>,
     pub(super) outbound: Option<OutboundSa>,
     pub(super) outer: Outer,
+    /// Where the peer is; it may have moved since the session was made.
+    pub(super) peer_at: SocketAddr,
+    moved: Option<Instant>,
     /// Ethernet header toward the peer, if its next hop is resolved.
     pub(super) ethernet: Option<[u8; 14]>,
     /// Largest inner packet in bytes.
@@ -69,6 +77,8 @@ impl Session {
             .transpose()?;
         let outer = spec.outer()?;
         Ok(Self {
+            peer_at: spec.peer_at(),
+            moved: None,
             spec,
             group,
             inbound,
@@ -101,6 +111,37 @@ impl Session {
 }
 
 impl Session {
+    /// Sends to `remote` from now on, with ESP in UDP as before. Says whether that is news.
+    pub(super) fn move_to(&mut self, remote: SocketAddr) -> bool {
+        let Some(encap) = self.spec.encap.filter(|_| remote != self.peer_at) else {
+            return false;
+        };
+        let encap = UdpEncap {
+            remote_port: remote.port(),
+            ..encap
+        };
+        let (local, ip) = (self.spec.outside_local, remote.ip());
+        // Of the other IP version nothing can have come: the address is one that we heard from.
+        let Ok(outer) = Outer::new(&OuterConfig::new(local, ip, Some(encap))) else {
+            return false;
+        };
+        (self.outer, self.peer_at) = (outer, remote);
+        true
+    }
+
+    /// Whether a packet from `source` moves the session there. It must be authentic, and have the
+    /// newest sequence number of all.
+    pub(super) fn may_follow(&mut self, source: SocketAddr, now: Instant) -> bool {
+        // A client's gateway is known by its address, which stays.
+        let gateway = self.spec.gateway.is_some() && source.ip() != self.peer_at.ip();
+        let settled = self.moved.is_none_or(|at| now >= at + STAY);
+        let moves = self.spec.roams && source != self.peer_at && !gateway && settled;
+        if moves {
+            self.moved = Some(now);
+        }
+        moves
+    }
+
     /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
     /// hole in the routing must not teach the stations an MTU of zero.
     pub(super) fn follow_mtu(&mut self, outside: u32) {
@@ -209,5 +250,64 @@ impl Sessions {
     /// Indexes of all sessions; for loops that change them.
     pub(super) fn indexes(&self) -> std::ops::Range<usize> {
         0..self.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::esp::Marks;
+    use crate::sadb::Producer;
+
+    fn session(roams: bool, gateway: bool) -> Session {
+        let (local, remote) = ("192.0.2.1".parse().unwrap(), "203.0.113.9".parse().unwrap());
+        let mut spec = SessionSpec::new(local, remote, Producer::Ike);
+        spec.encap = Some(UdpEncap {
+            local_port: 4500,
+            remote_port: 40_001,
+        });
+        spec.roams = roams;
+        spec.gateway = gateway.then_some(remote);
+        Session::new(Arc::new(spec), 0, Backend::Ring).unwrap()
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_session_follows_its_peer_and_not_too_often() {
+        let now = Instant::now();
+        let mut session = session(true, false);
+        assert!(!session.may_follow(at("203.0.113.9:40001"), now));
+        let new = at("203.0.113.10:40002");
+        assert!(session.may_follow(new, now) && session.move_to(new));
+        assert!(!session.move_to(new), "no news");
+        let mut buffer = [0; 100];
+        let marks = Marks::default();
+        let packet = session.outer.write(&mut buffer, 40..100, marks).unwrap();
+        let header = &buffer[packet];
+        assert_eq!(header[12..20], [192, 0, 2, 1, 203, 0, 113, 10]);
+        assert_eq!(header[20..24], [0x11, 0x94, 0x9C, 0x42]);
+
+        let next = at("203.0.113.11:1");
+        assert!(!session.may_follow(next, now + STAY / 2));
+        assert!(session.may_follow(next, now + STAY));
+        // The core has heard it by IKE.
+        assert!(session.move_to(at("203.0.113.12:2")));
+        assert!(
+            !session.move_to(at("[2001:db8::1]:2")),
+            "another IP version"
+        );
+        assert_eq!(session.peer_at, at("203.0.113.12:2"));
+    }
+
+    #[test]
+    fn only_peers_behind_a_nat_are_followed_and_gateways_stay() {
+        let now = Instant::now();
+        let elsewhere = at("203.0.113.66:40001");
+        assert!(!session(false, false).may_follow(elsewhere, now));
+        assert!(!session(true, true).may_follow(elsewhere, now));
+        assert!(session(true, true).may_follow(at("203.0.113.9:7"), now));
     }
 }

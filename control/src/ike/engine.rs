@@ -216,6 +216,19 @@ impl Engine {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.check_liveness(cx));
     }
 
+    /// The owner has heard an authentic, new ESP packet of a session from `remote`: a peer behind a
+    /// NAT is there now, unless we are behind one too.
+    pub fn peer_moved(&mut self, now: Instant, id: SaId, remote: SocketAddr) {
+        self.with(id, now, &mut NoHooks, |sa, _| {
+            sa.core.move_to(remote);
+        });
+    }
+
+    /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
+    pub fn spoke(&mut self, now: Instant, id: SaId) {
+        self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
+    }
+
     /// The cookie that a first message is asked for.
     #[cfg(test)]
     pub(crate) fn cookie(

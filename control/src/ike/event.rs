@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::crypto::{SALT, Secret};
 use super::identity::Identity;
 use super::keys::Exporter;
+use super::nat::KEEP_ALIVE;
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
@@ -25,13 +26,21 @@ impl fmt::Display for SaId {
     }
 }
 
-/// A datagram to send. On port 4500 the owner puts the non-ESP marker before it (RFC 3948 section
-/// 2.2).
+/// A datagram to send. On port 4500 the owner puts the [`NON_ESP_MARKER`](super::NON_ESP_MARKER)
+/// before it, unless it is a keep-alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub data: Vec<u8>,
+}
+
+impl Transmit {
+    /// Only keeps the mapping of a NAT alive (RFC 3948 section 2.3); no IKE message is that short.
+    #[must_use]
+    pub fn is_keep_alive(&self) -> bool {
+        self.data == KEEP_ALIVE
+    }
 }
 
 /// Something that happened. Every [`Event::Established`] is followed by one [`Event::Closed`] with
@@ -60,6 +69,9 @@ pub enum Event {
     },
     /// The peer answered a liveness check.
     Alive { id: SaId },
+    /// An authentic message of a peer behind a NAT came from elsewhere than before: everything for
+    /// it goes there from now on.
+    Moved { id: SaId, remote: SocketAddr },
     /// A session that we wished for did not come about.
     Failed {
         id: SaId,
@@ -143,6 +155,24 @@ pub struct Nat {
     pub local: bool,
     /// Something changes the peer's address on the way.
     pub remote: bool,
+    /// We have made the peer believe that there is a NAT ([`Encapsulation::Always`]).
+    ///
+    /// [`Encapsulation::Always`]: super::Encapsulation::Always
+    pub forced: bool,
+}
+
+impl Nat {
+    /// ESP goes in UDP, and IKE over port 4500.
+    #[must_use]
+    pub fn encapsulates(self) -> bool {
+        self.local || self.remote || self.forced
+    }
+
+    /// The peer is behind a NAT and we are not: it is where its newest authentic packet came from.
+    #[must_use]
+    pub fn follows(self) -> bool {
+        self.remote && !self.local
+    }
 }
 
 /// Why a session did not come about.
@@ -239,6 +269,8 @@ pub struct Stats {
     pub received: u64,
     /// Datagrams sent.
     pub sent: u64,
+    /// Keep-alives among them.
+    pub keep_alives: u64,
     /// Requests of ours sent again.
     pub retransmits: u64,
     /// Requests of ours given up.

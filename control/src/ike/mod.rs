@@ -20,6 +20,7 @@ mod identity;
 pub mod keys;
 mod keywords;
 mod limits;
+mod nat;
 pub mod payload;
 pub mod proposal;
 mod rank;
@@ -41,10 +42,11 @@ pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
 pub use keywords::BadProposal;
+pub use nat::{IKE_PORT, KEEP_ALIVE, NAT_T_PORT, NON_ESP_MARKER};
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
-    AddressRequest, AssignRefused, Hooks, Initiate, Methods, Proof, Retransmit, Settings,
-    TsRefused, X509,
+    AddressRequest, AssignRefused, Encapsulation, Hooks, Initiate, Methods, Proof, Retransmit,
+    Settings, TsRefused, X509,
 };
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

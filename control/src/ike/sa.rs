@@ -47,6 +47,8 @@ pub(crate) struct Sa {
     /// A counter as initialisation vector never repeats (RFC 5282 section 3.1).
     iv: u64,
     expires: Option<(Instant, &'static str)>,
+    /// When a keep-alive is due, behind a NAT.
+    pub(crate) keep_alive: Option<Instant>,
 }
 
 impl Sa {
@@ -65,6 +67,7 @@ impl Sa {
             incoming: Incoming::default(),
             iv: 0,
             expires: None,
+            keep_alive: None,
         }
     }
 
@@ -85,7 +88,7 @@ impl Sa {
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
         let parts = self.incoming.until().map(|at| (at, "fragments"));
-        [again, self.expires, parts]
+        [again, self.expires, parts, self.next_keep_alive()]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -142,8 +145,9 @@ impl Sa {
         }
     }
 
-    fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
+    pub(super) fn transmit(&mut self, data: Vec<u8>, cx: &mut Cx<'_>) {
         cx.stats.sent += 1;
+        self.spoke(cx);
         let Core { local, remote, .. } = self.core;
         self.outbox.push(Transmit {
             local,
@@ -154,6 +158,7 @@ impl Sa {
 
     /// The answer goes where the request came from (section 2.11).
     fn reply(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
+        self.spoke(cx);
         for data in self.answer.iter().cloned() {
             cx.stats.sent += 1;
             self.outbox.push(Transmit {
@@ -202,12 +207,14 @@ impl Sa {
                 .is_some_and(|p| p.id == header.message_id && p.task.exchange() == header.exchange)
             {
                 self.cover_received(header, &opened);
+                self.core.follow(remote, cx);
                 self.response(header, parse_chain(first, plain), datagram, cx);
             } else {
                 cx.stats.stale_response += 1;
             }
         } else if header.message_id == self.expected {
             self.cover_received(header, &opened);
+            self.core.follow(remote, cx);
             self.request(local, remote, header, parse_chain(first, plain), cx);
         } else if header.message_id.checked_add(1) == Some(self.expected) && !self.answer.is_empty()
         {
@@ -422,6 +429,7 @@ impl Sa {
             return self.dead = true;
         }
         cx.stats.fragments_expired += self.incoming.expire(cx.now);
+        self.keep_mapping(cx);
         let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
             return;
         };

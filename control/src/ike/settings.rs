@@ -44,6 +44,11 @@ pub struct Settings {
     pub fragment_size: Option<u16>,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
+    /// When ESP goes in UDP.
+    pub encapsulation: Encapsulation,
+    /// Behind a NAT: after so long without a word to the peer a keep-alive goes to it (RFC 3948
+    /// section 4).
+    pub keep_alive: Duration,
     pub x509: X509,
     /// Users may authenticate by EAP-MSCHAPv2; we do so by our certificate then.
     pub eap: bool,
@@ -91,6 +96,17 @@ impl From<Psk> for Methods {
     }
 }
 
+/// When ESP goes in UDP (RFC 7296 section 2.23).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// When there is a NAT on the way.
+    #[default]
+    Auto,
+    /// Always, for paths that let only UDP through: the peer is told what looks like a NAT. One that
+    /// does not look for NATs gets plain ESP.
+    Always,
+}
+
 impl Settings {
     /// Usual settings for a node of that name.
     pub fn new(local_id: Identity) -> Settings {
@@ -109,6 +125,8 @@ impl Settings {
             vendor_ids: Vec::new(),
             x509: X509::default(),
             eap: false,
+            encapsulation: Encapsulation::default(),
+            keep_alive: Duration::from_secs(20),
         }
     }
 }

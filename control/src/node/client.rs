@@ -15,9 +15,8 @@ use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
 use super::inner::{Inner, KEPT, can_be_inner};
 use super::routes::{Device, Routes, Wanted};
-use super::sockets::IKE;
 use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
-use crate::ike::{AddressRequest, Initiate, TrafficSelector};
+use crate::ike::{AddressRequest, IKE_PORT, Initiate, TrafficSelector};
 use crate::kms::{Action, KeyManagement};
 use crate::policy::{ClusterId, Resolved};
 use crate::sadb::SessionId;
@@ -217,8 +216,8 @@ impl Node {
             local_ts.push(TrafficSelector::any_v6());
         }
         let wish = Initiate {
-            local: SocketAddr::new(self.address, IKE),
-            remote: SocketAddr::new(gateway, IKE),
+            local: SocketAddr::new(self.address, IKE_PORT),
+            remote: SocketAddr::new(gateway, IKE_PORT),
             remote_id: Some(peer.identity.clone()),
             auth: peer.auth.clone(),
             request_addresses: Some(AddressRequest {
@@ -313,7 +312,9 @@ impl Node {
                 tracing::info!("{gateway} of cluster {cluster} says its health is {health:#04x}");
                 return;
             }
-            WorkerEvent::InnerActive { .. } | WorkerEvent::Failed(_) => return,
+            WorkerEvent::InnerActive { .. }
+            | WorkerEvent::PeerMoved { .. }
+            | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));
     }

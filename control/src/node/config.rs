@@ -163,6 +163,19 @@ pub struct Ike {
     /// So many first messages a second that must be asked for cookies put the guard before IKE up, 1
     /// to 1,000,000; 0: it stays down.
     pub guard: u32,
+    /// When ESP goes in UDP.
+    pub encap: Encap,
+    /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.
+    pub keep_alive: Duration,
+}
+
+/// When ESP goes in UDP port 4500 (RFC 3948).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encap {
+    /// When there is a NAT on the way.
+    #[default]
+    Auto,
+    Always,
 }
 
 /// Another node.
@@ -334,6 +347,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
+named!(Encap { "auto" => Auto, "always" => Always });
 named!(Backend { "ring" => Ring, "rust-crypto" => RustCrypto });
 
 impl fmt::Display for Identity {

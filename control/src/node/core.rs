@@ -18,6 +18,7 @@ use super::guard::Flood;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
+use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
@@ -77,6 +78,8 @@ pub(super) struct Node {
     pub(super) dying: Vec<(Instant, SessionId)>,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
+    /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
+    pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
@@ -132,6 +135,7 @@ impl Node {
             self.tick = now + TICK;
             self.ask_the_silent(now);
             self.guard(now)?;
+            self.keep_mappings(now);
             self.post();
         }
         if self.post_at.is_some_and(|at| now >= at) {
@@ -202,6 +206,11 @@ impl Node {
                     live.alive = now;
                 }
             }
+            Event::Moved { id, remote } => {
+                for session in self.table.all_of(id) {
+                    self.peer_moved(session, remote, Witness::Ike)?;
+                }
+            }
             Event::Failed {
                 id,
                 remote,
@@ -258,6 +267,9 @@ impl Node {
     fn on_report(&mut self, report: WorkerReport) -> Result<()> {
         if let WorkerEvent::Failed(why) = &report.event {
             bail!("the worker can not go on: {why}");
+        }
+        if let WorkerEvent::PeerMoved { session, remote } = report.event {
+            return self.peer_moved(session, remote, Witness::Worker);
         }
         match &self.role {
             Role::Client(_) => self.on_client_report(report),

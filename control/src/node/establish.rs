@@ -13,6 +13,7 @@ use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use super::inner::KEPT;
 use super::reload::covers;
+use super::roaming::encapsulation;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links::LinkError;
@@ -101,6 +102,7 @@ impl Node {
         let Event::Established {
             id: sa,
             initiator,
+            local,
             remote,
             peer,
             assigned,
@@ -108,7 +110,7 @@ impl Node {
             vendor_ids,
             exporter,
             rank,
-            ..
+            nat,
         } = event
         else {
             return Ok(());
@@ -123,9 +125,11 @@ impl Node {
             gateway,
             replay_window: self.config.esp.replay_window,
             initiator,
+            encap: encapsulation(nat, local, remote),
+            roams: nat.follows(),
             keyed_heartbeat: vendor_ids.iter().any(|id| id == VENDOR_ID),
         };
-        let place = self.place(&peer, &assigned, &child.remote_ts, remote.ip());
+        let place = self.place(&peer, &assigned, &child.remote_ts, remote);
         let place = match place {
             Ok(group) if gateway.is_some() => {
                 let used = self.use_inner_addresses(&assigned).await;
@@ -143,6 +147,7 @@ impl Node {
             }
         };
         let peer_began = gateway.is_some() && !initiator;
+        self.keeps_mapping(sa, nat);
         for change in changes {
             let Change::Add(spec) = change else { continue };
             let id = spec.id;
@@ -199,12 +204,13 @@ impl Node {
         peer: &Identity,
         assigned: &[IpAddr],
         agreed: &[TrafficSelector],
-        outside: IpAddr,
+        outside: SocketAddr,
     ) -> Result<GroupId, Refusal> {
         match &self.role {
             Role::Client(client) => {
-                is_gateway(&self.answers, peer, outside)?;
-                client.group_of(outside).ok_or(Refusal::NotInPolicy)
+                is_gateway(&self.answers, peer, outside.ip())?;
+                let group = client.group_of(outside.ip());
+                group.ok_or(Refusal::NotInPolicy)
             }
             Role::Gateway(_) => self.peer_group(peer, assigned, agreed, outside),
         }

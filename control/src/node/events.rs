@@ -32,6 +32,8 @@ pub enum EventKind {
     KeyRejected,
     /// One heartbeat was not answered in time.
     HeartbeatLost,
+    /// A peer's NAT gave it another address or port; its session goes on there.
+    PeerMoved,
     /// The policy was read again.
     PolicyReloaded,
     /// Certificates and CRLs were read again.
@@ -59,6 +61,7 @@ impl EventKind {
             Self::KeyFailed => "key_failed",
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
+            Self::PeerMoved => "peer_moved",
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",

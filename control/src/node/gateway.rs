@@ -10,9 +10,8 @@ use ipnet::IpNet;
 use super::core::{Node, Purpose, Role};
 use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
-use super::sockets::IKE;
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
-use crate::ike::{Identity, Initiate, TrafficSelector};
+use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
 
 /// What a gateway knows of its clients.
 #[derive(Default)]
@@ -24,17 +23,24 @@ pub(super) struct Gateway {
 struct Known {
     group: GroupId,
     inner: Vec<IpAddr>,
-    /// Where it was last, or where the configuration says it is.
-    outside: Option<IpAddr>,
+    /// Where its IKE was last, or where the configuration says it is.
+    outside: Option<SocketAddr>,
 }
 
 impl Gateway {
+    /// A client is elsewhere now.
+    pub(super) fn moved(&mut self, client: &Identity, outside: SocketAddr) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.outside = Some(outside);
+        }
+    }
+
     /// The group of a client, made if need be, and whether its addresses are others than before.
     fn know(
         &mut self,
         client: &Identity,
         inner: &[IpAddr],
-        outside: Option<IpAddr>,
+        outside: Option<SocketAddr>,
     ) -> (GroupId, bool) {
         let last = &mut self.last;
         let known = self.clients.entry(client.clone()).or_insert_with(|| {
@@ -78,7 +84,10 @@ impl Node {
             .peers
             .iter()
             .filter(|peer| !peer.inner.is_empty())
-            .map(|peer| (peer.identity.clone(), peer.inner.clone(), peer.outside))
+            .map(|peer| {
+                let outside = peer.outside.map(|ip| SocketAddr::new(ip, IKE_PORT));
+                (peer.identity.clone(), peer.inner.clone(), outside)
+            })
             .collect();
         for (identity, inner, outside) in fixed {
             self.know_client(&identity, &inner, outside)?;
@@ -92,7 +101,7 @@ impl Node {
         peer: &Identity,
         assigned: &[IpAddr],
         agreed: &[TrafficSelector],
-        outside: IpAddr,
+        outside: SocketAddr,
     ) -> Result<GroupId, Refusal> {
         let fixed = self.answers.inner_of(peer);
         let known = match &self.role {
@@ -112,7 +121,7 @@ impl Node {
         &mut self,
         peer: &Identity,
         inner: &[IpAddr],
-        outside: Option<IpAddr>,
+        outside: Option<SocketAddr>,
     ) -> Result<GroupId, Refusal> {
         let Role::Gateway(gateway) = &mut self.role else {
             return Err(Refusal::NotInPolicy);
@@ -170,11 +179,21 @@ impl Node {
                 .command(Command::Rejected(group, Duration::from_secs(5)));
             return;
         };
-        let text = format!("traffic for {identity} at {outside}: beginning a session");
+        let text = format!(
+            "traffic for {identity} at {}: beginning a session",
+            outside.ip()
+        );
         self.note(NewEvent::new(EventKind::KeyRequest, text).at(now));
         let wish = Initiate {
-            local: SocketAddr::new(self.address, IKE),
-            remote: SocketAddr::new(outside, IKE),
+            // The mapping of a NAT before the client is for port 4500.
+            local: SocketAddr::new(
+                self.address,
+                match outside.port() {
+                    IKE_PORT => IKE_PORT,
+                    _ => NAT_T_PORT,
+                },
+            ),
+            remote: outside,
             remote_id: Some(identity),
             auth,
             request_addresses: None,
@@ -214,7 +233,7 @@ mod tests {
     fn a_client_has_one_group_and_news_of_it_change_only_what_is_new() {
         let mut gateway = Gateway::default();
         let name = |name: &str| Identity::Fqdn(name.into());
-        let (a, outside) = (ip("10.99.0.1"), ip("192.0.2.7"));
+        let (a, outside) = (ip("10.99.0.1"), "192.0.2.7:500".parse().unwrap());
         let (first, changed) = gateway.know(&name("a.example"), &[a], Some(outside));
         assert!(changed);
         gateway.clients.get_mut(&name("a.example")).unwrap().inner = vec![a];

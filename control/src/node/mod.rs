@@ -17,6 +17,7 @@ mod inputs;
 mod interfaces;
 mod pool;
 mod reload;
+mod roaming;
 mod routes;
 mod sessions;
 mod sockets;

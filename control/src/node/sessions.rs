@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::dataplane::GroupId;
 use crate::esp;
 use crate::ike::{Child, Contender, EspCipher, Exporter, Identity, Rank, SaId};
-use crate::sadb::{Producer, SaSpec, SessionId, SessionSpec};
+use crate::sadb::{Producer, SaSpec, SessionId, SessionSpec, UdpEncap};
 
 use super::hooks::prefixes;
 
@@ -81,6 +81,12 @@ impl Table {
         silent
     }
 
+    /// All sessions of an IKE SA.
+    pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
+        let of_sa = self.live.values().filter(|live| live.sa == sa);
+        of_sa.map(|live| live.spec.id).collect()
+    }
+
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
         self.by_sa.get(&sa).copied()
     }
@@ -93,6 +99,10 @@ pub(super) struct Outline {
     pub(super) remote: IpAddr,
     pub(super) gateway: Option<IpAddr>,
     pub(super) replay_window: u32,
+    /// ESP in UDP.
+    pub(super) encap: Option<UdpEncap>,
+    /// The peer is behind a NAT, and we are not.
+    pub(super) roams: bool,
     pub(super) initiator: bool,
     pub(super) keyed_heartbeat: bool,
 }
@@ -140,6 +150,8 @@ pub(super) fn spec(
     spec.gateway = outline.gateway;
     spec.heartbeat_key = heartbeat_key;
     spec.initiator = outline.initiator;
+    spec.encap = outline.encap;
+    spec.roams = outline.roams && outline.encap.is_some();
     Ok(spec)
 }
 

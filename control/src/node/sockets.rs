@@ -7,14 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
 
-use crate::ike::Transmit;
+use crate::ike::{IKE_PORT, NAT_T_PORT, NON_ESP_MARKER, Transmit};
 
-/// Port of IKE.
-pub(super) const IKE: u16 = 500;
-/// Port of IKE and ESP behind address translation.
-pub(super) const NAT_T: u16 = 4500;
-/// What tells IKE from ESP on port 4500.
-const MARKER: [u8; 4] = [0; 4];
 /// Larger than any UDP datagram.
 const BUFFER: usize = 65_536;
 
@@ -45,13 +39,13 @@ impl Sockets {
         };
         let buffer = || vec![0; BUFFER].into_boxed_slice();
         Ok(Self {
-            ike: bind(IKE).await?,
-            nat_t: bind(NAT_T).await?,
+            ike: bind(IKE_PORT).await?,
+            nat_t: bind(NAT_T_PORT).await?,
             buffers: (buffer(), buffer()),
         })
     }
 
-    /// The next IKE message. Errors are those of earlier sends (ICMP): nothing to act on, because
+    /// The next IKE message; on port 4500 what has no marker is none. Errors are those of earlier sends (ICMP): nothing to act on, because
     /// an unprotected message never ends anything.
     pub(super) async fn receive(&mut self) -> Option<Datagram> {
         let (local, received, buffer, marked) = tokio::select! {
@@ -65,7 +59,7 @@ impl Sockets {
         let (length, remote) = received.ok()?;
         let data = buffer.get(..length)?;
         let data = if marked {
-            data.strip_prefix(&MARKER)?
+            data.strip_prefix(&NON_ESP_MARKER)?
         } else {
             data
         };
@@ -78,13 +72,13 @@ impl Sockets {
 
     /// Sends a message. What can not be sent is like what is lost: it is retransmitted.
     pub(super) async fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        if transmit.local.port() == NAT_T {
-            let mut marked = Vec::with_capacity(MARKER.len() + transmit.data.len());
-            marked.extend_from_slice(&MARKER);
-            marked.extend_from_slice(&transmit.data);
-            self.nat_t.send_to(&marked, transmit.remote).await?;
-        } else {
+        if transmit.local.port() != NAT_T_PORT {
             self.ike.send_to(&transmit.data, transmit.remote).await?;
+        } else if transmit.is_keep_alive() {
+            self.nat_t.send_to(&transmit.data, transmit.remote).await?;
+        } else {
+            let marked = [&NON_ESP_MARKER[..], &transmit.data].concat();
+            self.nat_t.send_to(&marked, transmit.remote).await?;
         }
         Ok(())
     }

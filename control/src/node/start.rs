@@ -35,7 +35,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Engine, IkeProposal, Retransmit, Settings};
+use crate::ike::{Encapsulation, Engine, IkeProposal, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -87,7 +87,8 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             let path = outside.interface.mtu as usize;
             let fit = gateways
                 .iter()
-                .map(|g| Envelope::toward(*g, false).largest_inner(path));
+                // Room for UDP: whether there is a NAT on the way shows later, and may change.
+                .map(|g| Envelope::toward(*g, true).largest_inner(path));
             let fit = u16::try_from(fit.min().unwrap_or(path)).unwrap_or(u16::MAX);
             let mtu = config.inside.mtu.unwrap_or(fit);
             if mtu > fit {
@@ -241,6 +242,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         dying: Vec::new(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
+        mappings: HashMap::new(),
         tick: started,
         post_at: None,
         config,
@@ -279,5 +281,10 @@ fn ike_settings(config: &Config) -> Settings {
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.x509 = config.x509.clone();
     settings.eap = !config.users.is_empty();
+    settings.encapsulation = match config.ike.encap {
+        config::Encap::Auto => Encapsulation::Auto,
+        config::Encap::Always => Encapsulation::Always,
+    };
+    settings.keep_alive = config.ike.keep_alive;
     settings
 }

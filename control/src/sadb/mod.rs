@@ -9,7 +9,7 @@ mod tests;
 mod text;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,10 @@ pub struct SessionSpec {
     /// ESP in UDP, if so.
     #[serde(default)]
     pub encap: Option<UdpEncap>,
+    /// The peer is behind a NAT and we are not: it is where its newest packet came from (RFC 7296
+    /// section 2.23). For ESP in UDP only.
+    #[serde(default)]
+    pub roams: bool,
     /// The SA that receives.
     #[serde(default)]
     pub inbound: Option<SaSpec>,
@@ -249,6 +253,7 @@ impl SessionSpec {
             outside_local,
             outside_remote,
             encap: None,
+            roams: false,
             inbound: None,
             outbound: None,
             remote_inner: Vec::new(),
@@ -258,6 +263,13 @@ impl SessionSpec {
             initiator: false,
             origin,
         }
+    }
+
+    /// Where the peer's ESP comes from, in UDP or with port 0.
+    #[must_use]
+    pub fn peer_at(&self) -> SocketAddr {
+        let port = self.encap.map_or(0, |encap| encap.remote_port);
+        SocketAddr::new(self.outside_remote, port)
     }
 
     /// The SAs of the session with their directions.

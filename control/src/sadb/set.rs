@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand::Rng;
 
 use super::{
     Direction, HIGHEST_SPI, LOWEST_SPI, Producer, SaSpec, SadbError, SessionId, SessionSpec,
+    UdpEncap,
 };
 
 /// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
@@ -20,6 +21,8 @@ pub enum Change {
     /// Install the session; the inbound SA before the outbound one, so that the peer's answers
     /// find it.
     Add(Arc<SessionSpec>),
+    /// The peer of this session is elsewhere now; nothing else about it has changed.
+    Move(Arc<SessionSpec>),
     /// Remove the session of this id and wipe its keys.
     Remove(SessionId),
 }
@@ -30,7 +33,8 @@ pub enum Change {
 pub struct Sadb {
     sessions: BTreeMap<SessionId, Arc<SessionSpec>>,
     inbound: HashMap<u32, SessionId>,
-    outbound: HashMap<(IpAddr, u32), SessionId>,
+    /// By where the peer is (several may be behind one NAT), and its SPI.
+    outbound: HashMap<(SocketAddr, u32), SessionId>,
     pending: HashSet<u32>,
     /// Fingerprints of the keys of all sessions.
     keys: HashSet<u64>,
@@ -69,6 +73,46 @@ impl Sadb {
             }
             _ => Err(SadbError::NoSuchSession { id, producer }),
         }
+    }
+
+    /// The peer of a session with ESP in UDP is at `remote` now. No change if it was before.
+    ///
+    /// # Errors
+    /// No such session, or one without UDP, or what [`Sadb::insert`] would find wrong there.
+    pub fn move_peer(
+        &mut self,
+        producer: Producer,
+        id: SessionId,
+        remote: SocketAddr,
+    ) -> Result<Vec<Change>, SadbError> {
+        let found = self
+            .sessions
+            .get(&id)
+            .filter(|spec| spec.origin == producer);
+        let Some((old, Some(encap))) = found.map(|spec| (Arc::clone(spec), spec.encap)) else {
+            return Err(SadbError::NoSuchSession { id, producer });
+        };
+        if old.peer_at() == remote {
+            return Ok(Vec::new());
+        }
+        let mut spec = SessionSpec::clone(&old);
+        spec.outside_remote = remote.ip();
+        spec.encap = Some(UdpEncap {
+            remote_port: remote.port(),
+            ..encap
+        });
+        spec.check()?;
+        if let Some(SaSpec { spi, .. }) = spec.outbound {
+            if let Some(&owner) = self.outbound.get(&(remote, spi)) {
+                let remote = remote.ip();
+                return Err(SadbError::PeerSpiInUse { spi, remote, owner });
+            }
+            self.outbound.remove(&(old.peer_at(), spi));
+            self.outbound.insert((remote, spi), id);
+        }
+        let spec = Arc::new(spec);
+        self.sessions.insert(id, Arc::clone(&spec));
+        Ok(vec![Change::Move(spec)])
     }
 
     /// Removes the session of `producer` one of whose SAs has `spi`; an inbound one is meant first.
@@ -207,9 +251,9 @@ impl Sadb {
         self.inbound.get(&spi).and_then(|id| self.sessions.get(id))
     }
 
-    /// The session that sends to `remote` on this SPI.
+    /// The session that sends on this SPI to a peer at `remote`, as [`SessionSpec::peer_at`] tells it.
     #[must_use]
-    pub fn by_outbound_spi(&self, remote: IpAddr, spi: u32) -> Option<&Arc<SessionSpec>> {
+    pub fn by_outbound_spi(&self, remote: SocketAddr, spi: u32) -> Option<&Arc<SessionSpec>> {
         self.outbound
             .get(&(remote, spi))
             .and_then(|id| self.sessions.get(id))
@@ -242,7 +286,7 @@ impl Sadb {
         if self.sessions.contains_key(&spec.id) {
             return Err(SadbError::SessionExists { id: spec.id });
         }
-        let remote = spec.outside_remote;
+        let (remote, at) = (spec.outside_remote, spec.peer_at());
         if let Some(SaSpec { spi, .. }) = spec.inbound {
             if let Some(&owner) = self.inbound.get(&spi) {
                 return Err(SadbError::SpiInUse { spi, owner });
@@ -252,7 +296,7 @@ impl Sadb {
             }
         }
         if let Some(SaSpec { spi, .. }) = spec.outbound
-            && let Some(&owner) = self.outbound.get(&(remote, spi))
+            && let Some(&owner) = self.outbound.get(&(at, spi))
         {
             return Err(SadbError::PeerSpiInUse { spi, remote, owner });
         }
@@ -278,7 +322,7 @@ impl Sadb {
             self.inbound.insert(sa.spi, spec.id);
         }
         if let Some(sa) = &spec.outbound {
-            self.outbound.insert((remote, sa.spi), spec.id);
+            self.outbound.insert((at, sa.spi), spec.id);
         }
         let spec = Arc::new(spec);
         self.sessions.insert(spec.id, Arc::clone(&spec));
@@ -292,7 +336,7 @@ impl Sadb {
         for (direction, sa) in spec.sas() {
             match direction {
                 Direction::In => self.inbound.remove(&sa.spi),
-                Direction::Out => self.outbound.remove(&(spec.outside_remote, sa.spi)),
+                Direction::Out => self.outbound.remove(&(spec.peer_at(), sa.spi)),
             };
             let key = self.fingerprint(sa);
             self.keys.remove(&key);
@@ -315,6 +359,5 @@ fn displaces(new: &SessionSpec, old: &SessionSpec) -> bool {
     let same = |new: Option<u32>, old: Option<u32>| new.is_some() && new == old;
     new.id == old.id
         || same(spi(&new.inbound), spi(&old.inbound))
-        || (new.outside_remote == old.outside_remote
-            && same(spi(&new.outbound), spi(&old.outbound)))
+        || (new.peer_at() == old.peer_at() && same(spi(&new.outbound), spi(&old.outbound)))
 }

@@ -68,6 +68,7 @@ fn outcome(decision: Result<Action, Counter>, guard: &Guard, frame: &[u8]) -> Ou
     let (verdict, counter) = match decision {
         Ok(Action::Pass) => (PASS, Counter::Passed),
         Ok(Action::Steer(counter)) => (REDIRECT, counter),
+        Ok(Action::Absorb(counter)) => (DROP, counter),
         Ok(Action::Reflect(reflection)) => {
             reflection
                 .apply(packet.as_mut_slice())

@@ -2,19 +2,16 @@
 
 mod certificates;
 mod failover;
+mod nat;
 mod refusals;
 mod sessions;
 mod tunnel;
 
+use crate::cases;
 use crate::lab::topology::TARGETS;
 use crate::lab::{Event, Lab, Place, Setup, Status};
-use crate::style::{bold, dim, green, red};
 use anyhow::{Result, bail};
-use std::io::Write;
-use std::time::{Duration, Instant};
-
-/// The prefix of the tests' lab: beside the demo's.
-const PREFIX: &str = "egt-";
+use std::time::Duration;
 
 /// One case: its name says what must hold.
 type Case = (&'static str, fn(&mut Lab) -> Result<()>);
@@ -23,60 +20,22 @@ const CASES: &[&[Case]] = &[
     tunnel::CASES,
     failover::CASES,
     sessions::CASES,
+    nat::CASES,
     refusals::CASES,
     certificates::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.
-pub(crate) fn run(filter: &str) -> Result<(usize, usize)> {
-    let chosen: Vec<&Case> = CASES
-        .iter()
-        .copied()
-        .flatten()
-        .filter(|(name, _)| name.contains(filter))
+pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
+    let all = CASES.iter().copied().flatten();
+    let chosen = all.filter(|(name, _)| name.contains(filter));
+    let chosen: Vec<cases::Case> = chosen
+        .map(|(name, case)| cases::Case {
+            name: (*name).into(),
+            run: Box::new(*case),
+        })
         .collect();
-    println!("\n{} end-to-end cases in network namespaces", chosen.len());
-    let (mut passed, mut failures) = (0, Vec::new());
-    for (name, case) in chosen {
-        print!("case {name} … ");
-        std::io::stdout().flush()?;
-        let started = Instant::now();
-        let outcome = one(*case);
-        let seconds = dim(&format!("({:.1} s)", started.elapsed().as_secs_f64()));
-        match outcome {
-            Ok(()) => {
-                passed += 1;
-                println!("{} {seconds}", green("ok"));
-            }
-            Err(error) => {
-                println!("{} {seconds}\n    {error:#}", red("FAILED"));
-                failures.push(*name);
-            }
-        }
-    }
-    if !failures.is_empty() {
-        println!("\n{}", bold("failed end-to-end cases:"));
-        for name in &failures {
-            println!("    {name}");
-        }
-    }
-    Ok((passed, failures.len()))
-}
-
-fn one(case: fn(&mut Lab) -> Result<()>) -> Result<()> {
-    let mut lab = Lab::up(PREFIX, 1)?;
-    let outcome = case(&mut lab);
-    outcome.map_err(|error| {
-        let crashed: Vec<String> = lab
-            .unexpected_ends()
-            .into_iter()
-            .map(|place| format!("\n    {place} had ended: {}", lab.log_tail(place)))
-            .collect();
-        match crashed.is_empty() {
-            true => error,
-            false => anyhow::anyhow!("{error:#}{}", crashed.concat()),
-        }
-    })
+    cases::run("end-to-end cases", prefix, &chosen)
 }
 
 /// Starts every node with this set-up and waits until traffic flows.

@@ -5,6 +5,7 @@
 
 mod build;
 mod kernel;
+mod nat;
 mod node;
 mod observe;
 mod pass;
@@ -13,6 +14,7 @@ mod process;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
+pub(crate) use nat::Mapping;
 pub(crate) use node::{GENERAL, Setup};
 pub(crate) use observe::{Event, Status};
 pub(crate) use process::Process;

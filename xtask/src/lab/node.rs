@@ -30,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) from_pool: bool,
     /// All nodes prove themselves by certificates, not by keys.
     pub(crate) certificates: bool,
+    /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
+    pub(crate) client_outside: Option<&'static str>,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
@@ -53,6 +55,7 @@ impl Default for Setup {
             from_pool: false,
             ipv6: false,
             certificates: false,
+            client_outside: Some(CLIENT_OUTSIDE),
             extra: String::new(),
         }
     }
@@ -126,10 +129,11 @@ impl Lab {
             ),
             false => (String::new(), format!("psk_file = \"gw{number}-held.psk\"")),
         };
-        let peer = format!(
-            "[[peer]]\nidentity = \"client.example\"\n{proof}\noutside = \"{CLIENT_OUTSIDE}\"\n\
-             {inner}"
-        );
+        let outside = setup
+            .client_outside
+            .map(|at| format!("outside = \"{at}\"\n"))
+            .unwrap_or_default();
+        let peer = format!("[[peer]]\nidentity = \"client.example\"\n{proof}\n{outside}{inner}");
         format!(
             "\
 name = \"gw{number}\"

@@ -54,7 +54,18 @@ pub(crate) enum Helper {
     StreamEcho { listen: SocketAddr },
     /// Sends a known stream over TCP and compares what comes back
     #[command(hide = true)]
-    StreamCheck { to: SocketAddr },
+    StreamCheck {
+        to: SocketAddr,
+        /// As fast as it can, so many bytes
+        #[arg(long)]
+        bytes: Option<u64>,
+    },
+    /// Runs a program that finds `/run` empty, and keeps what it puts there to itself
+    #[command(hide = true)]
+    PrivateRun {
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
     /// Sends IPv4 packets with a source address of one's choice
     #[command(hide = true)]
     Inject {
@@ -116,7 +127,8 @@ impl Helper {
             } => blast::blast(to, size, millis, rate),
             Self::Sink { listen } => blast::sink(listen),
             Self::StreamEcho { listen } => stream::echo(listen),
-            Self::StreamCheck { to } => stream::check(to),
+            Self::StreamCheck { to, bytes } => stream::check(to, bytes),
+            Self::PrivateRun { words } => crate::interop::private_run(&words),
             Self::Inject {
                 from,
                 to,

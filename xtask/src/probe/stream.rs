@@ -44,15 +44,18 @@ pub(super) fn echo(listen: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Sends the known stream until stdin ends, then prints the report as JSON.
-pub(super) fn check(to: SocketAddr) -> Result<()> {
+/// Sends the known stream until stdin ends, or so many bytes of it, then prints the report as JSON.
+pub(super) fn check(to: SocketAddr, bytes: Option<u64>) -> Result<()> {
     let stop = until_stdin_ends();
     let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))
         .with_context(|| format!("no connection to {to}"))?;
     println!("ready");
     let reader = stream.try_clone()?;
     let checker = std::thread::spawn(move || compare(&reader));
-    let sent = feed(&stream, &stop);
+    let sent = match bytes {
+        Some(bytes) => pour(&stream, bytes),
+        None => feed(&stream, &stop),
+    };
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut report = checker
         .join()
@@ -78,6 +81,19 @@ fn feed(mut stream: &TcpStream, stop: &AtomicBool) -> std::io::Result<u64> {
         std::thread::sleep(PAUSE);
     }
     Ok(sent)
+}
+
+/// So many bytes without a pause.
+fn pour(mut stream: &TcpStream, bytes: u64) -> std::io::Result<u64> {
+    let mut pattern = Pattern::new();
+    let mut left = bytes;
+    while left > 0 {
+        let size = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        let chunk: Vec<u8> = pattern.by_ref().take(size).collect();
+        stream.write_all(&chunk)?;
+        left -= chunk.len() as u64;
+    }
+    Ok(bytes)
 }
 
 fn compare(mut stream: &TcpStream) -> StreamReport {
@@ -150,13 +166,30 @@ impl Stream {
 
     /// To another address of the target.
     pub(crate) fn start_at(lab: &Lab, address: &str) -> Result<Self> {
+        Self::start_with(lab, address, &[])
+    }
+
+    /// So many bytes to an address of the target and back, as fast as they go. An error if one is
+    /// wrong or missing.
+    pub(crate) fn transfer(lab: &Lab, address: &str, bytes: u64) -> Result<StreamReport> {
+        let mut stream = Self::start_with(lab, address, &["--bytes", &bytes.to_string()])?;
+        stream.client.wait(Duration::from_secs(60))?;
+        let report = stream.finish()?;
+        match &report.error {
+            None if report.checked == bytes => Ok(report),
+            _ => Err(anyhow!("{bytes} bytes to {address} and back: {report:?}")),
+        }
+    }
+
+    fn start_with(lab: &Lab, address: &str, extra: &[&str]) -> Result<Self> {
         let to = match address.contains(':') {
             true => format!("[{address}]:{PORT}"),
             false => format!("{address}:{PORT}"),
         };
         let mut server = lab.helper(Place::Target, &["stream-echo", &to])?;
         wait_ready(&mut server)?;
-        let mut client = lab.helper(Place::Client, &["stream-check", &to])?;
+        let words = [&["stream-check", &to], extra].concat();
+        let mut client = lab.helper(Place::Client, &words)?;
         let output = wait_ready(&mut client)
             .with_context(|| format!("TCP from the client to {to} does not come up"))?;
         Ok(Self {

@@ -8,11 +8,10 @@
 //!                                      [N(INTERMEDIATE_EXCHANGE_SUPPORTED)]
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
-
-use super::super::crypto::{Group, KeyPair, Secret, respond as respond_to, sha1};
-use super::super::event::{Failure, Nat};
+use super::super::crypto::{Group, KeyPair, Secret, respond as respond_to};
+use super::super::event::Failure;
 use super::super::keys::{IkeKeys, skeyseed};
+use super::super::nat;
 use super::super::payload::Payload;
 use super::super::payload::header::exchange;
 use super::super::payload::ke::KeyExchange;
@@ -24,7 +23,7 @@ use super::super::state::{Core, Handshake};
 use super::super::x509::Hashes;
 use super::auth::{Auth, can_prove};
 use super::intermediate::{Additional, Intermediate};
-use super::{Cx, Request, Response, Step, error, find, notifies, notify};
+use super::{Cx, Request, Response, Step, error, find, notify};
 
 /// A responder may send us back this often, with cookies and other groups; then we listen no more.
 const MOST_ROUNDS: u32 = 5;
@@ -304,54 +303,12 @@ pub(crate) fn initiator_nonce(payloads: &[Payload]) -> Option<&Vec<u8>> {
 
 /// What both sides send: NAT detection, the hashes that signatures may use, and vendor IDs.
 pub(crate) fn common(core: &Core, settings: &Settings, payloads: &mut Vec<Payload>) {
-    for (kind, address) in [
-        (kind::NAT_DETECTION_SOURCE_IP, core.local),
-        (kind::NAT_DETECTION_DESTINATION_IP, core.remote),
-    ] {
-        let hash = nat_hash([core.spi_i, core.spi_r], address);
-        payloads.push(Payload::Notify(Notify::new(kind, hash)));
-    }
+    payloads.extend(nat::detection(core, settings));
     if !settings.x509.trust.is_empty() {
         let (kind, hashes) = (kind::SIGNATURE_HASH_ALGORITHMS, Hashes::ALL.to_wire());
         payloads.push(Payload::Notify(Notify::new(kind, hashes)));
     }
     payloads.extend(settings.vendor_ids.iter().cloned().map(Payload::Vendor));
-}
-
-/// SHA1(SPIi | SPIr | address | port), with the SPIs as in the header of the message that carries
-/// it.
-fn nat_hash(spis: [u64; 2], address: SocketAddr) -> [u8; 20] {
-    let [spi_i, spi_r] = spis.map(u64::to_be_bytes);
-    let port = address.port().to_be_bytes();
-    match address.ip() {
-        IpAddr::V4(ip) => sha1(&[&spi_i, &spi_r, &ip.octets(), &port]),
-        IpAddr::V6(ip) => sha1(&[&spi_i, &spi_r, &ip.octets(), &port]),
-    }
-}
-
-/// Compares the hashes of a received message with the addresses that it came from and to.
-pub(crate) fn detect_nat(
-    payloads: &[Payload],
-    spis: [u64; 2],
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> Nat {
-    // None: no hash of that kind came. A host with several addresses may send several for its
-    // source.
-    let changed = |kind, address| {
-        let hash = nat_hash(spis, address);
-        let equal = notifies(payloads)
-            .filter(|n| n.kind == kind)
-            .map(|n| n.data == hash);
-        equal.reduce(|a, b| a || b).map(|any| !any)
-    };
-    let theirs = changed(kind::NAT_DETECTION_SOURCE_IP, remote);
-    let ours = changed(kind::NAT_DETECTION_DESTINATION_IP, local);
-    Nat {
-        detected: theirs.is_some() || ours.is_some(),
-        local: ours == Some(true),
-        remote: theirs == Some(true),
-    }
 }
 
 /// The vendor IDs of a received message, as many as are kept.
@@ -423,9 +380,7 @@ impl Core {
     pub(crate) fn learn(&mut self, payloads: &[Payload], settings: &Settings) {
         let fragments = notify(payloads, kind::IKEV2_FRAGMENTATION_SUPPORTED);
         self.fragment_size = settings.fragment_size.filter(|_| fragments.is_some());
-        // In a request the responder's SPI is not known yet, and hashed as zero.
-        let spi_r = if self.initiator { self.spi_r } else { 0 };
-        self.nat = detect_nat(payloads, [self.spi_i, spi_r], self.local, self.remote);
+        self.learn_nat(payloads, settings);
         self.vendor_ids = vendor_ids(payloads);
         let hashes = notify(payloads, kind::SIGNATURE_HASH_ALGORITHMS);
         self.hashes = hashes.map_or(Hashes::default(), |n| Hashes::from_wire(&n.data));

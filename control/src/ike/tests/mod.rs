@@ -10,6 +10,7 @@ mod hostile;
 mod intermediate;
 mod life;
 mod mutated;
+mod nat;
 mod negotiation;
 mod network;
 mod refused;
@@ -254,7 +255,7 @@ impl Pair {
 
     /// Hands a datagram to whom it is for; yields what that sends.
     pub(super) fn deliver(&mut self, t: &Transmit) -> Vec<Transmit> {
-        let node = if t.remote == self.a.address {
+        let node = if t.remote.ip() == self.a.address.ip() {
             &mut self.a
         } else {
             &mut self.b

@@ -78,6 +78,8 @@ impl Checker<'_> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         let liveness = self.time(table.liveness, "ike.liveness", range);
         let tries = self.number(table.tries, "ike.tries", 1..=20);
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let keep_alive = self.time(table.keep_alive, "ike.keep_alive", range);
         let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
         let fragment_size = self.number(table.fragment_size, "ike.fragment_size", 576..=65535);
         Ike {
@@ -95,6 +97,8 @@ impl Checker<'_> {
             guard: guard
                 .and_then(|guard| u32::try_from(guard).ok())
                 .unwrap_or(1_000),
+            encap: self.named_or(table.encap, "ike.encap"),
+            keep_alive: keep_alive.unwrap_or(Duration::from_secs(20)),
         }
     }
 }

@@ -91,6 +91,8 @@ pub(super) struct Ike {
     pub(super) tries: Number,
     pub(super) liveness: Time,
     pub(super) guard: Number,
+    pub(super) encap: Text,
+    pub(super) keep_alive: Time,
 }
 
 #[derive(Deserialize)]

@@ -143,8 +143,15 @@ fn every_key_is_read() {
         tries: 7,
         liveness: Duration::from_secs(120),
         guard: 1_000,
+        encap: Encap::Auto,
+        keep_alive: Duration::from_secs(20),
     };
     assert_eq!(config.ike, ike);
+    let through_nat = "tries = 7\nencap = \"always\"\nkeep_alive = \"5s\"";
+    let ike = read(&GATEWAY.replace("tries = 7", through_nat))
+        .unwrap()
+        .ike;
+    assert_eq!((ike.encap, ike.keep_alive.as_secs()), (Encap::Always, 5));
     assert_eq!(config.pool.len(), 2);
     let [first, second] = &config.peers[..] else {
         panic!()

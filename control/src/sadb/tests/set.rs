@@ -5,7 +5,7 @@ use super::*;
 
 fn ids(changes: &[Change]) -> Vec<(bool, u64)> {
     let id = |change: &Change| match change {
-        Change::Add(spec) => (true, spec.id.0),
+        Change::Add(spec) | Change::Move(spec) => (true, spec.id.0),
         Change::Remove(id) => (false, id.0),
     };
     changes.iter().map(id).collect()
@@ -23,7 +23,7 @@ fn sessions_come_and_go() {
         sadb.by_inbound_spi(0x1001).map(|spec| spec.id),
         Some(SessionId(1))
     );
-    let remote = address("198.51.100.7");
+    let remote = SocketAddr::new(address("198.51.100.7"), 0);
     assert_eq!(
         sadb.by_outbound_spi(remote, 0x2002).map(|spec| spec.id),
         Some(SessionId(2))
@@ -43,6 +43,49 @@ fn sessions_come_and_go() {
     named.id = SessionId(77);
     sadb.insert(named).expect("valid");
     assert_eq!(sadb.next_id(), SessionId(78), "names are not used twice");
+}
+
+#[test]
+fn a_peer_behind_a_nat_moves() {
+    let mut sadb = Sadb::new();
+    let in_udp = |number, port| {
+        let mut spec = session(Producer::Ike, number);
+        spec.encap = Some(UdpEncap {
+            local_port: 4500,
+            remote_port: port,
+        });
+        spec
+    };
+    sadb.insert(in_udp(1, 40_001)).expect("valid");
+    // Another client behind the same NAT chose the same SPI.
+    let mut second = in_udp(2, 40_002);
+    second.outbound.as_mut().expect("both").spi = 0x2001;
+    sadb.insert(second).expect("another port");
+    sadb.insert(session(Producer::Ike, 3)).expect("valid");
+
+    let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+    let new = at("203.0.113.9:40003");
+    let changes = sadb
+        .move_peer(Producer::Ike, SessionId(1), new)
+        .expect("there");
+    let [Change::Move(spec)] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((spec.id, spec.peer_at()), (SessionId(1), new));
+    assert_eq!(sadb.get(SessionId(1)), Some(spec));
+    let owner = |sadb: &Sadb, at| sadb.by_outbound_spi(at, 0x2001).map(|spec| spec.id.0);
+    assert_eq!(owner(&sadb, new), Some(1));
+    assert_eq!(owner(&sadb, at("198.51.100.7:40001")), None);
+    assert_eq!(owner(&sadb, at("198.51.100.7:40002")), Some(2));
+    assert_eq!(sadb.move_peer(Producer::Ike, SessionId(1), new), Ok(vec![]));
+
+    let taken = at("198.51.100.7:40002");
+    for (id, to) in [(1, taken), (3, new), (9, new), (1, at("[2001:db8::1]:1"))] {
+        assert!(sadb.move_peer(Producer::Ike, SessionId(id), to).is_err());
+    }
+    assert_eq!(owner(&sadb, new), Some(1));
+    sadb.flush(Producer::Ike);
+    assert_eq!((owner(&sadb, new), owner(&sadb, taken)), (None, None));
 }
 
 #[test]

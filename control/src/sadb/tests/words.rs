@@ -253,6 +253,7 @@ prop_compose! {
         SessionSpec {
             id: SessionId::NONE,
             encap: encap.map(|(local_port, remote_port)| UdpEncap { local_port, remote_port }),
+            roams: false,
             inbound: sas.0,
             outbound: sas.1,
             heartbeat_key: heartbeat_key.map(Into::into),

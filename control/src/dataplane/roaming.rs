@@ -1,0 +1,44 @@
+//! Peers behind NATs: a session follows its peer to where its newest authentic packet came from
+//! (RFC 7296 section 2.23).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use evergate_common::packet::{Esp, Ip};
+use evergate_common::reason::Counter;
+
+use super::command::WorkerEvent;
+use super::core::Core;
+use super::opening::unmapped;
+
+impl Core {
+    /// An authentic packet, the newest of its session, came in.
+    pub(super) fn follow_peer(&mut self, index: usize, ip: &Ip, esp: &Esp, now: Instant) {
+        let (Some(udp), Some(session)) = (esp.udp, self.sessions.get_mut(index)) else {
+            return;
+        };
+        let remote = SocketAddr::new(unmapped(ip.source), udp.source);
+        let id = session.spec.id;
+        if session.may_follow(remote, now) && self.move_session(index, remote) {
+            self.count(Counter::PeerMoved);
+            self.send_event(WorkerEvent::PeerMoved {
+                session: id,
+                remote,
+            });
+        }
+    }
+
+    /// Sends what is for a session's peer to `remote` from now on. Says whether that is news.
+    pub(super) fn move_session(&mut self, index: usize, remote: SocketAddr) -> bool {
+        let (mtu, header) = self.way_to(remote.ip());
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let moved = session.move_to(remote);
+        if moved {
+            session.follow_mtu(mtu);
+            session.ethernet = header;
+        }
+        moved
+    }
+}

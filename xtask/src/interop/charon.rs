@@ -1,0 +1,165 @@
+//! A strongSwan daemon in a namespace of the lab.
+
+use crate::lab::{Lab, Place, Process};
+use crate::paths;
+use anyhow::{Context, Result, anyhow, bail};
+use nix::mount::{MsFlags, mount};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Name of the connection and of its child.
+pub(super) const CHILD: &str = "evergate";
+/// The TUN device that it makes.
+const TUN: &str = "ipsec0";
+/// What it logs, in the lab's folder of logs.
+pub(super) const LOG: &str = "charon";
+/// Where the daemon listens for `swanctl`, in its namespace.
+const VICI: &str = "tcp://127.0.0.1:4502";
+/// Where distributions put the daemon.
+const DAEMONS: &[&str] = &[
+    "/usr/lib/ipsec/charon",
+    "/usr/libexec/ipsec/charon",
+    "/usr/lib/strongswan/charon",
+];
+/// Words of its log that say that something of ours was not as it should be.
+const COMPLAINTS: &[&str] = &[
+    "invalid",
+    "malformed",
+    "could not be parsed",
+    "integrity check failed",
+    "unsupported",
+    "unable to",
+    "retransmit",
+    "ignoring",
+];
+
+/// What charon's userspace ESP says of a dummy packet, by which our client announces itself. RFC 4303
+/// section 2.6 wants it dropped in silence; the kernel's ESP does so.
+const ABOUT_DUMMIES: &[&str] = &[
+    "unsupported IP version",
+    "parsing ESP payload failed: unsupported payload",
+];
+
+/// A running daemon.
+pub(super) struct Charon {
+    place: Place,
+    _process: Process,
+}
+
+/// The SPIs that it has, as text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Spis {
+    pub(super) ike: String,
+    pub(super) child: String,
+}
+
+impl Charon {
+    /// Starts it in the namespace of `place` and gives it a `swanctl.conf`.
+    pub(super) fn start(lab: &Lab, place: Place, swanctl_conf: &str) -> Result<Charon> {
+        let daemon = DAEMONS.iter().find(|path| Path::new(path).exists());
+        let daemon = daemon.context("strongSwan's charon is not installed")?;
+        let log = lab.log(LOG);
+        let _ = std::fs::remove_file(&log);
+        let settings = lab.dir().join("strongswan.conf");
+        std::fs::write(&settings, strongswan_conf(&log))?;
+        let settings = format!("STRONGSWAN_CONF={}", settings.display());
+        let own = paths::own().to_string_lossy();
+        let words = ["env", &settings, &own, "private-run", daemon];
+        let process = lab.spawn(place, "charon-output", &words)?;
+        let charon = Charon {
+            place,
+            _process: process,
+        };
+        lab.wait("charon answers", Duration::from_secs(5), |lab| {
+            charon.swanctl(lab, &["--stats"]).map(Some)
+        })?;
+        let conf = lab.dir().join("swanctl.conf");
+        std::fs::write(&conf, swanctl_conf)?;
+        let conf = conf.to_string_lossy();
+        charon.swanctl(lab, &["--load-all", "--noprompt", "--file", &conf])?;
+        Ok(charon)
+    }
+
+    /// Runs a command of `swanctl`; returns what it said.
+    pub(super) fn swanctl(&self, lab: &Lab, words: &[&str]) -> Result<String> {
+        let words = [&["swanctl"], words, &["--uri", VICI]].concat();
+        lab.exec(self.place, &words)
+    }
+
+    /// The SPIs of the one IKE SA and its one child SA, those aside that have been replaced.
+    pub(super) fn spis(&self, lab: &Lab) -> Result<Spis> {
+        let raw = self.swanctl(lab, &["--list-sas", "--raw"])?;
+        // Each IKE SA and each child SA is told from its number on.
+        let all = |state: &str, key: &str| -> Vec<String> {
+            let listed = raw.split("uniqueid=");
+            let listed = listed.filter(|sa| sa.contains(&format!(" state={state} ")));
+            listed
+                .filter_map(|sa| sa.split(key).nth(1)?.split([' ', '}']).next())
+                .map(str::to_owned)
+                .collect()
+        };
+        let ike = all("ESTABLISHED", " initiator-spi=");
+        let child = all("INSTALLED", " spi-in=");
+        match (<[String; 1]>::try_from(ike), <[String; 1]>::try_from(child)) {
+            (Ok([ike]), Ok([child])) => Ok(Spis { ike, child }),
+            _ => bail!("expected one IKE SA with one child SA, found {raw}"),
+        }
+    }
+
+    /// The peer must have found nothing wrong with what we said.
+    pub(super) fn must_not_complain(&self, lab: &Lab) -> Result<()> {
+        let log = std::fs::read_to_string(lab.log(LOG))?;
+        let complaint = log
+            .lines()
+            .filter(|line| !ABOUT_DUMMIES.iter().any(|said| line.ends_with(said)))
+            .find(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
+        match complaint {
+            Some(line) => Err(anyhow!("charon complains: {line}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An explicit list of plugins, because the first that can do a thing does it: ESP in user space
+/// before the kernel's, which this machine may lack.
+fn strongswan_conf(log: &Path) -> String {
+    format!(
+        "charon {{
+  load_modular = no
+  load = random nonce aesni openssl aes sha2 sha1 hmac kdf gcm curve25519 kernel-libipsec \
+         kernel-netlink socket-default vici updown
+  install_virtual_ip_on = {TUN}
+  plugins {{
+    vici {{
+      socket = {VICI}
+    }}
+  }}
+  filelog {{
+    log {{
+      path = {}
+      time_format = %T
+      time_add_ms = yes
+      flush_line = yes
+      default = 1
+    }}
+  }}
+}}
+",
+        log.display()
+    )
+}
+
+/// Runs a program under an empty `/run` of its own: charon keeps its process id there, and one that
+/// runs elsewhere on the machine must not meet it.
+pub(crate) fn private_run(words: &[String]) -> Result<()> {
+    let [program, words @ ..] = words else {
+        bail!("a program was expected");
+    };
+    // `ip netns exec` has made the mounts this process's own.
+    let none: Option<&str> = None;
+    mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), none)
+        .context("no empty /run could be mounted")?;
+    let error = std::process::Command::new(program).args(words).exec();
+    Err(error).with_context(|| format!("can not start {program}"))
+}

@@ -1,0 +1,318 @@
+//! Interoperability: evergate against strongSwan's charon with its userspace ESP (plugin
+//! `kernel-libipsec`), in the namespaces of the lab.
+//!
+//! A case is a row of a [`matrix`]. In each a session comes about, 10 MB go to the target and back
+//! and every byte is compared, keys are renewed where the row says so, and one side deletes the
+//! session.
+
+mod charon;
+mod matrix;
+
+use crate::cases::{self, Case};
+use crate::lab::topology::{
+    CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, TARGET_V6, TARGETS, gateway_inside,
+    gateway_outside,
+};
+use crate::lab::{Event, Lab, Mapping, Place, Setup};
+use crate::probe::Stream;
+use anyhow::{Context, Result, bail};
+use charon::Charon;
+use matrix::{Inner, Rekey, Row, Side};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+pub(crate) use charon::private_run;
+
+/// The names of all cases begin so.
+pub(crate) const NAME: &str = "interop";
+
+/// strongSwan, as Debian and Ubuntu package it.
+pub(crate) const PACKAGES: &[&str] = &[
+    "libcharon-extra-plugins",
+    "libstrongswan-extra-plugins",
+    "libstrongswan-standard-plugins",
+    "strongswan-charon",
+    "strongswan-swanctl",
+];
+
+/// What every case carries there and back.
+const BYTES: u64 = 10_000_000;
+
+/// Where evergate's node is gateway, and where charon is.
+const GATEWAY: Place = Place::Gateway(1);
+
+/// Runs the rows whose name contains `filter`; returns how many passed and failed.
+pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
+    let rows = matrix::rows().into_iter();
+    let cases: Vec<Case> = rows
+        .map(|row| Case {
+            name: row.name(),
+            run: Box::new(move |lab| session(lab, row)),
+        })
+        .filter(|case| case.name.contains(filter))
+        .collect();
+    match cases.is_empty() {
+        true => Ok((0, 0)),
+        false => cases::run("cases with strongSwan", prefix, &cases),
+    }
+}
+
+/// One row from the first message to the last. An error tells what both sides said.
+fn session(lab: &mut Lab, row: Row) -> Result<()> {
+    let ours = match row.begins {
+        Side::Us => Place::Client,
+        Side::Them => GATEWAY,
+    };
+    live(lab, row, ours).map_err(|error| {
+        let log = std::fs::read_to_string(lab.log(charon::LOG)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(25)..].join("\n      ");
+        error.context(format!(
+            "charon said\n      {tail}\n    evergate ({ours}) said\n      {}\n    and",
+            lab.log_tail(ours).replace("\n  ", "\n      ")
+        ))
+    })
+}
+
+fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
+    let setup = setup(row);
+    lab.configure(&setup)?;
+    if row.nat {
+        lab.nat(Mapping {
+            host: 254,
+            first_port: 20_000,
+        })?;
+    }
+    let psk = std::fs::read_to_string(lab.dir().join("gw1.psk"))?;
+    let charon = match row.begins {
+        Side::Us => {
+            for_stock_gateway(lab, &setup)?;
+            let charon = Charon::start(lab, GATEWAY, &as_responder(row, psk.trim()))?;
+            lab.start(Place::Client)?;
+            charon
+        }
+        Side::Them => {
+            lab.start(GATEWAY)?;
+            let charon = Charon::start(lab, Place::Client, &as_initiator(row, psk.trim()))?;
+            charon.swanctl(lab, &["--initiate", "--child", charon::CHILD])?;
+            charon
+        }
+    };
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
+    let target = match row.inner {
+        Inner::V4 => TARGETS[1],
+        Inner::V6 => TARGET_V6,
+    };
+    Stream::transfer(lab, target, BYTES)?;
+    agreed(lab, row, &charon)?;
+    rekey(lab, row, ours, &charon, target)?;
+    delete(lab, row, ours, &charon)?;
+    charon.must_not_complain(lab)
+}
+
+/// Our side's files.
+fn setup(row: Row) -> Setup {
+    let mut extra = format!("\n[esp]\ncipher = \"{}\"\n", row.cipher.ours());
+    let _ = write!(extra, "{}", row.rekey.lifetimes());
+    Setup {
+        general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
+        cluster: vec![1],
+        ipv6: row.inner == Inner::V6,
+        client_outside: (!row.nat).then_some(CLIENT_OUTSIDE),
+        extra,
+        ..Setup::default()
+    }
+}
+
+/// What a stock gateway needs here: it does not answer ARP for its clients, so the target gets a
+/// route; and charon's userspace ESP wants an address of its own in the range of the tunnel, so the
+/// range is wider than usual.
+fn for_stock_gateway(lab: &Lab, setup: &Setup) -> Result<()> {
+    let mut policy = setup.policy();
+    for (usual, wider) in [
+        ("– 10.0.0.3", "– 10.0.0.127"),
+        ("- 2001:db8:3::3", "- 2001:db8:3::7f"),
+    ] {
+        policy = policy.replace(usual, wider);
+    }
+    lab.write_policy(&policy)?;
+    for own in ["10.0.0.101/32", "2001:db8:3::65/128"] {
+        lab.exec(GATEWAY, &["ip", "addr", "add", own, "dev", "lo"])?;
+    }
+    let gw1 = gateway_inside(1).to_string();
+    for (inner, via) in [
+        (format!("{CLIENT_INNER}/32"), gw1.as_str()),
+        (format!("{CLIENT_INNER_V6}/128"), "2001:db8:3::f1"),
+    ] {
+        let route = ["ip", "route", "add", &inner, "via", via];
+        lab.exec(Place::Target, &route)?;
+    }
+    Ok(())
+}
+
+/// `swanctl.conf` of a gateway for evergate's client.
+fn as_responder(row: Row, psk: &str) -> String {
+    let (pools, local_ts) = match row.inner {
+        Inner::V4 => ("v4", "10.0.0.0/24"),
+        Inner::V6 => ("v4, v6", "10.0.0.0/24, 2001:db8:3::/64"),
+    };
+    let connection = format!(
+        "    local_addrs = {}\n    remote_addrs = %any\n    pools = {pools}\n",
+        gateway_outside(1)
+    );
+    format!(
+        "{}pools {{\n  v4 {{\n    addrs = {CLIENT_INNER}/32\n  }}\n  v6 {{\n    addrs = \
+         {CLIENT_INNER_V6}/128\n  }}\n}}\n",
+        swanctl_conf(
+            row,
+            psk,
+            ["gw1", "client"],
+            &connection,
+            &format!("        local_ts = {local_ts}\n")
+        )
+    )
+}
+
+/// `swanctl.conf` of a client of evergate's gateway.
+fn as_initiator(row: Row, psk: &str) -> String {
+    let (vips, remote_ts) = match row.inner {
+        Inner::V4 => ("0.0.0.0", "10.0.0.0/24"),
+        Inner::V6 => ("0.0.0.0, ::", "10.0.0.0/24, 2001:db8:3::/64"),
+    };
+    let connection = format!(
+        "    local_addrs = {CLIENT_OUTSIDE}\n    remote_addrs = {}\n    vips = {vips}\n",
+        gateway_outside(1)
+    );
+    let child = format!("        remote_ts = {remote_ts}\n");
+    swanctl_conf(row, psk, ["client", "gw1"], &connection, &child)
+}
+
+fn swanctl_conf(
+    row: Row,
+    psk: &str,
+    [local, remote]: [&str; 2],
+    connection: &str,
+    child: &str,
+) -> String {
+    format!(
+        "connections {{
+  {name} {{
+    version = 2
+    proposals = {ike}
+    rekey_time = 0
+{connection}    local {{
+      auth = psk
+      id = {local}.example
+    }}
+    remote {{
+      auth = psk
+      id = {remote}.example
+    }}
+    children {{
+      {name} {{
+        esp_proposals = {esp}
+        rekey_time = 0
+{child}      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-1 {{
+    secret = \"{psk}\"
+  }}
+}}
+",
+        name = charon::CHILD,
+        ike = row.cipher.theirs_ike(),
+        esp = row.cipher.theirs_esp(),
+    )
+}
+
+/// Both sides agree on the cipher of the row, and on whether there is a NAT.
+fn agreed(lab: &Lab, row: Row, charon: &Charon) -> Result<()> {
+    let list = charon.swanctl(lab, &["--list-sas"])?;
+    let (wanted, in_udp) = (row.cipher.listed(), list.contains("TUNNEL-in-UDP"));
+    if !list.contains(wanted) || !in_udp {
+        bail!("expected {wanted} in UDP, found {list}");
+    }
+    Ok(())
+}
+
+/// Three times, with traffic after each.
+fn rekey(lab: &Lab, row: Row, ours: Place, charon: &Charon, target: &str) -> Result<()> {
+    for round in 1..=3 {
+        let before = charon.spis(lab)?;
+        match row.rekey {
+            Rekey::None => return Ok(()),
+            Rekey::Child(Side::Them) => {
+                charon.swanctl(lab, &["--rekey", "--child", charon::CHILD])?;
+            }
+            Rekey::Ike(Side::Them) => {
+                charon.swanctl(lab, &["--rekey", "--ike", charon::CHILD])?;
+            }
+            // By itself, when the lifetime is over.
+            Rekey::Child(Side::Us) | Rekey::Ike(Side::Us) => {}
+        }
+        let ike = matches!(row.rekey, Rekey::Ike(_));
+        lab.wait(
+            &format!("rekey {round} is done"),
+            Duration::from_secs(15),
+            |lab| {
+                let now = charon.spis(lab)?;
+                let done = match ike {
+                    true => now.ike != before.ike && now.child == before.child,
+                    false => now.child != before.child && now.ike == before.ike,
+                };
+                Ok(done.then_some(()))
+            },
+        )?;
+        Stream::transfer(lab, target, BYTES / 10)?;
+    }
+    let ended = lab
+        .events(ours, 0)?
+        .into_iter()
+        .find(|e| e.kind == "session_down");
+    match ended {
+        Some(Event { text, .. }) => bail!("a session ended during the rekeys: {text}"),
+        None => Ok(()),
+    }
+}
+
+/// One side deletes the session, and the other one knows.
+fn delete(lab: &Lab, row: Row, ours: Place, charon: &Charon) -> Result<()> {
+    let peer = match row.begins {
+        Side::Us => "gw1.example",
+        Side::Them => "client.example",
+    };
+    let ike = charon.spis(lab)?.ike;
+    match row.deletes {
+        Side::Us => {
+            lab.evergate(ours, &["session", "delete", peer])?;
+        }
+        Side::Them => {
+            charon.swanctl(lab, &["--terminate", "--ike", charon::CHILD])?;
+        }
+    }
+    lab.wait(
+        "the session is gone at charon",
+        Duration::from_secs(5),
+        |lab| {
+            let list = charon.swanctl(lab, &["--list-sas", "--raw"])?;
+            Ok((!list.contains(&ike)).then_some(()))
+        },
+    )?;
+    let why = match row.deletes {
+        Side::Us => "deleted by the operator",
+        Side::Them => "deleted by the peer",
+    };
+    lab.wait(
+        "evergate tells the end",
+        Duration::from_secs(5),
+        |lab| -> Result<Option<()>> {
+            let events = lab.events(ours, 0)?;
+            let told = |e: &Event| e.kind == "session_down" && e.text.contains(why);
+            Ok(events.iter().any(told).then_some(()))
+        },
+    )
+    .with_context(|| format!("the end of the session is not told as \"{why}\""))
+}
