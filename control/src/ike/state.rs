@@ -1,14 +1,14 @@
 //! What is known of one IKE SA, and how far it has come.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::crypto::Prf;
 use super::event::{CloseReason, Event, Failure, Nat, SaId};
 use super::identity::Identity;
 use super::keys::IkeKeys;
+use super::life::{Busy, ChildSa, Life};
 use super::task::Cx;
-use super::task::child::ChildSpis;
 
 /// How far an IKE SA has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub(crate) enum Phase {
     /// Authenticated, but without a child SA, and so of no use; waits for the peer's DELETE.
     Childless,
     Established,
+    /// Made by rekeying another one, which still has the child SAs.
+    Heir,
+    /// Another one has its child SAs; waits for its deletion.
+    Replaced,
     /// We want it gone.
     Closing,
     /// Gone for the owner; kept only to answer or to ask one last time.
@@ -29,7 +33,7 @@ pub(crate) enum Phase {
 /// What both tasks and the machinery below know of an IKE SA.
 pub(crate) struct Core {
     pub(crate) id: SaId,
-    /// We are the original initiator.
+    /// We are the original initiator of this IKE SA, which is whoever rekeyed it last.
     pub(crate) initiator: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
@@ -40,13 +44,21 @@ pub(crate) struct Core {
     /// When the first message came, as responder.
     pub(crate) begun: Option<Instant>,
     pub(crate) established: Option<Instant>,
+    /// We began the session.
+    pub(crate) ours: bool,
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
     /// Until authenticated.
     pub(crate) handshake: Option<Box<Handshake>>,
     /// Claimed before the phase Established, proven from then on.
     pub(crate) peer: Option<Identity>,
-    pub(crate) children: Vec<ChildSpis>,
+    /// Inner addresses of the client.
+    pub(crate) assigned: Vec<IpAddr>,
+    pub(crate) children: Vec<ChildSa>,
+    pub(crate) life: Life,
+    pub(crate) busy: Busy,
+    /// Why a rekeying failed last.
+    pub(crate) failure: Option<Failure>,
     /// An SPI that is allocated but belongs to no child SA yet.
     pub(crate) spi_in: Option<u32>,
     pub(crate) nat: Nat,
@@ -91,11 +103,16 @@ impl Core {
             },
             begun: None,
             established: None,
+            ours: initiator,
             prf: None,
             keys: None,
             handshake: None,
             peer: None,
+            assigned: Vec::new(),
             children: Vec::new(),
+            life: Life::default(),
+            busy: Busy::Free,
+            failure: None,
             spi_in: None,
             nat: Nat::default(),
             vendor_ids: Vec::new(),
@@ -117,7 +134,7 @@ impl Core {
     /// when it says in `other` that it holds none: this one it did not know yet.
     pub(crate) fn crosses(&self, other: &Core) -> bool {
         match (self.established, other.begun) {
-            (Some(established), Some(begun)) => self.initiator && established >= begun,
+            (Some(established), Some(begun)) => self.ours && established >= begun,
             _ => false,
         }
     }
@@ -132,6 +149,7 @@ impl Core {
         if self.is_announced()
             && let Some(peer) = self.peer.clone()
         {
+            cx.events.extend(self.release());
             cx.events.push(Event::Closed {
                 id: self.id,
                 peer,
@@ -140,6 +158,16 @@ impl Core {
         }
         self.phase = Phase::Ended;
         self.children.clear();
+    }
+
+    /// Takes back the SPI of an exchange that will not end any more.
+    pub(crate) fn release(&mut self) -> Option<Event> {
+        let (id, spi_in) = (self.id, self.spi_in.take()?);
+        Some(Event::ChildFailed {
+            id,
+            spi_in,
+            error: Failure::Over,
+        })
     }
 
     /// A session that we wished for does not come about.

@@ -15,6 +15,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod pool;
+mod rekey;
 mod reload;
 mod routes;
 mod sessions;

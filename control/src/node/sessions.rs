@@ -18,7 +18,8 @@ const HEARTBEAT_LABEL: &[u8] = b"evergate heartbeat v1";
 /// Says in IKE_SA_INIT that a node knows keyed heartbeats.
 pub(super) const VENDOR_ID: &[u8] = b"evergate keyed heartbeat v1";
 
-/// A session and its IKE SA.
+/// A session, or rather one pair of its SAs, and its IKE SA.
+#[derive(Clone)]
 pub(super) struct Live {
     pub(super) sa: SaId,
     pub(super) peer: Identity,
@@ -26,6 +27,10 @@ pub(super) struct Live {
     pub(super) group: GroupId,
     pub(super) rank: Rank,
     pub(super) since: Instant,
+    /// Another pair of SAs has taken, or takes, its place: it goes once that is closed.
+    pub(super) retired: bool,
+    /// Nothing was ever sent on it: both ends made one at once, and this one is too many.
+    pub(super) redundant: bool,
     /// When the peer last proved to live by IKE; ESP is judged by the worker's view.
     pub(super) alive: Instant,
     /// When it was last asked.
@@ -52,14 +57,27 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn insert(&mut self, live: Live) {
-        self.by_sa.insert(live.sa, live.spec.id);
+        if !live.retired
+            && let Some(old) = self.by_sa.insert(live.sa, live.spec.id)
+            && let Some(old) = self.live.get_mut(&old)
+        {
+            old.retired = true;
+        }
         self.live.insert(live.spec.id, live);
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Live> {
         let live = self.live.remove(&id)?;
-        self.by_sa.remove(&live.sa);
+        if self.by_sa.get(&live.sa) == Some(&id) {
+            self.by_sa.remove(&live.sa);
+        }
         Some(live)
+    }
+
+    /// All pairs of SAs of an IKE SA, with those that have been replaced.
+    pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
+        let of_sa = self.live.values().filter(|live| live.sa == sa);
+        of_sa.map(|live| live.spec.id).collect()
     }
 
     /// Sessions whose peer was silent for `patience`, each told once in that time. `heard`: when
@@ -71,7 +89,7 @@ impl Table {
         now: Instant,
     ) -> Vec<SaId> {
         let mut silent = Vec::new();
-        for (id, live) in &mut self.live {
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| !live.retired) {
             let last = heard.get(id).copied().max(Some(live.alive.max(live.asked)));
             if last.is_some_and(|at| now.saturating_duration_since(at) >= patience) {
                 live.asked = now;
@@ -103,21 +121,52 @@ pub(super) fn spec(
     child: &Child,
     exporter: &Exporter,
 ) -> Result<SessionSpec, esp::BadSecret> {
+    let mut spec = SessionSpec::new(outline.local, outline.remote, Producer::Ike);
+    spec.peer = outline.peer;
+    spec.gateway = outline.gateway;
+    spec.initiator = outline.initiator;
+    let keyed = outline.keyed_heartbeat;
+    key(&mut spec, child, exporter, outline.replay_window, keyed)?;
+    Ok(spec)
+}
+
+/// Makes the session of a child SA that takes the place of another.
+pub(super) fn successor(
+    old: &SessionSpec,
+    child: &Child,
+    exporter: &Exporter,
+    replay_window: u32,
+) -> Result<SessionSpec, esp::BadSecret> {
+    let mut spec = old.clone();
+    spec.id = SessionId::NONE;
+    let keyed = old.heartbeat_key.is_some();
+    key(&mut spec, child, exporter, replay_window, keyed)?;
+    Ok(spec)
+}
+
+/// Gives a session what a child SA brings.
+fn key(
+    spec: &mut SessionSpec,
+    child: &Child,
+    exporter: &Exporter,
+    replay_window: u32,
+    keyed_heartbeat: bool,
+) -> Result<(), esp::BadSecret> {
     let cipher = match child.cipher {
         EspCipher::Aes128Gcm => esp::Cipher::Aes128Gcm,
         EspCipher::Aes256Gcm => esp::Cipher::Aes256Gcm,
     };
-    let remote_inner = prefixes(&child.remote_ts);
-    let local_inner = prefixes(&child.local_ts);
     let sa = |spi, key: &[u8], salt: [u8; 4]| {
         let mut sa = SaSpec::new(spi, cipher, esp::Key::new(key)?, salt.into());
         sa.esn = child.esn;
-        sa.replay_window = outline.replay_window;
+        sa.replay_window = replay_window;
         Ok(sa)
     };
-    let inbound = sa(child.spi_in, &child.key_in, child.salt_in)?;
-    let outbound = sa(child.spi_out, &child.key_out, child.salt_out)?;
-    let heartbeat_key = outline.keyed_heartbeat.then(|| {
+    spec.inbound = Some(sa(child.spi_in, &child.key_in, child.salt_in)?);
+    spec.outbound = Some(sa(child.spi_out, &child.key_out, child.salt_out)?);
+    spec.remote_inner = prefixes(&child.remote_ts);
+    spec.local_inner = prefixes(&child.local_ts);
+    spec.heartbeat_key = keyed_heartbeat.then(|| {
         let mut key = [0; 16];
         // Both ends name the SPIs in the same order, whichever side they are on.
         let (low, high) = (
@@ -130,16 +179,7 @@ pub(super) fn spec(
         exporter.derive(HEARTBEAT_LABEL, &context, &mut key);
         key.into()
     });
-    let mut spec = SessionSpec::new(outline.local, outline.remote, Producer::Ike);
-    spec.peer = outline.peer;
-    spec.inbound = Some(inbound);
-    spec.outbound = Some(outbound);
-    spec.remote_inner = remote_inner;
-    spec.local_inner = local_inner;
-    spec.gateway = outline.gateway;
-    spec.heartbeat_key = heartbeat_key;
-    spec.initiator = outline.initiator;
-    Ok(spec)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,6 +203,8 @@ mod tests {
                 group: GroupId::Cluster(ClusterId(1)),
                 rank: Rank::new(&[vec![1], vec![2]]),
                 since: start,
+                retired: false,
+                redundant: false,
                 alive: at(if id == 2 { 8 } else { 0 }),
                 asked: start,
             });

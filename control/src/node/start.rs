@@ -34,7 +34,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Engine, EspCipher, EspProposal, Retransmit, Settings};
+use crate::ike::{Engine, EspCipher, EspProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -42,6 +42,9 @@ use crate::sadb::Sadb;
 /// SAs that a client's, and a gateway's, XDP program has room for.
 const CLIENT_SAS: u32 = 4096;
 const GATEWAY_SAS: u32 = 1 << 20;
+
+/// The least time that is left for a rekeying that fails at first.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Commands of the API that may wait for the core.
 const COMMANDS: usize = 64;
@@ -235,6 +238,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         table: Table::default(),
         pending: HashMap::new(),
         dying: Vec::new(),
+        retired: Vec::new(),
         interfaces: Interfaces::new(bound),
         tick: started,
         post_at: None,
@@ -260,6 +264,15 @@ fn xdp_mode(mode: config::XdpMode) -> XdpMode {
     }
 }
 
+/// What can not be replaced in time ends at twice its age, but not before several tries.
+fn lifetime(config: &Config, rekey: Duration) -> Lifetime {
+    Lifetime {
+        rekey,
+        jitter: f64::from(config.ike.rekey_jitter) / 100.0,
+        hard: rekey.saturating_mul(2).max(rekey + MARGIN),
+    }
+}
+
 fn ike_settings(config: &Config) -> Settings {
     let mut settings = Settings::new(identity(&config.identity));
     settings.retransmit = Retransmit {
@@ -277,5 +290,9 @@ fn ike_settings(config: &Config) -> Settings {
         ..EspProposal::default()
     }];
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings.child_lifetime = Some(lifetime(config, config.ike.rekey_child));
+    settings.ike_lifetime = Some(lifetime(config, config.ike.rekey_ike));
+    // A session has one pair of SAs, and a successor of it now and then.
+    settings.children_limit = 1;
     settings
 }

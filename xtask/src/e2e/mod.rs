@@ -2,9 +2,11 @@
 
 mod failover;
 mod refusals;
+mod rekey;
 mod sessions;
 mod tunnel;
 
+use self::failover::{SOON, survives};
 use crate::lab::topology::TARGETS;
 use crate::lab::{Event, Lab, Place, Setup, Status};
 use crate::style::{bold, dim, green, red};
@@ -23,6 +25,7 @@ const CASES: &[&[Case]] = &[
     failover::CASES,
     sessions::CASES,
     refusals::CASES,
+    rekey::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

@@ -28,6 +28,7 @@ pub mod kind {
     pub const NAT_DETECTION_SOURCE_IP: u16 = 16388;
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
+    pub const REKEY_SA: u16 = 16393;
 }
 
 /// An error or status told to the peer.

@@ -317,14 +317,14 @@ pub(crate) fn vendor_ids(payloads: &[Payload]) -> Vec<Vec<u8>> {
     ids.take(MOST_VENDOR_IDS).collect()
 }
 
-fn key_exchange(pair: &KeyPair) -> Payload {
+pub(crate) fn key_exchange(pair: &KeyPair) -> Payload {
     Payload::Ke(KeyExchange {
         group: pair.group().number(),
         public: pair.public().to_vec(),
     })
 }
 
-fn nonce(cx: &mut Cx<'_>) -> Vec<u8> {
+pub(crate) fn nonce(cx: &mut Cx<'_>) -> Vec<u8> {
     let mut nonce = vec![0; NONCE];
     cx.rng.fill_bytes(&mut nonce);
     nonce

@@ -475,12 +475,26 @@ impl Checker<'_> {
         let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         let liveness = self.time(table.liveness, "ike.liveness", range);
         let tries = self.number(table.tries, "ike.tries", 1..=20);
+        let range = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
+        let rekey_child = self.time(table.rekey_child, "ike.rekey_child", range.clone());
+        let rekey_ike = self.time(table.rekey_ike, "ike.rekey_ike", range);
+        let jitter = self.number(table.rekey_jitter, "ike.rekey_jitter", 0..=50);
+        let bytes = self.number(table.rekey_bytes, "ike.rekey_bytes", 1_000_000..=i64::MAX);
+        // Of 2^32 that an SA without extended sequence numbers has: room for the other end to be
+        // late.
+        let packets = self.number(table.rekey_packets, "ike.rekey_packets", 1000..=1 << 31);
+        let count = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok());
         Ike {
             retransmit: retransmit.unwrap_or(Duration::from_millis(200)),
             tries: tries
                 .and_then(|tries| u32::try_from(tries).ok())
                 .unwrap_or(4),
             liveness: liveness.unwrap_or(Duration::from_secs(30)),
+            rekey_child: rekey_child.unwrap_or(Duration::from_secs(3600)),
+            rekey_ike: rekey_ike.unwrap_or(Duration::from_secs(4 * 3600)),
+            rekey_jitter: jitter.and_then(|p| u8::try_from(p).ok()).unwrap_or(10),
+            rekey_bytes: count(bytes).unwrap_or(1 << 38),
+            rekey_packets: count(packets).unwrap_or(1 << 31),
         }
     }
 }

@@ -73,6 +73,11 @@ pub(super) struct Ike {
     pub(super) retransmit: Time,
     pub(super) tries: Number,
     pub(super) liveness: Time,
+    pub(super) rekey_child: Time,
+    pub(super) rekey_ike: Time,
+    pub(super) rekey_jitter: Number,
+    pub(super) rekey_bytes: Number,
+    pub(super) rekey_packets: Number,
 }
 
 #[derive(Deserialize)]
