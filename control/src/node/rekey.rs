@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::config::Ike;
 use super::core::{Node, Role};
 use super::establish::AFTERLIFE;
 use super::events::{EventKind, NewEvent};
@@ -18,14 +17,14 @@ use crate::sadb::{Change, SessionId};
 
 /// Whether a pair of SAs has carried so much that fresh keys are due. Both ends count about the
 /// same: the one that did not begin the session waits a little longer, for the other one to act.
-fn has_carried_enough(ike: &Ike, view: &SessionView, initiator: bool) -> bool {
+fn has_carried_enough(limit: Traffic, view: &SessionView, initiator: bool) -> bool {
     let more = |of: fn(&Traffic) -> u64| of(&view.inbound).max(of(&view.outbound));
     let patience = |limit: u64| match initiator {
         true => limit,
         false => limit.saturating_add(limit / 8),
     };
-    more(|traffic| traffic.packets) >= patience(ike.rekey_packets)
-        || more(|traffic| traffic.bytes) >= patience(ike.rekey_bytes)
+    more(|traffic| traffic.packets) >= patience(limit.packets)
+        || more(|traffic| traffic.bytes) >= patience(limit.bytes)
 }
 
 impl Node {
@@ -142,13 +141,17 @@ impl Node {
     /// Asks for fresh keys where the old ones have protected enough.
     pub(super) fn judge_traffic(&mut self, now: Instant) {
         let view = self.dataplane.view().load_full();
+        let limit = Traffic {
+            packets: self.config.ike.rekey_packets,
+            bytes: self.config.ike.rekey_bytes,
+        };
         for shown in &view.sessions {
             let live = self.table.live.get(&shown.id);
             let Some(live) = live.filter(|live| !live.retired) else {
                 continue;
             };
             if let Some(inbound) = &live.spec.inbound
-                && has_carried_enough(&self.config.ike, shown, live.spec.initiator)
+                && has_carried_enough(limit, shown, live.spec.initiator)
             {
                 self.engine.rekey_child(now, live.sa, inbound.spi);
             }
@@ -163,5 +166,43 @@ fn told(live: &Live, what: &str) -> NewEvent {
     match live.spec.gateway {
         Some(gateway) => event.gateway(gateway),
         None => event,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::GroupId;
+
+    #[test]
+    fn either_direction_and_either_measure_count() {
+        let limit = Traffic {
+            packets: 8000,
+            bytes: 1_600_000,
+        };
+        let enough = |initiator, inbound: (u64, u64), outbound: (u64, u64)| {
+            let traffic = |(packets, bytes)| Traffic { packets, bytes };
+            let view = SessionView {
+                id: SessionId(1),
+                group: GroupId::Peer(1),
+                active: true,
+                inbound: traffic(inbound),
+                outbound: traffic(outbound),
+                last_heard: None,
+            };
+            has_carried_enough(limit, &view, initiator)
+        };
+        for (inbound, outbound, expected) in [
+            ((7999, 1_599_999), (7999, 1_599_999), [false, false]),
+            ((8000, 0), (0, 0), [true, false]),
+            ((0, 0), (9000, 0), [true, true]),
+            ((0, 1_600_000), (0, 0), [true, false]),
+            ((0, 0), (0, 1_800_000), [true, true]),
+        ] {
+            assert_eq!(
+                [true, false].map(|began| enough(began, inbound, outbound)),
+                expected
+            );
+        }
     }
 }

@@ -185,7 +185,107 @@ fn key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::keys::IkeKeys;
+    use crate::ike::proposal::IkeSuite;
+    use crate::ike::{Group, IkeCipher, Prf, Secret, TrafficSelector};
     use crate::policy::ClusterId;
+
+    fn live(sa: u64, id: u64, start: Instant) -> Live {
+        let outside = "192.0.2.1".parse().unwrap();
+        let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
+        spec.id = SessionId(id);
+        Live {
+            sa: SaId(sa),
+            peer: Identity::from(outside),
+            spec: Arc::new(spec),
+            group: GroupId::Cluster(ClusterId(1)),
+            rank: Rank::new(&[vec![1], vec![2]]),
+            since: start,
+            retired: false,
+            redundant: false,
+            alive: start,
+            asked: start,
+        }
+    }
+
+    #[test]
+    fn a_pair_of_sas_retires_when_another_takes_its_place() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        table.insert(live(1, 1, start));
+        table.insert(live(2, 2, start));
+        table.insert(live(1, 3, start));
+        // One that both ends made too many takes nobody's place.
+        table.insert(Live {
+            retired: true,
+            redundant: true,
+            ..live(1, 4, start)
+        });
+        assert_eq!(table.of_sa(SaId(1)), Some(SessionId(3)));
+        let retired = |table: &Table, id| table.live[&SessionId(id)].retired;
+        assert_eq!(
+            [1, 2, 3, 4].map(|id| retired(&table, id)),
+            [true, false, false, true]
+        );
+        let mut all = table.all_of(SaId(1));
+        all.sort();
+        assert_eq!(all, [1, 3, 4].map(SessionId));
+        // What has no traffic any more says nothing about the peer's life.
+        let later = start + Duration::from_secs(60);
+        let mut asked = table.silent(&HashMap::new(), Duration::from_secs(30), later);
+        asked.sort();
+        assert_eq!(asked, [SaId(1), SaId(2)]);
+        table.remove(SessionId(1));
+        assert_eq!(table.of_sa(SaId(1)), Some(SessionId(3)));
+        table.remove(SessionId(3));
+        assert_eq!(table.of_sa(SaId(1)), None);
+    }
+
+    #[test]
+    fn both_ends_derive_the_same_heartbeat_key_anew_for_each_pair() {
+        let suite = IkeSuite {
+            cipher: IkeCipher::Aes256Gcm16,
+            prf: Prf::HmacSha256,
+            group: Group::X25519,
+        };
+        let nonces: [&[u8]; 2] = [&[1; 32], &[2; 32]];
+        let keys = |seed: u8, began| IkeKeys::derive(suite, &[seed; 32], nonces, [3, 4], began);
+        let child = |spi_in, spi_out| Child {
+            spi_in,
+            spi_out,
+            cipher: EspCipher::Aes256Gcm,
+            key_in: Secret::new(&[spi_in as u8; 32]),
+            salt_in: [0; 4],
+            key_out: Secret::new(&[spi_out as u8; 32]),
+            salt_out: [0; 4],
+            esn: true,
+            local_ts: vec![TrafficSelector::any_v4()],
+            remote_ts: vec![TrafficSelector::any_v4()],
+        };
+        let old = |keyed: bool| {
+            let mut old = SessionSpec::clone(&live(1, 1, Instant::now()).spec);
+            old.gateway = Some(old.outside_remote);
+            old.heartbeat_key = keyed.then(|| [9; 16].into());
+            old
+        };
+        let key = |spi_in, spi_out, seed, began| {
+            let exporter = keys(seed, began).exporter();
+            let spec = successor(&old(true), &child(spi_in, spi_out), &exporter, 1024).unwrap();
+            assert_eq!(
+                (spec.id, spec.gateway),
+                (SessionId::NONE, old(true).gateway)
+            );
+            *spec.heartbeat_key.unwrap().expose()
+        };
+        let first = key(0x1001, 0x2002, 7, true);
+        assert_eq!(first, key(0x2002, 0x1001, 7, false));
+        assert_ne!(first, [9; 16], "not the old one");
+        assert_ne!(first, key(0x1003, 0x2002, 7, true), "another pair");
+        assert_ne!(first, key(0x1001, 0x2002, 8, true), "another IKE SA");
+        let exporter = keys(7, true).exporter();
+        let without = successor(&old(false), &child(0x1001, 0x2002), &exporter, 1024).unwrap();
+        assert_eq!(without.heartbeat_key, None);
+    }
 
     #[test]
     fn only_the_silent_are_asked_and_once() {
@@ -193,20 +293,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut table = Table::default();
         for id in 1..=3 {
-            let outside = "192.0.2.1".parse().unwrap();
-            let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
-            spec.id = SessionId(id);
             table.insert(Live {
-                sa: SaId(id),
-                peer: Identity::from(outside),
-                spec: Arc::new(spec),
-                group: GroupId::Cluster(ClusterId(1)),
-                rank: Rank::new(&[vec![1], vec![2]]),
-                since: start,
-                retired: false,
-                redundant: false,
                 alive: at(if id == 2 { 8 } else { 0 }),
-                asked: start,
+                ..live(id, id, start)
             });
         }
         // One was never heard of, two answered IKE, three sent packets.

@@ -44,6 +44,8 @@ fn rekeyed(lab: &Lab, place: Place) -> Result<(usize, usize)> {
 }
 
 fn drops(lab: &Lab) -> Result<Vec<(String, u64)>> {
+    // The data plane tells its figures a few times a second.
+    std::thread::sleep(Duration::from_millis(500));
     let mut all = Vec::new();
     for place in GATEWAYS
         .map(Place::Gateway)

@@ -480,8 +480,7 @@ impl Checker<'_> {
         let rekey_ike = self.time(table.rekey_ike, "ike.rekey_ike", range);
         let jitter = self.number(table.rekey_jitter, "ike.rekey_jitter", 0..=50);
         let bytes = self.number(table.rekey_bytes, "ike.rekey_bytes", 1_000_000..=i64::MAX);
-        // Of 2^32 that an SA without extended sequence numbers has: room for the other end to be
-        // late.
+        // Half of what an SA without extended sequence numbers has: the other end may be late.
         let packets = self.number(table.rekey_packets, "ike.rekey_packets", 1000..=1 << 31);
         let count = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok());
         Ike {
