@@ -41,6 +41,8 @@ pub(crate) struct Core {
     /// 0 until known.
     pub(crate) spi_r: u64,
     pub(crate) phase: Phase,
+    /// SPI of ours of the IKE SA that this one has replaced.
+    pub(crate) predecessor: Option<u64>,
     /// When the first message came, as responder.
     pub(crate) begun: Option<Instant>,
     pub(crate) established: Option<Instant>,
@@ -101,6 +103,7 @@ impl Core {
             } else {
                 Phase::HalfOpen
             },
+            predecessor: None,
             begun: None,
             established: None,
             ours: initiator,

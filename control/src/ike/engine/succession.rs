@@ -87,6 +87,13 @@ impl Engine {
             let Some(old) = self.remove(id) else { return };
             let (mut new, mut old) = (made.sa, old.sa);
             self.stats.ike_rekeyed += 1;
+            // A peer that never deletes what it replaces leaves one behind, not as many as it likes.
+            let before = old.core.predecessor.and_then(|spi| self.by_spi.get(&spi));
+            if let Some(before) = before.copied()
+                && self.sas.get(&before).is_some_and(|e| e.sa.only_waits())
+            {
+                self.remove(before);
+            }
             new.take_over(&mut old, now, &self.settings, &mut *self.rng);
             self.insert(new);
             let old = self.insert(old);

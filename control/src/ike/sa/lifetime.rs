@@ -147,6 +147,11 @@ impl Sa {
         self.go_on(cx);
     }
 
+    /// Has been replaced, and waits for the peer to delete it.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.core.phase == Phase::Replaced && self.pending.is_none()
+    }
+
     /// Deletes an IKE SA that the owner does not know of.
     pub(crate) fn discard(&mut self, cx: &mut Cx<'_>) {
         self.core.phase = Phase::Replaced;

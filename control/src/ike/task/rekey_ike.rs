@@ -269,6 +269,7 @@ impl Core {
         self.closing = std::mem::replace(&mut old.closing, CloseReason::Local);
         self.spi_in = old.spi_in.take();
         self.nat = old.nat;
+        self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
         std::mem::swap(&mut self.id, &mut old.id);
     }

@@ -138,13 +138,6 @@ fn further_children_up_to_a_limit() {
 
 #[test]
 fn what_can_not_be_replaced_is_said() {
-    let rekey = |spi: u32| {
-        Payload::Notify(Notify {
-            protocol: protocol::ESP,
-            spi: spi.to_be_bytes().to_vec(),
-            ..Notify::new(kind::REKEY_SA, [])
-        })
-    };
     let mut s = Session::new(|_, _| {});
     let (a, _) = s.ids();
     // HDR, SK {N(REKEY_SA, unknown), SA, …} --> <-- HDR, SK {N(CHILD_SA_NOT_FOUND, unknown)}
@@ -153,7 +146,7 @@ fn what_can_not_be_replaced_is_said() {
         &mut s.pair,
         a,
         exchange::CREATE_CHILD_SA,
-        vec![rekey(0x777), sa.clone()],
+        vec![rekey_sa(0x777), sa.clone()],
     );
     let expected = Payload::Notify(Notify {
         protocol: protocol::ESP,
@@ -170,6 +163,15 @@ fn what_can_not_be_replaced_is_said() {
         s.b.closed,
         Some(CloseReason::Error(Failure::WrongAnswer(_)))
     ));
+}
+
+/// Names a child SA by the SPI that the sender receives on.
+fn rekey_sa(spi: u32) -> Payload {
+    Payload::Notify(Notify {
+        protocol: protocol::ESP,
+        spi: spi.to_be_bytes().to_vec(),
+        ..Notify::new(kind::REKEY_SA, [])
+    })
 }
 
 fn offers_of(node: &Node) -> Vec<payload::sa::Proposal> {
@@ -234,6 +236,43 @@ fn the_ike_sa_is_replaced_by_either_side() {
     s.follow();
     assert_eq!(s.a.closed, Some(CloseReason::Local));
     assert_eq!(s.b.closed, Some(CloseReason::PeerDeleted));
+}
+
+#[test]
+fn a_peer_that_never_deletes_leaves_little_behind() {
+    let mut s = Session::new(|_, _| {});
+    for round in 1..=20 {
+        // HDR, SK {SA(IKE), Ni, KEi} --> <-- HDR, SK {SA(IKE), Nr, KEr}, and no DELETE
+        let request = s.a_rekeys_ike();
+        let answer = s.hand(&request[0]);
+        s.hand(&answer[0]);
+        assert_eq!(s.pair.b.engine.stats().ike_rekeyed, round);
+        assert!(s.pair.b.engine.stats().sas <= 2);
+    }
+    let mut s = Session::new(|_, _| {});
+    let (mut old, mut made) = (s.a.only().spi_in, 0);
+    let refused = loop {
+        // HDR, SK {N(REKEY_SA), …} --> <-- HDR, SK {SA, …}, and no DELETE
+        let new = 0x9000 + made;
+        let mut payloads = vec![rekey_sa(old), Payload::Nonce(vec![7; 32])];
+        payloads.push(Payload::Sa(vec![EspProposal::default().offer(1, new)]));
+        payloads.push(Payload::TsI(s.a.only().local_ts.clone()));
+        payloads.push(Payload::TsR(s.a.only().remote_ts.clone()));
+        let heard = say(
+            &mut s.pair,
+            s.a.id.unwrap(),
+            exchange::CREATE_CHILD_SA,
+            payloads,
+        );
+        s.follow();
+        match heard.as_deref() {
+            Some([Payload::Notify(refused)]) => break refused.kind,
+            Some([Payload::Sa(_), ..]) => (old, made) = (new, made + 1),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((refused, made), (kind::TEMPORARY_FAILURE, 5));
+    assert_eq!(s.b.children.len(), 6);
 }
 
 #[test]
