@@ -31,7 +31,7 @@ fn fate() -> impl Strategy<Value = Vec<u64>> {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(200))]
 
     #[test]
     fn one_of_each_is_left_and_nothing_leaks(
