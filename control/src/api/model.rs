@@ -147,6 +147,10 @@ pub struct Session {
     pub active: bool,
     /// Milliseconds since it was authenticated.
     pub age_ms: u64,
+    /// Milliseconds until this end replaces its pair of SAs; none while it does, or never.
+    #[serde(default)]
+    pub rekey_in_ms: Option<u64>,
+    /// Packets and bytes are those of the pair of SAs in use.
     pub packets_in: u64,
     /// Bytes of inner packets.
     pub bytes_in: u64,

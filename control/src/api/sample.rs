@@ -40,6 +40,7 @@ fn session(peer: &str, outside: &str, spi: u32, active: bool) -> Session {
         cipher: "aes-256-gcm".into(),
         active,
         age_ms: 754_321,
+        rekey_in_ms: Some(2_845_679),
         packets_in: 1_204_881,
         bytes_in: 1_688_901_234,
         packets_out: 611_002,

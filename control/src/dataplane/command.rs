@@ -48,6 +48,18 @@ pub struct Watch {
     pub form: HeartbeatForm,
 }
 
+/// When the SA of a session that sends is used. All receive from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sending {
+    /// Only when told to by [`Command::SendOn`].
+    Told,
+    /// Once the peer is heard on the session, or there is no other one: it takes the place of one
+    /// that still works, and the peer may not receive on it yet.
+    WhenHeard,
+    /// At once.
+    AtOnce,
+}
+
 /// From the node's core to a worker. Each is carried out in the order sent.
 #[derive(Debug)]
 pub enum Command {
@@ -60,9 +72,13 @@ pub enum Command {
         /// Whether it becomes the active one of its group at once (sessions that the peer began,
         /// and those written by hand).
         activate: bool,
+        /// Other than at once, the session is one that takes the place of another.
+        sending: Sending,
     },
     /// The peer of a session with ESP in UDP is there now.
     MoveSession(SessionId, SocketAddr),
+    /// Sends on this session from now on, and no longer on the one whose place it takes.
+    SendOn(SessionId),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.

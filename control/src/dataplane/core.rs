@@ -16,7 +16,7 @@ use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
 
 use super::announcing::Lan;
-use super::command::{Command, GroupId, WorkerEvent, WorkerReport};
+use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
 use super::groups::Groups;
 use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
@@ -173,8 +173,14 @@ impl Core {
                 spec,
                 group,
                 activate,
+                sending,
             } => {
-                self.add_session(&spec, group, activate, umem, now);
+                self.add_session(&spec, group, activate, sending, umem, now);
+            }
+            Command::SendOn(id) => {
+                if let Some(index) = self.sessions.by_id(id) {
+                    self.send_on(index, umem, now);
+                }
             }
             Command::RemoveSession(id) => {
                 if let Some(session) = self.sessions.remove(id) {
@@ -214,6 +220,7 @@ impl Core {
         spec: &Arc<crate::sadb::SessionSpec>,
         group_id: GroupId,
         activate: bool,
+        sending: Sending,
         umem: &mut Umem,
         now: Instant,
     ) {
@@ -232,7 +239,16 @@ impl Core {
             }
         };
         session.last_heard = Some(now);
+        session.sending = sending;
         self.resolve_outside(&mut session);
+        if sending != Sending::AtOnce {
+            session.announced = self
+                .sessions
+                .iter()
+                .any(|other| other.group == group && other.announced);
+            self.sessions.insert(session);
+            return;
+        }
         self.sessions.insert(session);
         self.session_added(spec, group_id, activate, umem, now);
     }

@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::announcing::Lan;
-use super::command::{Command, GroupId, GroupSpec, WorkerReport};
+use super::command::{Command, GroupId, GroupSpec, Sending, WorkerReport};
 use super::core::{Core, Settings};
 use super::loader::{self, Attached, LoadError, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
@@ -291,10 +291,44 @@ impl Dataplane {
         group: GroupId,
         activate: bool,
     ) -> Result<(), LoadError> {
+        self.install(spec, group, activate, Sending::AtOnce).await
+    }
+
+    /// Installs a session that takes the place of another one with the same peer. It receives when
+    /// this returns, and sends as `sending` says: at once means from then on.
+    pub async fn succeed_session(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        sending: Sending,
+    ) -> Result<(), LoadError> {
+        let id = spec.id;
+        // The peer answers what we send on it within microseconds: not before it is steered here.
+        let at_first = sending.min(Sending::WhenHeard);
+        self.install(spec, group, false, at_first).await?;
+        if sending == Sending::AtOnce {
+            self.send_on(id);
+        }
+        Ok(())
+    }
+
+    /// Sends on this session from now on, and no longer on the one whose place it takes.
+    pub fn send_on(&self, id: SessionId) {
+        self.command(Command::SendOn(id));
+    }
+
+    async fn install(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        activate: bool,
+        sending: Sending,
+    ) -> Result<(), LoadError> {
         self.command(Command::AddSession {
             spec: Arc::clone(&spec),
             group,
             activate,
+            sending,
         });
         self.settled().await;
         self.let_in(&spec)?;

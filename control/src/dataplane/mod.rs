@@ -20,7 +20,7 @@ mod watching;
 mod worker;
 pub mod xsk;
 
-pub use command::{Command, GroupId, GroupSpec, Watch, WorkerEvent, WorkerReport};
+pub use command::{Command, GroupId, GroupSpec, Sending, Watch, WorkerEvent, WorkerReport};
 pub use handle::{Dataplane, InsideOptions, Options, SetupError};
 pub use tun::MAX_SEGMENTS;
 pub use view::{GroupView, SessionView, Traffic, WorkerView};

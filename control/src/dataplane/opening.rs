@@ -7,6 +7,7 @@ use evergate_common::heartbeat;
 use evergate_common::packet::{self, Class, Esp, Ip};
 use evergate_common::reason::Counter;
 
+use super::command::Sending;
 use super::core::{Core, ETHERNET, Way, counter};
 use super::hops::Hop;
 use super::net::fib::Refusal;
@@ -68,6 +69,7 @@ impl Core {
             .map_err(counter)?;
         let newest = opened.sequence == inbound.sequence();
         session.last_heard = Some(now);
+        let takes_over = session.sending == Sending::WhenHeard;
         if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
             self.heard.push(index);
         }
@@ -76,6 +78,9 @@ impl Core {
         }
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         if opened.next_header == NEXT_DUMMY {
+            if takes_over {
+                self.heard_on_successor(index, umem, now);
+            }
             self.client_sends(index, now);
             self.count(Counter::EspDummy);
             return Ok(Way::Done);
@@ -93,6 +98,9 @@ impl Core {
         session.received.add(packet.len());
         let mtu = session.mtu;
         frame.set_range(opened.inner);
+        if takes_over {
+            self.heard_on_successor(index, umem, now);
+        }
         self.client_sends(index, now);
         self.count(Counter::EspOpened);
         if self.lan.is_none() {
@@ -152,17 +160,10 @@ impl Core {
     /// An answer to one of our heartbeats.
     fn answered(&mut self, bytes: &[u8], source: IpAddr, now: Instant) -> Result<(), Counter> {
         if let Some(keyed) = heartbeat::decode(bytes) {
-            let index = self
-                .sessions
-                .by_gateway(source)
-                .ok_or(Counter::HeartbeatBadAnswer)?;
+            // Of two sessions that take turns, the one that asked.
             let session = self
                 .sessions
-                .get(index)
-                .ok_or(Counter::HeartbeatBadAnswer)?;
-            let outbound = session
-                .outbound
-                .as_ref()
+                .sending_to(source, u32::from_be_bytes(keyed.spi))
                 .ok_or(Counter::HeartbeatBadAnswer)?;
             let key = session
                 .spec
@@ -171,7 +172,6 @@ impl Core {
                 .ok_or(Counter::HeartbeatBadAnswer)?;
             let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
             let ours = heartbeat::is_answer(keyed.sequence)
-                && u32::from_be_bytes(keyed.spi) == outbound.spi()
                 && session.has_asked(count, keyed.token)
                 && keyed.authentic(key.expose());
             if !ours {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
+use super::command::Sending;
 use super::view::Traffic;
 use crate::esp::{
     Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, WrongKeyLength,
@@ -57,6 +58,7 @@ pub(super) struct Session {
     tokens: VecDeque<(u32, [u8; 8])>,
     /// On a gateway: the LAN was told that the peer's inner addresses are here.
     pub(super) announced: bool,
+    pub(super) sending: Sending,
 }
 
 impl Session {
@@ -92,6 +94,7 @@ impl Session {
             heard: false,
             tokens: VecDeque::with_capacity(TOKENS),
             announced: false,
+            sending: Sending::AtOnce,
         })
     }
 
@@ -177,7 +180,11 @@ impl Sessions {
             self.by_spi.insert(inbound.spi(), index);
         }
         if let Some(gateway) = session.spec.gateway {
-            self.by_gateway.insert(gateway, index);
+            // Heartbeats too go by the session that is sent on.
+            match session.sending {
+                Sending::AtOnce => self.by_gateway.insert(gateway, index),
+                _ => Some(*self.by_gateway.entry(gateway).or_insert(index)),
+            };
         }
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Some(session);
@@ -205,14 +212,30 @@ impl Sessions {
         Some(session)
     }
 
-    /// The youngest session with a gateway that can send.
+    /// The youngest session with a gateway that can send, one that may do so first.
     fn newest_with(&self, gateway: IpAddr) -> Option<usize> {
         let with = self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let session = slot.as_ref()?;
             let fits = session.spec.gateway == Some(gateway) && session.outbound.is_some();
-            fits.then_some((session.spec.id, index))
+            fits.then_some((session.sending, session.spec.id, index))
         });
-        with.max().map(|(_, index)| index)
+        with.max().map(|(.., index)| index)
+    }
+
+    /// This session is the one to reach its gateway by.
+    pub(super) fn lead(&mut self, index: usize) {
+        let gateway = self.get(index).and_then(|session| session.spec.gateway);
+        if let Some(gateway) = gateway {
+            self.by_gateway.insert(gateway, index);
+        }
+    }
+
+    /// The session with a gateway that sends with this SPI. There are few.
+    pub(super) fn sending_to(&self, gateway: IpAddr, spi: u32) -> Option<&Session> {
+        self.iter().find(|session| {
+            let outbound = session.outbound.as_ref().map(|sa| sa.spi());
+            session.spec.gateway == Some(gateway) && outbound == Some(spi)
+        })
     }
 
     pub(super) fn by_id(&self, id: SessionId) -> Option<usize> {
@@ -239,12 +262,13 @@ impl Sessions {
         self.slots.iter().flatten()
     }
 
-    /// The youngest session of a group that can send.
+    /// The youngest session of a group that can send, one that may do so first.
     pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
         let of_group = self
             .iter()
             .filter(|s| s.group == group && s.outbound.is_some());
-        of_group.map(|session| session.spec.id).max()
+        let newest = of_group.max_by_key(|session| (session.sending, session.spec.id));
+        newest.map(|session| session.spec.id)
     }
 
     /// Indexes of all sessions; for loops that change them.
@@ -257,9 +281,9 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::esp::Marks;
-    use crate::sadb::Producer;
+    use crate::sadb::{Cipher, Key, Producer, SaSpec};
 
-    fn session(roams: bool, gateway: bool) -> Session {
+    fn roaming(roams: bool, gateway: bool) -> Session {
         let (local, remote) = ("192.0.2.1".parse().unwrap(), "203.0.113.9".parse().unwrap());
         let mut spec = SessionSpec::new(local, remote, Producer::Ike);
         spec.encap = Some(UdpEncap {
@@ -278,7 +302,7 @@ mod tests {
     #[test]
     fn a_session_follows_its_peer_and_not_too_often() {
         let now = Instant::now();
-        let mut session = session(true, false);
+        let mut session = roaming(true, false);
         assert!(!session.may_follow(at("203.0.113.9:40001"), now));
         let new = at("203.0.113.10:40002");
         assert!(session.may_follow(new, now) && session.move_to(new));
@@ -306,8 +330,59 @@ mod tests {
     fn only_peers_behind_a_nat_are_followed_and_gateways_stay() {
         let now = Instant::now();
         let elsewhere = at("203.0.113.66:40001");
-        assert!(!session(false, false).may_follow(elsewhere, now));
-        assert!(!session(true, true).may_follow(elsewhere, now));
-        assert!(session(true, true).may_follow(at("203.0.113.9:7"), now));
+        assert!(!roaming(false, false).may_follow(elsewhere, now));
+        assert!(!roaming(true, true).may_follow(elsewhere, now));
+        assert!(roaming(true, true).may_follow(at("203.0.113.9:7"), now));
+    }
+
+    /// Numbered sessions with one gateway, as a client has them.
+    fn session(number: u8, sending: Sending) -> Session {
+        let [local, gateway] = ["198.51.100.7", "192.0.2.1"].map(|a| a.parse().unwrap());
+        let mut spec = SessionSpec::new(local, gateway, Producer::Ike);
+        let sa = |spi: u32, key: u8| {
+            let key = Key::new(&[key; 32]).unwrap();
+            SaSpec::new(spi, Cipher::Aes256Gcm, key, [0; 4].into())
+        };
+        spec.id = SessionId(number.into());
+        spec.inbound = Some(sa(0x1000 + u32::from(number), number));
+        spec.outbound = Some(sa(0x2000 + u32::from(number), number + 100));
+        spec.gateway = Some(gateway);
+        let mut session = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
+        session.sending = sending;
+        session
+    }
+
+    #[test]
+    fn a_successor_receives_at_once_and_leads_when_told() {
+        let gateway = "192.0.2.1".parse().unwrap();
+        let mut sessions = Sessions::default();
+        let leader = |sessions: &Sessions| {
+            let index = sessions.by_gateway(gateway)?;
+            sessions.get(index).map(|session| session.spec.id.0)
+        };
+        sessions.insert(session(1, Sending::AtOnce));
+        let second = sessions.insert(session(2, Sending::WhenHeard));
+        sessions.insert(session(3, Sending::Told));
+        // Heartbeats go by the first one still, and packets for all of them are taken.
+        assert_eq!(leader(&sessions), Some(1));
+        assert!((1..=3).all(|n| sessions.by_spi(0x1000 + n).is_some()));
+        assert_eq!(sessions.newest_of(0), Some(SessionId(1)));
+        // An answer belongs to the one that asked.
+        let asked = |spi| sessions.sending_to(gateway, spi).map(|s| s.spec.id.0);
+        assert_eq!(
+            [asked(0x2001), asked(0x2002), asked(0x2009)],
+            [Some(1), Some(2), None]
+        );
+
+        sessions.lead(second);
+        assert_eq!(leader(&sessions), Some(2));
+        sessions.remove(SessionId(1));
+        assert_eq!(leader(&sessions), Some(2));
+        // Without any that sends, the one that may soonest; then the last.
+        assert_eq!(sessions.newest_of(0), Some(SessionId(2)));
+        sessions.remove(SessionId(2));
+        assert_eq!(leader(&sessions), Some(3));
+        sessions.remove(SessionId(3));
+        assert_eq!(leader(&sessions), None);
     }
 }

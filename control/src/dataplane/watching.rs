@@ -9,7 +9,7 @@ use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::{GroupId, WorkerEvent};
+use super::command::{GroupId, Sending, WorkerEvent};
 use super::core::{Core, Way, counter};
 use super::opening::prepend;
 use super::session::Session;
@@ -339,6 +339,53 @@ impl Core {
             state.asked = false;
             state.rejected_until = None;
             self.send_held(index, umem, now);
+        }
+    }
+
+    /// The peer sends on a session that takes the place of another, so it receives on it too.
+    pub(super) fn heard_on_successor(&mut self, index: usize, umem: &mut Umem, now: Instant) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.sending = Sending::AtOnce;
+        let (id, group) = (session.spec.id, session.group);
+        let used = match session.spec.gateway {
+            Some(gateway) => {
+                let used = self.sessions.by_gateway(gateway);
+                used.and_then(|used| self.sessions.get(used))
+                    .map(|used| used.spec.id)
+            }
+            None => self.groups.get(group).and_then(|state| state.active),
+        };
+        // Of several that do, the last one counts.
+        if used.is_none_or(|used| used < id) {
+            self.send_on(index, umem, now);
+        }
+    }
+
+    /// Sends on this session from now on.
+    pub(super) fn send_on(&mut self, index: usize, umem: &mut Umem, now: Instant) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.sending = Sending::AtOnce;
+        let (id, group) = (session.spec.id, session.group);
+        let Some(gateway) = session.spec.gateway else {
+            if let Some(state) = self.groups.get_mut(group) {
+                state.active = Some(id);
+            }
+            return self.send_held(group, umem, now);
+        };
+        self.sessions.lead(index);
+        for at in 0..self.groups.watched().len() {
+            let Some(&index) = self.groups.watched().get(at) else {
+                break;
+            };
+            if let Some(state) = self.groups.get_mut(index)
+                && state.monitor.as_ref().and_then(|m| m.active()) == Some(gateway)
+            {
+                state.active = Some(id);
+            }
         }
     }
 

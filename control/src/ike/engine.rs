@@ -1,6 +1,7 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
 mod first;
+mod succession;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -21,7 +22,7 @@ use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
-use super::task::{Cx, init};
+use super::task::{Cx, Succession, init};
 use super::ts::merge;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
@@ -205,9 +206,11 @@ impl Engine {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.close(cx));
     }
 
-    /// Drops a session without a word to anyone. No event follows.
+    /// Drops a session without a word to anyone. No event follows, but for the SPI of a child SA
+    /// that was being made.
     pub fn forget(&mut self, id: SaId) {
-        self.remove(id);
+        let released = self.remove(id).and_then(|mut e| e.sa.core.release());
+        self.events.extend(released);
     }
 
     /// Asks the peer of an established session for a sign of life: [`Event::Alive`], or
@@ -364,15 +367,17 @@ impl Engine {
             now,
             settings: &self.settings,
             rng: &mut *self.rng,
-            hooks,
+            hooks: &mut *hooks,
             stats: &mut self.stats,
             events: Vec::new(),
             initial_contact: None,
+            succession: Succession::default(),
         };
         act(sa, &mut cx);
         let Cx {
             events,
             initial_contact,
+            succession,
             ..
         } = cx;
         self.transmits.extend(sa.outbox.drain(..));
@@ -385,6 +390,7 @@ impl Engine {
             self.tell(now, event);
         }
         self.settle(id);
+        self.succeed(now, id, succession, hooks);
     }
 
     /// Queues an event, unless strangers have caused too many of its kind.
@@ -431,9 +437,10 @@ impl Engine {
         let mut others: Vec<SaId> = others.map(|(id, _)| *id).collect();
         others.sort();
         for id in others {
-            let Some(Entry { sa, .. }) = self.remove(id) else {
+            let Some(Entry { mut sa, .. }) = self.remove(id) else {
                 continue;
             };
+            self.events.extend(sa.core.release());
             if let (true, Some(peer)) = (sa.core.is_announced(), sa.core.peer) {
                 self.events.push_back(Event::Closed {
                     id,

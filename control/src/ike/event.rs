@@ -94,15 +94,58 @@ pub enum Event {
         /// So many refusals before this one were not told.
         untold: u64,
     },
-    /// The peer deleted a child SA: neither SPI is used any more. The IKE SA closes too if it has
-    /// no other child.
+    /// A further child SA is agreed. Install it before sending what is queued.
+    ChildAdded {
+        id: SaId,
+        child: Child,
+        outbound: Outbound,
+        /// Of the IKE SA that it was made under.
+        exporter: Exporter,
+    },
+    /// A child SA is to take the place of another. Install it for receiving before sending what is
+    /// queued, and keep the old one until [`Event::ChildClosed`], and a while longer for packets in
+    /// flight. If both ends did this at once, two come for one old: one of them is closed at once.
+    ChildRekeyed {
+        id: SaId,
+        /// The old one.
+        old_spi_in: u32,
+        child: Child,
+        outbound: Outbound,
+        /// Of the IKE SA that it was made under.
+        exporter: Exporter,
+    },
+    /// A further child SA, or one that should replace another, did not come about. A rekeying is
+    /// tried again.
+    ChildFailed {
+        id: SaId,
+        /// The inbound SPI that was allocated for it, now free again.
+        spi_in: u32,
+        error: Failure,
+    },
+    /// A child SA is deleted: neither SPI is used any more. If it was the last one, the IKE SA
+    /// closes too.
     ChildClosed { id: SaId, spi_in: u32, spi_out: u32 },
+    /// The IKE SA was replaced by one with fresh keys. It goes on under the same id, with all its
+    /// child SAs. Purely for information.
+    Rekeyed { id: SaId },
     /// An established session is over, with its child SAs.
     Closed {
         id: SaId,
         peer: Identity,
         reason: CloseReason,
     },
+}
+
+/// When to send on a child SA other than the first one (RFC 7296 section 2.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbound {
+    /// At once: the peer receives on it already.
+    AtOnce,
+    /// Once something came on it, or the old one, if there is one, is closed: before that the peer may
+    /// not receive on it yet.
+    WhenHeard,
+    /// Never: it is redundant, and about to be closed.
+    Never,
 }
 
 /// A pair of ESP SAs in tunnel mode.
@@ -203,6 +246,17 @@ pub enum Failure {
     WrongIdentity { found: Identity, expected: Identity },
     #[error("traffic selectors unacceptable")]
     TsUnacceptable,
+    /// The peer has as many child SAs as it wants.
+    #[error("no additional child SAs, says the peer")]
+    NoAdditionalSas,
+    /// Something else is under way at the peer; another time it may work.
+    #[error("not now, says the peer")]
+    TemporaryFailure,
+    #[error("the peer does not know the child SA")]
+    ChildNotFound,
+    /// The IKE SA ended before the exchange did.
+    #[error("the session has ended")]
+    Over,
     #[error("no inner address to be had")]
     InternalAddressFailure,
     #[error("the peer accepts only clients that ask for an inner address")]
@@ -228,6 +282,9 @@ impl Failure {
             kind::NO_PROPOSAL_CHOSEN => Failure::NoProposalChosen,
             kind::AUTHENTICATION_FAILED => Failure::AuthenticationFailed,
             kind::TS_UNACCEPTABLE => Failure::TsUnacceptable,
+            kind::NO_ADDITIONAL_SAS => Failure::NoAdditionalSas,
+            kind::TEMPORARY_FAILURE => Failure::TemporaryFailure,
+            kind::CHILD_SA_NOT_FOUND => Failure::ChildNotFound,
             kind::INTERNAL_ADDRESS_FAILURE => Failure::InternalAddressFailure,
             kind::FAILED_CP_REQUIRED => Failure::AddressRequired,
             kind::INVALID_SYNTAX => Failure::InvalidSyntax,
@@ -248,12 +305,25 @@ pub enum CloseReason {
     PeerDeleted,
     #[error("the peer does not answer")]
     Timeout,
+    /// The lifetime of an SA is over, and it could not be replaced.
+    #[error("the lifetime of {what} is over{}", because(.error.as_ref()))]
+    Expired {
+        what: &'static str,
+        /// Why the last try to replace it failed, if there was one.
+        error: Option<Failure>,
+    },
     /// The peer made a new session and says that it knows no other.
     #[error("replaced by a new session of the peer")]
     Replaced,
     /// The peer broke the protocol, or says that we did.
     #[error("protocol error: {0}")]
     Error(Failure),
+}
+
+fn because(error: Option<&Failure>) -> String {
+    error.map_or_else(String::new, |e| {
+        format!(", and it could not be replaced: {e}")
+    })
 }
 
 /// What an engine has counted.
@@ -265,6 +335,12 @@ pub struct Stats {
     pub half_open: usize,
     /// Established in all.
     pub established: u64,
+    /// Child SAs that took the place of another.
+    pub children_rekeyed: u64,
+    /// IKE SAs that took the place of another.
+    pub ike_rekeyed: u64,
+    /// Rekeyings and further child SAs of ours that failed.
+    pub rekeyings_failed: u64,
     /// Datagrams received.
     pub received: u64,
     /// Datagrams sent.

@@ -1,4 +1,4 @@
-//! The key schedule (RFC 7296 sections 2.14 and 2.17).
+//! The key schedule (RFC 7296 sections 2.14, 2.17 and 2.18).
 
 use std::fmt;
 
@@ -63,8 +63,8 @@ impl IkeKeys {
     }
 
     /// SKEYSEED after an additional key exchange (RFC 9370 section 2.2.2) with the nonces of
-    /// IKE_SA_INIT, and of a rekeyed IKE SA (RFC 7296 section 2.18) with new ones: prf(SK_d, shared |
-    /// Ni | Nr).
+    /// IKE_SA_INIT, and of the IKE SA that replaces this one (RFC 7296 section 2.18) with new ones:
+    /// prf(SK_d (old), shared | Ni | Nr), with the old PRF.
     pub fn next_seed(&self, shared: &[u8], [ni, nr]: [&[u8]; 2]) -> Secret {
         self.prf.compute(&self.sk_d, &[shared, ni, nr])
     }
@@ -72,10 +72,21 @@ impl IkeKeys {
     /// Keys of a child SA: KEYMAT = prf+(SK_d, Ni | Nr), for the initiator's direction first, then
     /// the responder's. Yields (initiator to responder, responder to initiator).
     pub fn child(&self, cipher: EspCipher, nonces: [&[u8]; 2]) -> (EspKey, EspKey) {
+        self.child_with(cipher, &[], nonces)
+    }
+
+    /// As [`IkeKeys::child`] after a key exchange of its own: KEYMAT = prf+(SK_d, g^ir (new) | Ni |
+    /// Nr). `shared` is empty without one.
+    pub fn child_with(
+        &self,
+        cipher: EspCipher,
+        shared: &[u8],
+        [ni, nr]: [&[u8]; 2],
+    ) -> (EspKey, EspKey) {
         let length = cipher.key_length() + SALT;
         let mut material = Zeroizing::new(vec![0; 2 * length]);
         self.prf
-            .plus(&self.sk_d, &nonces, &mut material)
+            .plus(&self.sk_d, &[shared, ni, nr], &mut material)
             .expect("two keys are fewer than 255 blocks");
         let (to_responder, to_initiator) = material.split_at(length);
         (

@@ -3,7 +3,8 @@
 //!
 //! The owner calls, in any order: [`Engine::initiate`], [`Engine::handle_datagram`],
 //! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so, [`Engine::close`],
-//! [`Engine::check_liveness`], [`Engine::forget`]. After each call it takes all events from
+//! [`Engine::check_liveness`], [`Engine::add_child`], [`Engine::rekey_child`],
+//! [`Engine::rekey_ike`], [`Engine::forget`]. After each call it takes all events from
 //! [`Engine::poll_event`] first, and then all datagrams from [`Engine::poll_transmit`], so that an
 //! inbound SA is installed before its SPI is told to the peer. What only the owner can decide it is
 //! asked through [`Hooks`].
@@ -19,6 +20,7 @@ mod group;
 mod identity;
 pub mod keys;
 mod keywords;
+mod life;
 mod limits;
 mod nat;
 pub mod payload;
@@ -38,10 +40,11 @@ pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use eap::EapUser;
 pub use engine::Engine;
-pub use event::{Child, CloseReason, Event, Failure, Nat, SaId, Stats, Transmit};
+pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
 pub use keywords::BadProposal;
+pub use life::Lifetime;
 pub use nat::{IKE_PORT, KEEP_ALIVE, NAT_T_PORT, NON_ESP_MARKER};
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};

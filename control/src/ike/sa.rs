@@ -1,6 +1,7 @@
 //! One IKE SA: message IDs, retransmission, cached answers, and the task at work (RFC 7296 sections
 //! 2.1 to 2.3).
 
+mod lifetime;
 mod wire;
 
 use std::collections::VecDeque;
@@ -13,8 +14,10 @@ use super::payload::header::{Header, exchange};
 use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, Payload, parse_chain};
 use super::state::{Core, Phase};
-use super::task::informational::{Delete, Liveness};
-use super::task::{Cx, Request, Response, Step, auth, child, eap, informational, intermediate};
+use super::task::informational::Delete;
+use super::task::{
+    Cx, Request, Response, Step, auth, create_child, eap, informational, intermediate,
+};
 use wire::Incoming;
 
 /// A request that waits for its response.
@@ -88,7 +91,8 @@ impl Sa {
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
         let parts = self.incoming.until().map(|at| (at, "fragments"));
-        [again, self.expires, parts, self.next_keep_alive()]
+        let (life, mapping) = (self.lifetime_deadline(), self.next_keep_alive());
+        [again, self.expires, parts, life, mapping]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -109,7 +113,10 @@ impl Sa {
         if self.pending.is_some() || self.dead {
             return;
         }
-        if let Some(task) = self.queue.pop_front() {
+        while let Some(task) = self.queue.pop_front() {
+            if !task.is_due(&self.core) {
+                continue;
+            }
             let id = self.next;
             match self.next.checked_add(1) {
                 Some(next) => self.next = next,
@@ -117,7 +124,7 @@ impl Sa {
                 // lifetime.
                 None => return self.finish(cx, CloseReason::Timeout),
             }
-            self.send(task, id, cx);
+            return self.send(task, id, cx);
         }
     }
 
@@ -302,6 +309,10 @@ impl Sa {
                 }
             }
             Step::Close(reason) => self.finish(cx, reason),
+            Step::Replaced => {}
+        }
+        if std::mem::take(&mut self.core.wants_delete) {
+            self.delete(cx);
         }
     }
 
@@ -321,7 +332,8 @@ impl Sa {
             // The responder is not authenticated yet: it must wait, and will ask again.
             Phase::Opening | Phase::Ended => false,
             Phase::HalfOpen => header.exchange == awaited || self.core.eap.is_some(),
-            Phase::Childless | Phase::Established | Phase::Closing => true,
+            Phase::Heir => self.may_be_redundant(header, &parsed),
+            Phase::Childless | Phase::Established | Phase::Replaced | Phase::Closing => true,
         };
         let Some(next) = self.expected.checked_add(1).filter(|_| in_place) else {
             cx.stats.unexpected += 1;
@@ -346,7 +358,9 @@ impl Sa {
                 (_, exchange::INFORMATIONAL) => {
                     informational::respond(&mut self.core, cx, &payloads)
                 }
-                (_, exchange::CREATE_CHILD_SA) => child::respond_create(),
+                (_, exchange::CREATE_CHILD_SA) => {
+                    create_child::respond(&mut self.core, cx, &payloads)
+                }
                 (_, found) => {
                     let found = u64::from(found);
                     let expected = "CREATE_CHILD_SA or INFORMATIONAL";
@@ -430,6 +444,7 @@ impl Sa {
         }
         cx.stats.fragments_expired += self.incoming.expire(cx.now);
         self.keep_mapping(cx);
+        self.lifetime_timeout(cx);
         let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
             return;
         };
@@ -447,35 +462,6 @@ impl Sa {
             _ => self.core.end(cx, CloseReason::Timeout),
         }
         self.dead = true;
-    }
-
-    /// The owner wants the session gone.
-    pub(crate) fn close(&mut self, cx: &mut Cx<'_>) {
-        match self.core.phase {
-            Phase::Established => {
-                self.core.closing = CloseReason::Local;
-                self.delete(cx);
-            }
-            Phase::Opening => {
-                self.core.fail(cx, Failure::Cancelled);
-                self.dead = true;
-            }
-            Phase::HalfOpen | Phase::Childless => self.dead = true,
-            Phase::Closing | Phase::Ended => {}
-        }
-    }
-
-    fn delete(&mut self, cx: &mut Cx<'_>) {
-        self.core.phase = Phase::Closing;
-        self.queue.clear();
-        self.start(Box::new(Delete), cx);
-    }
-
-    /// Asks whether the peer lives, unless a question is on its way already.
-    pub(crate) fn check_liveness(&mut self, cx: &mut Cx<'_>) {
-        if self.core.phase == Phase::Established && self.pending.is_none() {
-            self.start(Box::new(Liveness), cx);
-        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::crypto::Psk;
+use super::crypto::{Group, Psk};
 use super::eap::EapUser;
 use super::identity::Identity;
+use super::life::Lifetime;
 use super::proposal::{EspProposal, IkeProposal};
 use super::ts::TrafficSelector;
 use super::x509::{Own, Trust};
@@ -22,6 +23,16 @@ pub struct Settings {
     pub ike_proposals: Vec<IkeProposal>,
     /// For child SAs, in order of preference.
     pub esp_proposals: Vec<EspProposal>,
+    /// Key exchange methods for child SAs that are made or rekeyed later on, in order of preference
+    /// and beside none at all: with one, the keys of a child SA are safe even from whoever learns
+    /// those of its IKE SA. Of a peer that asks for one the IKE SA's methods are taken as well.
+    pub child_groups: Vec<Group>,
+    /// Of child SAs; without, they live as long as their IKE SA.
+    pub child_lifetime: Option<Lifetime>,
+    /// Of IKE SAs.
+    pub ike_lifetime: Option<Lifetime>,
+    /// So many child SAs at most has an IKE SA, those aside that have been replaced.
+    pub children_limit: usize,
     pub retransmit: Retransmit,
     /// So many sessions may be half open as responder; one more, and the oldest goes.
     pub half_open_limit: usize,
@@ -114,6 +125,10 @@ impl Settings {
             local_id,
             ike_proposals: vec![IkeProposal::default()],
             esp_proposals: vec![EspProposal::default()],
+            child_groups: vec![Group::X25519],
+            child_lifetime: Some(Lifetime::new(Duration::from_secs(3600))),
+            ike_lifetime: Some(Lifetime::new(Duration::from_secs(4 * 3600))),
+            children_limit: 8,
             retransmit: Retransmit::default(),
             half_open_limit: 1024,
             half_open_per_source: 8,

@@ -1,14 +1,14 @@
 //! What is known of one IKE SA, and how far it has come.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::crypto::Prf;
 use super::event::{CloseReason, Event, Failure, Nat, SaId};
 use super::identity::Identity;
 use super::keys::IkeKeys;
+use super::life::{Busy, ChildSa, Life};
 use super::task::Cx;
-use super::task::child::ChildSpis;
 use super::task::eap::Conversation;
 use super::task::intermediate::Intermediate;
 use super::x509::Hashes;
@@ -23,6 +23,10 @@ pub(crate) enum Phase {
     /// Authenticated, but without a child SA, and so of no use; waits for the peer's DELETE.
     Childless,
     Established,
+    /// Made by rekeying another one, which still has the child SAs.
+    Heir,
+    /// Another one has its child SAs; waits for its deletion.
+    Replaced,
     /// We want it gone.
     Closing,
     /// Gone for the owner; kept only to answer or to ask one last time.
@@ -32,7 +36,7 @@ pub(crate) enum Phase {
 /// What both tasks and the machinery below know of an IKE SA.
 pub(crate) struct Core {
     pub(crate) id: SaId,
-    /// We are the original initiator.
+    /// We are the original initiator of this IKE SA, which is whoever rekeyed it last.
     pub(crate) initiator: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
@@ -40,9 +44,13 @@ pub(crate) struct Core {
     /// 0 until known.
     pub(crate) spi_r: u64,
     pub(crate) phase: Phase,
+    /// SPI of ours of the IKE SA that this one has replaced.
+    pub(crate) predecessor: Option<u64>,
     /// When the first message came, as responder.
     pub(crate) begun: Option<Instant>,
     pub(crate) established: Option<Instant>,
+    /// We began the session.
+    pub(crate) ours: bool,
     pub(crate) prf: Option<Prf>,
     pub(crate) keys: Option<IkeKeys>,
     /// They hold from the end of the exchange on that has made them.
@@ -55,7 +63,13 @@ pub(crate) struct Core {
     pub(crate) eap: Option<Box<Conversation>>,
     /// Claimed before the phase Established, proven from then on.
     pub(crate) peer: Option<Identity>,
-    pub(crate) children: Vec<ChildSpis>,
+    /// Inner addresses of the client.
+    pub(crate) assigned: Vec<IpAddr>,
+    pub(crate) children: Vec<ChildSa>,
+    pub(crate) life: Life,
+    pub(crate) busy: Busy,
+    /// Why a rekeying failed last.
+    pub(crate) failure: Option<Failure>,
     /// An SPI that is allocated but belongs to no child SA yet.
     pub(crate) spi_in: Option<u32>,
     pub(crate) nat: Nat,
@@ -101,8 +115,10 @@ impl Core {
             } else {
                 Phase::HalfOpen
             },
+            predecessor: None,
             begun: None,
             established: None,
+            ours: initiator,
             prf: None,
             keys: None,
             next_keys: None,
@@ -110,7 +126,11 @@ impl Core {
             handshake: None,
             eap: None,
             peer: None,
+            assigned: Vec::new(),
             children: Vec::new(),
+            life: Life::default(),
+            busy: Busy::Free,
+            failure: None,
             spi_in: None,
             nat: Nat::default(),
             vendor_ids: Vec::new(),
@@ -133,7 +153,7 @@ impl Core {
     /// when it says in `other` that it holds none: this one it did not know yet.
     pub(crate) fn crosses(&self, other: &Core) -> bool {
         match (self.established, other.begun) {
-            (Some(established), Some(begun)) => self.initiator && established >= begun,
+            (Some(established), Some(begun)) => self.ours && established >= begun,
             _ => false,
         }
     }
@@ -148,6 +168,7 @@ impl Core {
         if self.is_announced()
             && let Some(peer) = self.peer.clone()
         {
+            cx.events.extend(self.release());
             cx.events.push(Event::Closed {
                 id: self.id,
                 peer,
@@ -156,6 +177,16 @@ impl Core {
         }
         self.phase = Phase::Ended;
         self.children.clear();
+    }
+
+    /// Takes back the SPI of an exchange that will not end any more.
+    pub(crate) fn release(&mut self) -> Option<Event> {
+        let (id, spi_in) = (self.id, self.spi_in.take()?);
+        Some(Event::ChildFailed {
+            id,
+            spi_in,
+            error: Failure::Over,
+        })
     }
 
     /// A session that we wished for does not come about.

@@ -133,6 +133,16 @@ impl<R: Rng> KeyManagement<R> {
         self.cache(gateway, session, now);
     }
 
+    /// The session with `gateway` goes on under another name, with fresh keys.
+    pub fn on_rekeyed(&mut self, gateway: IpAddr, old: SessionHandle, new: SessionHandle) {
+        if let Some(entry) = self.entry(gateway)
+            && let Some((session, _)) = &mut entry.session
+            && *session == old
+        {
+            *session = new;
+        }
+    }
+
     /// The exchange that [`Action::Authenticate`] asked for failed.
     pub fn on_failed(&mut self, gateway: IpAddr, reason: String, now: Instant) {
         let Some(entry) = self.entry(gateway) else {

@@ -167,6 +167,16 @@ pub struct Ike {
     pub encap: Encap,
     /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.
     pub keep_alive: Duration,
+    /// The keys of a pair of SAs are replaced after this time, 1 s to 30 days.
+    pub rekey_child: Duration,
+    /// The keys of an IKE SA are replaced after this time, 1 s to 30 days.
+    pub rekey_ike: Duration,
+    /// The part by which chance moves both, percent, 0 to 50.
+    pub rekey_jitter: u8,
+    /// A pair of SAs is replaced when either has carried so many bytes of inner packets.
+    pub rekey_bytes: u64,
+    /// A pair of SAs is replaced when either has carried so many packets, 1000 to 2^31.
+    pub rekey_packets: u64,
 }
 
 /// When ESP goes in UDP port 4500 (RFC 3948).

@@ -76,6 +76,8 @@ pub(super) struct Node {
     pub(super) pending: HashMap<SaId, Purpose>,
     /// Sessions that only receive any more, and when they go.
     pub(super) dying: Vec<(Instant, SessionId)>,
+    /// Pairs of SAs that are closed, and when they stop receiving what was in flight.
+    pub(super) retired: Vec<(Instant, SessionId)>,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
@@ -116,7 +118,8 @@ impl Node {
             Role::Client(client) => client.kms.next_deadline().map(|(at, _)| at),
             Role::Gateway(_) => None,
         };
-        let dying = self.dying.iter().map(|(at, _)| *at).min();
+        let leaving = self.dying.iter().chain(&self.retired);
+        let dying = leaving.map(|(at, _)| *at).min();
         let ike = self.engine.next_timeout().map(|(at, _)| at);
         [kms, dying, ike, self.post_at]
             .into_iter()
@@ -136,6 +139,7 @@ impl Node {
             self.ask_the_silent(now);
             self.guard(now)?;
             self.keep_mappings(now);
+            self.judge_traffic(now);
             self.post();
         }
         if self.post_at.is_some_and(|at| now >= at) {
@@ -175,6 +179,11 @@ impl Node {
                 worked = true;
                 let (_, id) = self.dying.swap_remove(at);
                 self.end_session(id, "replaced", false)?;
+            }
+            while let Some(at) = self.retired.iter().position(|(at, _)| *at <= now) {
+                worked = true;
+                let (_, id) = self.retired.swap_remove(at);
+                self.remove_pair(id)?;
             }
             if !worked {
                 return Ok(());
@@ -238,11 +247,15 @@ impl Node {
                 let text = format!("refused {who}: {error}{more}");
                 self.note(NewEvent::new(EventKind::KeyFailed, text));
             }
-            Event::ChildClosed { id, .. } => {
-                if let Some(id) = self.table.of_sa(id) {
-                    self.end_session(id, "its child SA was deleted by the peer", true)?;
-                }
+            Event::ChildAdded { .. } | Event::ChildRekeyed { .. } => {
+                self.rekeyed(event, now).await?;
             }
+            Event::ChildFailed { id, spi_in, error } => {
+                self.answers.sadb.release_spi(spi_in);
+                self.rekey_failed(id, &error);
+            }
+            Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
+            Event::Rekeyed { id } => self.ike_rekeyed(id),
             Event::Closed { id, reason, .. } => {
                 if let Some(id) = self.table.of_sa(id) {
                     self.end_session(id, &reason.to_string(), false)?;

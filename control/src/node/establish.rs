@@ -24,7 +24,7 @@ use crate::kms::{KeyManagement, SessionHandle};
 use crate::sadb::{Change, Producer, Sadb, SadbError, SessionId, SessionSpec};
 
 /// How long an old session still receives after a new one has taken its place.
-const AFTERLIFE: Duration = Duration::from_secs(3);
+pub(super) const AFTERLIFE: Duration = Duration::from_secs(3);
 
 /// Packets for a client that can not be reached are refused for so long.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -158,6 +158,8 @@ impl Node {
                 group,
                 rank: rank.clone(),
                 since: now,
+                retired: false,
+                redundant: false,
                 alive: now,
                 asked: now,
             });
@@ -276,7 +278,8 @@ impl Node {
         let is_dying = |id| self.dying.iter().any(|(_, dying)| *dying == id);
         let (mut kept, mut losers) = (new, Vec::new());
         for other in self.table.live.values() {
-            if other.spec.id >= id || !same_place(other) || is_dying(other.spec.id) {
+            let is_older = other.spec.id < id && other.sa != new.sa && !other.retired;
+            if !is_older || !same_place(other) || is_dying(other.spec.id) {
                 continue;
             }
             // Both ends must choose the same, or none is left.
@@ -291,23 +294,26 @@ impl Node {
         kept
     }
 
-    /// Removes a session everywhere. `tell`: the peer is told by a DELETE.
+    /// Removes a session everywhere, with all its pairs of SAs. `tell`: the peer is told by a
+    /// DELETE.
     pub(super) fn end_session(&mut self, id: SessionId, why: &str, tell: bool) -> Result<()> {
         let now = Instant::now();
-        let Some(live) = self.table.remove(id) else {
+        let Some(sa) = self.table.live.get(&id).map(|live| live.sa) else {
             return Ok(());
         };
-        self.dying.retain(|(_, dying)| *dying != id);
+        // The key management service knows it by the pair that is in use.
+        let id = self.table.of_sa(sa).unwrap_or(id);
         if tell || why == "replaced" {
-            self.engine.close(now, live.sa);
+            self.engine.close(now, sa);
         }
-        if let Ok(changes) = self.answers.sadb.remove(Producer::Ike, id) {
-            for change in changes {
-                if let Change::Remove(id) = change {
-                    self.dataplane.remove_session(id)?;
-                }
+        for other in self.table.all_of(sa) {
+            if other != id {
+                self.remove_pair(other)?;
             }
         }
+        let Some(live) = self.remove_pair(id)? else {
+            return Ok(());
+        };
         let text = format!("session with {} has ended: {why}", live.peer);
         let event = NewEvent::new(EventKind::SessionDown, text);
         match (live.spec.gateway, &mut self.role) {
@@ -320,6 +326,26 @@ impl Node {
             _ => self.note(event),
         }
         Ok(())
+    }
+}
+
+impl Node {
+    /// Removes one pair of SAs everywhere.
+    pub(super) fn remove_pair(&mut self, id: SessionId) -> Result<Option<Live>> {
+        self.dying.retain(|(_, dying)| *dying != id);
+        self.retired.retain(|(_, retired)| *retired != id);
+        let live = self.table.remove(id);
+        for change in self
+            .answers
+            .sadb
+            .remove(Producer::Ike, id)
+            .unwrap_or_default()
+        {
+            if let Change::Remove(id) = change {
+                self.dataplane.remove_session(id)?;
+            }
+        }
+        Ok(live)
     }
 }
 

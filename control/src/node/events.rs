@@ -18,6 +18,8 @@ pub const CAPACITY: usize = 4096;
 pub enum EventKind {
     /// A session with a peer was authenticated and can carry traffic.
     SessionUp,
+    /// A session, or one of its pairs of SAs, goes on with fresh keys.
+    SessionRekeyed,
     /// A session ended, by request, by its peer or because its gateway died.
     SessionDown,
     /// Another gateway of a cluster carries the traffic from now on.
@@ -54,6 +56,7 @@ impl EventKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::SessionUp => "session_up",
+            Self::SessionRekeyed => "session_rekeyed",
             Self::SessionDown => "session_down",
             Self::Active => "active",
             Self::GatewayDead => "gateway_dead",

@@ -16,6 +16,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod pool;
+mod rekey;
 mod reload;
 mod roaming;
 mod routes;

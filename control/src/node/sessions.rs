@@ -18,7 +18,8 @@ const HEARTBEAT_LABEL: &[u8] = b"evergate heartbeat v1";
 /// Says in IKE_SA_INIT that a node knows keyed heartbeats.
 pub(super) const VENDOR_ID: &[u8] = b"evergate keyed heartbeat v1";
 
-/// A session and its IKE SA.
+/// A session, or rather one pair of its SAs, and its IKE SA.
+#[derive(Clone)]
 pub(super) struct Live {
     pub(super) sa: SaId,
     pub(super) peer: Identity,
@@ -26,6 +27,10 @@ pub(super) struct Live {
     pub(super) group: GroupId,
     pub(super) rank: Rank,
     pub(super) since: Instant,
+    /// Another pair of SAs has taken, or takes, its place: it goes once that is closed.
+    pub(super) retired: bool,
+    /// Nothing was ever sent on it: both ends made one at once, and this one is too many.
+    pub(super) redundant: bool,
     /// When the peer last proved to live by IKE; ESP is judged by the worker's view.
     pub(super) alive: Instant,
     /// When it was last asked.
@@ -52,14 +57,27 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn insert(&mut self, live: Live) {
-        self.by_sa.insert(live.sa, live.spec.id);
+        if !live.retired
+            && let Some(old) = self.by_sa.insert(live.sa, live.spec.id)
+            && let Some(old) = self.live.get_mut(&old)
+        {
+            old.retired = true;
+        }
         self.live.insert(live.spec.id, live);
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Live> {
         let live = self.live.remove(&id)?;
-        self.by_sa.remove(&live.sa);
+        if self.by_sa.get(&live.sa) == Some(&id) {
+            self.by_sa.remove(&live.sa);
+        }
         Some(live)
+    }
+
+    /// All pairs of SAs of an IKE SA, with those that have been replaced.
+    pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
+        let of_sa = self.live.values().filter(|live| live.sa == sa);
+        of_sa.map(|live| live.spec.id).collect()
     }
 
     /// Sessions whose peer was silent for `patience`, each told once in that time. `heard`: when
@@ -71,7 +89,7 @@ impl Table {
         now: Instant,
     ) -> Vec<SaId> {
         let mut silent = Vec::new();
-        for (id, live) in &mut self.live {
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| !live.retired) {
             let last = heard.get(id).copied().max(Some(live.alive.max(live.asked)));
             if last.is_some_and(|at| now.saturating_duration_since(at) >= patience) {
                 live.asked = now;
@@ -79,12 +97,6 @@ impl Table {
             }
         }
         silent
-    }
-
-    /// All sessions of an IKE SA.
-    pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
-        let of_sa = self.live.values().filter(|live| live.sa == sa);
-        of_sa.map(|live| live.spec.id).collect()
     }
 
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
@@ -113,22 +125,55 @@ pub(super) fn spec(
     child: &Child,
     exporter: &Exporter,
 ) -> Result<SessionSpec, esp::BadSecret> {
+    let mut spec = SessionSpec::new(outline.local, outline.remote, Producer::Ike);
+    spec.peer = outline.peer;
+    spec.gateway = outline.gateway;
+    spec.initiator = outline.initiator;
+    spec.encap = outline.encap;
+    spec.roams = outline.roams && outline.encap.is_some();
+    let keyed = outline.keyed_heartbeat;
+    key(&mut spec, child, exporter, outline.replay_window, keyed)?;
+    Ok(spec)
+}
+
+/// Makes the session of a child SA that takes the place of another.
+pub(super) fn successor(
+    old: &SessionSpec,
+    child: &Child,
+    exporter: &Exporter,
+    replay_window: u32,
+) -> Result<SessionSpec, esp::BadSecret> {
+    let mut spec = old.clone();
+    spec.id = SessionId::NONE;
+    let keyed = old.heartbeat_key.is_some();
+    key(&mut spec, child, exporter, replay_window, keyed)?;
+    Ok(spec)
+}
+
+/// Gives a session what a child SA brings.
+fn key(
+    spec: &mut SessionSpec,
+    child: &Child,
+    exporter: &Exporter,
+    replay_window: u32,
+    keyed_heartbeat: bool,
+) -> Result<(), esp::BadSecret> {
     let cipher = match child.cipher {
         EspCipher::Aes128Gcm => esp::Cipher::Aes128Gcm,
         EspCipher::Aes256Gcm => esp::Cipher::Aes256Gcm,
         EspCipher::ChaCha20Poly1305 => esp::Cipher::ChaCha20Poly1305,
     };
-    let remote_inner = prefixes(&child.remote_ts);
-    let local_inner = prefixes(&child.local_ts);
     let sa = |spi, key: &[u8], salt: [u8; 4]| {
         let mut sa = SaSpec::new(spi, cipher, esp::Key::new(key)?, salt.into());
         sa.esn = child.esn;
-        sa.replay_window = outline.replay_window;
+        sa.replay_window = replay_window;
         Ok(sa)
     };
-    let inbound = sa(child.spi_in, &child.key_in, child.salt_in)?;
-    let outbound = sa(child.spi_out, &child.key_out, child.salt_out)?;
-    let heartbeat_key = outline.keyed_heartbeat.then(|| {
+    spec.inbound = Some(sa(child.spi_in, &child.key_in, child.salt_in)?);
+    spec.outbound = Some(sa(child.spi_out, &child.key_out, child.salt_out)?);
+    spec.remote_inner = prefixes(&child.remote_ts);
+    spec.local_inner = prefixes(&child.local_ts);
+    spec.heartbeat_key = keyed_heartbeat.then(|| {
         let mut key = [0; 16];
         // Both ends name the SPIs in the same order, whichever side they are on.
         let (low, high) = (
@@ -141,24 +186,114 @@ pub(super) fn spec(
         exporter.derive(HEARTBEAT_LABEL, &context, &mut key);
         key.into()
     });
-    let mut spec = SessionSpec::new(outline.local, outline.remote, Producer::Ike);
-    spec.peer = outline.peer;
-    spec.inbound = Some(inbound);
-    spec.outbound = Some(outbound);
-    spec.remote_inner = remote_inner;
-    spec.local_inner = local_inner;
-    spec.gateway = outline.gateway;
-    spec.heartbeat_key = heartbeat_key;
-    spec.initiator = outline.initiator;
-    spec.encap = outline.encap;
-    spec.roams = outline.roams && outline.encap.is_some();
-    Ok(spec)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::keys::IkeKeys;
+    use crate::ike::proposal::IkeSuite;
+    use crate::ike::{Group, IkeCipher, Prf, Secret, TrafficSelector};
     use crate::policy::ClusterId;
+
+    fn live(sa: u64, id: u64, start: Instant) -> Live {
+        let outside = "192.0.2.1".parse().unwrap();
+        let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
+        spec.id = SessionId(id);
+        Live {
+            sa: SaId(sa),
+            peer: Identity::from(outside),
+            spec: Arc::new(spec),
+            group: GroupId::Cluster(ClusterId(1)),
+            rank: Rank::new(&[vec![1], vec![2]]),
+            since: start,
+            retired: false,
+            redundant: false,
+            alive: start,
+            asked: start,
+        }
+    }
+
+    #[test]
+    fn a_pair_of_sas_retires_when_another_takes_its_place() {
+        let start = Instant::now();
+        let mut table = Table::default();
+        table.insert(live(1, 1, start));
+        table.insert(live(2, 2, start));
+        table.insert(live(1, 3, start));
+        // One that both ends made too many takes nobody's place.
+        table.insert(Live {
+            retired: true,
+            redundant: true,
+            ..live(1, 4, start)
+        });
+        assert_eq!(table.of_sa(SaId(1)), Some(SessionId(3)));
+        let retired = |table: &Table, id| table.live[&SessionId(id)].retired;
+        assert_eq!(
+            [1, 2, 3, 4].map(|id| retired(&table, id)),
+            [true, false, false, true]
+        );
+        let mut all = table.all_of(SaId(1));
+        all.sort();
+        assert_eq!(all, [1, 3, 4].map(SessionId));
+        // What has no traffic any more says nothing about the peer's life.
+        let later = start + Duration::from_secs(60);
+        let mut asked = table.silent(&HashMap::new(), Duration::from_secs(30), later);
+        asked.sort();
+        assert_eq!(asked, [SaId(1), SaId(2)]);
+        table.remove(SessionId(1));
+        assert_eq!(table.of_sa(SaId(1)), Some(SessionId(3)));
+        table.remove(SessionId(3));
+        assert_eq!(table.of_sa(SaId(1)), None);
+    }
+
+    #[test]
+    fn both_ends_derive_the_same_heartbeat_key_anew_for_each_pair() {
+        let suite = IkeSuite {
+            cipher: IkeCipher::Aes256Gcm16,
+            prf: Prf::HmacSha256,
+            group: Group::X25519,
+            additional: None,
+        };
+        let nonces: [&[u8]; 2] = [&[1; 32], &[2; 32]];
+        let keys = |seed: u8, began| IkeKeys::derive(suite, &[seed; 32], nonces, [3, 4], began);
+        let child = |spi_in, spi_out| Child {
+            spi_in,
+            spi_out,
+            cipher: EspCipher::Aes256Gcm,
+            key_in: Secret::new(&[spi_in as u8; 32]),
+            salt_in: [0; 4],
+            key_out: Secret::new(&[spi_out as u8; 32]),
+            salt_out: [0; 4],
+            esn: true,
+            local_ts: vec![TrafficSelector::any_v4()],
+            remote_ts: vec![TrafficSelector::any_v4()],
+        };
+        let old = |keyed: bool| {
+            let mut old = SessionSpec::clone(&live(1, 1, Instant::now()).spec);
+            old.gateway = Some(old.outside_remote);
+            old.heartbeat_key = keyed.then(|| [9; 16].into());
+            old
+        };
+        let key = |spi_in, spi_out, seed, began| {
+            let exporter = keys(seed, began).exporter();
+            let spec = successor(&old(true), &child(spi_in, spi_out), &exporter, 1024).unwrap();
+            assert_eq!(
+                (spec.id, spec.gateway),
+                (SessionId::NONE, old(true).gateway)
+            );
+            *spec.heartbeat_key.unwrap().expose()
+        };
+        let first = key(0x1001, 0x2002, 7, true);
+        assert_eq!(first, key(0x2002, 0x1001, 7, false));
+        assert_ne!(first, [9; 16], "not the old one");
+        assert_ne!(first, key(0x1003, 0x2002, 7, true), "another pair");
+        assert_ne!(first, key(0x1001, 0x2002, 8, true), "another IKE SA");
+        let exporter = keys(7, true).exporter();
+        let without = successor(&old(false), &child(0x1001, 0x2002), &exporter, 1024).unwrap();
+        assert_eq!(without.heartbeat_key, None);
+    }
 
     #[test]
     fn only_the_silent_are_asked_and_once() {
@@ -166,18 +301,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut table = Table::default();
         for id in 1..=3 {
-            let outside = "192.0.2.1".parse().unwrap();
-            let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
-            spec.id = SessionId(id);
             table.insert(Live {
-                sa: SaId(id),
-                peer: Identity::from(outside),
-                spec: Arc::new(spec),
-                group: GroupId::Cluster(ClusterId(1)),
-                rank: Rank::new(&[vec![1], vec![2]]),
-                since: start,
                 alive: at(if id == 2 { 8 } else { 0 }),
-                asked: start,
+                ..live(id, id, start)
             });
         }
         // One was never heard of, two answered IKE, three sent packets.

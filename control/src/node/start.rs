@@ -35,7 +35,7 @@ use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
 use crate::esp::Backend;
-use crate::ike::{Encapsulation, Engine, IkeProposal, Retransmit, Settings};
+use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::sadb::Sadb;
@@ -43,6 +43,9 @@ use crate::sadb::Sadb;
 /// SAs that a client's, and a gateway's, XDP program has room for.
 const CLIENT_SAS: u32 = 4096;
 const GATEWAY_SAS: u32 = 1 << 20;
+
+/// The least time that is left for a rekeying that fails at first.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Commands of the API that may wait for the core.
 const COMMANDS: usize = 64;
@@ -240,6 +243,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         table: Table::default(),
         pending: HashMap::new(),
         dying: Vec::new(),
+        retired: Vec::new(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         mappings: HashMap::new(),
@@ -267,6 +271,15 @@ fn xdp_mode(mode: config::XdpMode) -> XdpMode {
     }
 }
 
+/// What can not be replaced in time ends at twice its age, but not before several tries.
+fn lifetime(config: &Config, rekey: Duration) -> Lifetime {
+    Lifetime {
+        rekey,
+        jitter: f64::from(config.ike.rekey_jitter) / 100.0,
+        hard: rekey.saturating_mul(2).max(rekey + MARGIN),
+    }
+}
+
 fn ike_settings(config: &Config) -> Settings {
     let mut settings = Settings::new(identity(&config.identity));
     settings.retransmit = Retransmit {
@@ -278,6 +291,15 @@ fn ike_settings(config: &Config) -> Settings {
     settings.ike_proposals = IkeProposal::with_fallbacks(&config.ike.proposals);
     settings.fragment_size = Some(config.ike.fragment_size);
     settings.esp_proposals = config.esp.proposals.clone();
+    let mut groups = Vec::new();
+    for group in config.esp.proposals.iter().flat_map(|p| &p.groups) {
+        if !groups.contains(group) {
+            groups.push(*group);
+        }
+    }
+    if !groups.is_empty() {
+        settings.child_groups = groups;
+    }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.x509 = config.x509.clone();
     settings.eap = !config.users.is_empty();
@@ -286,5 +308,9 @@ fn ike_settings(config: &Config) -> Settings {
         config::Encap::Always => Encapsulation::Always,
     };
     settings.keep_alive = config.ike.keep_alive;
+    settings.child_lifetime = Some(lifetime(config, config.ike.rekey_child));
+    settings.ike_lifetime = Some(lifetime(config, config.ike.rekey_ike));
+    // A session has one pair of SAs, and a successor of it now and then.
+    settings.children_limit = 1;
     settings
 }

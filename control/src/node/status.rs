@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use evergate_common::reason::{Counter, Kind};
 
 use super::core::{Node, Role};
+use super::sessions::Live;
 use crate::api::model::{
     Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, Session, Side, Spi,
     Status, Tunnel,
@@ -236,9 +237,17 @@ fn tunnels(node: &Node) -> Vec<Tunnel> {
     tunnels.collect()
 }
 
+/// Milliseconds until this end replaces a session's pair of SAs.
+fn rekey_in(node: &Node, live: &Live, now: Instant) -> Option<u64> {
+    let spi = live.spec.inbound.as_ref()?.spi;
+    let at = node.engine.child_rekey_at(live.sa, spi)?;
+    u64::try_from(at.saturating_duration_since(now).as_millis()).ok()
+}
+
 fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
     let now = Instant::now();
-    let live = node.table.live.values().map(|live| {
+    let current = node.table.live.values().filter(|live| !live.retired);
+    let live = current.map(|live| {
         let spec = &live.spec;
         // What the session's client has: on a gateway the peer's addresses, on a client its own.
         let inner = if spec.gateway.is_some() {
@@ -259,6 +268,7 @@ fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
                 .to_owned(),
             active: false,
             age_ms: now.saturating_duration_since(live.since).as_millis() as u64,
+            rekey_in_ms: rekey_in(node, live, now),
             packets_in: 0,
             bytes_in: 0,
             packets_out: 0,

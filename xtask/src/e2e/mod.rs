@@ -4,9 +4,11 @@ mod certificates;
 mod failover;
 mod nat;
 mod refusals;
+mod rekey;
 mod sessions;
 mod tunnel;
 
+use self::failover::{SOON, survives};
 use crate::cases;
 use crate::lab::topology::TARGETS;
 use crate::lab::{Event, Lab, Place, Setup, Status};
@@ -23,6 +25,7 @@ const CASES: &[&[Case]] = &[
     nat::CASES,
     refusals::CASES,
     certificates::CASES,
+    rekey::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

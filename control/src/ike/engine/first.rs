@@ -11,7 +11,7 @@ use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
 use super::super::settings::Hooks;
 use super::super::state::Core;
-use super::super::task::{Cx, auth, init, notify};
+use super::super::task::{Cx, Succession, auth, init, notify};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
@@ -74,6 +74,7 @@ impl Engine {
             stats: &mut self.stats,
             events: Vec::new(),
             initial_contact: None,
+            succession: Succession::default(),
         };
         let init::Accepted {
             suite,

@@ -28,6 +28,7 @@ pub mod kind {
     pub const NAT_DETECTION_SOURCE_IP: u16 = 16388;
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
+    pub const REKEY_SA: u16 = 16393;
     /// RFC 7383.
     pub const IKEV2_FRAGMENTATION_SUPPORTED: u16 = 16430;
     /// RFC 7427 section 4.

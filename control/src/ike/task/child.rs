@@ -3,10 +3,13 @@
 
 use std::net::IpAddr;
 
+use super::super::Identity;
 use super::super::event::{Child, Event, Failure};
+use super::super::keys::EspKey;
+use super::super::life::{ChildSa, Life};
 use super::super::payload::Payload;
 use super::super::payload::config::{Attribute, Config, Kind};
-use super::super::payload::notify::{Notify, kind};
+use super::super::payload::notify::kind;
 use super::super::payload::sa::Proposal;
 use super::super::payload::ts;
 use super::super::proposal::{EspProposal, EspSuite, choose_esp, chosen_esp, offers};
@@ -14,7 +17,6 @@ use super::super::rank::Rank;
 use super::super::settings::{AddressRequest, Initiate, Settings};
 use super::super::state::{Core, Phase};
 use super::super::ts::{TrafficSelector, is_narrowing, merge};
-use super::super::{Identity, SaId};
 use super::{Cx, error, find};
 
 /// Addresses of each family that one request may name.
@@ -170,7 +172,7 @@ pub(crate) fn respond_first(
 
 /// Merges what narrows `proposed`, unless that joins what the peer has proposed apart: then it would
 /// not know it again.
-fn merge_within(
+pub(super) fn merge_within(
     narrowed: Vec<TrafficSelector>,
     proposed: &[TrafficSelector],
 ) -> Vec<TrafficSelector> {
@@ -201,12 +203,6 @@ fn assign(cx: &mut Cx<'_>, peer: &Identity, request: &Config) -> Option<Vec<IpAd
     cx.hooks.assign(peer, &requested, wants_v4, wants_v6).ok()
 }
 
-/// A CREATE_CHILD_SA request. One child SA for each IKE SA is what is made today, and none is
-/// rekeyed (section 1.3).
-pub(crate) fn respond_create() -> Vec<Payload> {
-    vec![Payload::Notify(Notify::new(kind::NO_ADDITIONAL_SAS, []))]
-}
-
 type Parts<'a> = (
     Option<&'a [Proposal]>,
     Option<&'a Vec<TrafficSelector>>,
@@ -214,7 +210,7 @@ type Parts<'a> = (
 );
 
 /// SA, TSi and TSr of a message.
-fn parts(payloads: &[Payload]) -> Parts<'_> {
+pub(super) fn parts(payloads: &[Payload]) -> Parts<'_> {
     (
         find(payloads, |p| {
             if let Payload::Sa(sa) = p {
@@ -250,12 +246,31 @@ fn make(
 ) -> Option<Child> {
     let (keys, handshake) = (core.keys.as_ref()?, core.handshake.as_ref()?);
     let nonces = [handshake.nonce(true), handshake.nonce(false)];
-    let (to_responder, to_initiator) = keys.child(suite.cipher, nonces);
-    let (out, inbound) = match core.initiator {
+    let made = keys.child(suite.cipher, nonces);
+    let selectors = (local_ts, remote_ts);
+    Some(keyed(
+        suite,
+        made,
+        core.initiator,
+        [spi_in, spi_out],
+        selectors,
+    ))
+}
+
+/// Puts together what a child SA is made of. Keys: initiator to responder of the exchange first;
+/// `began`: that is us. SPIs: the inbound one first.
+pub(super) fn keyed(
+    suite: EspSuite,
+    (to_responder, to_initiator): (EspKey, EspKey),
+    began: bool,
+    [spi_in, spi_out]: [u32; 2],
+    (local_ts, remote_ts): (Vec<TrafficSelector>, Vec<TrafficSelector>),
+) -> Child {
+    let (out, inbound) = match began {
         true => (to_responder, to_initiator),
         false => (to_initiator, to_responder),
     };
-    Some(Child {
+    Child {
         spi_in,
         spi_out,
         cipher: suite.cipher,
@@ -266,23 +281,6 @@ fn make(
         esn: suite.esn,
         local_ts,
         remote_ts,
-    })
-}
-
-/// SPIs of a child SA that is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChildSpis {
-    pub(crate) spi_in: u32,
-    pub(crate) spi_out: u32,
-}
-
-impl ChildSpis {
-    pub(crate) fn closed(self, id: SaId) -> Event {
-        Event::ChildClosed {
-            id,
-            spi_in: self.spi_in,
-            spi_out: self.spi_out,
-        }
     }
 }
 
@@ -295,13 +293,14 @@ impl Core {
         else {
             return;
         };
+        let (settings, began) = (cx.settings, self.initiator);
+        self.life = Life::new(settings.ike_lifetime, cx.now, began, cx.rng);
+        let life = Life::new(settings.child_lifetime, cx.now, began, cx.rng);
+        self.children.push(ChildSa::new(&child, life));
+        self.assigned.clone_from(&assigned);
         self.phase = Phase::Established;
         self.established = Some(cx.now);
         self.spi_in = None;
-        self.children.push(ChildSpis {
-            spi_in: child.spi_in,
-            spi_out: child.spi_out,
-        });
         cx.stats.established += 1;
         cx.events.push(Event::Established {
             id: self.id,

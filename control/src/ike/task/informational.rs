@@ -6,11 +6,12 @@
 //! ```
 
 use super::super::event::{CloseReason, Event, Failure};
+use super::super::life::{Busy, ChildSa, Stage};
 use super::super::payload::Payload;
 use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
-use super::super::state::{Core, Phase};
+use super::super::state::Core;
 use super::{Cx, Request, Response, Step, notify};
 
 /// Asks whether the peer is alive: an empty message.
@@ -29,7 +30,9 @@ impl Request for Liveness {
         if let Some(fatal) = notify(response.payloads, kind::INVALID_SYNTAX) {
             return Step::Close(CloseReason::Error(Failure::notified(fatal)));
         }
-        cx.events.push(Event::Alive { id: core.id });
+        if core.is_announced() {
+            cx.events.push(Event::Alive { id: core.id });
+        }
         Step::Done
     }
 }
@@ -48,6 +51,39 @@ impl Request for Delete {
 
     fn process(&mut self, core: &mut Core, _: &mut Cx<'_>, _: &Response<'_>) -> Step {
         Step::Close(core.closing.clone())
+    }
+}
+
+/// Deletes a child SA, which the peer answers with the other half of the pair (section 1.4.1).
+pub(crate) struct DeleteChild {
+    /// The SPI that we receive on.
+    pub(crate) spi_in: u32,
+}
+
+impl Request for DeleteChild {
+    fn exchange(&self) -> u8 {
+        exchange::INFORMATIONAL
+    }
+
+    /// Unless the peer has deleted it meanwhile.
+    fn is_due(&self, core: &Core) -> bool {
+        core.child(self.spi_in)
+            .is_none_or(|child| child.stage == Stage::Deleting)
+    }
+
+    fn build(&mut self, core: &mut Core, _: &mut Cx<'_>) -> Vec<Payload> {
+        let spi_in = self.spi_in;
+        core.busy = Busy::DeleteChild { spi_in };
+        vec![Payload::Delete(DeletePayload::Esp(vec![spi_in]))]
+    }
+
+    fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, _: &Response<'_>) -> Step {
+        core.busy = Busy::Free;
+        if let Some(child) = core.remove_child(self.spi_in) {
+            cx.events.push(child.closed(core.id));
+        }
+        core.close_if_childless();
+        Step::Done
     }
 }
 
@@ -81,22 +117,35 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         match payload {
             Payload::Delete(DeletePayload::Ike) => {
                 // Section 1.4.1: the answer to the deletion of an IKE SA is empty.
-                core.end(cx, CloseReason::PeerDeleted);
+                if let Busy::RekeyIke { rival: Some(rival) } = std::mem::take(&mut core.busy) {
+                    // It has rekeyed this one, while we tried the same (section 2.25.2).
+                    cx.succession.heir = Some(rival.spi);
+                } else {
+                    core.end(cx, CloseReason::PeerDeleted);
+                }
                 return Vec::new();
             }
             Payload::Delete(DeletePayload::Esp(spis)) => {
-                let deleted = |c: &super::child::ChildSpis| spis.contains(&c.spi_out);
-                let gone: Vec<_> = core.children.iter().copied().filter(deleted).collect();
+                // Section 1.4.1: what both sides delete at once goes with the answer to each one's
+                // own request, and is not named here.
+                let crossing = match core.busy {
+                    Busy::DeleteChild { spi_in } => Some(spi_in),
+                    _ => None,
+                };
+                let (gone, left): (Vec<ChildSa>, Vec<ChildSa>) = core
+                    .children
+                    .drain(..)
+                    .partition(|c| spis.contains(&c.spi_out) && crossing != Some(c.spi_in));
+                core.children = left;
                 if !gone.is_empty() {
-                    // Section 1.4.1: the other half of each pair goes with it.
+                    // The other half of each pair goes with it.
                     let ours = gone.iter().map(|c| c.spi_in).collect();
                     answer.push(Payload::Delete(DeletePayload::Esp(ours)));
-                    core.children.retain(|c| !gone.contains(c));
                     cx.events.extend(gone.iter().map(|c| c.closed(core.id)));
                 }
-                if core.children.is_empty() && core.phase == Phase::Established {
+                if core.children.is_empty() {
                     core.closing = CloseReason::PeerDeleted;
-                    core.wants_delete = true;
+                    core.close_if_childless();
                 }
             }
             _ => {}

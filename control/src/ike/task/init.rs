@@ -341,7 +341,7 @@ pub(crate) fn public_value(group: Group, public: Vec<u8>) -> Payload {
     })
 }
 
-fn nonce(cx: &mut Cx<'_>) -> Vec<u8> {
+pub(crate) fn nonce(cx: &mut Cx<'_>) -> Vec<u8> {
     let mut nonce = vec![0; NONCE];
     cx.rng.fill_bytes(&mut nonce);
     nonce

@@ -7,10 +7,13 @@
 
 pub(crate) mod auth;
 pub(crate) mod child;
+pub(crate) mod create_child;
 pub(crate) mod eap;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod intermediate;
+pub(crate) mod rekey_child;
+pub(crate) mod rekey_ike;
 
 use std::time::Instant;
 
@@ -34,6 +37,20 @@ pub(crate) struct Cx<'a> {
     pub(crate) events: Vec<Event>,
     /// An authenticated peer says that it holds no other IKE SA with us.
     pub(crate) initial_contact: Option<Identity>,
+    pub(crate) succession: Succession,
+}
+
+/// What rekeying does to IKE SAs, for the engine to carry out.
+#[derive(Default)]
+pub(crate) struct Succession {
+    /// It comes into being.
+    pub(crate) made: Option<Box<Core>>,
+    /// The IKE SA with this SPI of ours takes over.
+    pub(crate) heir: Option<u64>,
+    /// We delete the one that is replaced.
+    pub(crate) delete_old: bool,
+    /// We delete the one with this SPI of ours: the peer has made a better one at the same time.
+    pub(crate) redundant: Option<u64>,
 }
 
 /// A response, opened and taken apart.
@@ -59,12 +76,18 @@ pub(crate) enum Step {
     Fail(Failure, Option<Box<dyn Request>>),
     /// The IKE SA is over.
     Close(CloseReason),
+    /// Another IKE SA takes over: nothing more begins here.
+    Replaced,
 }
 
 /// An exchange that we start.
 pub(crate) trait Request: Send {
     /// Exchange type of its messages.
     fn exchange(&self) -> u8;
+    /// Whether it is still wanted when its turn has come.
+    fn is_due(&self, _core: &Core) -> bool {
+        true
+    }
     /// The payloads of the request; called again after [`Step::Again`] only.
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload>;
     /// Sees each datagram of the message as it goes out; the first exchange has one.

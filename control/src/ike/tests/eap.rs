@@ -192,6 +192,7 @@ fn a_user_gets_a_session_and_an_address() {
         stats: &mut stats,
         events: Vec::new(),
         initial_contact: None,
+        succession: task::Succession::default(),
     };
     let gateway = Id::new(gw);
     let proven = core.verify(&mut cx, &proof, &gateway, auth(&answer), &answer);

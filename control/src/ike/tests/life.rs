@@ -1,7 +1,7 @@
 //! What happens in an established session, with the wire above each step.
 
 use super::super::payload::header::exchange;
-use super::super::payload::notify::{Notify, kind};
+use super::super::payload::notify::Notify;
 use super::super::payload::{Payload, delete};
 use super::super::state::Core;
 use super::super::task::{Cx, Request, Response, Step};
@@ -158,21 +158,6 @@ fn a_deleted_child_takes_the_session_with_it() {
     }));
     assert_eq!(pair.b.closed(), Some(&CloseReason::PeerDeleted));
     assert_eq!(pair.a.closed(), Some(&CloseReason::PeerDeleted));
-}
-
-#[test]
-fn a_further_child_is_declined_and_the_session_stays() {
-    let mut pair = Pair::new();
-    let (a, _) = pair.up();
-    // HDR, SK {SA, Ni, TSi, TSr} --> <-- HDR, SK {N(NO_ADDITIONAL_SAS)}
-    let nonce = vec![Payload::Nonce(vec![1; 32])];
-    let heard = say(&mut pair, a, exchange::CREATE_CHILD_SA, nonce);
-    let declined = Payload::Notify(Notify::new(kind::NO_ADDITIONAL_SAS, []));
-    assert_eq!(heard, Some(vec![declined]));
-    pair.a.engine.check_liveness(pair.now, a);
-    pair.run();
-    assert!(matches!(pair.a.events[..], [Event::Alive { .. }]));
-    assert!(pair.b.events.is_empty());
 }
 
 #[test]

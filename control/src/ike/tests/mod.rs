@@ -2,6 +2,7 @@
 
 mod certificates;
 mod codec;
+mod collision;
 mod eap;
 mod exchange;
 mod flood;
@@ -14,8 +15,11 @@ mod nat;
 mod negotiation;
 mod network;
 mod refused;
+mod rekey;
+mod rekey_network;
 mod secrets;
 mod selectors;
+mod session;
 mod simultaneous;
 mod vectors;
 
@@ -185,6 +189,12 @@ impl Node {
         })
     }
 
+    /// Does what is due, and takes what that sends.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Transmit> {
+        self.engine.handle_timeout(now, &mut self.owner);
+        self.take()
+    }
+
     pub(super) fn closed(&self) -> Option<&CloseReason> {
         self.events.iter().find_map(|e| match e {
             Event::Closed { reason, .. } => Some(reason),
@@ -211,6 +221,10 @@ impl Pair {
         let mut b = Settings::new(id("gw.example"));
         a.vendor_ids = vec![b"test client".to_vec()];
         b.vendor_ids = vec![b"test gateway".to_vec(), b"another".to_vec()];
+        for settings in [&mut a, &mut b] {
+            // Tests that are about lifetimes say so; the others come to rest.
+            (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+        }
         change(&mut a, &mut b);
         Pair {
             now: Instant::now(),

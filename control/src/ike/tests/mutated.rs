@@ -240,4 +240,28 @@ proptest! {
             suffer(&mut pair, &whole, changed);
         }
     }
+
+    #[test]
+    fn rekeying_changed_inside(
+        ike in any::<bool>(),
+        answer in any::<bool>(),
+        first in prop::option::weighted(0.1, 33..49u8),
+        changes in changes(),
+    ) {
+        let mut pair = Pair::new();
+        let wish = pair.wish();
+        pair.initiate(wish);
+        pair.run();
+        let (a, spi) = pair.a.established().map(|(id, child)| (id, child.spi_in)).unwrap();
+        match ike {
+            true => pair.a.engine.rekey_ike(pair.now, a),
+            false => pair.a.engine.rekey_child(pair.now, a, spi),
+        }
+        let mut whole = pair.a.due(pair.now).remove(0);
+        if answer {
+            whole = pair.deliver(&whole).remove(0);
+        }
+        let changed = resealed(&pair, &whole, first, &changes);
+        suffer(&mut pair, &whole, changed);
+    }
 }

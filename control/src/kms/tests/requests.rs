@@ -365,3 +365,27 @@ fn a_cluster_without_gateways_is_rejected() {
     bench.kms.set_clusters(vec![(ONE, vec![])], now);
     assert_eq!(bench.ask(None), ["rejected 1 "]);
 }
+
+// A session whose keys are replaced stays the one that it was: nothing is asked, granted or dropped.
+#[test]
+fn a_session_with_fresh_keys_is_known_by_its_new_name() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    let rekeyed = |bench: &mut Bench, gateway, old, new| {
+        bench.then(|kms, _| kms.on_rekeyed(gateway, SessionHandle(old), SessionHandle(new)))
+    };
+    assert!(rekeyed(&mut bench, A, 1, 7).is_empty());
+    assert_eq!(bench.kms.session(A), Some(SessionHandle(7)));
+    // One that is not the cached one, and a gateway without any.
+    assert!(rekeyed(&mut bench, A, 1, 8).is_empty());
+    assert!(rekeyed(&mut bench, B, 1, 9).is_empty());
+    assert_eq!(bench.kms.session(A), Some(SessionHandle(7)));
+    assert_eq!(bench.kms.session(B), None);
+    // The end of the old name is not that of the session.
+    assert!(
+        bench
+            .then(|kms, now| kms.on_session_lost(A, SessionHandle(1), now))
+            .is_empty()
+    );
+    assert_eq!(bench.then(|kms, now| kms.on_dead(A, now)), ["drop A 7"]);
+}

@@ -80,6 +80,14 @@ impl Checker<'_> {
         let tries = self.number(table.tries, "ike.tries", 1..=20);
         let range = Duration::from_secs(1)..=Duration::from_secs(3600);
         let keep_alive = self.time(table.keep_alive, "ike.keep_alive", range);
+        let range = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
+        let rekey_child = self.time(table.rekey_child, "ike.rekey_child", range.clone());
+        let rekey_ike = self.time(table.rekey_ike, "ike.rekey_ike", range);
+        let jitter = self.number(table.rekey_jitter, "ike.rekey_jitter", 0..=50);
+        let bytes = self.number(table.rekey_bytes, "ike.rekey_bytes", 1_000_000..=i64::MAX);
+        // Half of what an SA without extended sequence numbers has: the other end may be late.
+        let packets = self.number(table.rekey_packets, "ike.rekey_packets", 1000..=1 << 31);
+        let count = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok());
         let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
         let fragment_size = self.number(table.fragment_size, "ike.fragment_size", 576..=65535);
         Ike {
@@ -99,6 +107,11 @@ impl Checker<'_> {
                 .unwrap_or(1_000),
             encap: self.named_or(table.encap, "ike.encap"),
             keep_alive: keep_alive.unwrap_or(Duration::from_secs(20)),
+            rekey_child: rekey_child.unwrap_or(Duration::from_secs(3600)),
+            rekey_ike: rekey_ike.unwrap_or(Duration::from_secs(4 * 3600)),
+            rekey_jitter: jitter.and_then(|p| u8::try_from(p).ok()).unwrap_or(10),
+            rekey_bytes: count(bytes).unwrap_or(1 << 38),
+            rekey_packets: count(packets).unwrap_or(1 << 31),
         }
     }
 }

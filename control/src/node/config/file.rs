@@ -93,6 +93,11 @@ pub(super) struct Ike {
     pub(super) guard: Number,
     pub(super) encap: Text,
     pub(super) keep_alive: Time,
+    pub(super) rekey_child: Time,
+    pub(super) rekey_ike: Time,
+    pub(super) rekey_jitter: Number,
+    pub(super) rekey_bytes: Number,
+    pub(super) rekey_packets: Number,
 }
 
 #[derive(Deserialize)]

@@ -145,6 +145,11 @@ fn every_key_is_read() {
         guard: 1_000,
         encap: Encap::Auto,
         keep_alive: Duration::from_secs(20),
+        rekey_child: Duration::from_secs(3600),
+        rekey_ike: Duration::from_secs(4 * 3600),
+        rekey_jitter: 10,
+        rekey_bytes: 1 << 38,
+        rekey_packets: 1 << 31,
     };
     assert_eq!(config.ike, ike);
     let through_nat = "tries = 7\nencap = \"always\"\nkeep_alive = \"5s\"";
@@ -275,6 +280,11 @@ fn each_mistake_is_told_at_its_place() {
         ("tries = 7", "tries = 0", "27:9: ike.tries: found 0, expected 1 to 20"),
         ("tries = 7", "tries = 7\ntries = 8", "28:1: duplicate key"),
         ("\"2 min\"", "\"0s\"", "28:12: ike.liveness: found 0s, expected 1s to 24h"),
+        ("liveness = \"2 min\"", "rekey_child = \"0.5s\"", "28:15: ike.rekey_child: found 0.5s, expected 1s to 720h"),
+        ("liveness = \"2 min\"", "rekey_ike = \"31d\"", "28:13: ike.rekey_ike: found 31d, expected 1s to 720h"),
+        ("liveness = \"2 min\"", "rekey_jitter = 51", "28:16: ike.rekey_jitter: found 51, expected 0 to 50"),
+        ("liveness = \"2 min\"", "rekey_bytes = 1000", "28:15: ike.rekey_bytes: found 1000, expected 1000000 to 9223372036854775807"),
+        ("liveness = \"2 min\"", "rekey_packets = 4294967296", "28:17: ike.rekey_packets: found 4294967296, expected 1000 to 2147483648"),
         ("10.99.0.0/24", "10.99.0.1/24", "31:13: pool.networks: found 10.99.0.1/24, an address inside a network; did you mean 10.99.0.0/24?"),
         ("10.99.0.0/24", "10.99.0.0", "31:13: pool.networks: found `10.99.0.0`, expected a network such as 10.99.0.0/24 or 2001:db8:99::/64"),
         ("10.99.0.0/24", "10.99.0.7/32", "31:13: pool.networks: found 10.99.0.7/32, expected a prefix length of 8 to 30"),

@@ -1,0 +1,283 @@
+//! CREATE_CHILD_SA that replaces the IKE SA (RFC 7296 sections 1.3.2, 2.8.2 and 2.18).
+//!
+//! ```text
+//! HDR(A,B), SK {SA(C), Ni, KEi} -->
+//!                                <-- HDR(A,B), SK {SA(D), Nr, KEr}
+//! HDR(A,B), SK {D(IKE)} -->
+//!                                <-- HDR(A,B), SK {}
+//! ```
+//!
+//! The new IKE SA, with the SPIs C and D, has all child SAs of the old one. If both ends do it at
+//! once, each answers as usual; which of the two new ones has the child SAs is decided by the nonces
+//! as for child SAs.
+
+use super::super::crypto::{KeyPair, Secret};
+use super::super::event::{CloseReason, Failure};
+use super::super::keys::IkeKeys;
+use super::super::life::{Busy, Lowest, Rival};
+use super::super::payload::Payload;
+use super::super::payload::header::exchange;
+use super::super::payload::notify::{Notify, kind};
+use super::super::payload::sa::Proposal;
+use super::super::proposal::{IkeProposal, IkeSuite, choose_ike, chosen_ike, offers};
+use super::super::state::{Core, Phase};
+use super::child::parts;
+use super::create_child::{ke_of, wanted_group};
+use super::informational::Delete;
+use super::init::{initiator_nonce, key_exchange, nonce};
+use super::{Cx, Request, Response, Step, error, notify};
+
+/// The exchange as initiator.
+pub(crate) struct RekeyIke {
+    /// SPI of ours of the IKE SA that is replaced.
+    old: u64,
+    wish: Option<Wish>,
+}
+
+struct Wish {
+    spi: u64,
+    ni: Vec<u8>,
+    pair: KeyPair,
+}
+
+impl RekeyIke {
+    pub(crate) fn new(core: &Core) -> RekeyIke {
+        RekeyIke {
+            old: core.spi_local(),
+            wish: None,
+        }
+    }
+
+    /// Reads the responder's choice: the new IKE SA, and the lower nonce.
+    fn accept(
+        wish: &Wish,
+        core: &Core,
+        cx: &Cx<'_>,
+        payloads: &[Payload],
+    ) -> Result<(Core, Lowest), Failure> {
+        let wrong = Failure::WrongAnswer;
+        let (Some(sa), ..) = parts(payloads) else {
+            return Err(wrong("rekeying of the IKE SA without a proposal"));
+        };
+        let nr =
+            initiator_nonce(payloads).ok_or(wrong("rekeying of the IKE SA without a nonce"))?;
+        let ke = ke_of(payloads).ok_or(wrong("rekeying of the IKE SA without a key exchange"))?;
+        let spi_r = sa.first().and_then(spi_of);
+        let spi_r = spi_r.ok_or(wrong("rekeying of the IKE SA without an SPI"))?;
+        let suite = chosen_ike(&proposals(cx), &without_spi(sa));
+        let suite = suite.ok_or(wrong("the peer chose what was not offered"))?;
+        if suite.group != wish.pair.group() || ke.group != suite.group.number() {
+            return Err(wrong("the peer's key exchange is of another group"));
+        }
+        let shared = wish.pair.agree(&ke.public);
+        let shared = shared.ok_or(wrong("the peer's public value is bad"))?;
+        let nonces = [&wish.ni[..], nr];
+        let made = core.succeeded(true, suite, &shared, nonces, [wish.spi, spi_r]);
+        let made = made.ok_or(wrong("rekeying of the IKE SA before IKE_SA_INIT"))?;
+        Ok((made, Lowest::of(nonces)))
+    }
+}
+
+impl Request for RekeyIke {
+    fn exchange(&self) -> u8 {
+        exchange::CREATE_CHILD_SA
+    }
+
+    /// The peer may have replaced the IKE SA meanwhile.
+    fn is_due(&self, core: &Core) -> bool {
+        core.phase == Phase::Established && core.spi_local() == self.old
+    }
+
+    fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
+        core.busy = Busy::RekeyIke { rival: None };
+        if self.wish.is_none() {
+            self.wish = Wish::new(cx);
+        }
+        let Some(wish) = &self.wish else {
+            return Vec::new();
+        };
+        let mut sa = offers(&proposals(cx), IkeProposal::offer);
+        for proposal in &mut sa {
+            proposal.spi = wish.spi.to_be_bytes().to_vec();
+        }
+        vec![
+            Payload::Sa(sa),
+            Payload::Nonce(wish.ni.clone()),
+            key_exchange(&wish.pair),
+        ]
+    }
+
+    fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
+        let rival = match std::mem::take(&mut core.busy) {
+            Busy::RekeyIke { rival } => rival,
+            _ => None,
+        };
+        let Some(mut wish) = self.wish.take() else {
+            return Step::Done;
+        };
+        if let Some(refusal) = error(response.payloads) {
+            if let Some(rival) = rival {
+                // The peer's exchange was the one that counts.
+                cx.succession.heir = Some(rival.spi);
+                return Step::Replaced;
+            }
+            let offered = cx.settings.ike_proposals.iter().flat_map(|p| &p.groups);
+            let wanted = notify(response.payloads, kind::INVALID_KE_PAYLOAD);
+            if let Some(group) = wanted.and_then(|wanted| wanted_group(wanted, offered))
+                && group != wish.pair.group()
+            {
+                wish.pair = KeyPair::generate(group, cx.rng);
+                let wish = Some(wish);
+                return Step::Next(Box::new(RekeyIke { wish, ..*self }));
+            }
+            cx.stats.rekeyings_failed += 1;
+            core.failure = Some(Failure::notified(refusal));
+            core.life.retry(cx.now, cx.rng);
+            return Step::Done;
+        }
+        let (made, nonces) = match RekeyIke::accept(&wish, core, cx, response.payloads) {
+            Ok(accepted) => accepted,
+            // The peer uses a new IKE SA that we do not have.
+            Err(failure) => return Step::Fail(failure, Some(Box::new(Delete))),
+        };
+        cx.succession.made = Some(Box::new(made));
+        match rival {
+            Some(rival) if nonces < rival.nonces => {
+                cx.succession.heir = Some(rival.spi);
+                cx.succession.redundant = Some(wish.spi);
+            }
+            // The peer deletes its own.
+            _ => {
+                cx.succession.heir = Some(wish.spi);
+                cx.succession.delete_old = true;
+            }
+        }
+        Step::Replaced
+    }
+}
+
+impl Wish {
+    /// `None` if the settings hold no key exchange method.
+    fn new(cx: &mut Cx<'_>) -> Option<Wish> {
+        let group = *cx.settings.ike_proposals.first()?.groups.first()?;
+        Some(Wish {
+            spi: new_spi(cx),
+            ni: nonce(cx),
+            pair: KeyPair::generate(group, cx.rng),
+        })
+    }
+}
+
+/// Without additional key exchanges: the new keys come from the old ones too.
+fn proposals(cx: &Cx<'_>) -> Vec<IkeProposal> {
+    let all = cx.settings.ike_proposals.iter();
+    all.map(IkeProposal::for_rekey).collect()
+}
+
+/// Chance makes it unused; the engine looks once more.
+fn new_spi(cx: &mut Cx<'_>) -> u64 {
+    cx.rng.next_u64().max(1)
+}
+
+/// The SPI of a proposal for an IKE SA that replaces another.
+fn spi_of(proposal: &Proposal) -> Option<u64> {
+    let spi = u64::from_be_bytes(proposal.spi.as_slice().try_into().ok()?);
+    (spi != 0).then_some(spi)
+}
+
+fn without_spi(proposals: &[Proposal]) -> Vec<Proposal> {
+    let without = |p: &Proposal| Proposal {
+        spi: Vec::new(),
+        ..p.clone()
+    };
+    proposals.iter().map(without).collect()
+}
+
+/// Answers a request to replace the IKE SA.
+pub(super) fn answer(
+    core: &mut Core,
+    cx: &mut Cx<'_>,
+    payloads: &[Payload],
+    sa: &[Proposal],
+) -> Result<Vec<Payload>, Notify> {
+    let refused = |kind| Notify::new(kind, []);
+    match core.busy {
+        Busy::Free | Busy::RekeyIke { rival: None } => {}
+        // Section 2.25.2: our exchange about a child SA, or one of the peer's that is answered.
+        _ => return Err(refused(kind::TEMPORARY_FAILURE)),
+    }
+    let (Some(ni), Some(ke)) = (initiator_nonce(payloads), ke_of(payloads)) else {
+        return Err(refused(kind::INVALID_SYNTAX));
+    };
+    let possible: Vec<Proposal> = sa.iter().filter(|p| spi_of(p).is_some()).cloned().collect();
+    let chosen = choose_ike(&proposals(cx), &without_spi(&possible));
+    let (suite, mut proposal) = chosen.ok_or_else(|| refused(kind::NO_PROPOSAL_CHOSEN))?;
+    let theirs = possible.iter().find(|p| p.number == proposal.number);
+    let spi_i = theirs.and_then(spi_of);
+    let spi_i = spi_i.ok_or_else(|| refused(kind::NO_PROPOSAL_CHOSEN))?;
+    if ke.group != suite.group.number() {
+        let wanted = suite.group.number().to_be_bytes();
+        return Err(Notify::new(kind::INVALID_KE_PAYLOAD, wanted));
+    }
+    let pair = KeyPair::generate(suite.group, cx.rng);
+    let syntax = || refused(kind::INVALID_SYNTAX);
+    let shared = pair.agree(&ke.public).ok_or_else(syntax)?;
+    let (spi, nr) = (new_spi(cx), nonce(cx));
+    let nonces = [&ni[..], &nr];
+    let made = core.succeeded(false, suite, &shared, nonces, [spi_i, spi]);
+    cx.succession.made = Some(Box::new(made.ok_or_else(syntax)?));
+    match &mut core.busy {
+        Busy::RekeyIke { rival } => {
+            let nonces = Lowest::of(nonces);
+            *rival = Some(Rival { spi, nonces });
+        }
+        _ => cx.succession.heir = Some(spi),
+    }
+    proposal.spi = spi.to_be_bytes().to_vec();
+    Ok(vec![
+        Payload::Sa(vec![proposal]),
+        Payload::Nonce(nr),
+        key_exchange(&pair),
+    ])
+}
+
+impl Core {
+    /// An IKE SA that can replace this one, between the same two, with keys of its own. SPIs:
+    /// initiator's, responder's.
+    fn succeeded(
+        &self,
+        began: bool,
+        suite: IkeSuite,
+        shared: &Secret,
+        nonces: [&[u8]; 2],
+        [spi_i, spi_r]: [u64; 2],
+    ) -> Option<Core> {
+        let seed = self.keys.as_ref()?.next_seed(shared, nonces);
+        let mut new = Core::new(self.id, began, self.local, self.remote);
+        (new.spi_i, new.spi_r) = (spi_i, spi_r);
+        new.phase = Phase::Heir;
+        new.prf = Some(suite.prf);
+        new.keys = Some(IkeKeys::derive(suite, &seed, nonces, [spi_i, spi_r], began));
+        Some(new)
+    }
+
+    /// Takes over what the old IKE SA has beside its keys.
+    pub(crate) fn inherit(&mut self, old: &mut Core) {
+        self.phase = match old.phase {
+            Phase::Closing => Phase::Closing,
+            _ => Phase::Established,
+        };
+        old.phase = Phase::Replaced;
+        old.busy = Busy::Free;
+        self.peer.clone_from(&old.peer);
+        self.children = std::mem::take(&mut old.children);
+        self.assigned = std::mem::take(&mut old.assigned);
+        self.closing = std::mem::replace(&mut old.closing, CloseReason::Local);
+        self.spi_in = old.spi_in.take();
+        self.nat = old.nat;
+        self.fragment_size = old.fragment_size;
+        self.predecessor = Some(old.spi_local());
+        (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
+        std::mem::swap(&mut self.id, &mut old.id);
+    }
+}
