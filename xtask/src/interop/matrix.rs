@@ -151,7 +151,7 @@ pub(super) fn rows() -> Vec<Row> {
                 deletes,
             });
         }
-        for rekey in REKEYS.into_iter().filter(|_| REKEYING) {
+        for rekey in REKEYS {
             rows.push(Row {
                 begins,
                 inner: Inner::V4,
@@ -164,9 +164,6 @@ pub(super) fn rows() -> Vec<Row> {
     }
     rows
 }
-
-/// CREATE_CHILD_SA is declined today: rows that renew keys are not run.
-const REKEYING: bool = false;
 
 const REKEYS: [Rekey; 4] = [
     Rekey::Child(Side::Us),

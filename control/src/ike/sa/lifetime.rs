@@ -133,6 +133,7 @@ impl Sa {
         let (lifetime, began) = (settings.ike_lifetime, self.core.initiator);
         self.core.life = Life::new(lifetime, now, began, rng);
         self.expires = None;
+        self.keep_alive = old.keep_alive;
         self.queue = std::mem::take(&mut old.queue);
         // What is still on its way is our own rekeying, which is settled, or a question about the
         // peer's life, which is asked again here.

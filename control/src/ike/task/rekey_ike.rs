@@ -275,6 +275,8 @@ impl Core {
         self.closing = std::mem::replace(&mut old.closing, CloseReason::Local);
         self.spi_in = old.spi_in.take();
         self.nat = old.nat;
+        // The peer may have moved since this one was made.
+        (self.local, self.remote) = (old.local, old.remote);
         self.fragment_size = old.fragment_size;
         self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);

@@ -136,6 +136,26 @@ fn further_children_up_to_a_limit() {
     assert_eq!(s.pair.run(), 2);
 }
 
+/// What the first exchange has found out holds for every IKE SA that comes after it.
+#[test]
+fn what_was_learned_stays_when_the_ike_sa_is_replaced() {
+    let mut s = Session::new(|_, b| b.encapsulation = Encapsulation::Always);
+    let (a, b) = s.ids();
+    let learned = |s: &Session| {
+        [(&s.pair.a, a), (&s.pair.b, b)].map(|(node, id)| {
+            let core = node.engine.core(id).unwrap();
+            (core.nat, core.fragment_size, core.local, core.remote)
+        })
+    };
+    let (before, spi) = (learned(&s), s.pair.a.engine.core(a).unwrap().spi_i);
+    assert!(before[0].0.forced || before[1].0.forced);
+    assert!(before.iter().all(|(_, size, ..)| size.is_some()));
+    let request = s.a_rekeys_ike();
+    s.carry(request);
+    assert_ne!(s.pair.a.engine.core(a).unwrap().spi_i, spi);
+    assert_eq!(learned(&s), before);
+}
+
 #[test]
 fn what_can_not_be_replaced_is_said() {
     let mut s = Session::new(|_, _| {});
