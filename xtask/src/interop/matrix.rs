@@ -56,12 +56,9 @@ impl Side {
 }
 
 impl Cipher {
-    /// In evergate's configuration.
-    pub(super) fn ours(self) -> &'static str {
-        match self {
-            Cipher::Aes256Gcm => "aes-256-gcm",
-            Cipher::Aes128Gcm => "aes-128-gcm",
-        }
+    /// For ESP, in evergate's configuration.
+    pub(super) fn ours(self) -> String {
+        format!("{}-esn-noesn", self.theirs())
     }
 
     /// For IKE, in strongSwan's.

@@ -112,7 +112,7 @@ fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
 
 /// Our side's files.
 fn setup(row: Row) -> Setup {
-    let mut extra = format!("\n[esp]\ncipher = \"{}\"\n", row.cipher.ours());
+    let mut extra = format!("\n[esp]\nproposals = [\"{}\"]\n", row.cipher.ours());
     let _ = write!(extra, "{}", row.rekey.lifetimes());
     Setup {
         general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
