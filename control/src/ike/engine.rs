@@ -2,6 +2,8 @@
 
 mod first;
 mod succession;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -16,8 +18,6 @@ use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION, exchange};
 use super::payload::notify::{Notify, kind};
-#[cfg(test)]
-use super::payload::skf;
 use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
@@ -230,78 +230,6 @@ impl Engine {
     /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
     pub fn spoke(&mut self, now: Instant, id: SaId) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
-    }
-
-    /// The cookie that a first message is asked for.
-    #[cfg(test)]
-    pub(crate) fn cookie(
-        &mut self,
-        now: Instant,
-        remote: std::net::IpAddr,
-        spi_i: u64,
-        ni: &[u8],
-    ) -> Vec<u8> {
-        self.cookies.make(now, &mut *self.rng, remote, spi_i, ni)
-    }
-
-    /// Starts any exchange, so that tests can say what no task says.
-    #[cfg(test)]
-    pub(super) fn start(&mut self, now: Instant, id: SaId, task: Box<dyn super::task::Request>) {
-        self.with(id, now, &mut NoHooks, |sa, cx| sa.start(task, cx));
-    }
-
-    /// Changes what is inside a protected message that this engine has sent, and seals it again:
-    /// what a peer could say that has keys but no manners.
-    #[cfg(test)]
-    pub(super) fn tamper(
-        &self,
-        message: &[u8],
-        change: impl FnOnce(&mut u8, &mut Vec<u8>),
-    ) -> Option<Vec<u8>> {
-        let header = Header::parse(message).ok()?;
-        let ours = if header.initiator {
-            header.spi_i
-        } else {
-            header.spi_r
-        };
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&ours)?)?;
-        let key = &sa.core.keys.as_ref()?.seal;
-        let (mut first, mut plain) = sk::open(&header, message, key).ok()?;
-        change(&mut first, &mut plain);
-        sk::seal(header, first, plain, key, u64::MAX).ok()
-    }
-
-    /// What an IKE SA knows, so that tests can speak for it.
-    #[cfg(test)]
-    pub(super) fn core(&self, id: SaId) -> Option<&Core> {
-        Some(&self.sas.get(&id)?.sa.core)
-    }
-
-    /// Seals a protected message that this engine has sent again as one of another exchange.
-    #[cfg(test)]
-    pub(super) fn retitle(&self, message: &[u8], exchange: u8) -> Option<Vec<u8>> {
-        let mut header = Header::parse(message).ok()?;
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
-        let key = &sa.core.keys.as_ref()?.seal;
-        let (first, plain) = sk::open(&header, message, key).ok()?;
-        header.exchange = exchange;
-        sk::seal(header, first, plain, key, u64::MAX).ok()
-    }
-
-    /// Seals the parts of a message that this engine has sent as one.
-    #[cfg(test)]
-    pub(super) fn join(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
-        let header = Header::parse(parts.first()?).ok()?;
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
-        let key = &sa.core.keys.as_ref()?.seal;
-        let mut whole = zeroize::Zeroizing::new(Vec::new());
-        let mut kind = 0;
-        for part in parts {
-            let (first, plain) = skf::open(&header, part, key).ok()?;
-            kind = kind.max(first);
-            whole.extend_from_slice(&plain);
-        }
-        sk::seal(header, kind, whole, key, u64::MAX - 1).ok()
     }
 
     /// Answers a request in the clear, without keeping anything.
