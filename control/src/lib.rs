@@ -9,6 +9,7 @@ pub mod esp;
 pub mod ike;
 pub mod kms;
 pub mod liveness;
+pub mod load;
 pub mod node;
 pub mod policy;
 pub mod sadb;

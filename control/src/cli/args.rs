@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::Targets;
 
 use crate::api::model::Spi;
+use crate::ike::{EspProposal, Identity, IkeProposal};
 
 /// Resilient IPsec gateway and client
 #[derive(Debug, Parser)]
@@ -80,6 +82,64 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SessionCommand,
     },
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BenchCommand {
+    /// Make many sessions with a gateway, and tell how many handshakes a second it did. Only with
+    /// gateways of your own: to others this is an attack
+    Handshakes(Handshakes),
+}
+
+/// Clients that make sessions with one gateway, each one once.
+#[derive(Debug, Args)]
+pub(super) struct Handshakes {
+    /// The gateway's outside address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) remote: IpAddr,
+    /// The gateway's identity
+    #[arg(long, value_name = "IDENTITY")]
+    pub(super) remote_id: Identity,
+    /// Addresses of this host to send from; one client at a time at each
+    #[arg(long, value_name = "ADDRESS", required = true, value_delimiter = ',')]
+    pub(super) local: Vec<IpAddr>,
+    /// Identity of the clients; {} becomes 1, 2, ...
+    #[arg(long, value_name = "IDENTITY", default_value = "client-{}.example")]
+    pub(super) identity: String,
+    /// The pre-shared key of all clients
+    #[arg(long, value_name = "FILE", required_unless_present = "credentials")]
+    pub(super) psk_file: Option<PathBuf>,
+    /// A certificate and a private key (PEM, PKCS #8) for each client
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "ca",
+        conflicts_with = "psk_file"
+    )]
+    pub(super) credentials: Option<PathBuf>,
+    /// CAs of the gateway's certificate
+    #[arg(long, value_name = "FILE", requires = "credentials")]
+    pub(super) ca: Option<PathBuf>,
+    /// So many handshakes in all
+    #[arg(long, default_value_t = 10_000)]
+    pub(super) count: usize,
+    /// Proposals for IKE, as in the configuration
+    #[arg(long, value_name = "PROPOSAL")]
+    pub(super) ike: Vec<IkeProposal>,
+    /// Proposals for ESP, as in the configuration
+    #[arg(long, value_name = "PROPOSAL")]
+    pub(super) esp: Vec<EspProposal>,
+    /// Leave the sessions to the gateway, which will find out that nobody is there
+    #[arg(long)]
+    pub(super) leave: bool,
+    /// Say it as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 //! node's API.
 
 mod args;
+mod bench;
 mod check;
 mod events;
 mod logging;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::model::Done;
-use args::{Cli, Command, NodeArgs, PolicyCommand, SessionCommand};
+use args::{BenchCommand, Cli, Command, NodeArgs, PolicyCommand, SessionCommand};
 
 /// The command was refused, or a file has errors.
 const EXIT_FAILED: u8 = 1;
@@ -70,6 +71,9 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy {
             command: PolicyCommand::Check { file, json },
         } => check::policy(&file, json),
+        Command::Bench {
+            command: BenchCommand::Handshakes(args),
+        } => bench::handshakes(args),
         remote => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -103,6 +107,7 @@ async fn ask(command: Command) -> anyhow::Result<()> {
         }
         Command::Run { .. }
         | Command::Check { .. }
+        | Command::Bench { .. }
         | Command::Policy {
             command: PolicyCommand::Check { .. },
         } => {
@@ -189,6 +194,8 @@ mod tests {
             "evergate sa delete 0x100",
             "evergate sa flush",
             "evergate session delete client-1.example",
+            "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
+             192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

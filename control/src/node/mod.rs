@@ -21,7 +21,7 @@ mod reload;
 mod roaming;
 mod routes;
 mod sessions;
-mod sockets;
+pub(crate) mod sockets;
 mod start;
 mod status;
 

@@ -13,7 +13,7 @@ use crate::ike::{IKE_PORT, NAT_T_PORT, NON_ESP_MARKER, Transmit};
 const BUFFER: usize = 65_536;
 
 /// Both sockets.
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     ike: UdpSocket,
     nat_t: UdpSocket,
     buffers: (Box<[u8]>, Box<[u8]>),
@@ -21,14 +21,14 @@ pub(super) struct Sockets {
 
 /// One IKE message as it came.
 #[derive(Debug)]
-pub(super) struct Datagram {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    pub(super) data: Vec<u8>,
+pub(crate) struct Datagram {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Sockets {
-    pub(super) async fn bind(address: IpAddr) -> Result<Self> {
+    pub(crate) async fn bind(address: IpAddr) -> Result<Self> {
         let bind = async |port| {
             UdpSocket::bind((address, port)).await.with_context(|| {
                 format!(
@@ -47,7 +47,7 @@ impl Sockets {
 
     /// The next IKE message; on port 4500 what has no marker is none. Errors are those of earlier sends (ICMP): nothing to act on, because
     /// an unprotected message never ends anything.
-    pub(super) async fn receive(&mut self) -> Option<Datagram> {
+    pub(crate) async fn receive(&mut self) -> Option<Datagram> {
         let (local, received, buffer, marked) = tokio::select! {
             received = self.ike.recv_from(&mut self.buffers.0) => {
                 (self.ike.local_addr(), received, &self.buffers.0, false)
@@ -71,7 +71,7 @@ impl Sockets {
     }
 
     /// Sends a message. What can not be sent is like what is lost: it is retransmitted.
-    pub(super) async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+    pub(crate) async fn send(&self, transmit: &Transmit) -> io::Result<()> {
         if transmit.local.port() != NAT_T_PORT {
             self.ike.send_to(&transmit.data, transmit.remote).await?;
         } else if transmit.is_keep_alive() {

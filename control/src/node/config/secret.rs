@@ -47,7 +47,7 @@ impl Psk {
     }
 
     /// Reads a key file.
-    pub(super) fn from_file(path: &Path) -> Result<Self, String> {
+    pub(crate) fn from_file(path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let line = read_line(path, "; write other bytes as 0x and digits")?;
         Self::from_text(&line).map_err(|problem| format!("{shown}: {problem}"))

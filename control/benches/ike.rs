@@ -1,0 +1,272 @@
+//! Handshakes per second of the `ike` room as responder, without sockets and data plane, and the
+//! memory that a session takes there. The clients' own time is not counted.
+
+use std::alloc::System;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evergate::ike::x509::{KeyEncoding, Own, PrivateKey, Trust};
+use evergate::ike::{
+    AddressRequest, AssignRefused, EapUser, Engine, Event, Hooks, Identity, Initiate, Methods,
+    Proof, Psk, Settings, TrafficSelector, TsRefused, X509,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Clients whose handshakes are on their way at the same time.
+const ABREAST: usize = 32;
+/// Handshakes that warm the caches up before any is counted.
+const WARM_UP: usize = 128;
+
+/// Counts what is allocated and freed.
+#[global_allocator]
+static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes that are allocated and not yet freed.
+fn live() -> isize {
+    let stats = MEMORY.stats();
+    let live = stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated);
+    live as isize
+}
+
+/// What both sides prove themselves by.
+#[derive(Clone, Copy)]
+enum Proven {
+    Psk,
+    Ecdsa,
+}
+
+/// Says yes to everything.
+struct Owner {
+    methods: Methods,
+    next_spi: u32,
+    next_address: u32,
+    now: u64,
+}
+
+impl Owner {
+    fn new(methods: &Methods) -> Owner {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Owner {
+            methods: methods.clone(),
+            next_spi: 0x1000,
+            next_address: u32::from(Ipv4Addr::new(10, 0, 0, 0)),
+            now: now.map_or(0, |since| since.as_secs()),
+        }
+    }
+}
+
+impl Hooks for Owner {
+    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
+        Some(self.methods.clone())
+    }
+
+    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
+        None
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        self.now
+    }
+
+    fn allocate_spi(&mut self) -> u32 {
+        self.next_spi += 1;
+        self.next_spi
+    }
+
+    fn assign(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: bool,
+        _: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        self.next_address += 1;
+        Ok(vec![IpAddr::V4(self.next_address.into())])
+    }
+
+    fn selectors(
+        &mut self,
+        _: &Identity,
+        assigned: &[IpAddr],
+        proposed_local: &[TrafficSelector],
+        _: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        let hosts = assigned.iter().copied().map(TrafficSelector::host);
+        Ok((proposed_local.to_vec(), hosts.collect()))
+    }
+}
+
+/// A CA and what it has signed.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    trust: Arc<Trust>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a P-256 key");
+        let der = params.self_signed(&key).expect("a CA").der().to_vec();
+        let trust = Trust::new(&[der], &[]).expect("a CA");
+        Authority {
+            issuer: Issuer::new(params, key),
+            trust: Arc::new(trust),
+        }
+    }
+
+    fn certify(&self, name: &str) -> X509 {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().expect("a P-256 key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let private = PrivateKey::from_der(KeyEncoding::Pkcs8, key.serialized_der());
+        let own = Own::new(
+            vec![certificate.der().to_vec()],
+            private.expect("a P-256 key"),
+        );
+        X509 {
+            own: Some(Arc::new(own.expect("a chain"))),
+            trust: Arc::clone(&self.trust),
+        }
+    }
+}
+
+/// A responder, and what there is to tell of it.
+struct Bench {
+    gateway: Engine,
+    owner: Owner,
+    methods: Methods,
+    authority: Option<Authority>,
+    clients: usize,
+    /// The responder's own time, in all.
+    time: Duration,
+    /// What it has kept, in bytes.
+    memory: isize,
+}
+
+const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 500);
+
+fn settings(name: &str, x509: X509) -> Settings {
+    Settings {
+        x509,
+        // As many as come at once here; no cookies.
+        half_open_per_source: ABREAST + 1,
+        ..Settings::new(name.parse().expect("an identity"))
+    }
+}
+
+impl Bench {
+    fn new(proven: Proven) -> Bench {
+        let (methods, authority) = match proven {
+            Proven::Psk => (Psk::new(vec![7; 32]).into(), None),
+            Proven::Ecdsa => {
+                let methods = Methods {
+                    local: Proof::Certificate,
+                    remote: Proof::Certificate,
+                };
+                (methods, Some(Authority::new()))
+            }
+        };
+        let x509 = authority.as_ref().map(|a| a.certify("gw.example"));
+        let settings = settings("gw.example", x509.unwrap_or_default());
+        Bench {
+            gateway: Engine::new(settings, StdRng::seed_from_u64(1)),
+            owner: Owner::new(&methods),
+            methods,
+            authority,
+            clients: 0,
+            time: Duration::ZERO,
+            memory: 0,
+        }
+    }
+
+    /// Clients begin, and are served to the end.
+    fn round(&mut self) {
+        let mut clients: Vec<(Engine, Owner)> = (0..ABREAST).map(|_| self.client()).collect();
+        loop {
+            let sent = clients.iter_mut().enumerate().flat_map(|(at, (client, _))| {
+                while client.poll_event().is_some() {}
+                std::iter::from_fn(|| client.poll_transmit()).map(move |t| (at, t))
+            });
+            let sent: Vec<_> = sent.collect();
+            if sent.is_empty() {
+                break;
+            }
+            let mut answers = Vec::with_capacity(2 * sent.len());
+            let (before, start) = (live(), Instant::now());
+            for (at, t) in &sent {
+                let owner = &mut self.owner;
+                self.gateway
+                    .handle_datagram(start, t.remote, t.local, &t.data, owner);
+                while let Some(event) = self.gateway.poll_event() {
+                    assert!(matches!(event, Event::Established { .. }), "{event:?}");
+                }
+                answers.extend(std::iter::from_fn(|| self.gateway.poll_transmit()).map(|t| (*at, t)));
+            }
+            self.time += start.elapsed();
+            let carried: usize = answers.iter().map(|(_, t)| t.data.capacity()).sum();
+            self.memory += live() - before - carried as isize;
+            for (at, t) in answers {
+                let (client, owner) = &mut clients[at];
+                client.handle_datagram(start, t.remote, t.local, &t.data, owner);
+            }
+        }
+    }
+
+    fn client(&mut self) -> (Engine, Owner) {
+        self.clients += 1;
+        let name = format!("client-{}.example", self.clients);
+        let x509 = self.authority.as_ref().map(|a| a.certify(&name));
+        let rng = StdRng::seed_from_u64(self.clients as u64 + 1);
+        let mut engine = Engine::new(settings(&name, x509.unwrap_or_default()), rng);
+        let mut owner = Owner::new(&self.methods);
+        let wish = Initiate {
+            local: SocketAddr::new(Ipv4Addr::new(198, 51, 100, 7).into(), 500),
+            remote: GATEWAY,
+            remote_id: Some("gw.example".parse().expect("an identity")),
+            auth: self.methods.clone(),
+            request_addresses: Some(AddressRequest {
+                v4: Some(None),
+                v6: None,
+            }),
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+            initial_contact: true,
+        };
+        engine.initiate(Instant::now(), wish, &mut owner);
+        (engine, owner)
+    }
+}
+
+fn measure(name: &str, proven: Proven, count: usize) {
+    let mut bench = Bench::new(proven);
+    while bench.clients < WARM_UP {
+        bench.round();
+    }
+    let (time, memory, clients) = (bench.time, bench.memory, bench.clients);
+    while bench.clients < clients + count {
+        bench.round();
+    }
+    let made = bench.clients - clients;
+    assert_eq!(bench.gateway.stats().sas, bench.clients, "{:?}", bench.gateway.stats());
+    let time = bench.time - time;
+    let each = time.as_secs_f64() / made as f64;
+    let memory = (bench.memory - memory) / made as isize;
+    println!(
+        "  {name:<36} {:>8.0} /s {:>8.1} µs {memory:>8} bytes",
+        1.0 / each,
+        each * 1e6
+    );
+}
+
+fn main() {
+    println!("  responder, one core                    handshakes       each   per session");
+    measure("PSK, x25519", Proven::Psk, 4096);
+    measure("ECDSA P-256 both ways, x25519", Proven::Ecdsa, 2048);
+}

@@ -1,0 +1,194 @@
+//! The clients of one address: one handshake after the other.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng as _, SeedableRng as _};
+
+use super::{Plan, Tally};
+use crate::ike::{
+    AddressRequest, AssignRefused, EapUser, Engine, Event, Hooks, IKE_PORT, Identity, Initiate,
+    Methods, SaId, Settings, TrafficSelector, TsRefused,
+};
+use crate::node::sockets::Sockets;
+
+/// How long the deletion of one session may take.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// One address and its clients.
+pub(super) struct Client {
+    local: IpAddr,
+    sockets: Sockets,
+    plan: Rc<Plan>,
+    rng: StdRng,
+    /// Sessions to delete at the end.
+    sessions: Vec<(Engine, SaId)>,
+}
+
+impl Client {
+    pub(super) async fn bind(local: IpAddr, plan: Rc<Plan>) -> Result<Client> {
+        Ok(Client {
+            local,
+            sockets: Sockets::bind(local).await?,
+            plan,
+            rng: StdRng::try_from_rng(&mut SysRng)?,
+            sessions: Vec::new(),
+        })
+    }
+
+    /// Handshakes until `next` has reached the plan's count. Yields when the last one was over.
+    pub(super) async fn run(mut self, next: Rc<Cell<usize>>) -> (Tally, Instant, Client) {
+        let mut tally = Tally::default();
+        while next.get() < self.plan.count {
+            let number = next.get() + 1;
+            next.set(number);
+            let start = Instant::now();
+            match self.handshake(number, &mut tally.sent).await {
+                Ok(()) => tally.took.push(start.elapsed()),
+                Err(why) => tally.failures.push(why),
+            }
+        }
+        (tally, Instant::now(), self)
+    }
+
+    async fn handshake(&mut self, number: usize, sent: &mut u64) -> Result<(), String> {
+        let mut engine = self.engine(number)?;
+        let (methods, _) = self.plan.credentials.of(number);
+        let wish = Initiate {
+            local: SocketAddr::new(self.local, IKE_PORT),
+            remote: SocketAddr::new(self.plan.remote, IKE_PORT),
+            remote_id: Some(self.plan.remote_id.clone()),
+            auth: methods,
+            request_addresses: Some(AddressRequest {
+                v4: Some(None),
+                v6: None,
+            }),
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+            initial_contact: true,
+        };
+        let mut owner = Owner {
+            spi: self.rng.next_u32(),
+        };
+        let id = engine.initiate(Instant::now(), wish, &mut owner);
+        loop {
+            while let Some(event) = engine.poll_event() {
+                match event {
+                    Event::Established { .. } => {
+                        if !self.plan.leave {
+                            self.sessions.push((engine, id));
+                        }
+                        return Ok(());
+                    }
+                    Event::Failed { error, .. } => return Err(error.to_string()),
+                    _ => {}
+                }
+            }
+            self.exchange(&mut engine, &mut owner, None, sent).await;
+        }
+    }
+
+    /// Sends what there is to send, and takes one datagram, or what is due.
+    async fn exchange(
+        &mut self,
+        engine: &mut Engine,
+        owner: &mut Owner,
+        until: Option<Instant>,
+        sent: &mut u64,
+    ) {
+        while let Some(transmit) = engine.poll_transmit() {
+            *sent += 1;
+            // What can not be sent is like what is lost.
+            let _ = self.sockets.send(&transmit).await;
+        }
+        let due = engine.next_timeout().map(|(at, _)| at);
+        let Some(at) = due.into_iter().chain(until).min() else {
+            return;
+        };
+        match tokio::time::timeout_at(at.into(), self.sockets.receive()).await {
+            Ok(Some(datagram)) => {
+                let (local, remote) = (datagram.local, datagram.remote);
+                engine.handle_datagram(Instant::now(), local, remote, &datagram.data, owner);
+            }
+            Ok(None) => {}
+            Err(_) => engine.handle_timeout(Instant::now(), owner),
+        }
+    }
+
+    /// Deletes the sessions that were made.
+    pub(super) async fn end_sessions(&mut self) {
+        let mut owner = Owner { spi: 0 };
+        for (mut engine, id) in std::mem::take(&mut self.sessions) {
+            let until = Instant::now() + FAREWELL;
+            engine.close(Instant::now(), id);
+            let mut open = true;
+            while open && Instant::now() < until {
+                self.exchange(&mut engine, &mut owner, Some(until), &mut 0).await;
+                while let Some(event) = engine.poll_event() {
+                    open &= !matches!(event, Event::Closed { .. });
+                }
+            }
+        }
+    }
+
+    fn engine(&mut self, number: usize) -> Result<Engine, String> {
+        let name = self.plan.identity.replace("{}", &number.to_string());
+        let identity = name.parse().map_err(|bad| format!("{name}: {bad}"))?;
+        let (_, x509) = self.plan.credentials.of(number);
+        let settings = Settings {
+            ike_proposals: self.plan.ike_proposals.clone(),
+            esp_proposals: self.plan.esp_proposals.clone(),
+            x509,
+            ..Settings::new(identity)
+        };
+        Ok(Engine::new(settings, StdRng::from_rng(&mut self.rng)))
+    }
+}
+
+/// Has no ESP: any SPI will do, and what the gateway says of traffic is taken.
+struct Owner {
+    spi: u32,
+}
+
+impl Hooks for Owner {
+    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
+        None
+    }
+
+    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
+        None
+    }
+
+    fn unix_time(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(0, |since| since.as_secs())
+    }
+
+    fn allocate_spi(&mut self) -> u32 {
+        self.spi.clamp(0x100, u32::MAX - 1)
+    }
+
+    fn assign(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: bool,
+        _: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        Err(AssignRefused)
+    }
+
+    fn selectors(
+        &mut self,
+        _: &Identity,
+        _: &[IpAddr],
+        _: &[TrafficSelector],
+        _: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        Err(TsRefused)
+    }
+}
