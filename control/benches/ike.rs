@@ -8,16 +8,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evergate::ike::x509::{KeyEncoding, Own, PrivateKey, Trust};
 use evergate::ike::{
-    AddressRequest, AssignRefused, EapUser, Engine, Event, Hooks, Identity, Initiate, Methods,
-    Proof, Psk, Settings, TrafficSelector, TsRefused, X509,
+    AddressRequest, AssignRefused, Datagram, EapUser, Engine, Event, Hooks, Identity, Initiate,
+    Job, Methods, Proof, Psk, Settings, Spread, TrafficSelector, Transmit, TsRefused, X509,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 /// Clients whose handshakes are on their way at the same time.
 const ABREAST: usize = 32;
+/// Of the first of them; all share an address.
+const PORT: u16 = 1000;
 /// Handshakes that warm the caches up before any is counted.
 const WARM_UP: usize = 128;
 
@@ -137,8 +140,22 @@ impl Authority {
     }
 }
 
+/// Several threads.
+struct Threads(ThreadPool);
+
+impl Spread for Threads {
+    fn run<'a>(&self, jobs: Vec<Job<'a>>) {
+        self.0.scope(|scope| {
+            for job in jobs {
+                scope.spawn(move |_| job());
+            }
+        });
+    }
+}
+
 /// A responder, and what there is to tell of it.
 struct Bench {
+    threads: Option<Threads>,
     gateway: Engine,
     owner: Owner,
     methods: Methods,
@@ -162,7 +179,7 @@ fn settings(name: &str, x509: X509) -> Settings {
 }
 
 impl Bench {
-    fn new(proven: Proven) -> Bench {
+    fn new(proven: Proven, threads: usize) -> Bench {
         let (methods, authority) = match proven {
             Proven::Psk => (Psk::new(vec![7; 32]).into(), None),
             Proven::Ecdsa => {
@@ -175,7 +192,9 @@ impl Bench {
         };
         let x509 = authority.as_ref().map(|a| a.certify("gw.example"));
         let settings = settings("gw.example", x509.unwrap_or_default());
+        let pool = (threads > 1).then(|| ThreadPoolBuilder::new().num_threads(threads).build());
         Bench {
+            threads: pool.map(|pool| Threads(pool.expect("threads"))),
             gateway: Engine::new(settings, StdRng::seed_from_u64(1)),
             owner: Owner::new(&methods),
             methods,
@@ -188,38 +207,58 @@ impl Bench {
 
     /// Clients begin, and are served to the end.
     fn round(&mut self) {
-        let mut clients: Vec<(Engine, Owner)> = (0..ABREAST).map(|_| self.client()).collect();
+        let mut clients: Vec<(Engine, Owner)> = (PORT..)
+            .take(ABREAST)
+            .map(|port| self.client(port))
+            .collect();
         loop {
-            let sent = clients.iter_mut().enumerate().flat_map(|(at, (client, _))| {
+            let sent = clients.iter_mut().flat_map(|(client, _)| {
                 while client.poll_event().is_some() {}
-                std::iter::from_fn(|| client.poll_transmit()).map(move |t| (at, t))
+                std::iter::from_fn(|| client.poll_transmit())
             });
-            let sent: Vec<_> = sent.collect();
+            let sent: Vec<Transmit> = sent.collect();
             if sent.is_empty() {
                 break;
             }
             let mut answers = Vec::with_capacity(2 * sent.len());
             let (before, start) = (live(), Instant::now());
-            for (at, t) in &sent {
-                let owner = &mut self.owner;
-                self.gateway
-                    .handle_datagram(start, t.remote, t.local, &t.data, owner);
-                while let Some(event) = self.gateway.poll_event() {
-                    assert!(matches!(event, Event::Established { .. }), "{event:?}");
+            let datagrams: Vec<Datagram<'_>> = sent
+                .iter()
+                .map(|t| Datagram {
+                    local: t.remote,
+                    remote: t.local,
+                    data: &t.data,
+                })
+                .collect();
+            let owner = &mut self.owner;
+            match &self.threads {
+                Some(threads) => {
+                    self.gateway
+                        .handle_datagrams(start, &datagrams, owner, threads);
                 }
-                answers.extend(std::iter::from_fn(|| self.gateway.poll_transmit()).map(|t| (*at, t)));
+                None => {
+                    for d in &datagrams {
+                        self.gateway
+                            .handle_datagram(start, d.local, d.remote, d.data, owner);
+                    }
+                }
             }
+            drop(datagrams);
+            while let Some(event) = self.gateway.poll_event() {
+                assert!(matches!(event, Event::Established { .. }), "{event:?}");
+            }
+            answers.extend(std::iter::from_fn(|| self.gateway.poll_transmit()));
             self.time += start.elapsed();
-            let carried: usize = answers.iter().map(|(_, t)| t.data.capacity()).sum();
+            let carried: usize = answers.iter().map(|t| t.data.capacity()).sum();
             self.memory += live() - before - carried as isize;
-            for (at, t) in answers {
-                let (client, owner) = &mut clients[at];
+            for t in answers {
+                let (client, owner) = &mut clients[usize::from(t.remote.port() - PORT)];
                 client.handle_datagram(start, t.remote, t.local, &t.data, owner);
             }
         }
     }
 
-    fn client(&mut self) -> (Engine, Owner) {
+    fn client(&mut self, port: u16) -> (Engine, Owner) {
         self.clients += 1;
         let name = format!("client-{}.example", self.clients);
         let x509 = self.authority.as_ref().map(|a| a.certify(&name));
@@ -227,7 +266,7 @@ impl Bench {
         let mut engine = Engine::new(settings(&name, x509.unwrap_or_default()), rng);
         let mut owner = Owner::new(&self.methods);
         let wish = Initiate {
-            local: SocketAddr::new(Ipv4Addr::new(198, 51, 100, 7).into(), 500),
+            local: SocketAddr::new(Ipv4Addr::new(198, 51, 100, 7).into(), port),
             remote: GATEWAY,
             remote_id: Some("gw.example".parse().expect("an identity")),
             auth: self.methods.clone(),
@@ -244,8 +283,8 @@ impl Bench {
     }
 }
 
-fn measure(name: &str, proven: Proven, count: usize) {
-    let mut bench = Bench::new(proven);
+fn measure(name: &str, proven: Proven, threads: usize, count: usize) {
+    let mut bench = Bench::new(proven, threads);
     while bench.clients < WARM_UP {
         bench.round();
     }
@@ -254,7 +293,12 @@ fn measure(name: &str, proven: Proven, count: usize) {
         bench.round();
     }
     let made = bench.clients - clients;
-    assert_eq!(bench.gateway.stats().sas, bench.clients, "{:?}", bench.gateway.stats());
+    assert_eq!(
+        bench.gateway.stats().sas,
+        bench.clients,
+        "{:?}",
+        bench.gateway.stats()
+    );
     let time = bench.time - time;
     let each = time.as_secs_f64() / made as f64;
     let memory = (bench.memory - memory) / made as isize;
@@ -266,7 +310,12 @@ fn measure(name: &str, proven: Proven, count: usize) {
 }
 
 fn main() {
-    println!("  responder, one core                    handshakes       each   per session");
-    measure("PSK, x25519", Proven::Psk, 4096);
-    measure("ECDSA P-256 both ways, x25519", Proven::Ecdsa, 2048);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("  responder, by threads                  handshakes       each   per session");
+    for threads in [1, cores] {
+        let name = format!("PSK, x25519, {threads}");
+        measure(&name, Proven::Psk, threads, 4096);
+        let name = format!("ECDSA P-256 both ways, x25519, {threads}");
+        measure(&name, Proven::Ecdsa, threads, 2048);
+    }
 }

@@ -65,7 +65,7 @@ enum Task {
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
-        /// outage, tcp, udp, xdp, esp or soak; without: all
+        /// outage, tcp, udp, xdp, esp, ike, handshakes or soak; without: all
         name: Option<String>,
         /// Fewer rounds
         #[arg(long)]

@@ -130,6 +130,8 @@ pub struct Dataplane {
     pulse: Arc<CorePulse>,
     worker: Option<JoinHandle<()>>,
     sessions: HashMap<SessionId, Arc<SessionSpec>>,
+    /// Those that nothing is steered to yet.
+    outdoors: Vec<SessionId>,
     groups: HashMap<GroupId, GroupSpec>,
     inside_name: String,
 }
@@ -263,6 +265,7 @@ impl Dataplane {
             pulse,
             worker: Some(worker),
             sessions: HashMap::new(),
+            outdoors: Vec::new(),
             groups: HashMap::new(),
             inside_name,
         };
@@ -283,15 +286,33 @@ impl Dataplane {
         let _ = tokio::time::timeout(BARRIER, wait).await;
     }
 
-    /// Installs a session: first in the worker, then in the maps that steer to it. When this
-    /// returns, packets for it are taken.
-    pub async fn add_session(
-        &mut self,
-        spec: Arc<SessionSpec>,
-        group: GroupId,
-        activate: bool,
-    ) -> Result<(), LoadError> {
-        self.install(spec, group, activate, Sending::AtOnce).await
+    /// Installs a session: first in the worker, then, by [`let_all_in`](Self::let_all_in), in the maps
+    /// that steer to it.
+    pub fn add_session(&mut self, spec: Arc<SessionSpec>, group: GroupId, activate: bool) {
+        self.command(Command::AddSession {
+            spec: Arc::clone(&spec),
+            group,
+            activate,
+            sending: Sending::AtOnce,
+        });
+        self.outdoors.push(spec.id);
+        self.sessions.insert(spec.id, spec);
+    }
+
+    /// Steers to the worker what comes for the sessions that were added; to wait for it costs the
+    /// same for many as for one. When this returns, packets for them are taken.
+    pub async fn let_all_in(&mut self) -> Result<(), LoadError> {
+        if self.outdoors.is_empty() {
+            return Ok(());
+        }
+        self.settled().await;
+        for id in std::mem::take(&mut self.outdoors) {
+            if let Some(spec) = self.sessions.get(&id).cloned() {
+                self.let_in(&spec)?;
+                self.outside.add_peer(spec.outside_remote)?;
+            }
+        }
+        Ok(())
     }
 
     /// Installs a session that takes the place of another one with the same peer. It receives when
@@ -380,6 +401,10 @@ impl Dataplane {
             return Ok(());
         };
         self.command(Command::RemoveSession(id));
+        if let Some(at) = self.outdoors.iter().position(|new| *new == id) {
+            self.outdoors.swap_remove(at);
+            return Ok(());
+        }
         if let Some(inbound) = &spec.inbound {
             self.outside.remove_sa(inbound.spi)?;
         }

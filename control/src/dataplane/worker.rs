@@ -35,6 +35,9 @@ const SPINS: u32 = 4;
 
 /// How often the view is renewed.
 const VIEW_PERIOD: Duration = Duration::from_millis(100);
+/// A view of very many sessions takes its time: one is made no sooner than so many times of that after
+/// the one before, however much there is to see.
+const VIEW_SHARE: u32 = 20;
 
 /// A worker that comes back so late was stopped, or its machine was.
 const OVERSLEPT: Duration = Duration::from_millis(20);
@@ -111,6 +114,7 @@ impl Worker {
         let mut idle_turns = 0;
         let mut renew_at = Instant::now();
         let mut view_at = renew_at;
+        let mut view_earliest = renew_at;
         let mut expected = renew_at;
         loop {
             let now = Instant::now();
@@ -137,9 +141,13 @@ impl Worker {
             // By the time before the rings were read: what had arrived by then has been seen.
             self.core.after_batch(&mut self.umem, now, drained);
             let sent = self.flush();
-            if now >= view_at || self.core.view_wanted() {
-                view_at = now + VIEW_PERIOD;
+            if now >= view_at || self.core.view_wanted() && now >= view_earliest {
+                let start = Instant::now();
                 self.view.store(Arc::new(self.core.view(&self.umem, now)));
+                view_earliest = now + start.elapsed() * VIEW_SHARE;
+                view_at = now + VIEW_PERIOD;
+            } else if self.core.view_wanted() {
+                view_at = view_at.min(view_earliest);
             }
             if work || sent {
                 idle_turns = 0;

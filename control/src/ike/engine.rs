@@ -1,5 +1,6 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
+mod batch;
 mod first;
 mod succession;
 #[cfg(test)]
@@ -11,6 +12,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::CryptoRng;
+
+pub use batch::{Datagram, Job, Spread};
 
 use super::cookie::{CookieKeys, Cookies};
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
@@ -34,6 +37,8 @@ pub struct Engine {
     by_spi: HashMap<u64, SaId>,
     /// By the hash of the first message, so that its repetition makes no second SA.
     by_first_message: HashMap<[u8; 32], SaId>,
+    /// Those whose peer is proven, by its identity's key.
+    by_peer: BTreeSet<(Identity, SaId)>,
     timers: BTreeSet<(Instant, SaId, &'static str)>,
     half_open: HalfOpen,
     /// Those that linger, the oldest first.
@@ -50,6 +55,8 @@ pub struct Engine {
 struct Entry {
     sa: Sa,
     timer: Option<(Instant, &'static str)>,
+    /// The key of its peer's identity, once that is proven.
+    peer: Option<Identity>,
 }
 
 impl Engine {
@@ -61,6 +68,7 @@ impl Engine {
             sas: HashMap::new(),
             by_spi: HashMap::new(),
             by_first_message: HashMap::new(),
+            by_peer: BTreeSet::new(),
             timers: BTreeSet::new(),
             half_open: HalfOpen::default(),
             lingering: BTreeSet::new(),
@@ -135,10 +143,31 @@ impl Engine {
         data: &[u8],
         hooks: &mut dyn Hooks,
     ) {
+        let Some(header) = self.read_header(local, remote, data) else {
+            return;
+        };
+        if header.exchange == exchange::IKE_SA_INIT && !header.response {
+            return self.first_message(now, local, remote, &header, data, hooks);
+        }
+        match self.recipient(&header) {
+            Some(id) => self.with(id, now, hooks, |sa, cx| {
+                sa.handle(local, remote, &header, data, cx);
+            }),
+            None => self.stats.unknown_spi += 1,
+        }
+    }
+
+    /// The header of a datagram that is an IKE message of our version.
+    fn read_header(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        data: &[u8],
+    ) -> Option<Header> {
         self.stats.received += 1;
         let Ok(header) = Header::parse(data) else {
             self.stats.bad_header += 1;
-            return;
+            return None;
         };
         if header.version >> 4 != VERSION >> 4 {
             self.stats.bad_version += 1;
@@ -147,18 +176,20 @@ impl Engine {
                 let notify = Notify::new(kind::INVALID_MAJOR_VERSION, []);
                 self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
             }
-            return;
+            return None;
         }
-        let first = header.exchange == exchange::IKE_SA_INIT && !header.response;
-        if first {
-            return self.first_message(now, local, remote, &header, data, hooks);
-        }
+        Some(header)
+    }
+
+    /// Whose message it is by its SPIs.
+    fn recipient(&self, header: &Header) -> Option<SaId> {
         let (ours, theirs) = match header.initiator {
             true => (header.spi_r, header.spi_i),
             false => (header.spi_i, header.spi_r),
         };
-        let id = self.by_spi.get(&ours).copied().filter(|id| {
-            self.sas.get(id).is_some_and(|Entry { sa, .. }| {
+        self.by_spi.get(&ours).copied().filter(|id| {
+            // One that is away, because it is at work, will judge for itself.
+            self.sas.get(id).is_none_or(|Entry { sa, .. }| {
                 let known = if sa.core.initiator {
                     sa.core.spi_r
                 } else {
@@ -166,13 +197,7 @@ impl Engine {
                 };
                 sa.core.initiator != header.initiator && (known == 0 || known == theirs)
             })
-        });
-        match id {
-            Some(id) => self.with(id, now, hooks, |sa, cx| {
-                sa.handle(local, remote, &header, data, cx);
-            }),
-            None => self.stats.unknown_spi += 1,
-        }
+        })
     }
 
     /// Does what is due at `now`.
@@ -276,7 +301,12 @@ impl Engine {
         if let Some(digest) = sa.first_message {
             self.by_first_message.insert(digest, id);
         }
-        self.sas.insert(id, Entry { sa, timer: None });
+        let entry = Entry {
+            sa,
+            timer: None,
+            peer: None,
+        };
+        self.sas.insert(id, entry);
         id
     }
 
@@ -308,7 +338,22 @@ impl Engine {
             succession,
             ..
         } = cx;
-        self.transmits.extend(sa.outbox.drain(..));
+        self.finish(id, now, initial_contact, events, succession, hooks);
+    }
+
+    /// Brings the tables up to date with what one SA has done.
+    fn finish(
+        &mut self,
+        id: SaId,
+        now: Instant,
+        initial_contact: Option<Identity>,
+        events: Vec<Event>,
+        succession: Succession,
+        hooks: &mut dyn Hooks,
+    ) {
+        if let Some(Entry { sa, .. }) = self.sas.get_mut(&id) {
+            self.transmits.extend(sa.outbox.drain(..));
+        }
         if let Some(peer) = initial_contact {
             // The old sessions are gone before the new one is there: it may well get their
             // addresses.
@@ -340,30 +385,35 @@ impl Engine {
 
     /// Whether a session stands with the peer that is wished for.
     fn has_session(&self, wish: &Initiate) -> bool {
-        let mut established = self
-            .sas
-            .values()
-            .map(|entry| &entry.sa.core)
-            .filter(|core| core.phase == Phase::Established);
-        established.any(|core| match (&wish.remote_id, &core.peer) {
-            (Some(wanted), Some(peer)) => peer.matches(wanted),
-            _ => core.remote.ip() == wish.remote.ip(),
-        })
+        let is_established = |core: &Core| core.phase == Phase::Established;
+        match &wish.remote_id {
+            Some(wanted) => self.of_peer(wanted).any(|sa| is_established(&sa.core)),
+            None => {
+                let mut all = self.sas.values().map(|entry| &entry.sa.core);
+                all.any(|core| is_established(core) && core.remote.ip() == wish.remote.ip())
+            }
+        }
+    }
+
+    /// The IKE SAs with a proven peer, the oldest first.
+    fn of_peer(&self, peer: &Identity) -> impl Iterator<Item = &Sa> {
+        let key = peer.key();
+        let range = (key.clone(), SaId(0))..=(key, SaId(u64::MAX));
+        let found = self.by_peer.range(range);
+        let found = found.filter_map(|(_, id)| Some(&self.sas.get(id)?.sa));
+        found.filter(|sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer)))
     }
 
     /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4), but for those
     /// that came about meanwhile.
     fn replace(&mut self, peer: &Identity, except: SaId) {
-        let same = |sa: &Sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer));
         let live = |sa: &Sa| sa.core.is_announced() || sa.core.phase == Phase::Childless;
         let new = self.sas.get(&except).map(|entry| &entry.sa.core);
         let others = self
-            .sas
-            .iter()
-            .filter(|(id, e)| **id != except && live(&e.sa) && same(&e.sa))
-            .filter(|(_, e)| !new.is_some_and(|new| e.sa.core.crosses(new)));
-        let mut others: Vec<SaId> = others.map(|(id, _)| *id).collect();
-        others.sort();
+            .of_peer(peer)
+            .filter(|sa| sa.core.id != except && live(sa))
+            .filter(|sa| !new.is_some_and(|new| sa.core.crosses(new)));
+        let others: Vec<SaId> = others.map(|sa| sa.core.id).collect();
         for id in others {
             let Some(Entry { mut sa, .. }) = self.remove(id) else {
                 continue;
@@ -386,6 +436,11 @@ impl Engine {
         if entry.sa.dead {
             self.remove(id);
             return;
+        }
+        let core = &entry.sa.core;
+        if entry.peer.is_none() && (core.is_announced() || core.phase == Phase::Childless) {
+            entry.peer = core.peer.as_ref().map(Identity::key);
+            self.by_peer.extend(entry.peer.clone().map(|key| (key, id)));
         }
         let deadline = entry.sa.deadline();
         if deadline != entry.timer {
@@ -420,6 +475,9 @@ impl Engine {
         }
         if let Some((at, why)) = entry.timer {
             self.timers.remove(&(at, id, why));
+        }
+        if let Some(key) = entry.peer.clone() {
+            self.by_peer.remove(&(key, id));
         }
         self.half_open.remove(id);
         self.lingering.remove(&id);

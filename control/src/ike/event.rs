@@ -396,3 +396,75 @@ pub struct Stats {
     /// Anything else that has no place at its time.
     pub unexpected: u64,
 }
+
+impl Stats {
+    /// Counts what was counted elsewhere too; what there is now is nobody's count.
+    pub(super) fn add(&mut self, other: &Stats) {
+        let Stats {
+            sas: _,
+            half_open: _,
+            established,
+            children_rekeyed,
+            ike_rekeyed,
+            rekeyings_failed,
+            received,
+            sent,
+            keep_alives,
+            retransmits,
+            given_up,
+            repeated,
+            half_open_refused,
+            half_open_evicted,
+            last_answers_evicted,
+            half_open_expired,
+            cookies_sent,
+            cookies_wrong,
+            authentication_failed,
+            untold_refusals,
+            bad_header,
+            bad_version,
+            unknown_spi,
+            unprotected,
+            bad_tag,
+            malformed,
+            fragments_received,
+            fragments_unwanted,
+            fragments_refused,
+            fragments_expired,
+            bad_message_id,
+            stale_response,
+            unexpected,
+        } = other;
+        self.established += established;
+        self.children_rekeyed += children_rekeyed;
+        self.ike_rekeyed += ike_rekeyed;
+        self.rekeyings_failed += rekeyings_failed;
+        self.received += received;
+        self.sent += sent;
+        self.keep_alives += keep_alives;
+        self.retransmits += retransmits;
+        self.given_up += given_up;
+        self.repeated += repeated;
+        self.half_open_refused += half_open_refused;
+        self.half_open_evicted += half_open_evicted;
+        self.last_answers_evicted += last_answers_evicted;
+        self.half_open_expired += half_open_expired;
+        self.cookies_sent += cookies_sent;
+        self.cookies_wrong += cookies_wrong;
+        self.authentication_failed += authentication_failed;
+        self.untold_refusals += untold_refusals;
+        self.bad_header += bad_header;
+        self.bad_version += bad_version;
+        self.unknown_spi += unknown_spi;
+        self.unprotected += unprotected;
+        self.bad_tag += bad_tag;
+        self.malformed += malformed;
+        self.fragments_received += fragments_received;
+        self.fragments_unwanted += fragments_unwanted;
+        self.fragments_refused += fragments_refused;
+        self.fragments_expired += fragments_expired;
+        self.bad_message_id += bad_message_id;
+        self.stale_response += stale_response;
+        self.unexpected += unexpected;
+    }
+}

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::crypto::sha256;
 use super::payload::Malformed;
 use super::payload::reader::Reader;
-use super::x509::{dn_from_text, dn_matches, dn_to_text};
+use super::x509::{dn_from_text, dn_key, dn_matches, dn_to_text};
 
 /// An IKE identity (RFC 7296 section 3.5).
 ///
@@ -60,6 +60,15 @@ impl Identity {
             (Identity::Fqdn(a), Identity::Fqdn(b)) => a.eq_ignore_ascii_case(b),
             (Identity::Dn(a), Identity::Dn(b)) => dn_matches(a, b),
             _ => self == other,
+        }
+    }
+
+    /// The same for all that [`matches`](Identity::matches) takes for one: to find them by a table.
+    pub fn key(&self) -> Identity {
+        match self {
+            Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
+            Identity::Dn(name) => Identity::Dn(dn_key(name)),
+            other => other.clone(),
         }
     }
 
@@ -297,6 +306,11 @@ mod tests {
     fn domain_names_match_in_any_case() {
         let name = |n: &str| Identity::Fqdn(n.into());
         assert!(name("GW.example").matches(&name("gw.EXAMPLE")));
+        assert_eq!(name("GW.example").key(), name("gw.EXAMPLE").key());
+        assert_ne!(
+            name("gw.example").key(),
+            Identity::Email("gw.example".into()).key()
+        );
         assert!(!name("gw.example").matches(&Identity::Email("gw.example".into())));
     }
 }

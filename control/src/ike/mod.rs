@@ -39,7 +39,7 @@ mod tests;
 pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use eap::EapUser;
-pub use engine::Engine;
+pub use engine::{Datagram, Engine, Job, Spread};
 pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;

@@ -127,7 +127,8 @@ impl Client {
             engine.close(Instant::now(), id);
             let mut open = true;
             while open && Instant::now() < until {
-                self.exchange(&mut engine, &mut owner, Some(until), &mut 0).await;
+                self.exchange(&mut engine, &mut owner, Some(until), &mut 0)
+                    .await;
                 while let Some(event) = engine.poll_event() {
                     open &= !matches!(event, Event::Closed { .. });
                 }

@@ -149,6 +149,9 @@ mod tests {
         assert_eq!(report.sent_each, 2.0);
         assert_eq!(report.failure.as_deref(), Some("no answer"));
         let none = Tally::default().report(Duration::ZERO);
-        assert_eq!((none.per_second, none.median_ms, none.sent_each), (0.0, 0.0, 0.0));
+        assert_eq!(
+            (none.per_second, none.median_ms, none.sent_each),
+            (0.0, 0.0, 0.0)
+        );
     }
 }

@@ -170,7 +170,7 @@ impl Node {
             Action::DropSession { session, .. } => {
                 let id = SessionId(session.0);
                 // A session that a newer one has replaced still receives for a while.
-                if self.dying.iter().all(|(_, dying)| *dying != id) {
+                if !self.dying.contains(id) {
                     self.end_session(id, "given up", true)?;
                 }
             }

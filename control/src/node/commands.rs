@@ -129,10 +129,9 @@ impl Node {
                     })
                     .map_err(|error| CommandError::Failed(error.to_string()))?;
             }
-            self.dataplane
-                .add_session(Arc::clone(&spec), group, true)
-                .await
-                .map_err(|error| CommandError::Failed(error.to_string()))?;
+            self.dataplane.add_session(Arc::clone(&spec), group, true);
+            let taken = self.dataplane.let_all_in().await;
+            taken.map_err(|error| CommandError::Failed(error.to_string()))?;
         }
         Ok(Done::new(format!("added {}", sas.join(", "))))
     }

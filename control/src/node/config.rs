@@ -163,6 +163,9 @@ pub struct Ike {
     /// So many first messages a second that must be asked for cookies put the guard before IKE up, 1
     /// to 1,000,000; 0: it stays down.
     pub guard: u32,
+    /// Threads for the key exchange; half of the processor's cores, and at most 8, unless it says
+    /// otherwise.
+    pub threads: Option<usize>,
     /// When ESP goes in UDP.
     pub encap: Encap,
     /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.

@@ -18,16 +18,17 @@ use super::guard::Flood;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
+use super::leaving::Leaving;
 use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
+use super::threads::Threads;
 use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{Engine, Event, SaId};
-use crate::sadb::SessionId;
 
 /// How long sessions may take to be deleted when the node stops.
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -37,6 +38,9 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// After a change, readers of the status see it within this time; many changes cost one post.
 const POST: Duration = Duration::from_millis(10);
+
+/// With very many sessions a post takes its time: the next one waits so many times as long.
+const POST_SHARE: u32 = 20;
 
 /// What depends on the role.
 pub(super) enum Role {
@@ -62,6 +66,7 @@ pub(super) struct Node {
     pub(super) config: Config,
     pub(super) events: EventLog,
     pub(super) engine: Engine,
+    pub(super) threads: Threads,
     pub(super) answers: Answers,
     pub(super) sockets: Sockets,
     pub(super) dataplane: Dataplane,
@@ -75,9 +80,9 @@ pub(super) struct Node {
     pub(super) table: Table,
     pub(super) pending: HashMap<SaId, Purpose>,
     /// Sessions that only receive any more, and when they go.
-    pub(super) dying: Vec<(Instant, SessionId)>,
+    pub(super) dying: Leaving,
     /// Pairs of SAs that are closed, and when they stop receiving what was in flight.
-    pub(super) retired: Vec<(Instant, SessionId)>,
+    pub(super) retired: Leaving,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
@@ -85,6 +90,8 @@ pub(super) struct Node {
     pub(super) tick: Instant,
     /// When a change is to be posted.
     pub(super) post_at: Option<Instant>,
+    /// The next post comes no sooner.
+    pub(super) post_earliest: Instant,
 }
 
 impl Node {
@@ -104,7 +111,7 @@ impl Node {
                 Input::Stop => return Ok(()),
                 Input::Report(report) => self.on_report(report)?,
                 Input::Link(change) => self.on_link(&change)?,
-                Input::Datagram(datagram) => self.on_datagram(&datagram),
+                Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
@@ -118,11 +125,11 @@ impl Node {
             Role::Client(client) => client.kms.next_deadline().map(|(at, _)| at),
             Role::Gateway(_) => None,
         };
-        let leaving = self.dying.iter().chain(&self.retired);
-        let dying = leaving.map(|(at, _)| *at).min();
         let ike = self.engine.next_timeout().map(|(at, _)| at);
-        [kms, dying, ike, self.post_at]
+        let leaving = [self.dying.next(), self.retired.next()];
+        [kms, ike, self.post_at]
             .into_iter()
+            .chain(leaving)
             .flatten()
             .fold(self.tick, Instant::min)
     }
@@ -140,7 +147,9 @@ impl Node {
             self.guard(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
-            self.post();
+            if now >= self.post_earliest {
+                self.post();
+            }
         }
         if self.post_at.is_some_and(|at| now >= at) {
             self.post();
@@ -150,8 +159,10 @@ impl Node {
 
     /// Shows readers the present state.
     pub(super) fn post(&mut self) {
+        let start = Instant::now();
         self.post_at = None;
         self.board.post(self);
+        self.post_earliest = start + POST.max(start.elapsed() * POST_SHARE);
     }
 
     /// Lets the state machines run until nothing is left to do. Events come before what is sent,
@@ -167,6 +178,8 @@ impl Node {
                 worked = true;
                 self.on_key_action(action).await?;
             }
+            // Before a peer learns its SPI.
+            self.dataplane.let_all_in().await?;
             while let Some(transmit) = self.engine.poll_transmit() {
                 worked = true;
                 if let Err(error) = self.sockets.send(&transmit).await {
@@ -175,31 +188,30 @@ impl Node {
             }
             self.follow_sources().await;
             let now = Instant::now();
-            while let Some(at) = self.dying.iter().position(|(at, _)| *at <= now) {
+            while let Some(id) = self.dying.pop(now) {
                 worked = true;
-                let (_, id) = self.dying.swap_remove(at);
                 self.end_session(id, "replaced", false)?;
             }
-            while let Some(at) = self.retired.iter().position(|(at, _)| *at <= now) {
+            while let Some(id) = self.retired.pop(now) {
                 worked = true;
-                let (_, id) = self.retired.swap_remove(at);
                 self.remove_pair(id)?;
             }
             if !worked {
                 return Ok(());
             }
-            self.post_at.get_or_insert(now + POST);
+            let at = self.post_earliest.max(now + POST);
+            self.post_at.get_or_insert(at);
         }
     }
 
-    fn on_datagram(&mut self, datagram: &Datagram) {
-        let Datagram {
-            local,
-            remote,
-            data,
-        } = datagram;
+    /// One datagram, and those that have come meanwhile.
+    fn on_datagrams(&mut self, first: Datagram) {
+        let mut datagrams = vec![first];
+        self.sockets
+            .receive_more(&mut datagrams, self.threads.batch());
+        let batch: Vec<_> = datagrams.iter().map(Datagram::shown).collect();
         self.engine
-            .handle_datagram(Instant::now(), *local, *remote, data, &mut self.answers);
+            .handle_datagrams(Instant::now(), &batch, &mut self.answers, &self.threads);
     }
 
     async fn on_ike(&mut self, event: Event) -> Result<()> {
@@ -328,7 +340,7 @@ impl Node {
             let wait = tokio::time::timeout_at(deadline.into(), self.sockets.receive());
             let Ok(datagram) = wait.await else { break };
             if let Some(datagram) = datagram {
-                self.on_datagram(&datagram);
+                self.on_datagrams(datagram);
             }
             while let Some(event) = self.engine.poll_event() {
                 if let Event::Closed { id, .. } = event {

@@ -168,8 +168,7 @@ impl Node {
                 self.post();
             }
             self.dataplane
-                .add_session(Arc::clone(&spec), group, peer_began)
-                .await?;
+                .add_session(Arc::clone(&spec), group, peer_began);
             let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"
@@ -271,15 +270,20 @@ impl Node {
         let Some(new) = self.table.live.get(&id) else {
             return id;
         };
-        let same_place = |other: &Live| match new.spec.gateway {
-            Some(gateway) => other.spec.gateway == Some(gateway),
-            None => other.group == new.group,
+        // A gateway has a group for each client; a client's few sessions may have changed theirs.
+        let mut same_place: Vec<&Live> = match new.spec.gateway {
+            Some(gateway) => {
+                let live = self.table.live.values();
+                live.filter(|other| other.spec.gateway == Some(gateway))
+                    .collect()
+            }
+            None => self.table.of_group(new.group).collect(),
         };
-        let is_dying = |id| self.dying.iter().any(|(_, dying)| *dying == id);
+        same_place.retain(|other| !self.dying.contains(other.spec.id));
         let (mut kept, mut losers) = (new, Vec::new());
-        for other in self.table.live.values() {
+        for other in same_place {
             let is_older = other.spec.id < id && other.sa != new.sa && !other.retired;
-            if !is_older || !same_place(other) || is_dying(other.spec.id) {
+            if !is_older {
                 continue;
             }
             // Both ends must choose the same, or none is left.
@@ -290,7 +294,9 @@ impl Node {
             losers.push((now + AFTERLIFE, loser.spec.id));
         }
         let kept = kept.spec.id;
-        self.dying.extend(losers);
+        for (at, id) in losers {
+            self.dying.insert(at, id);
+        }
         kept
     }
 
@@ -332,8 +338,8 @@ impl Node {
 impl Node {
     /// Removes one pair of SAs everywhere.
     pub(super) fn remove_pair(&mut self, id: SessionId) -> Result<Option<Live>> {
-        self.dying.retain(|(_, dying)| *dying != id);
-        self.retired.retain(|(_, retired)| *retired != id);
+        self.dying.remove(id);
+        self.retired.remove(id);
         let live = self.table.remove(id);
         for change in self
             .answers
@@ -427,7 +433,8 @@ mod tests {
                 peer("gw-a.example", Some("192.0.2.1")),
                 peer("gw-b.example", Some("192.0.2.2")),
                 peer("roaming.example", None),
-            ],
+            ]
+            .into(),
             users: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),

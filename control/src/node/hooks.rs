@@ -1,5 +1,6 @@
 //! What IKE asks the node: keys, SPIs, inner addresses, traffic selectors.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,9 +70,49 @@ pub(super) fn pool_key(identity: &Identity) -> String {
     }
 }
 
+/// All peers of the configuration, to be found by name and by place.
+#[derive(Default)]
+pub(super) struct Peers {
+    list: Vec<Peer>,
+    by_name: HashMap<Identity, usize>,
+    by_outside: HashMap<IpAddr, usize>,
+}
+
+impl From<Vec<Peer>> for Peers {
+    fn from(list: Vec<Peer>) -> Self {
+        let (mut by_name, mut by_outside) = (HashMap::new(), HashMap::new());
+        for (at, peer) in list.iter().enumerate() {
+            by_name.entry(peer.identity.key()).or_insert(at);
+            if let Some(outside) = peer.outside {
+                by_outside.entry(outside).or_insert(at);
+            }
+        }
+        Self {
+            list,
+            by_name,
+            by_outside,
+        }
+    }
+}
+
+impl Peers {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.list.iter()
+    }
+
+    fn named(&self, identity: &Identity) -> Option<&Peer> {
+        let peer = self.list.get(*self.by_name.get(&identity.key())?)?;
+        peer.identity.matches(identity).then_some(peer)
+    }
+
+    fn at(&self, outside: IpAddr) -> Option<&Peer> {
+        self.list.get(*self.by_outside.get(&outside)?)
+    }
+}
+
 /// The answers of the node.
 pub(super) struct Answers {
-    pub(super) peers: Vec<Peer>,
+    pub(super) peers: Peers,
     /// Who may come by EAP.
     pub(super) users: Vec<config::User>,
     pub(super) sadb: Sadb,
@@ -92,9 +133,7 @@ pub(super) enum Side {
 
 impl Answers {
     pub(super) fn peer(&self, identity: &Identity) -> Option<&Peer> {
-        self.peers
-            .iter()
-            .find(|peer| peer.identity.matches(identity))
+        self.peers.named(identity)
     }
 
     /// The identity as the configuration spells it. A peer may spell its own in several ways, and
@@ -119,7 +158,7 @@ impl Answers {
     }
 
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.outside == Some(outside))
+        self.peers.at(outside)
     }
 
     /// The tunnel ranges that lead through this gateway.
@@ -264,7 +303,7 @@ mod tests {
 
     fn answers(peers: Vec<Peer>, side: Side) -> Answers {
         Answers {
-            peers,
+            peers: peers.into(),
             users: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),

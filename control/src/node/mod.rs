@@ -15,6 +15,7 @@ mod hooks;
 mod inner;
 mod inputs;
 mod interfaces;
+mod leaving;
 mod pool;
 mod rekey;
 mod reload;
@@ -24,6 +25,7 @@ mod sessions;
 pub(crate) mod sockets;
 mod start;
 mod status;
+mod threads;
 
 use config::Config;
 

@@ -57,6 +57,21 @@ pub(super) struct Pool {
     networks: Vec<IpNet>,
     fixed: HashMap<String, Vec<IpAddr>>,
     owners: HashMap<IpAddr, String>,
+    /// What each has of a family: one at most.
+    held: HashMap<String, Held>,
+}
+
+/// Addresses of one client that are not fixed.
+#[derive(Debug, Default)]
+struct Held {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl Held {
+    fn of(&mut self, v4: bool) -> &mut Option<IpAddr> {
+        if v4 { &mut self.v4 } else { &mut self.v6 }
+    }
 }
 
 impl Pool {
@@ -74,6 +89,7 @@ impl Pool {
             networks,
             fixed,
             owners,
+            held: HashMap::new(),
         }
     }
 
@@ -118,17 +134,18 @@ impl Pool {
         for address in released {
             self.owners.remove(&address);
         }
+        let held = self.held.entry(identity.to_owned()).or_default();
         for address in &assigned {
             self.owners.insert(*address, identity.to_owned());
+            *held.of(address.is_ipv4()) = Some(*address);
         }
         Ok(assigned)
     }
 
     /// The address of this family that `identity` has: one at most.
     fn held(&self, identity: &str, v4: bool) -> Option<IpAddr> {
-        let mut owners = self.owners.iter();
-        let held = owners.find(|(a, owner)| a.is_ipv4() == v4 && *owner == identity);
-        held.map(|(address, _)| *address)
+        let held = self.held.get(identity)?;
+        if v4 { held.v4 } else { held.v6 }
     }
 
     fn assign_one(

@@ -91,8 +91,8 @@ impl Node {
                 client.kms.on_rekeyed(gateway, handle(old), handle(new));
             }
             // A session that only receives any more goes on doing so under its new name.
-            for (_, dying) in self.dying.iter_mut().filter(|(_, dying)| *dying == old) {
-                *dying = new;
+            if let Some(at) = self.dying.remove(old) {
+                self.dying.insert(at, new);
             }
             self.note(event);
         }
@@ -116,7 +116,7 @@ impl Node {
             self.dataplane.send_on(current);
         }
         // What is in flight still comes.
-        self.retired.push((now + AFTERLIFE, id));
+        self.retired.insert(now + AFTERLIFE, id);
         Ok(())
     }
 

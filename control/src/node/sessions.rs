@@ -1,6 +1,6 @@
 //! Sessions that exist: what IKE negotiated, given to the SA database and to the data plane.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +52,11 @@ impl Live {
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) live: HashMap<SessionId, Live>,
+    /// Those in use.
     by_sa: HashMap<SaId, SessionId>,
+    /// All of them.
+    pairs: BTreeSet<(SaId, SessionId)>,
+    by_group: BTreeSet<(GroupId, SessionId)>,
 }
 
 impl Table {
@@ -63,11 +67,16 @@ impl Table {
         {
             old.retired = true;
         }
-        self.live.insert(live.spec.id, live);
+        let id = live.spec.id;
+        self.pairs.insert((live.sa, id));
+        self.by_group.insert((live.group, id));
+        self.live.insert(id, live);
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Live> {
         let live = self.live.remove(&id)?;
+        self.pairs.remove(&(live.sa, id));
+        self.by_group.remove(&(live.group, id));
         if self.by_sa.get(&live.sa) == Some(&id) {
             self.by_sa.remove(&live.sa);
         }
@@ -76,8 +85,18 @@ impl Table {
 
     /// All pairs of SAs of an IKE SA, with those that have been replaced.
     pub(super) fn all_of(&self, sa: SaId) -> Vec<SessionId> {
-        let of_sa = self.live.values().filter(|live| live.sa == sa);
-        of_sa.map(|live| live.spec.id).collect()
+        let of_sa = self
+            .pairs
+            .range((sa, SessionId(0))..=(sa, SessionId(u64::MAX)));
+        of_sa.map(|(_, id)| *id).collect()
+    }
+
+    /// All pairs of SAs with the clients or gateways of a group.
+    pub(super) fn of_group(&self, group: GroupId) -> impl Iterator<Item = &Live> {
+        let ids = self
+            .by_group
+            .range((group, SessionId(0))..=(group, SessionId(u64::MAX)));
+        ids.filter_map(|(_, id)| self.live.get(id))
     }
 
     /// Sessions whose peer was silent for `patience`, each told once in that time. `heard`: when

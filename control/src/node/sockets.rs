@@ -27,6 +27,17 @@ pub(crate) struct Datagram {
     pub(crate) data: Vec<u8>,
 }
 
+impl Datagram {
+    /// As an engine takes it.
+    pub(crate) fn shown(&self) -> crate::ike::Datagram<'_> {
+        crate::ike::Datagram {
+            local: self.local,
+            remote: self.remote,
+            data: &self.data,
+        }
+    }
+}
+
 impl Sockets {
     pub(crate) async fn bind(address: IpAddr) -> Result<Self> {
         let bind = async |port| {
@@ -57,17 +68,26 @@ impl Sockets {
             }
         };
         let (length, remote) = received.ok()?;
-        let data = buffer.get(..length)?;
-        let data = if marked {
-            data.strip_prefix(&NON_ESP_MARKER)?
-        } else {
-            data
-        };
-        Some(Datagram {
-            local: local.ok()?,
-            remote,
-            data: data.to_vec(),
-        })
+        read(local, remote, buffer.get(..length), marked)
+    }
+
+    /// What has arrived besides, without waiting for any, until there are `most` in all.
+    pub(crate) fn receive_more(&mut self, datagrams: &mut Vec<Datagram>, most: usize) {
+        let Self {
+            ike,
+            nat_t,
+            buffers,
+        } = self;
+        for (socket, buffer, marked) in
+            [(ike, &mut buffers.0, false), (nat_t, &mut buffers.1, true)]
+        {
+            while datagrams.len() < most
+                && let Ok((length, remote)) = socket.try_recv_from(buffer)
+            {
+                let local = socket.local_addr();
+                datagrams.extend(read(local, remote, buffer.get(..length), marked));
+            }
+        }
     }
 
     /// Sends a message. What can not be sent is like what is lost: it is retransmitted.
@@ -82,4 +102,22 @@ impl Sockets {
         }
         Ok(())
     }
+}
+
+/// On port 4500 what has no marker is no IKE message.
+fn read(
+    local: io::Result<SocketAddr>,
+    remote: SocketAddr,
+    data: Option<&[u8]>,
+    marked: bool,
+) -> Option<Datagram> {
+    let data = match marked {
+        true => data?.strip_prefix(&NON_ESP_MARKER)?,
+        false => data?,
+    };
+    Some(Datagram {
+        local: local.ok()?,
+        remote,
+        data: data.to_vec(),
+    })
 }

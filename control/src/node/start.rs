@@ -18,16 +18,18 @@ use super::core::{Node, Role};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
-use super::hooks::{Answers, Peer, Side, identity, pool_key};
+use super::hooks::{Answers, Peer, Peers, Side, identity, pool_key};
 use super::inner::Inner;
 use super::inputs::Inputs;
 use super::interfaces::Interfaces;
+use super::leaving::Leaving;
 use super::pool::Pool;
 use super::reload::read_policy;
 use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
+use super::threads::Threads;
 use crate::api::server::{ApiServer, Shared};
 use crate::dataplane::loader::{OutsideSettings, XdpMode};
 use crate::dataplane::net::fib_watch::FibWatch;
@@ -166,6 +168,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     )?;
 
     let peers: Vec<Peer> = config.peers.iter().map(Peer::new).collect();
+    let peers = Peers::from(peers);
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let auto = outside.router_v4.or(outside.router_v6);
     let (side, role, resolved) = match (config.role, policy) {
@@ -213,7 +216,10 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             )
         }
     };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
     let mut node = Node {
+        threads: Threads::new(threads)?,
         engine: Engine::new(ike_settings(&config), StdRng::from_rng(&mut rand::rng())),
         answers: Answers {
             peers,
@@ -242,13 +248,14 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         role,
         table: Table::default(),
         pending: HashMap::new(),
-        dying: Vec::new(),
-        retired: Vec::new(),
+        dying: Leaving::default(),
+        retired: Leaving::default(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         mappings: HashMap::new(),
         tick: started,
         post_at: None,
+        post_earliest: Instant::now(),
         config,
     };
     let text = format!(

@@ -18,7 +18,7 @@ use crate::api::model::{
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, WorkerView};
 use crate::kms::RequestState;
-use crate::sadb::SessionId;
+use crate::sadb::SessionSpec;
 
 /// What never changes while a node runs.
 pub(super) struct Fixed {
@@ -31,13 +31,21 @@ pub(super) struct Fixed {
 /// A cluster's number, what its key request does, and its gateways with their identities.
 type PostedCluster = (u32, ClusterState, Vec<(IpAddr, Option<String>)>);
 
+/// What the core posts of a session; whoever reads it puts it into words.
+struct PostedSession {
+    spec: Arc<SessionSpec>,
+    since: Instant,
+    /// When this end replaces its pair of SAs.
+    rekey_at: Option<Instant>,
+}
+
 /// What the core posts.
 struct Posted {
     at: Instant,
     interfaces: Vec<Interface>,
     clusters: Vec<PostedCluster>,
     tunnels: Vec<Tunnel>,
-    sessions: Vec<(SessionId, Session)>,
+    sessions: Vec<PostedSession>,
     xdp: [u64; Counter::COUNT],
 }
 
@@ -122,9 +130,9 @@ impl Board {
             .iter()
             .map(|shown| (shown.id, shown))
             .collect();
-        let sessions = posted.sessions.iter().map(|(id, session)| {
-            let mut session = session.clone();
-            if let Some(shown) = shown.get(id) {
+        let sessions = posted.sessions.iter().map(|posted| {
+            let mut session = posted.session(now);
+            if let Some(shown) = shown.get(&posted.spec.id) {
                 session.active = shown.active;
                 session.packets_in = shown.inbound.packets;
                 session.bytes_in = shown.inbound.bytes;
@@ -237,26 +245,18 @@ fn tunnels(node: &Node) -> Vec<Tunnel> {
     tunnels.collect()
 }
 
-/// Milliseconds until this end replaces a session's pair of SAs.
-fn rekey_in(node: &Node, live: &Live, now: Instant) -> Option<u64> {
-    let spi = live.spec.inbound.as_ref()?.spi;
-    let at = node.engine.child_rekey_at(live.sa, spi)?;
-    u64::try_from(at.saturating_duration_since(now).as_millis()).ok()
-}
-
-fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
-    let now = Instant::now();
-    let current = node.table.live.values().filter(|live| !live.retired);
-    let live = current.map(|live| {
-        let spec = &live.spec;
+impl PostedSession {
+    fn session(&self, now: Instant) -> Session {
+        let spec = &self.spec;
         // What the session's client has: on a gateway the peer's addresses, on a client its own.
         let inner = if spec.gateway.is_some() {
             &spec.local_inner
         } else {
             &spec.remote_inner
         };
-        let session = Session {
-            peer: live.peer.to_string(),
+        let rekey_in = self.rekey_at.map(|at| at.saturating_duration_since(now));
+        Session {
+            peer: spec.peer.clone(),
             outside: spec.outside_remote,
             inner: inner.iter().map(|net| net.addr()).collect(),
             spi_in: Spi(spec.inbound.as_ref().map_or(0, |sa| sa.spi)),
@@ -267,17 +267,31 @@ fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
                 .map_or("none", |sa| sa.cipher.name())
                 .to_owned(),
             active: false,
-            age_ms: now.saturating_duration_since(live.since).as_millis() as u64,
-            rekey_in_ms: rekey_in(node, live, now),
+            age_ms: now.saturating_duration_since(self.since).as_millis() as u64,
+            rekey_in_ms: rekey_in.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
             packets_in: 0,
             bytes_in: 0,
             packets_out: 0,
             bytes_out: 0,
             initiator: spec.initiator,
-        };
-        (spec.id, session)
+        }
+    }
+}
+
+fn sessions(node: &Node) -> Vec<PostedSession> {
+    let current = node.table.live.values().filter(|live| !live.retired);
+    let live = current.map(|live| PostedSession {
+        spec: Arc::clone(&live.spec),
+        since: live.since,
+        rekey_at: rekey_at(node, live),
     });
     let mut sessions: Vec<_> = live.collect();
-    sessions.sort_by_key(|(id, _)| *id);
+    sessions.sort_by_key(|session| session.spec.id);
     sessions
+}
+
+/// When this end replaces a session's pair of SAs.
+fn rekey_at(node: &Node, live: &Live) -> Option<Instant> {
+    let spi = live.spec.inbound.as_ref()?.spi;
+    node.engine.child_rekey_at(live.sa, spi)
 }

@@ -3,6 +3,7 @@
 //! Nothing here passes or fails; the figures are printed and written to `target/bench/`.
 
 mod flow;
+mod handshakes;
 mod outage;
 mod soak;
 
@@ -14,7 +15,16 @@ use serde::Serialize;
 /// The prefix of the benchmarks' lab.
 const PREFIX: &str = "egb-";
 
-const NAMES: &[&str] = &["outage", "tcp", "udp", "xdp", "esp", "soak"];
+const NAMES: &[&str] = &[
+    "outage",
+    "tcp",
+    "udp",
+    "xdp",
+    "esp",
+    "ike",
+    "handshakes",
+    "soak",
+];
 
 /// How much time a run may take.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +60,8 @@ pub(crate) fn run(name: Option<&str>, effort: Effort) -> Result<()> {
                 sh::run(build::cargo().args(["bench", "-p", "evergate-tests", "--bench", "xdp"]))?
             }
             "esp" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?,
+            "ike" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "ike"]))?,
+            "handshakes" => handshakes::run(effort)?,
             _ => soak::run(effort)?,
         }
     }

@@ -42,9 +42,12 @@ const ABOUT_DUMMIES: &[&str] = &[
 ];
 
 /// A running daemon.
-pub(super) struct Charon {
+pub(super) struct Charon(Daemon);
+
+/// One with other settings, for those who only need it to be there.
+pub(crate) struct Daemon {
     place: Place,
-    _process: Process,
+    process: Process,
 }
 
 /// The SPIs that it has, as text.
@@ -57,34 +60,12 @@ pub(super) struct Spis {
 impl Charon {
     /// Starts it in the namespace of `place` and gives it a `swanctl.conf`.
     pub(super) fn start(lab: &Lab, place: Place, swanctl_conf: &str) -> Result<Charon> {
-        let daemon = DAEMONS.iter().find(|path| Path::new(path).exists());
-        let daemon = daemon.context("strongSwan's charon is not installed")?;
-        let log = lab.log(LOG);
-        let _ = std::fs::remove_file(&log);
-        let settings = lab.dir().join("strongswan.conf");
-        std::fs::write(&settings, strongswan_conf(&log))?;
-        let settings = format!("STRONGSWAN_CONF={}", settings.display());
-        let own = paths::own().to_string_lossy();
-        let words = ["env", &settings, &own, "private-run", daemon];
-        let process = lab.spawn(place, "charon-output", &words)?;
-        let charon = Charon {
-            place,
-            _process: process,
-        };
-        lab.wait("charon answers", Duration::from_secs(5), |lab| {
-            charon.swanctl(lab, &["--stats"]).map(Some)
-        })?;
-        let conf = lab.dir().join("swanctl.conf");
-        std::fs::write(&conf, swanctl_conf)?;
-        let conf = conf.to_string_lossy();
-        charon.swanctl(lab, &["--load-all", "--noprompt", "--file", &conf])?;
-        Ok(charon)
+        Daemon::launch(lab, place, swanctl_conf, 1).map(Charon)
     }
 
     /// Runs a command of `swanctl`; returns what it said.
     pub(super) fn swanctl(&self, lab: &Lab, words: &[&str]) -> Result<String> {
-        let words = [&["swanctl"], words, &["--uri", VICI]].concat();
-        lab.exec(self.place, &words)
+        self.0.swanctl(lab, words)
     }
 
     /// The SPIs of the one IKE SA and its one child SA, those aside that have been replaced.
@@ -121,15 +102,59 @@ impl Charon {
     }
 }
 
+impl Daemon {
+    /// Starts it without a log, and without limits for a host that makes many sessions.
+    pub(crate) fn start(lab: &Lab, place: Place, swanctl_conf: &str) -> Result<Daemon> {
+        Daemon::launch(lab, place, swanctl_conf, -1)
+    }
+
+    fn launch(lab: &Lab, place: Place, swanctl_conf: &str, level: i8) -> Result<Daemon> {
+        let daemon = DAEMONS.iter().find(|path| Path::new(path).exists());
+        let daemon = daemon.context("strongSwan's charon is not installed")?;
+        let log = lab.log(LOG);
+        let _ = std::fs::remove_file(&log);
+        let settings = lab.dir().join("strongswan.conf");
+        std::fs::write(&settings, strongswan_conf(&log, level))?;
+        let settings = format!("STRONGSWAN_CONF={}", settings.display());
+        let own = paths::own().to_string_lossy();
+        let words = ["env", &settings, &own, "private-run", daemon];
+        let process = lab.spawn(place, "charon-output", &words)?;
+        let charon = Daemon { place, process };
+        lab.wait("charon answers", Duration::from_secs(5), |lab| {
+            charon.swanctl(lab, &["--stats"]).map(Some)
+        })?;
+        let conf = lab.dir().join("swanctl.conf");
+        std::fs::write(&conf, swanctl_conf)?;
+        let conf = conf.to_string_lossy();
+        charon.swanctl(lab, &["--load-all", "--noprompt", "--file", &conf])?;
+        Ok(charon)
+    }
+
+    /// Runs a command of `swanctl`; returns what it said.
+    fn swanctl(&self, lab: &Lab, words: &[&str]) -> Result<String> {
+        let words = [&["swanctl"], words, &["--uri", VICI]].concat();
+        lab.exec(self.place, &words)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+}
+
 /// An explicit list of plugins, because the first that can do a thing does it: ESP in user space
 /// before the kernel's, which this machine may lack.
-fn strongswan_conf(log: &Path) -> String {
+fn strongswan_conf(log: &Path, level: i8) -> String {
+    // -1 is what is only measured: it is silent, and takes whatever comes.
+    let limits = match level {
+        -1 => "  dos_protection = no\n  init_limit_half_open = 0\n",
+        _ => "",
+    };
     format!(
         "charon {{
   load_modular = no
-  load = random nonce aesni openssl aes sha2 sha1 hmac kdf gcm curve25519 kernel-libipsec \
+  load = random nonce aesni openssl pem pkcs1 pkcs8 x509 constraints pubkey aes sha2 sha1 hmac kdf gcm curve25519 kernel-libipsec \
          kernel-netlink socket-default vici updown
-  install_virtual_ip_on = {TUN}
+{limits}  install_virtual_ip_on = {TUN}
   plugins {{
     vici {{
       socket = {VICI}
@@ -141,7 +166,7 @@ fn strongswan_conf(log: &Path) -> String {
       time_format = %T
       time_add_ms = yes
       flush_line = yes
-      default = 1
+      default = {level}
     }}
   }}
 }}

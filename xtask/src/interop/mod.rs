@@ -21,7 +21,7 @@ use matrix::{Inner, Rekey, Row, Side};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-pub(crate) use charon::private_run;
+pub(crate) use charon::{Daemon, private_run};
 
 /// The names of all cases begin so.
 pub(crate) const NAME: &str = "interop";

@@ -347,6 +347,11 @@ interface = \"{TUN}\"
             .collect()
     }
 
+    /// The process id of a node's daemon.
+    pub(crate) fn pid(&mut self, place: Place) -> Result<i32> {
+        Ok(self.node(place)?.pid())
+    }
+
     fn node(&mut self, place: Place) -> Result<&mut Process> {
         self.nodes
             .get_mut(&place)

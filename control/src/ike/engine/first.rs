@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::super::crypto::sha256;
-use super::super::event::Transmit;
+use super::super::event::{SaId, Transmit};
 use super::super::payload::header::{HEADER, Header};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Malformed, Payload, parse_chain, sk};
@@ -29,18 +29,50 @@ impl Engine {
         data: &[u8],
         hooks: &mut dyn Hooks,
     ) {
+        match self.admit(now, local, remote, header, data) {
+            Admission::No => {}
+            Admission::Again(id) => {
+                self.with(id, now, hooks, |sa, cx| sa.repeat_first(local, remote, cx));
+            }
+            Admission::Yes(first) => {
+                let mut cx = Cx {
+                    now,
+                    settings: &self.settings,
+                    rng: &mut *self.rng,
+                    hooks,
+                    stats: &mut self.stats,
+                    events: Vec::new(),
+                    initial_contact: None,
+                    succession: Succession::default(),
+                };
+                let answered = first.answer(&mut cx);
+                self.answered(answered);
+            }
+        }
+    }
+
+    /// What a first message may cost. One that is admitted has its place among the half-open
+    /// sessions from now on.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        data: &[u8],
+    ) -> Admission {
         let in_place = header.initiator && header.message_id == 0;
         if !in_place || header.spi_r != 0 || header.spi_i == 0 {
             self.stats.unexpected += 1;
-            return;
+            return Admission::No;
         }
         if data.len() > LONGEST_FIRST_MESSAGE {
             self.stats.malformed += 1;
-            return;
+            return Admission::No;
         }
-        let digest = sha256(&[&address(remote), data]);
+        let digest = self.first_digest(remote, data);
         if let Some(id) = self.by_first_message.get(&digest).copied() {
-            return self.with(id, now, hooks, |sa, cx| sa.repeat_first(local, remote, cx));
+            return Admission::Again(id);
         }
         let payloads = match parse_chain(header.next, data.get(HEADER..).unwrap_or_default()) {
             Ok(payloads) => payloads,
@@ -52,70 +84,73 @@ impl Engine {
                     }
                     _ => Notify::new(kind::INVALID_SYNTAX, []),
                 };
-                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+                self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+                return Admission::No;
             }
         };
         if !self.check_cookie(now, local, remote, header, &payloads) {
-            return;
+            return Admission::No;
         }
-        if self.half_open.of(remote.ip().into()) >= self.settings.half_open_per_source {
+        let source = remote.ip().into();
+        if self.half_open.of(source) >= self.settings.half_open_per_source {
             self.stats.half_open_refused += 1;
-            return;
+            return Admission::No;
         }
         let mut core = Core::new(self.new_id(), false, local, remote);
         core.begun = Some(now);
         core.spi_i = header.spi_i;
         core.spi_r = self.new_spi();
-        let mut cx = Cx {
-            now,
-            settings: &self.settings,
-            rng: &mut *self.rng,
-            hooks,
-            stats: &mut self.stats,
-            events: Vec::new(),
-            initial_contact: None,
-            succession: Succession::default(),
-        };
-        let init::Accepted {
-            suite,
-            nonces,
-            shared,
-            mut answer,
-        } = match init::respond(&payloads, &mut cx) {
-            Ok(accepted) => accepted,
+        self.half_open.insert(core.id, source);
+        Admission::Yes(Box::new(First {
+            core,
+            header: *header,
+            payloads,
+            data: data.to_vec(),
+            digest,
+        }))
+    }
+
+    /// By which the repetition of a first message is known.
+    pub(super) fn first_digest(&self, remote: SocketAddr, data: &[u8]) -> [u8; 32] {
+        sha256(&[&address(remote), data])
+    }
+
+    /// A first message has been judged: its session is half open, or its sender is refused.
+    pub(super) fn answered(&mut self, answered: Answered) {
+        let Answered {
+            id,
+            local,
+            remote,
+            header,
+            outcome,
+        } = answered;
+        let (sa, message) = match outcome {
+            Ok(made) => made,
             Err(notify) => {
-                return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+                self.half_open.remove(id);
+                match notify {
+                    Some(notify) => {
+                        self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
+                    }
+                    None => self.stats.unexpected += 1,
+                }
+                return;
             }
         };
-        init::common(&core, &self.settings, &mut answer);
-        answer.extend(auth::request(&self.settings));
-        let response = Header {
-            spi_r: core.spi_r,
-            initiator: false,
-            response: true,
-            ..*header
-        };
-        let Ok(message) = sk::write_plain(response, &answer) else {
-            self.stats.unexpected += 1;
-            return;
-        };
         // A true handshake is through in one round trip: the oldest is the least likely to be one.
-        while self.half_open.len() >= self.settings.half_open_limit.max(1)
+        while self.half_open.len() > self.settings.half_open_limit.max(1)
             && let Some(oldest) = self.half_open.oldest()
+            && self.remove(oldest).is_some()
         {
             self.stats.half_open_evicted += 1;
-            self.remove(oldest);
         }
-        core.agree(suite, nonces, &shared, message.clone(), data.to_vec());
-        core.learn(&payloads, &self.settings);
         self.stats.sent += 1;
         self.transmits.push_back(Transmit {
             local,
             remote,
-            data: message.clone(),
+            data: message,
         });
-        let until = now + self.settings.half_open_timeout;
-        let id = self.insert(Sa::responder(core, digest, message, until));
+        self.insert(sa);
         self.settle(id);
     }
 
@@ -149,6 +184,80 @@ impl Engine {
         let notify = Payload::Notify(Notify::new(kind::COOKIE, cookie));
         self.answer_plain(local, remote, header, vec![notify]);
         false
+    }
+}
+
+/// Whether a first message is worth the work of an answer.
+pub(super) enum Admission {
+    No,
+    /// It has an answer already.
+    Again(SaId),
+    Yes(Box<First>),
+}
+
+/// A first message that is to be answered.
+pub(super) struct First {
+    core: Core,
+    header: Header,
+    payloads: Vec<Payload>,
+    data: Vec<u8>,
+    /// By which its repetition is known.
+    pub(super) digest: [u8; 32],
+}
+
+/// What came of it.
+pub(super) struct Answered {
+    id: SaId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    header: Header,
+    /// The IKE SA and the answer, or a refusal.
+    outcome: Result<(Sa, Vec<u8>), Option<Notify>>,
+}
+
+impl First {
+    /// The work: a key exchange, and keys.
+    pub(super) fn answer(self, cx: &mut Cx<'_>) -> Answered {
+        let Core {
+            id, local, remote, ..
+        } = self.core;
+        Answered {
+            id,
+            local,
+            remote,
+            header: self.header,
+            outcome: self.judge(cx),
+        }
+    }
+
+    fn judge(self, cx: &mut Cx<'_>) -> Result<(Sa, Vec<u8>), Option<Notify>> {
+        let First {
+            mut core,
+            header,
+            payloads,
+            data,
+            digest,
+        } = self;
+        let init::Accepted {
+            suite,
+            nonces,
+            shared,
+            mut answer,
+        } = init::respond(&payloads, cx).map_err(Some)?;
+        init::common(&core, cx.settings, &mut answer);
+        answer.extend(auth::request(cx.settings));
+        let response = Header {
+            spi_r: core.spi_r,
+            initiator: false,
+            response: true,
+            ..header
+        };
+        let message = sk::write_plain(response, &answer).map_err(|_| None)?;
+        core.agree(suite, nonces, &shared, message.clone(), data);
+        core.learn(&payloads, cx.settings);
+        let until = cx.now + cx.settings.half_open_timeout;
+        let sa = Sa::responder(core, digest, message.clone(), until);
+        Ok((sa, message))
     }
 }
 

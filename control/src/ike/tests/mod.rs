@@ -1,5 +1,6 @@
 //! Two engines back to back under a virtual clock.
 
+mod batch;
 mod certificates;
 mod codec;
 mod collision;

@@ -13,7 +13,7 @@ mod trust;
 pub(crate) mod tests;
 
 pub use key::{BadKey, KeyEncoding, PrivateKey};
-pub(crate) use name::{dn_from_text, dn_matches, dn_to_text};
+pub(crate) use name::{dn_from_text, dn_key, dn_matches, dn_to_text};
 pub use own::{BadChain, Own};
 pub use refused::Refused;
 pub use signature::{Hash, Hashes, KeyKind, PublicKey, Scheme};

@@ -117,6 +117,34 @@ pub(crate) fn dn_matches(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter_rdn().zip(b.iter_rdn()).all(|(a, b)| same_rdn(a, b))
 }
 
+/// Bytes that are the same for all names that match this one. They are no name.
+pub(crate) fn dn_key(name: &[u8]) -> Vec<u8> {
+    let Ok(parsed) = Name::from_der(name) else {
+        return name.to_vec();
+    };
+    let mut key = Vec::new();
+    for rdn in parsed.iter_rdn() {
+        let attributes = rdn.iter().map(|attribute| {
+            let value = match text(attribute) {
+                Some(text) => text.into_bytes(),
+                None => [&[0], attribute.value.value()].concat(),
+            };
+            (attribute.oid, value)
+        });
+        // Those of one set have no order.
+        let mut attributes: Vec<_> = attributes.collect();
+        attributes.sort();
+        for (oid, value) in attributes {
+            let lengths = [oid.as_bytes().len(), value.len()].map(|n| (n as u64).to_be_bytes());
+            key.extend_from_slice(lengths.as_flattened());
+            key.extend_from_slice(oid.as_bytes());
+            key.extend_from_slice(&value);
+        }
+        key.push(0xff);
+    }
+    key
+}
+
 fn same_rdn(a: &RelativeDistinguishedName, b: &RelativeDistinguishedName) -> bool {
     a.len() == b.len()
         && a.iter()

@@ -89,6 +89,7 @@ impl Checker<'_> {
         let packets = self.number(table.rekey_packets, "ike.rekey_packets", 1000..=1 << 31);
         let count = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok());
         let guard = self.number(table.guard, "ike.guard", 0..=1_000_000);
+        let threads = self.number(table.threads, "ike.threads", 1..=64);
         let fragment_size = self.number(table.fragment_size, "ike.fragment_size", 576..=65535);
         Ike {
             proposals: self
@@ -105,6 +106,7 @@ impl Checker<'_> {
             guard: guard
                 .and_then(|guard| u32::try_from(guard).ok())
                 .unwrap_or(1_000),
+            threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             encap: self.named_or(table.encap, "ike.encap"),
             keep_alive: keep_alive.unwrap_or(Duration::from_secs(20)),
             rekey_child: rekey_child.unwrap_or(Duration::from_secs(3600)),

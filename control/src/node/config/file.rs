@@ -91,6 +91,7 @@ pub(super) struct Ike {
     pub(super) tries: Number,
     pub(super) liveness: Time,
     pub(super) guard: Number,
+    pub(super) threads: Number,
     pub(super) encap: Text,
     pub(super) keep_alive: Time,
     pub(super) rekey_child: Time,

@@ -269,19 +269,20 @@ impl Checker<'_> {
     /// Complains if a value appeared before.
     pub(super) fn once<K: std::hash::Hash + Eq + Display>(
         &mut self,
-        seen: &mut HashMap<K, usize>,
+        seen: &mut HashMap<K, Place>,
         value: K,
         at: &Place,
         key: &str,
     ) {
-        let line = problem(self.source, at, String::new()).line;
         if let Some(before) = seen.get(&value) {
+            // Only now: to find the line of each of ten thousand peers takes minutes.
+            let line = problem(self.source, before, String::new()).line;
             self.error(
                 at,
-                format!("{key}: found {value} again; line {before} has it already"),
+                format!("{key}: found {value} again; line {line} has it already"),
             );
         } else {
-            seen.insert(value, line);
+            seen.insert(value, at.clone());
         }
     }
 
@@ -358,7 +359,7 @@ impl Checker<'_> {
 /// What may be there once, with the line where it was first.
 #[derive(Default)]
 pub(super) struct Seen {
-    identities: HashMap<String, usize>,
-    outsides: HashMap<IpAddr, usize>,
-    inners: HashMap<IpAddr, usize>,
+    identities: HashMap<String, Place>,
+    outsides: HashMap<IpAddr, Place>,
+    inners: HashMap<IpAddr, Place>,
 }

@@ -143,6 +143,7 @@ fn every_key_is_read() {
         tries: 7,
         liveness: Duration::from_secs(120),
         guard: 1_000,
+        threads: None,
         encap: Encap::Auto,
         keep_alive: Duration::from_secs(20),
         rekey_child: Duration::from_secs(3600),

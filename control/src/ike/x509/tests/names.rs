@@ -1,6 +1,6 @@
 //! Whom a certificate names.
 
-use super::super::{dn_from_text, dn_matches, dn_to_text};
+use super::super::{dn_from_text, dn_key, dn_matches, dn_to_text};
 use super::*;
 
 #[test]
@@ -74,10 +74,13 @@ fn string_types_case_and_blanks_do_not_count() {
     };
     let printable = name(&[rdn(10, 0x13, "EXAMPLE"), rdn(3, 0x13, "gw  One")]);
     assert!(dn_matches(&utf8, &printable) && dn_matches(&printable, &utf8));
+    assert_eq!(dn_key(&utf8), dn_key(&printable));
     let other = name(&[rdn(10, 0x13, "EXAMPLE"), rdn(3, 0x13, "gw two")]);
     assert!(!dn_matches(&utf8, &other));
+    assert_ne!(dn_key(&utf8), dn_key(&other));
     let swapped = name(&[rdn(3, 0x13, "gw  One"), rdn(10, 0x13, "EXAMPLE")]);
     assert!(!dn_matches(&utf8, &swapped));
+    assert_ne!(dn_key(&utf8), dn_key(&swapped));
     assert!(!dn_matches(&utf8, &utf8[..utf8.len() - 1]));
     assert!(!dn_matches(b"", &utf8));
     let identity = |der: &[u8]| Identity::Dn(der.to_vec());
