@@ -68,6 +68,8 @@ impl Group {
 #[derive(Default)]
 pub(super) struct Groups {
     groups: Vec<Option<Group>>,
+    /// Places without a group.
+    free: Vec<usize>,
     by_id: HashMap<GroupId, usize>,
     v4: PrefixMap<Ipv4Net, usize>,
     v6: PrefixMap<Ipv6Net, usize>,
@@ -97,9 +99,8 @@ impl Groups {
             }
             None => {
                 let id = spec.id;
-                let free = self.groups.iter().position(Option::is_none);
-                let index = free.unwrap_or(self.groups.len());
-                if free.is_none() {
+                let index = self.free.pop().unwrap_or(self.groups.len());
+                if index == self.groups.len() {
                     self.groups.push(None);
                 }
                 if let Some(slot) = self.groups.get_mut(index) {
@@ -137,6 +138,7 @@ impl Groups {
         }
         if let Some(slot) = self.groups.get_mut(index) {
             *slot = None;
+            self.free.push(index);
         }
     }
 

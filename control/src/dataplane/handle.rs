@@ -1,6 +1,6 @@
 //! The data plane as the node's core sees it: start, commands in order, a view to read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -130,6 +130,8 @@ pub struct Dataplane {
     pulse: Arc<CorePulse>,
     worker: Option<JoinHandle<()>>,
     sessions: HashMap<SessionId, Arc<SessionSpec>>,
+    /// Where their peers are.
+    at: BTreeSet<(IpAddr, SessionId)>,
     /// Those that nothing is steered to yet.
     outdoors: Vec<SessionId>,
     groups: HashMap<GroupId, GroupSpec>,
@@ -265,6 +267,7 @@ impl Dataplane {
             pulse,
             worker: Some(worker),
             sessions: HashMap::new(),
+            at: BTreeSet::new(),
             outdoors: Vec::new(),
             groups: HashMap::new(),
             inside_name,
@@ -296,7 +299,7 @@ impl Dataplane {
             sending: Sending::AtOnce,
         });
         self.outdoors.push(spec.id);
-        self.sessions.insert(spec.id, spec);
+        self.keep(spec);
     }
 
     /// Steers to the worker what comes for the sessions that were added; to wait for it costs the
@@ -354,7 +357,7 @@ impl Dataplane {
         self.settled().await;
         self.let_in(&spec)?;
         self.outside.add_peer(spec.outside_remote)?;
-        self.sessions.insert(spec.id, spec);
+        self.keep(spec);
         Ok(())
     }
 
@@ -380,16 +383,27 @@ impl Dataplane {
         }
         self.outside.add_peer(spec.outside_remote)?;
         self.let_in(spec)?;
-        match self.sessions.insert(spec.id, Arc::clone(spec)) {
+        match self.keep(Arc::clone(spec)) {
             Some(before) => self.forget_peer(before.outside_remote),
             None => Ok(()),
         }
     }
 
+    /// Notes a session, in the place of what was known of it.
+    fn keep(&mut self, spec: Arc<SessionSpec>) -> Option<Arc<SessionSpec>> {
+        let at = (spec.outside_remote, spec.id);
+        let before = self.sessions.insert(spec.id, spec);
+        if let Some(before) = &before {
+            self.at.remove(&(before.outside_remote, before.id));
+        }
+        self.at.insert(at);
+        before
+    }
+
     /// Takes an address out of the peers, unless a session is there.
     fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
-        let mut sessions = self.sessions.values();
-        if sessions.any(|session| session.outside_remote == peer) {
+        let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
+        if self.at.range(sessions).next().is_some() {
             return Ok(());
         }
         self.outside.remove_peer(peer)
@@ -400,6 +414,7 @@ impl Dataplane {
         let Some(spec) = self.sessions.remove(&id) else {
             return Ok(());
         };
+        self.at.remove(&(spec.outside_remote, id));
         self.command(Command::RemoveSession(id));
         if let Some(at) = self.outdoors.iter().position(|new| *new == id) {
             self.outdoors.swap_remove(at);

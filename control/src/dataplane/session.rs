@@ -158,6 +158,8 @@ impl Session {
 #[derive(Default)]
 pub(super) struct Sessions {
     slots: Vec<Option<Session>>,
+    /// Slots without a session.
+    free: Vec<usize>,
     by_id: HashMap<SessionId, usize>,
     by_spi: FxHashMap<u32, usize>,
     by_gateway: HashMap<IpAddr, usize>,
@@ -167,11 +169,7 @@ impl Sessions {
     /// Adds a session; one with the same name gives way.
     pub(super) fn insert(&mut self, session: Session) -> usize {
         self.remove(session.spec.id);
-        let index = self
-            .slots
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.slots.len());
+        let index = self.free.pop().unwrap_or(self.slots.len());
         if index == self.slots.len() {
             self.slots.push(None);
         }
@@ -195,6 +193,7 @@ impl Sessions {
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let index = self.by_id.remove(&id)?;
         let session = self.slots.get_mut(index).and_then(Option::take)?;
+        self.free.push(index);
         // A newer session may have taken over an entry.
         if let Some(inbound) = &session.inbound
             && self.by_spi.get(&inbound.spi()) == Some(&index)

@@ -37,7 +37,7 @@ const SPINS: u32 = 4;
 const VIEW_PERIOD: Duration = Duration::from_millis(100);
 /// A view of very many sessions takes its time: one is made no sooner than so many times of that after
 /// the one before, however much there is to see.
-const VIEW_SHARE: u32 = 20;
+const VIEW_SHARE: u32 = 50;
 
 /// A worker that comes back so late was stopped, or its machine was.
 const OVERSLEPT: Duration = Duration::from_millis(20);

@@ -40,7 +40,7 @@ const TICK: Duration = Duration::from_millis(200);
 const POST: Duration = Duration::from_millis(10);
 
 /// With very many sessions a post takes its time: the next one waits so many times as long.
-const POST_SHARE: u32 = 20;
+const POST_SHARE: u32 = 50;
 
 /// What depends on the role.
 pub(super) enum Role {
