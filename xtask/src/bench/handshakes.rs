@@ -84,11 +84,7 @@ struct Row {
 
 pub(super) fn run(effort: Effort) -> Result<()> {
     toolchain::packages(interop::PACKAGES)?;
-    let count = if effort.quick {
-        2_000
-    } else {
-        std::env::var("N").map_or(20_000, |n| n.parse().unwrap_or(2000))
-    };
+    let count = if effort.quick { 2_000 } else { 20_000 };
     println!(
         "  {count} handshakes of as many clients, x25519, AES-256-GCM, with a child SA and an inner \
          address;\n  {SOURCES} at a time; the responder on one core"

@@ -13,6 +13,7 @@ use super::super::event::{Event, Stats};
 use super::super::identity::Identity;
 use super::super::payload::header::{Header, exchange};
 use super::super::settings::{AssignRefused, Hooks, Methods, Settings, TsRefused};
+use super::super::state::Phase;
 use super::super::task::{Cx, Succession};
 use super::super::ts::TrafficSelector;
 use super::first::{Admission, Answered, First};
@@ -48,7 +49,6 @@ enum Done {
         entry: Box<Entry>,
         events: Vec<Event>,
         initial_contact: Option<Identity>,
-        succession: Succession,
     },
 }
 
@@ -113,9 +113,14 @@ impl Engine {
                 work.push(None);
                 continue;
             };
-            // Not there: it is at work already.
-            let Some(entry) = self.sas.remove(&id) else {
+            // One that is not there is at work already; others than handshakes may concern more than
+            // one IKE SA, and are no herd.
+            let alone = |entry: &mut Entry| entry.sa.core.phase != Phase::HalfOpen;
+            if self.sas.get_mut(&id).is_none_or(alone) {
                 self.stats.received -= 1;
+                break;
+            }
+            let Some(entry) = self.sas.remove(&id) else {
                 break;
             };
             work.push(Some(Work::Message(Box::new(entry), header, *datagram)));
@@ -154,18 +159,18 @@ impl Engine {
                     entry,
                     events,
                     initial_contact: None,
-                    succession,
                 }) => {
                     let id = entry.sa.core.id;
                     self.sas.insert(id, *entry);
-                    plain.push((id, events, succession));
+                    plain.push((id, events));
                 }
                 Some(contact @ Done::Message { .. }) => contacts.push(contact),
                 None => {}
             }
         }
-        for (id, events, succession) in plain {
-            self.finish(id, now, None, events, succession, hooks);
+        let none = Succession::default;
+        for (id, events) in plain {
+            self.finish(id, now, None, events, none(), hooks);
         }
         // Now that all others are back in the tables: these may put an end to some of them.
         for contact in contacts {
@@ -173,12 +178,11 @@ impl Engine {
                 entry,
                 events,
                 initial_contact,
-                succession,
             } = contact
             {
                 let id = entry.sa.core.id;
                 self.sas.insert(id, *entry);
-                self.finish(id, now, initial_contact, events, succession, hooks);
+                self.finish(id, now, initial_contact, events, none(), hooks);
             }
         }
     }
@@ -216,7 +220,6 @@ impl Work<'_> {
                     entry,
                     events: cx.events,
                     initial_contact: cx.initial_contact,
-                    succession: cx.succession,
                 }
             }
         }
