@@ -14,6 +14,7 @@ use rand::CryptoRng;
 
 use super::cookie::{CookieKeys, Cookies};
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
+use super::guesses::Guesses;
 use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION, exchange};
@@ -40,6 +41,7 @@ pub struct Engine {
     lingering: BTreeSet<SaId>,
     cookies: Cookies,
     refusals: Refusals,
+    guesses: Guesses,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -66,6 +68,7 @@ impl Engine {
             lingering: BTreeSet::new(),
             cookies: Cookies::default(),
             refusals: Refusals::default(),
+            guesses: Guesses::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -297,6 +300,7 @@ impl Engine {
             rng: &mut *self.rng,
             hooks: &mut *hooks,
             stats: &mut self.stats,
+            guesses: &mut self.guesses,
             events: Vec::new(),
             initial_contact: None,
             succession: Succession::default(),

@@ -429,6 +429,7 @@ mod tests {
                 peer("roaming.example", None),
             ],
             users: Vec::new(),
+            groups: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side: Side::Client {
