@@ -185,7 +185,7 @@ impl Hooks for Answers {
             return Some(user.identity.clone());
         }
         let names = subject.users().into_iter();
-        let mut names = names.map(|name| config::users::identity(&name));
+        let mut names = names.filter_map(|name| name.parse::<Identity>().ok());
         names.find(|name| {
             let mut groups = self.groups.iter().filter(|group| group.eap);
             let of = |group: &config::Group| {

@@ -104,7 +104,7 @@ impl Proof {
         match self {
             Proof::Psk => "pre-shared key successful",
             Proof::Ecdsa | Proof::EapMschapv2 | Proof::EapTls => "ECDSA_WITH_SHA256_DER successful",
-            Proof::Rsa => "RSA_EMSA_PSS_SHA2_256 successful",
+            Proof::Rsa => "RSA_EMSA_PSS_SHA2_256_SALT_32 successful",
         }
     }
 }

@@ -20,7 +20,7 @@ use rand::CryptoRng;
 
 use super::super::crypto::Secret;
 use super::super::event::Failure;
-use super::super::identity::Identity;
+use super::super::identity::{Identity, printable};
 use super::super::payload::eap::{self, Eap};
 use super::super::settings::X509;
 use super::super::x509::Subject;
@@ -35,6 +35,8 @@ const MSCHAPV2: u8 = 26;
 const TRIES: u32 = 3;
 /// A longer name is nobody's.
 const LONGEST_NAME: usize = 253;
+/// So many names of a certificate are told of.
+const MOST_SHOWN: usize = 4;
 /// Our name, which nothing hangs on.
 const NAME: &[u8] = b"evergate";
 
@@ -275,6 +277,8 @@ impl Server {
                     Some(identity) => Outcome::Success(self.last(eap::SUCCESS), identity, msk),
                     None => {
                         let names = subject.users();
+                        let names = names.iter().take(MOST_SHOWN).map(|name| printable(name));
+                        let names = names.collect();
                         Outcome::Failure(self.last(eap::FAILURE), Failure::NoUser(names))
                     }
                 }

@@ -235,7 +235,8 @@ fn whom_nobody_vouches_for_is_refused() {
         ] {
             let mut users = users(&root, P256);
             let crl = root.crl(&[7], 10);
-            users.x509.trust = Arc::new(Trust::new(&[root.der.clone()], &[crl]).unwrap());
+            users.x509.trust =
+                Arc::new(Trust::new(std::slice::from_ref(&root.der), &[crl]).unwrap());
             let mut peer = Peer::new(&root, shown, version, 1000);
             let (_, proven) = talk(&mut peer, &mut users);
             assert_eq!(proven, Err(expected), "{version:?}");
