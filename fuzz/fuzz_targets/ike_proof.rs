@@ -58,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
         match server.handle(&answer, &mut rng, &mut users) {
             Outcome::Request(next) => request = next,
             Outcome::Success(..) => panic!("nobody knew the password"),
-            Outcome::Failure(_) => break,
+            Outcome::Failure(..) => break,
         }
     }
 });

@@ -51,7 +51,8 @@ enum Task {
         seconds: u64,
     },
     /// Runs the tests of the workspace, then the end-to-end cases in network namespaces, then those
-    /// against strongSwan; `test interop` runs only the latter
+    /// against strongSwan; `test interop` runs only the latter, `test interop --all` every
+    /// combination
     Test {
         /// Only tests and cases whose name contains this
         #[arg(default_value = "")]
@@ -59,6 +60,9 @@ enum Task {
         /// Only the end-to-end cases
         #[arg(long)]
         e2e: bool,
+        /// All that can be combined with strongSwan, not only each value with each other one
+        #[arg(long)]
+        all: bool,
         /// Of the names of the network namespaces
         #[arg(long, default_value = suite::PREFIX)]
         prefix: String,
@@ -152,11 +156,12 @@ fn perform(task: Task) -> Result<()> {
         Task::Test {
             filter,
             e2e,
+            all,
             prefix,
         } => {
             need_root("cargo xtask test")?;
             tidy_up_at_signals()?;
-            suite::test(&filter, e2e, &prefix)
+            suite::test(&filter, suite::Scope { e2e, all }, &prefix)
         }
         Task::Bench {
             name,

@@ -11,6 +11,15 @@ const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
 /// The prefix of the tests' lab: beside the demo's.
 pub(crate) const PREFIX: &str = "egt-";
 
+/// How much is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scope {
+    /// The end-to-end cases alone.
+    pub(crate) e2e: bool,
+    /// Every case with strongSwan, not only the usual ones.
+    pub(crate) all: bool,
+}
+
 /// Everything that building and testing need.
 pub(crate) fn set_up() -> Result<()> {
     toolchain::packages(&[PACKAGES, TEST_PACKAGES, interop::PACKAGES].concat())?;
@@ -19,19 +28,19 @@ pub(crate) fn set_up() -> Result<()> {
 
 /// Set-up, the workspace's tests, the end-to-end cases, those against strongSwan; the last line is
 /// `N passed, N failed`.
-pub(crate) fn test(filter: &str, only_e2e: bool, prefix: &str) -> Result<()> {
+pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
     set_up()?;
     build::release()?;
     let mut tally = Tally::default();
     let only_interop = filter.starts_with(interop::NAME);
-    if !only_e2e && !only_interop {
+    if !scope.e2e && !only_interop {
         tally = workspace(filter)?;
     }
     if !only_interop {
         tally.count(e2e::run(filter, prefix)?);
     }
-    if !only_e2e {
-        tally.count(interop::run(filter, prefix)?);
+    if !scope.e2e {
+        tally.count(interop::run(filter, scope.all, prefix)?);
     }
     println!();
     if tally.ignored > 0 {
@@ -60,7 +69,7 @@ pub(crate) fn ci() -> Result<()> {
         "warnings",
     ];
     sh::run(build::cargo().args(clippy))?;
-    test("", false, PREFIX)
+    test("", Scope::default(), PREFIX)
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub use batch::{Datagram, Job, Spread};
 
 use super::cookie::{CookieKeys, Cookies};
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
+use super::guesses::Guesses;
 use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION, exchange};
@@ -45,6 +46,7 @@ pub struct Engine {
     lingering: BTreeSet<SaId>,
     cookies: Cookies,
     refusals: Refusals,
+    guesses: Guesses,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -74,6 +76,7 @@ impl Engine {
             lingering: BTreeSet::new(),
             cookies: Cookies::default(),
             refusals: Refusals::default(),
+            guesses: Guesses::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -327,6 +330,7 @@ impl Engine {
             rng: &mut *self.rng,
             hooks: &mut *hooks,
             stats: &mut self.stats,
+            guesses: &mut self.guesses,
             events: Vec::new(),
             initial_contact: None,
             succession: Succession::default(),

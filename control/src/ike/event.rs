@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::crypto::{SALT, Secret};
 use super::identity::Identity;
@@ -239,6 +240,18 @@ pub enum Failure {
     /// A user that does not exist, a wrong password, or another EAP method.
     #[error("EAP has failed: no such user, or a wrong password")]
     Eap,
+    /// The password was not even looked at.
+    #[error(
+        "too many wrong passwords for this name or from this place: the next one counts in {} s",
+        .0.as_secs_f64().ceil()
+    )]
+    TooManyGuesses(Duration),
+    /// The conversation of EAP-TLS went wrong, other than by the user's certificate.
+    #[error("EAP-TLS has failed: {0}")]
+    Tls(String),
+    /// The user's certificate is believed, but is nobody's whom we know.
+    #[error("EAP-TLS has failed: the certificate is of {}, who is no user here", .0.join(", "))]
+    NoUser(Vec<String>),
     #[error("we can not prove who we are: {0}")]
     NoProof(&'static str),
     /// The peer is someone else than was asked for.

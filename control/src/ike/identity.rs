@@ -201,7 +201,7 @@ impl fmt::Display for Identity {
 }
 
 /// A name without what would move a terminal's cursor or break a line of a log.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars().take(LONGEST_SHOWN + 1) {
         match c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ' {

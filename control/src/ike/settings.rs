@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::life::Lifetime;
 use super::proposal::{EspProposal, IkeProposal};
 use super::ts::TrafficSelector;
-use super::x509::{Own, Trust};
+use super::x509::{AuthorityId, Own, Subject, Trust};
 
 /// What holds for all sessions of a node.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub struct Settings {
     pub x509: X509,
     /// Users may authenticate by EAP-MSCHAPv2; we do so by our certificate then.
     pub eap: bool,
+    /// Users may authenticate by EAP-TLS, with certificates of the CAs of `x509`.
+    pub eap_tls: bool,
 }
 
 /// Certificates: ours, and what makes us believe those of others.
@@ -95,6 +97,14 @@ pub enum Proof {
     /// By a signature: ours with the certificate of the settings, the peer's with one that names
     /// its identity and leads to a CA of the settings.
     Certificate,
+    /// The same, of the peer, but the CA must be one of these.
+    CertificateOf(Vec<AuthorityId>),
+}
+
+impl Proof {
+    pub(super) fn is_certificate(&self) -> bool {
+        !matches!(self, Proof::Psk(_))
+    }
 }
 
 impl From<Psk> for Methods {
@@ -140,6 +150,7 @@ impl Settings {
             vendor_ids: Vec::new(),
             x509: X509::default(),
             eap: false,
+            eap_tls: false,
             encapsulation: Encapsulation::default(),
             keep_alive: Duration::from_secs(20),
         }
@@ -228,6 +239,13 @@ pub trait Hooks {
 
     /// The user of that name, who wants to authenticate by EAP; `None` if there is none.
     fn eap_user(&mut self, name: &str) -> Option<EapUser>;
+
+    /// Who the owner of a certificate is, that is believed, who wants to authenticate by EAP-TLS;
+    /// `None` if it is nobody.
+    fn eap_certificate(&mut self, subject: &Subject) -> Option<Identity> {
+        let _ = subject;
+        None
+    }
 
     /// The time of day in seconds since 1970, for the validity of certificates.
     fn unix_time(&mut self) -> u64;

@@ -9,11 +9,12 @@ mod check;
 mod duration;
 mod exchange;
 mod file;
+mod groups;
 mod peers;
 mod secret;
 #[cfg(test)]
 mod tests;
-mod users;
+pub(super) mod users;
 
 use std::fmt;
 use std::io;
@@ -31,7 +32,8 @@ use crate::ike::{EspProposal, IkeProposal};
 
 pub use secret::Psk;
 
-use crate::ike::{EapUser, X509};
+use crate::ike::x509::AuthorityId;
+use crate::ike::{EapUser, Pattern, X509};
 
 /// Where API sockets are unless the configuration says otherwise.
 pub const SOCKET_DIRECTORY: &str = "/run/evergate";
@@ -61,6 +63,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Gateway: who may come by EAP.
     pub users: Vec<User>,
+    /// Gateway: peers and users that are not named one by one.
+    pub groups: Vec<Group>,
     /// What is allowed but probably not meant; for the log at start.
     pub warnings: Vec<Problem>,
 }
@@ -206,13 +210,36 @@ pub struct Peer {
     pub inner: Vec<IpAddr>,
 }
 
-/// Someone who may authenticate by EAP, with a password.
+/// Someone who may authenticate by EAP.
 #[derive(Clone, Debug)]
 pub struct User {
     pub name: String,
-    pub password: EapUser,
+    /// Whom the sessions are with.
+    pub identity: crate::ike::Identity,
+    /// Without one the user has a certificate.
+    pub password: Option<EapUser>,
     /// The inner addresses that always belong to this user.
     pub inner: Vec<IpAddr>,
+}
+
+/// All who have a certificate that names somebody like that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub names: Pattern,
+    /// The CAs that it may be of; empty: all that are trusted.
+    pub authorities: Vec<AuthorityId>,
+    /// They come by EAP-TLS, else by their certificate in IKE.
+    pub eap: bool,
+}
+
+/// How a user proves who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserAuth {
+    /// By a password: EAP-MSCHAPv2.
+    #[default]
+    Password,
+    /// By a certificate: EAP-TLS.
+    Cert,
 }
 
 /// How a node proves who it is.
@@ -357,6 +384,7 @@ macro_rules! named {
 }
 
 named!(Auth { "psk" => Psk, "cert" => Cert });
+named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

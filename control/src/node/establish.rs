@@ -436,6 +436,7 @@ mod tests {
             ]
             .into(),
             users: Vec::new(),
+            groups: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side: Side::Client {

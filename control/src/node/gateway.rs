@@ -166,12 +166,11 @@ impl Node {
             .iter()
             .find(|(_, known)| known.group == group);
         let target = found.and_then(|(identity, known)| {
-            let peer = self.answers.peer(identity)?;
             Some((
                 identity.clone(),
                 known.outside?,
                 known.inner.clone(),
-                peer.auth.clone(),
+                self.answers.methods(identity)?,
             ))
         });
         let Some((identity, outside, inner, auth)) = target else {

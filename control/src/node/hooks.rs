@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 
 use super::config;
 use super::pool::Pool;
+use crate::ike::x509::Subject;
 use crate::ike::{
     AssignRefused, EapUser, Hooks, Identity, Methods, Proof, Psk, TrafficSelector, TsRefused,
     narrow,
@@ -115,6 +116,8 @@ pub(super) struct Answers {
     pub(super) peers: Peers,
     /// Who may come by EAP.
     pub(super) users: Vec<config::User>,
+    /// Peers and users that are not named one by one.
+    pub(super) groups: Vec<config::Group>,
     pub(super) sadb: Sadb,
     pub(super) rng: StdRng,
     pub(super) side: Side,
@@ -149,12 +152,38 @@ impl Answers {
     pub(super) fn inner_of(&self, identity: &Identity) -> Option<&[IpAddr]> {
         let user = || {
             let mut users = self.users.iter();
-            let user = users.find(|user| user.password.identity.matches(identity));
+            let user = users.find(|user| user.identity.matches(identity));
             user.map(|user| &user.inner[..])
+        };
+        let group = || {
+            let mut groups = self.groups.iter();
+            groups
+                .any(|group| group.names.fits(identity))
+                .then_some(&[][..])
         };
         self.peer(identity)
             .map(|peer| &peer.inner[..])
             .or_else(user)
+            .or_else(group)
+    }
+
+    /// How a peer and this node prove who they are to each other: as for the peer itself, or else
+    /// as for the groups that it is in.
+    pub(super) fn methods(&self, identity: &Identity) -> Option<Methods> {
+        if let Some(peer) = self.peer(identity) {
+            return Some(peer.auth.clone());
+        }
+        let groups = self.groups.iter().filter(|group| !group.eap);
+        let groups: Vec<_> = groups.filter(|group| group.names.fits(identity)).collect();
+        let remote = match groups.iter().any(|group| group.authorities.is_empty()) {
+            true => Proof::Certificate,
+            false => {
+                let authorities = groups.iter().flat_map(|group| group.authorities.clone());
+                Proof::CertificateOf(authorities.collect())
+            }
+        };
+        let local = Proof::Certificate;
+        (!groups.is_empty()).then_some(Methods { local, remote })
     }
 
     pub(super) fn peer_at(&self, outside: IpAddr) -> Option<&Peer> {
@@ -176,7 +205,7 @@ impl Answers {
 
 impl Hooks for Answers {
     fn auth(&mut self, _local: &Identity, remote: &Identity) -> Option<Methods> {
-        self.peer(remote).map(|peer| peer.auth.clone())
+        self.methods(remote)
     }
 
     fn eap_user(&mut self, name: &str) -> Option<EapUser> {
@@ -186,7 +215,26 @@ impl Hooks for Answers {
         self.users
             .iter()
             .find(known)
-            .map(|user| user.password.clone())
+            .and_then(|user| user.password.clone())
+    }
+
+    fn eap_certificate(&mut self, subject: &Subject) -> Option<Identity> {
+        let mut users = self.users.iter().filter(|user| user.password.is_none());
+        if let Some(user) = users.find(|user| subject.is_user(&user.name)) {
+            return Some(user.identity.clone());
+        }
+        let names = subject.users().into_iter();
+        let mut names = names.filter_map(|name| name.parse::<Identity>().ok());
+        names.find(|name| {
+            let mut groups = self.groups.iter().filter(|group| group.eap);
+            let of = |group: &config::Group| {
+                group.authorities.is_empty() || group.authorities.contains(&subject.authority())
+            };
+            // Who is named by itself proves itself as it is said there.
+            let named = self.peer(name).is_some()
+                || self.users.iter().any(|user| user.identity.matches(name));
+            !named && groups.any(|group| group.names.fits(name) && of(group))
+        })
     }
 
     fn unix_time(&mut self) -> u64 {
@@ -291,6 +339,8 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::ike::x509::AuthorityId;
+    use crate::ike::x509::tests::{Authority, NOW, P256, params};
 
     fn peer(name: &str) -> Peer {
         Peer {
@@ -305,6 +355,7 @@ mod tests {
         Answers {
             peers: peers.into(),
             users: Vec::new(),
+            groups: Vec::new(),
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side,
@@ -327,6 +378,89 @@ mod tests {
         ] {
             assert_eq!(configured(wire), expected);
         }
+    }
+
+    fn group(names: &str, eap: bool, authorities: Vec<AuthorityId>) -> config::Group {
+        config::Group {
+            names: names.parse().unwrap(),
+            authorities,
+            eap,
+        }
+    }
+
+    #[test]
+    fn whoever_fits_a_pattern_is_a_peer_with_a_certificate() {
+        let pool = Pool::new(vec!["10.99.0.0/24".parse().unwrap()], []);
+        let mut answers = answers(vec![peer("boss@example.org")], Side::Gateway { pool });
+        let root = Authority::new("root");
+        let some = root.trust().ids();
+        answers.groups = vec![
+            group("*@example.org", false, Vec::new()),
+            group("*.branch.example.org", false, some.clone()),
+            group("*@users.example.org", true, Vec::new()),
+        ];
+        let mut auth = |name: &str| {
+            let local = "gw.example".parse().unwrap();
+            answers.auth(&local, &name.parse().unwrap())
+        };
+        let any = auth("anna@example.org").unwrap();
+        assert!(matches!(
+            (any.local, any.remote),
+            (Proof::Certificate, Proof::Certificate)
+        ));
+        let of_some = auth("b7.branch.example.org").unwrap().remote;
+        assert!(matches!(of_some, Proof::CertificateOf(ids) if ids == some));
+        // Who is named proves itself as it is said there; users come by EAP.
+        let named = auth("boss@example.org").unwrap();
+        assert!(matches!(named.remote, Proof::Psk(_)));
+        assert!(auth("anna@users.example.org").is_none());
+        assert!(auth("anna@example.net").is_none());
+        for known in ["anna@example.org", "anna@users.example.org"] {
+            let none: Option<&[IpAddr]> = Some(&[]);
+            assert_eq!(answers.inner_of(&known.parse().unwrap()), none);
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_of_a_user_who_is_named_or_fits() {
+        let pool = Pool::new(vec!["10.99.0.0/24".parse().unwrap()], []);
+        let mut answers = answers(vec![peer("boss@example.org")], Side::Gateway { pool });
+        let (root, other) = (Authority::new("root"), Authority::new("other"));
+        let user = |name: &str, password: Option<&str>| {
+            let identity = config::users::identity(name);
+            config::User {
+                name: name.to_owned(),
+                password: password.map(|text| EapUser::new(identity.clone(), text)),
+                identity,
+                inner: Vec::new(),
+            }
+        };
+        answers.users = vec![
+            user("Berta", None),
+            user("carla@example.org", Some("a password")),
+        ];
+        answers.groups = vec![
+            group("*@example.org", true, root.trust().ids()),
+            group("*@example.net", false, Vec::new()),
+        ];
+        let mut who = |root: &Authority, names: &[&str]| {
+            let (der, _) = root.sign(&params(names), P256);
+            let subject = root.trust().believe(&[&der], NOW).unwrap();
+            let found = answers.eap_certificate(&subject);
+            found.map(|identity| identity.to_string())
+        };
+        for (names, expected) in [
+            (&["anna@example.org"][..], Some("anna@example.org")),
+            (&["x.example", "anna@example.org"], Some("anna@example.org")),
+            (&["berta"], Some("Berta")),
+            (&["anna@example.net"], None),
+            // They have a key, and a password.
+            (&["boss@example.org"], None),
+            (&["carla@example.org"], None),
+        ] {
+            assert_eq!(who(&root, names).as_deref(), expected, "{names:?}");
+        }
+        assert_eq!(who(&other, &["anna@example.org"]), None);
     }
 
     #[test]

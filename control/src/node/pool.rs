@@ -17,6 +17,10 @@ use thiserror::Error;
 /// How many addresses are looked at for a free one.
 const MAX_PROBES: u128 = 65_536;
 
+/// How many of a full pool are looked at for one whose owner has no session; each costs a walk
+/// through all sessions.
+const MAX_RECLAIMED: u128 = 256;
+
 /// Why a client gets no inner address.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum PoolError {
@@ -95,7 +99,7 @@ impl Pool {
 
     /// Addresses for `identity`: at most one of each family that it wants. An address that was
     /// given stays with the identity, also after its session has ended, until another one takes
-    /// its place. `in_use` tells whether a session still has an address.
+    /// its place, or the pool is full and somebody else needs it. `in_use` tells whether a session still has an address.
     pub(super) fn assign(
         &mut self,
         identity: &str,
@@ -111,7 +115,7 @@ impl Pool {
         for (wanted, v4) in [(wants_v4, true), (wants_v6, false)] {
             if wanted && self.networks.iter().any(|n| n.addr().is_ipv4() == v4) {
                 let asked = requested.iter().copied().find(|a| a.is_ipv4() == v4);
-                assigned.push(self.assign_one(identity, asked, v4)?);
+                assigned.push(self.assign_one(identity, asked, v4, &in_use)?);
             }
         }
         let mut released = Vec::new();
@@ -142,6 +146,10 @@ impl Pool {
         Ok(assigned)
     }
 
+    fn is_fixed(&self, address: IpAddr) -> bool {
+        self.fixed.values().flatten().any(|fixed| *fixed == address)
+    }
+
     /// The address of this family that `identity` has: one at most.
     fn held(&self, identity: &str, v4: bool) -> Option<IpAddr> {
         let held = self.held.get(identity)?;
@@ -153,6 +161,7 @@ impl Pool {
         identity: &str,
         asked: Option<IpAddr>,
         v4: bool,
+        in_use: &impl Fn(IpAddr) -> bool,
     ) -> Result<IpAddr, PoolError> {
         if let Some(address) = asked
             && !address.is_unspecified()
@@ -176,6 +185,18 @@ impl Pool {
             for probe in 0..size.min(MAX_PROBES) {
                 let address = nth(network, (first + probe) % size);
                 if is_host(network, address) && !self.owners.contains_key(&address) {
+                    return Ok(address);
+                }
+            }
+        }
+        // Nothing is free. Better one that somebody had who is not here than none at all: where
+        // peers are not named one by one, everybody who ever came would keep an address for ever.
+        for network in self.networks.iter().filter(|n| n.addr().is_ipv4() == v4) {
+            let size = host_count(network);
+            let first = hash(identity) % size;
+            for probe in 0..size.min(MAX_RECLAIMED) {
+                let address = nth(network, (first + probe) % size);
+                if is_host(network, address) && !self.is_fixed(address) && !in_use(address) {
                     return Ok(address);
                 }
             }
@@ -277,7 +298,7 @@ mod tests {
             Ok(vec![ip("10.99.0.2")])
         );
         assert!(matches!(
-            pool.assign("c", &[], (true, false), free),
+            pool.assign("c", &[], (true, false), |_| true),
             Err(PoolError::Exhausted { family: "IPv4", .. })
         ));
     }
@@ -305,7 +326,27 @@ mod tests {
                 .unwrap();
             assert!(seen.insert(given[0]));
         }
-        assert!(pool.assign("one more", &[], (true, false), free).is_err());
+        let all = |_| true;
+        let more = |pool: &mut Pool, in_use: &dyn Fn(IpAddr) -> bool| {
+            pool.assign("one more", &[], (true, false), in_use)
+        };
+        assert!(more(&mut pool, &all).is_err());
+        // Somebody who is not here makes room for one who is.
+        let absent = ip("10.99.0.9");
+        assert_eq!(more(&mut pool, &|a| a != absent), Ok(vec![absent]));
+        assert_eq!(pool.owners.len(), 14);
+        assert_eq!(more(&mut pool, &all), Ok(vec![absent]));
+    }
+
+    #[test]
+    fn a_fixed_address_is_kept_for_its_owner_when_the_pool_is_full() {
+        let network = "10.99.0.0/30".parse().unwrap();
+        let fixed = [("a".to_owned(), vec![ip("10.99.0.1")])];
+        let mut pool = Pool::new(vec![network], fixed);
+        let b = pool.assign("b", &[], (true, false), free);
+        assert_eq!(b, Ok(vec![ip("10.99.0.2")]));
+        let c = pool.assign("c", &[], (true, false), free);
+        assert_eq!(c, Ok(vec![ip("10.99.0.2")]));
     }
 
     #[test]

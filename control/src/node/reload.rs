@@ -192,6 +192,13 @@ impl Node {
         }
         let text = format!("certificates were read again: {}", outline(&config.x509));
         self.engine.set_x509(config.x509.clone());
+        // The CAs of a group may have other keys now.
+        for group in &mut self.answers.groups {
+            let same = |new: &&config::Group| (&new.names, new.eap) == (&group.names, group.eap);
+            if let Some(new) = config.groups.iter().find(same) {
+                group.authorities.clone_from(&new.authorities);
+            }
+        }
         self.config.x509 = config.x509;
         self.note(NewEvent::new(EventKind::CertsReloaded, &text));
         Ok(Some(text))

@@ -207,7 +207,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 .iter()
                 .map(|p| (pool_key(&p.identity), p.inner.clone()));
             let users = config.users.iter();
-            let users = users.map(|u| (pool_key(&u.password.identity), u.inner.clone()));
+            let users = users.map(|u| (pool_key(&u.identity), u.inner.clone()));
             let pool = Pool::new(config.pool.clone(), fixed.chain(users));
             (
                 Side::Gateway { pool },
@@ -224,6 +224,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
         answers: Answers {
             peers,
             users: config.users.clone(),
+            groups: config.groups.clone(),
             sadb: Sadb::new(),
             rng,
             side,
@@ -309,7 +310,9 @@ fn ike_settings(config: &Config) -> Settings {
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.x509 = config.x509.clone();
-    settings.eap = !config.users.is_empty();
+    settings.eap = config.users.iter().any(|user| user.password.is_some());
+    settings.eap_tls = config.users.iter().any(|user| user.password.is_none())
+        || config.groups.iter().any(|group| group.eap);
     settings.encapsulation = match config.ike.encap {
         config::Encap::Auto => Encapsulation::Auto,
         config::Encap::Always => Encapsulation::Always,

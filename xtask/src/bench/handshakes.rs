@@ -148,7 +148,7 @@ fn measure(responder: Responder, proven: Proven, count: usize) -> Result<Row> {
         }
         Responder::Charon => {
             let conf = theirs(&lab, proven, psk.trim());
-            let started = Daemon::start(&lab, GATEWAY, &conf)?;
+            let started = Daemon::start(&lab, GATEWAY, &conf, proven == Proven::Ecdsa)?;
             daemon.insert(started).pid()
         }
     };
@@ -230,10 +230,7 @@ fn theirs(lab: &Lab, proven: Proven, psk: &str) -> String {
             "pubkey",
             format!("      certs = {}\n", file("gw1.pem")),
             format!("      cacerts = {}\n", file("ca.pem")),
-            format!(
-                "secrets {{\n  private-1 {{\n    file = {}\n  }}\n}}\n",
-                file("gw1.key")
-            ),
+            String::new(),
         ),
     };
     format!(

@@ -2,7 +2,7 @@
 
 use super::{Case, active, ensure, failover, must_ping, up, wait_event};
 use crate::lab::topology::{GATEWAYS, TARGETS};
-use crate::lab::{Event, Lab, Place, Setup};
+use crate::lab::{Event, KeyKind, Lab, Place, Setup};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) const CASES: &[Case] = &[
 
 fn setup() -> Setup {
     Setup {
-        certificates: true,
+        certificates: Some(KeyKind::Ecdsa),
         ..Setup::default()
     }
 }

@@ -5,7 +5,7 @@ use crate::paths;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Name of the connection and of its child.
@@ -58,9 +58,15 @@ pub(super) struct Spis {
 }
 
 impl Charon {
-    /// Starts it in the namespace of `place` and gives it a `swanctl.conf`.
-    pub(super) fn start(lab: &Lab, place: Place, swanctl_conf: &str) -> Result<Charon> {
-        Daemon::launch(lab, place, swanctl_conf, 1).map(Charon)
+    /// Starts it in the namespace of `place` and gives it a `swanctl.conf`, and the certificates of
+    /// `place` if it is to have any.
+    pub(super) fn start(
+        lab: &Lab,
+        place: Place,
+        swanctl_conf: &str,
+        certificates: bool,
+    ) -> Result<Charon> {
+        Daemon::launch(lab, place, swanctl_conf, certificates, 1).map(Charon)
     }
 
     /// Runs a command of `swanctl`; returns what it said.
@@ -88,9 +94,18 @@ impl Charon {
         }
     }
 
+    /// The same, as soon as there is one of each: keys may be renewed at any time.
+    pub(super) fn settled(&self, lab: &Lab) -> Result<Spis> {
+        lab.wait(
+            "charon has one IKE SA with one child SA",
+            Duration::from_secs(5),
+            |lab| self.spis(lab).map(Some),
+        )
+    }
+
     /// The peer must have found nothing wrong with what we said.
     pub(super) fn must_not_complain(&self, lab: &Lab) -> Result<()> {
-        let log = std::fs::read_to_string(lab.log(LOG))?;
+        let log = log(lab);
         let complaint = log
             .lines()
             .filter(|line| !ABOUT_DUMMIES.iter().any(|said| line.ends_with(said)))
@@ -104,11 +119,22 @@ impl Charon {
 
 impl Daemon {
     /// Starts it without a log, and without limits for a host that makes many sessions.
-    pub(crate) fn start(lab: &Lab, place: Place, swanctl_conf: &str) -> Result<Daemon> {
-        Daemon::launch(lab, place, swanctl_conf, -1)
+    pub(crate) fn start(
+        lab: &Lab,
+        place: Place,
+        swanctl_conf: &str,
+        certificates: bool,
+    ) -> Result<Daemon> {
+        Daemon::launch(lab, place, swanctl_conf, certificates, -1)
     }
 
-    fn launch(lab: &Lab, place: Place, swanctl_conf: &str, level: i8) -> Result<Daemon> {
+    fn launch(
+        lab: &Lab,
+        place: Place,
+        swanctl_conf: &str,
+        certificates: bool,
+        level: i8,
+    ) -> Result<Daemon> {
         let daemon = DAEMONS.iter().find(|path| Path::new(path).exists());
         let daemon = daemon.context("strongSwan's charon is not installed")?;
         let log = lab.log(LOG);
@@ -123,7 +149,8 @@ impl Daemon {
         lab.wait("charon answers", Duration::from_secs(5), |lab| {
             charon.swanctl(lab, &["--stats"]).map(Some)
         })?;
-        let conf = lab.dir().join("swanctl.conf");
+        let dir = credentials(lab, certificates.then_some(place))?;
+        let conf = dir.join("swanctl.conf");
         std::fs::write(&conf, swanctl_conf)?;
         let conf = conf.to_string_lossy();
         charon.swanctl(lab, &["--load-all", "--noprompt", "--file", &conf])?;
@@ -132,13 +159,41 @@ impl Daemon {
 
     /// Runs a command of `swanctl`; returns what it said.
     fn swanctl(&self, lab: &Lab, words: &[&str]) -> Result<String> {
-        let words = [&["swanctl"], words, &["--uri", VICI]].concat();
+        // Where it looks for keys and certificates.
+        let dir = format!("SWANCTL_DIR={}", lab.dir().join("swanctl").display());
+        let words = [&["env", &dir, "swanctl"], words, &["--uri", VICI]].concat();
         lab.exec(self.place, &words)
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid()
     }
+}
+
+/// What the daemon has logged so far.
+pub(super) fn log(lab: &Lab) -> String {
+    std::fs::read_to_string(lab.log(LOG)).unwrap_or_default()
+}
+
+/// Makes the folder in which `swanctl` looks for keys and certificates, with those of `place`.
+fn credentials(lab: &Lab, place: Option<Place>) -> Result<PathBuf> {
+    let dir = lab.dir().join("swanctl");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir)?;
+    let files = place.map(|place| {
+        [
+            (format!("{place}.key"), "private"),
+            (format!("{place}.pem"), "x509"),
+            ("ca.pem".to_owned(), "x509ca"),
+            ("ca.crl".to_owned(), "x509crl"),
+        ]
+    });
+    for (file, folder) in files.into_iter().flatten() {
+        let folder = dir.join(folder);
+        std::fs::create_dir(&folder)?;
+        std::fs::copy(lab.dir().join(&file), folder.join(&file))?;
+    }
+    Ok(dir)
 }
 
 /// An explicit list of plugins, because the first that can do a thing does it: ESP in user space
@@ -152,8 +207,9 @@ fn strongswan_conf(log: &Path, level: i8) -> String {
     format!(
         "charon {{
   load_modular = no
-  load = random nonce aesni openssl pem pkcs1 pkcs8 x509 constraints pubkey aes sha2 sha1 hmac kdf gcm curve25519 kernel-libipsec \
-         kernel-netlink socket-default vici updown
+  load = random nonce aesni openssl aes sha2 sha1 hmac kdf gcm chapoly curve25519 pem pkcs1 \
+         pkcs8 x509 pubkey constraints revocation kernel-libipsec kernel-netlink socket-default \
+         vici updown eap-identity eap-mschapv2 eap-tls
 {limits}  install_virtual_ip_on = {TUN}
   plugins {{
     vici {{

@@ -9,6 +9,20 @@ pub(super) enum Side {
     Them,
 }
 
+/// How both sides prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    Psk,
+    /// Certificates of ECDSA keys on P-256, both sides.
+    Ecdsa,
+    /// Certificates of RSA keys of 2048 bits, both sides.
+    Rsa,
+    /// A name and a password; the gateway by an ECDSA certificate.
+    EapMschapv2,
+    /// The client by its ECDSA certificate in TLS 1.2, the gateway by its own in IKE and in TLS.
+    EapTls,
+}
+
 /// What goes through the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inner {
@@ -21,12 +35,12 @@ pub(super) enum Inner {
 pub(super) enum Cipher {
     Aes256Gcm,
     Aes128Gcm,
+    ChaCha20,
 }
 
 /// Which keys are renewed, and who begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rekey {
-    None,
     Child(Side),
     Ike(Side),
 }
@@ -35,17 +49,18 @@ pub(super) enum Rekey {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) begins: Side,
-    pub(super) inner: Inner,
-    pub(super) cipher: Cipher,
+    pub(super) proof: Proof,
+    pub(super) rekey: Rekey,
     /// A NAT before the client. Without one, ESP goes in UDP all the same: charon's userspace ESP
     /// makes both sides believe in one.
     pub(super) nat: bool,
-    pub(super) rekey: Rekey,
+    pub(super) inner: Inner,
+    pub(super) cipher: Cipher,
     pub(super) deletes: Side,
 }
 
 impl Side {
-    const BOTH: [Side; 2] = [Side::Us, Side::Them];
+    pub(super) const ALL: [Side; 2] = [Side::Us, Side::Them];
 
     fn name(self) -> &'static str {
         match self {
@@ -55,7 +70,52 @@ impl Side {
     }
 }
 
+impl Proof {
+    pub(super) const ALL: [Proof; 5] = [
+        Proof::Psk,
+        Proof::Ecdsa,
+        Proof::Rsa,
+        Proof::EapMschapv2,
+        Proof::EapTls,
+    ];
+
+    /// evergate speaks EAP only as the side that checks.
+    pub(super) fn begun_by(self, side: Side) -> bool {
+        !(self.is_eap() && side == Side::Us)
+    }
+
+    /// The client is a user.
+    pub(super) fn is_eap(self) -> bool {
+        matches!(self, Proof::EapMschapv2 | Proof::EapTls)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Proof::Psk => "psk",
+            Proof::Ecdsa => "ecdsa",
+            Proof::Rsa => "rsa",
+            Proof::EapMschapv2 => "eap_mschapv2",
+            Proof::EapTls => "eap_tls",
+        }
+    }
+
+    /// In what charon logs of how evergate has proven itself.
+    pub(super) fn logged(self) -> &'static str {
+        match self {
+            Proof::Psk => "pre-shared key successful",
+            Proof::Ecdsa | Proof::EapMschapv2 | Proof::EapTls => "ECDSA_WITH_SHA256_DER successful",
+            Proof::Rsa => "RSA_EMSA_PSS_SHA2_256_SALT_32 successful",
+        }
+    }
+}
+
+impl Inner {
+    pub(super) const ALL: [Inner; 2] = [Inner::V4, Inner::V6];
+}
+
 impl Cipher {
+    pub(super) const ALL: [Cipher; 3] = [Cipher::Aes256Gcm, Cipher::Aes128Gcm, Cipher::ChaCha20];
+
     /// For ESP, in evergate's configuration.
     pub(super) fn ours(self) -> String {
         format!("{}-esn-noesn", self.theirs())
@@ -75,6 +135,7 @@ impl Cipher {
         match self {
             Cipher::Aes256Gcm => "aes256gcm16",
             Cipher::Aes128Gcm => "aes128gcm16",
+            Cipher::ChaCha20 => "chacha20poly1305",
         }
     }
 
@@ -83,24 +144,32 @@ impl Cipher {
         match self {
             Cipher::Aes256Gcm => "ESP:AES_GCM_16-256",
             Cipher::Aes128Gcm => "ESP:AES_GCM_16-128",
+            Cipher::ChaCha20 => "ESP:CHACHA20_POLY1305",
         }
     }
 }
 
 impl Rekey {
+    pub(super) const ALL: [Rekey; 4] = [
+        Rekey::Child(Side::Us),
+        Rekey::Child(Side::Them),
+        Rekey::Ike(Side::Us),
+        Rekey::Ike(Side::Them),
+    ];
+
     /// In evergate's configuration: small lifetimes, if it is to begin.
     pub(super) fn lifetimes(self) -> &'static str {
         match self {
-            Rekey::Child(Side::Us) => "\n[ike]\nrekey_child = \"4s\"\nrekey_jitter = 0\n",
-            Rekey::Ike(Side::Us) => "\n[ike]\nrekey_ike = \"4s\"\nrekey_jitter = 0\n",
-            Rekey::None | Rekey::Child(Side::Them) | Rekey::Ike(Side::Them) => "",
+            Rekey::Child(Side::Us) => "\n[ike]\nrekey_child = \"2s\"\nrekey_jitter = 0\n",
+            Rekey::Ike(Side::Us) => "\n[ike]\nrekey_ike = \"2s\"\nrekey_jitter = 0\n",
+            Rekey::Child(Side::Them) | Rekey::Ike(Side::Them) => "",
         }
     }
 }
 
 impl Row {
     pub(super) fn name(&self) -> String {
-        let mut words = vec![super::NAME, "psk", self.begins.name(), "begins"];
+        let mut words = vec![super::NAME, self.proof.name(), self.begins.name(), "begins"];
         words.push(match self.inner {
             Inner::V4 => "ipv4",
             Inner::V6 => "ipv6",
@@ -108,89 +177,14 @@ impl Row {
         words.push(match self.cipher {
             Cipher::Aes256Gcm => "aes256gcm",
             Cipher::Aes128Gcm => "aes128gcm",
+            Cipher::ChaCha20 => "chacha20",
         });
         words.extend(self.nat.then_some("nat"));
         match self.rekey {
-            Rekey::None => {}
             Rekey::Child(side) => words.extend([side.name(), "rekeys_child"]),
             Rekey::Ike(side) => words.extend([side.name(), "rekeys_ike"]),
         }
         words.extend([self.deletes.name(), "deletes"]);
         words.join("_")
-    }
-}
-
-/// All cases.
-pub(super) fn rows() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for begins in Side::BOTH {
-        for inner in [Inner::V4, Inner::V6] {
-            for cipher in [Cipher::Aes256Gcm, Cipher::Aes128Gcm] {
-                for deletes in Side::BOTH {
-                    rows.push(Row {
-                        begins,
-                        inner,
-                        cipher,
-                        nat: false,
-                        rekey: Rekey::None,
-                        deletes,
-                    });
-                }
-            }
-        }
-        for deletes in Side::BOTH {
-            rows.push(Row {
-                begins,
-                inner: Inner::V4,
-                cipher: Cipher::Aes256Gcm,
-                nat: true,
-                rekey: Rekey::None,
-                deletes,
-            });
-        }
-        for rekey in REKEYS {
-            rows.push(Row {
-                begins,
-                inner: Inner::V4,
-                cipher: Cipher::Aes256Gcm,
-                nat: false,
-                rekey,
-                deletes: begins,
-            });
-        }
-    }
-    rows
-}
-
-const REKEYS: [Rekey; 4] = [
-    Rekey::Child(Side::Us),
-    Rekey::Child(Side::Them),
-    Rekey::Ike(Side::Us),
-    Rekey::Ike(Side::Them),
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn names_tell_the_rows_apart() {
-        let rows = rows();
-        let names: HashSet<String> = rows.iter().map(Row::name).collect();
-        assert_eq!(names.len(), rows.len());
-        assert!(
-            names
-                .iter()
-                .all(|name| name.starts_with(super::super::NAME))
-        );
-        let rekey = Row {
-            rekey: Rekey::Child(Side::Them),
-            ..rows[0]
-        };
-        assert_eq!(
-            rekey.name(),
-            "interop_psk_evergate_begins_ipv4_aes256gcm_strongswan_rekeys_child_evergate_deletes"
-        );
     }
 }

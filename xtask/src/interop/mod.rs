@@ -2,23 +2,23 @@
 //! `kernel-libipsec`), in the namespaces of the lab.
 //!
 //! A case is a row of a [`matrix`]. In each a session comes about, 10 MB go to the target and back
-//! and every byte is compared, keys are renewed where the row says so, and one side deletes the
-//! session.
+//! and every byte is compared, keys are renewed three times with traffic after each, and one side
+//! deletes the session.
 
 mod charon;
+mod conf;
+mod cover;
 mod matrix;
 
 use crate::cases::{self, Case};
 use crate::lab::topology::{
     CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, TARGET_V6, TARGETS, gateway_inside,
-    gateway_outside,
 };
-use crate::lab::{Event, Lab, Mapping, Place, Setup};
+use crate::lab::{Event, KeyKind, Lab, Mapping, Place, Setup, USER, User};
 use crate::probe::Stream;
 use anyhow::{Context, Result, bail};
 use charon::Charon;
-use matrix::{Inner, Rekey, Row, Side};
-use std::fmt::Write as _;
+use matrix::{Inner, Proof, Rekey, Row, Side};
 use std::time::Duration;
 
 pub(crate) use charon::{Daemon, private_run};
@@ -28,6 +28,7 @@ pub(crate) const NAME: &str = "interop";
 
 /// strongSwan, as Debian and Ubuntu package it.
 pub(crate) const PACKAGES: &[&str] = &[
+    "libcharon-extauth-plugins",
     "libcharon-extra-plugins",
     "libstrongswan-extra-plugins",
     "libstrongswan-standard-plugins",
@@ -41,10 +42,15 @@ const BYTES: u64 = 10_000_000;
 /// Where evergate's node is gateway, and where charon is.
 const GATEWAY: Place = Place::Gateway(1);
 
-/// Runs the rows whose name contains `filter`; returns how many passed and failed.
-pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
-    let rows = matrix::rows().into_iter();
+/// Runs the rows whose name contains `filter`, of all or of the usual ones; returns how many passed
+/// and failed.
+pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize)> {
+    let rows = match all {
+        true => cover::all(),
+        false => cover::usual(),
+    };
     let cases: Vec<Case> = rows
+        .into_iter()
         .map(|row| Case {
             name: row.name(),
             run: Box::new(move |lab| session(lab, row)),
@@ -64,7 +70,7 @@ fn session(lab: &mut Lab, row: Row) -> Result<()> {
         Side::Them => GATEWAY,
     };
     live(lab, row, ours).map_err(|error| {
-        let log = std::fs::read_to_string(lab.log(charon::LOG)).unwrap_or_default();
+        let log = charon::log(lab);
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(25)..].join("\n      ");
         error.context(format!(
@@ -83,17 +89,22 @@ fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
             first_port: 20_000,
         })?;
     }
-    let psk = std::fs::read_to_string(lab.dir().join("gw1.psk"))?;
+    let certified = row.proof != Proof::Psk;
     let charon = match row.begins {
         Side::Us => {
             for_stock_gateway(lab, &setup)?;
-            let charon = Charon::start(lab, GATEWAY, &as_responder(row, psk.trim()))?;
+            let charon = Charon::start(lab, GATEWAY, &conf::as_responder(lab, row)?, certified)?;
             lab.start(Place::Client)?;
             charon
         }
         Side::Them => {
             lab.start(GATEWAY)?;
-            let charon = Charon::start(lab, Place::Client, &as_initiator(row, psk.trim()))?;
+            let charon = Charon::start(
+                lab,
+                Place::Client,
+                &conf::as_initiator(lab, row)?,
+                certified,
+            )?;
             charon.swanctl(lab, &["--initiate", "--child", charon::CHILD])?;
             charon
         }
@@ -104,7 +115,7 @@ fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
         Inner::V6 => TARGET_V6,
     };
     Stream::transfer(lab, target, BYTES)?;
-    agreed(lab, row, &charon)?;
+    agreed(lab, row, ours, &charon)?;
     rekey(lab, row, ours, &charon, target)?;
     delete(lab, row, ours, &charon)?;
     charon.must_not_complain(lab)
@@ -112,14 +123,22 @@ fn live(lab: &mut Lab, row: Row, ours: Place) -> Result<()> {
 
 /// Our side's files.
 fn setup(row: Row) -> Setup {
-    let mut extra = format!("\n[esp]\nproposals = [\"{}\"]\n", row.cipher.ours());
-    let _ = write!(extra, "{}", row.rekey.lifetimes());
+    let esp = format!("\n[esp]\nproposals = [\"{}\"]\n", row.cipher.ours());
     Setup {
         general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
         cluster: vec![1],
         ipv6: row.inner == Inner::V6,
         client_outside: (!row.nat).then_some(CLIENT_OUTSIDE),
-        extra,
+        certificates: (row.proof != Proof::Psk).then_some(match row.proof {
+            Proof::Rsa => KeyKind::Rsa,
+            _ => KeyKind::Ecdsa,
+        }),
+        user: match row.proof {
+            Proof::EapMschapv2 => Some(User::Password),
+            Proof::EapTls => Some(User::Certificate),
+            Proof::Psk | Proof::Ecdsa | Proof::Rsa => None,
+        },
+        extra: esp + row.rekey.lifetimes(),
         ..Setup::default()
     }
 }
@@ -150,90 +169,19 @@ fn for_stock_gateway(lab: &Lab, setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// `swanctl.conf` of a gateway for evergate's client.
-fn as_responder(row: Row, psk: &str) -> String {
-    let (pools, local_ts) = match row.inner {
-        Inner::V4 => ("v4", "10.0.0.0/24"),
-        Inner::V6 => ("v4, v6", "10.0.0.0/24, 2001:db8:3::/64"),
-    };
-    let connection = format!(
-        "    local_addrs = {}\n    remote_addrs = %any\n    pools = {pools}\n",
-        gateway_outside(1)
-    );
-    format!(
-        "{}pools {{\n  v4 {{\n    addrs = {CLIENT_INNER}/32\n  }}\n  v6 {{\n    addrs = \
-         {CLIENT_INNER_V6}/128\n  }}\n}}\n",
-        swanctl_conf(
-            row,
-            psk,
-            ["gw1", "client"],
-            &connection,
-            &format!("        local_ts = {local_ts}\n")
-        )
-    )
-}
-
-/// `swanctl.conf` of a client of evergate's gateway.
-fn as_initiator(row: Row, psk: &str) -> String {
-    let (vips, remote_ts) = match row.inner {
-        Inner::V4 => ("0.0.0.0", "10.0.0.0/24"),
-        Inner::V6 => ("0.0.0.0, ::", "10.0.0.0/24, 2001:db8:3::/64"),
-    };
-    let connection = format!(
-        "    local_addrs = {CLIENT_OUTSIDE}\n    remote_addrs = {}\n    vips = {vips}\n",
-        gateway_outside(1)
-    );
-    let child = format!("        remote_ts = {remote_ts}\n");
-    swanctl_conf(row, psk, ["client", "gw1"], &connection, &child)
-}
-
-fn swanctl_conf(
-    row: Row,
-    psk: &str,
-    [local, remote]: [&str; 2],
-    connection: &str,
-    child: &str,
-) -> String {
-    format!(
-        "connections {{
-  {name} {{
-    version = 2
-    proposals = {ike}
-    rekey_time = 0
-{connection}    local {{
-      auth = psk
-      id = {local}.example
-    }}
-    remote {{
-      auth = psk
-      id = {remote}.example
-    }}
-    children {{
-      {name} {{
-        esp_proposals = {esp}
-        rekey_time = 0
-{child}      }}
-    }}
-  }}
-}}
-secrets {{
-  ike-1 {{
-    secret = \"{psk}\"
-  }}
-}}
-",
-        name = charon::CHILD,
-        ike = row.cipher.theirs_ike(),
-        esp = row.cipher.theirs_esp(),
-    )
-}
-
-/// Both sides agree on the cipher of the row, and on whether there is a NAT.
-fn agreed(lab: &Lab, row: Row, charon: &Charon) -> Result<()> {
+/// Both sides agree on the cipher and the authentication of the row, and that ESP goes in UDP.
+fn agreed(lab: &Lab, row: Row, ours: Place, charon: &Charon) -> Result<()> {
     let list = charon.swanctl(lab, &["--list-sas"])?;
     let (wanted, in_udp) = (row.cipher.listed(), list.contains("TUNNEL-in-UDP"));
     if !list.contains(wanted) || !in_udp {
         bail!("expected {wanted} in UDP, found {list}");
+    }
+    let proof = format!(
+        "authentication of '{ours}.example' with {}",
+        row.proof.logged()
+    );
+    if !charon::log(lab).contains(&proof) {
+        bail!("charon never said `{proof}`");
     }
     Ok(())
 }
@@ -241,9 +189,8 @@ fn agreed(lab: &Lab, row: Row, charon: &Charon) -> Result<()> {
 /// Three times, with traffic after each.
 fn rekey(lab: &Lab, row: Row, ours: Place, charon: &Charon, target: &str) -> Result<()> {
     for round in 1..=3 {
-        let before = charon.spis(lab)?;
+        let before = charon.settled(lab)?;
         match row.rekey {
-            Rekey::None => return Ok(()),
             Rekey::Child(Side::Them) => {
                 charon.swanctl(lab, &["--rekey", "--child", charon::CHILD])?;
             }
@@ -282,9 +229,10 @@ fn rekey(lab: &Lab, row: Row, ours: Place, charon: &Charon, target: &str) -> Res
 fn delete(lab: &Lab, row: Row, ours: Place, charon: &Charon) -> Result<()> {
     let peer = match row.begins {
         Side::Us => "gw1.example",
+        Side::Them if row.proof == Proof::EapMschapv2 => USER,
         Side::Them => "client.example",
     };
-    let ike = charon.spis(lab)?.ike;
+    let ike = charon.settled(lab)?.ike;
     match row.deletes {
         Side::Us => {
             lab.evergate(ours, &["session", "delete", peer])?;

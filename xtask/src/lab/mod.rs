@@ -15,8 +15,9 @@ pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
-pub(crate) use node::{GENERAL, Setup};
+pub(crate) use node::{GENERAL, Setup, USER, User};
 pub(crate) use observe::{Event, Status};
+pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
 pub(crate) use topology::Place;
 

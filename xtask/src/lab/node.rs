@@ -3,7 +3,7 @@
 use super::topology::{
     CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, GATEWAYS, POOL, TUN, gateway_outside,
 };
-use super::{Lab, Place, Process};
+use super::{KeyKind, Lab, Place, Process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use std::fmt::Write;
@@ -28,13 +28,27 @@ pub(crate) struct Setup {
     pub(crate) ipv6: bool,
     /// The client's inner address is computed from the pool, not fixed in the gateways' files.
     pub(crate) from_pool: bool,
-    /// All nodes prove themselves by certificates, not by keys.
-    pub(crate) certificates: bool,
+    /// All nodes prove themselves by certificates, of keys of that kind, not by keys.
+    pub(crate) certificates: Option<KeyKind>,
+    /// The client is a user; the gateways need certificates then.
+    pub(crate) user: Option<User>,
     /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
     pub(crate) client_outside: Option<&'static str>,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
+
+/// How a client that is a user proves itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// As [`USER`], by EAP-MSCHAPv2.
+    Password,
+    /// As the host that its certificate names, by EAP-TLS.
+    Certificate,
+}
+
+/// Who the client is where it has a password.
+pub(crate) const USER: &str = "anna";
 
 /// The policy of the demo, as the tests of the issue ask for it.
 pub(crate) const GENERAL: &str = "\
@@ -54,7 +68,8 @@ impl Default for Setup {
             wrong_psk: Vec::new(),
             from_pool: false,
             ipv6: false,
-            certificates: false,
+            certificates: None,
+            user: None,
             client_outside: Some(CLIENT_OUTSIDE),
             extra: String::new(),
         }
@@ -88,8 +103,11 @@ impl Lab {
     /// Writes the configuration of every node to the lab's folder.
     pub(crate) fn configure(&mut self, setup: &Setup) -> Result<()> {
         let dir = self.dir().to_path_buf();
-        if setup.certificates {
-            self.make_certificates()?;
+        if let Some(kind) = setup.certificates {
+            self.make_certificates(kind)?;
+        }
+        if setup.user == Some(User::Password) {
+            self.write_secret("user.password", &random_hex()?)?;
         }
         for number in GATEWAYS {
             let psk = random_hex()?;
@@ -122,7 +140,7 @@ impl Lab {
             true => String::new(),
             false => format!("inner = [{inner}]\n"),
         };
-        let (local, proof) = match setup.certificates {
+        let (local, proof) = match setup.certificates.is_some() {
             true => (
                 Self::local_toml(Place::Gateway(number)),
                 "auth = \"cert\"".to_owned(),
@@ -133,7 +151,17 @@ impl Lab {
             .client_outside
             .map(|at| format!("outside = \"{at}\"\n"))
             .unwrap_or_default();
-        let peer = format!("[[peer]]\nidentity = \"client.example\"\n{proof}\n{outside}{inner}");
+        let peer = match setup.user {
+            Some(User::Certificate) => {
+                format!("[[eap_user]]\nname = \"client.example\"\nauth = \"cert\"\n{inner}")
+            }
+            Some(User::Password) => format!(
+                "[[eap_user]]\nname = \"{USER}\"\npassword_file = \"user.password\"\n{inner}"
+            ),
+            None => {
+                format!("[[peer]]\nidentity = \"client.example\"\n{proof}\n{outside}{inner}")
+            }
+        };
         format!(
             "\
 name = \"gw{number}\"
@@ -166,7 +194,7 @@ networks = [\"{POOL}\"]
     }
 
     fn client_toml(&self, setup: &Setup) -> String {
-        let local = match setup.certificates {
+        let local = match setup.certificates.is_some() {
             true => Self::local_toml(Place::Client),
             false => String::new(),
         };
@@ -189,7 +217,7 @@ interface = \"{TUN}\"
             self.socket(Place::Client).display(),
         );
         for number in GATEWAYS {
-            let proof = match setup.certificates {
+            let proof = match setup.certificates.is_some() {
                 true => "auth = \"cert\"".to_owned(),
                 false => format!("psk_file = \"gw{number}.psk\""),
             };

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// A CA with its own folder, and a CRL of nothing.
 const AUTHORITY: &str = r#"
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 30 \
+openssl req -x509 $NEWKEY -nodes -keyout ca.key -out ca.pem -days 30 \
   -subj "/CN=Lab CA" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
 rm -f index.txt*; touch index.txt; echo 1000 > crlnumber
 cat > ca.cnf <<'END'
@@ -34,21 +34,40 @@ END
 openssl ca -config ca.cnf -gencrl -out ca.crl
 "#;
 
+/// What keys are certified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    /// On P-256.
+    Ecdsa,
+    /// Of 2048 bits.
+    Rsa,
+}
+
+impl KeyKind {
+    /// For `openssl req`.
+    fn words(self) -> &'static str {
+        match self {
+            KeyKind::Ecdsa => "-newkey ec -pkeyopt ec_paramgen_curve:P-256",
+            KeyKind::Rsa => "-newkey rsa:2048",
+        }
+    }
+}
+
 impl Lab {
     /// Makes a CA, and a certificate for each node.
-    pub(super) fn make_certificates(&self) -> Result<()> {
-        self.openssl(AUTHORITY)?;
-        self.certify(Place::Client, "-days 3")?;
+    pub(super) fn make_certificates(&self, kind: KeyKind) -> Result<()> {
+        self.openssl(&AUTHORITY.replace("$NEWKEY", kind.words()))?;
+        self.certify(Place::Client, kind, "-days 3")?;
         for number in GATEWAYS {
-            self.certify(Place::Gateway(number), "-days 3")?;
+            self.certify(Place::Gateway(number), kind, "-days 3")?;
         }
         Ok(())
     }
 
-    fn certify(&self, place: Place, validity: &str) -> Result<()> {
+    fn certify(&self, place: Place, kind: KeyKind, validity: &str) -> Result<()> {
+        let newkey = kind.words();
         self.openssl(&format!(
-            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {place}.key \
-             -out {place}.csr -subj /CN={place}.example\n\
+            "openssl req {newkey} -nodes -keyout {place}.key -out {place}.csr -subj /CN={place}.example\n\
              printf 'subjectAltName=DNS:{place}.example\\nkeyUsage=critical,digitalSignature\\n' \
              > {place}.ext\n\
              openssl ca -batch -notext -config ca.cnf {validity} -in {place}.csr -out {place}.pem \
@@ -66,7 +85,11 @@ impl Lab {
 
     /// Gives a node a certificate whose time is over.
     pub(crate) fn expire(&self, place: Place) -> Result<()> {
-        self.certify(place, "-startdate 20200101000000Z -enddate 20210101000000Z")
+        self.certify(
+            place,
+            KeyKind::Ecdsa,
+            "-startdate 20200101000000Z -enddate 20210101000000Z",
+        )
     }
 
     /// `[local]` of a node's file.

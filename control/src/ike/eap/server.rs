@@ -1,4 +1,4 @@
-//! The side that checks, as a state machine: a packet in, a packet out.
+//! The side that checks, as a state machine: a packet in, a packet out. By a password:
 //!
 //! ```text
 //!                                  <-- Request/Identity
@@ -9,15 +9,23 @@
 //! Response/MSCHAPv2, Success -->
 //!                                  <-- Success
 //! ```
+//!
+//! By a certificate: see [`tls`](super::tls). Passwords are asked for first where there are any,
+//! whatever the name, so that nobody learns by it who has one; a Nak asks for the other method.
 
 use std::fmt;
+use std::time::Duration;
 
 use rand::CryptoRng;
 
 use super::super::crypto::Secret;
-use super::super::identity::Identity;
+use super::super::event::Failure;
+use super::super::identity::{Identity, printable};
 use super::super::payload::eap::{self, Eap};
+use super::super::settings::X509;
+use super::super::x509::Subject;
 use super::mschapv2::{self, CHALLENGE_LENGTH, Exchange, PasswordHash, Said};
+use super::tls;
 
 const IDENTITY: u8 = 1;
 const NAK: u8 = 3;
@@ -27,10 +35,12 @@ const MSCHAPV2: u8 = 26;
 const TRIES: u32 = 3;
 /// A longer name is nobody's.
 const LONGEST_NAME: usize = 253;
+/// So many names of a certificate are told of.
+const MOST_SHOWN: usize = 4;
 /// Our name, which nothing hangs on.
 const NAME: &[u8] = b"evergate";
 
-/// Someone who may authenticate by EAP.
+/// Someone who may authenticate by a password.
 #[derive(Clone)]
 pub struct EapUser {
     /// Whom the session is with.
@@ -53,11 +63,58 @@ impl fmt::Debug for EapUser {
     }
 }
 
+/// Who may authenticate, and how.
+pub trait Users {
+    /// Some users have passwords.
+    fn have_passwords(&self) -> bool;
+
+    /// The user of that name who has a password.
+    fn by_password(&mut self, name: &str) -> Option<EapUser>;
+
+    /// How long this name has to wait until its password is looked at, after wrong ones.
+    fn wait(&mut self, name: &str) -> Option<Duration>;
+
+    /// A password was right, or wrong.
+    fn judged(&mut self, name: &str, right: bool);
+
+    /// How users prove themselves by certificates: ours and the CAs, and the time in seconds since
+    /// 1970. `None` if none does.
+    fn certificates(&mut self) -> Option<(X509, u64)>;
+
+    /// Who the owner of a certificate is, that is believed.
+    fn by_certificate(&mut self, subject: &Subject) -> Option<Identity>;
+}
+
+/// Users with passwords only.
+impl<F: FnMut(&str) -> Option<EapUser>> Users for F {
+    fn have_passwords(&self) -> bool {
+        true
+    }
+
+    fn by_password(&mut self, name: &str) -> Option<EapUser> {
+        self(name)
+    }
+
+    fn wait(&mut self, _: &str) -> Option<Duration> {
+        None
+    }
+
+    fn judged(&mut self, _: &str, _: bool) {}
+
+    fn certificates(&mut self) -> Option<(X509, u64)> {
+        None
+    }
+
+    fn by_certificate(&mut self, _: &Subject) -> Option<Identity> {
+        None
+    }
+}
+
 /// One conversation.
 pub struct Server {
     state: State,
     identifier: u8,
-    denied: bool,
+    denied: Option<Failure>,
 }
 
 enum State {
@@ -74,6 +131,11 @@ enum State {
     },
     /// The last try was wrong: the peer says that it has heard so.
     Failure,
+    /// By a certificate. The name counts if the peer asks for the other method at once.
+    Tls {
+        name: Option<String>,
+        conversation: Box<tls::Conversation>,
+    },
     Over,
 }
 
@@ -83,8 +145,8 @@ pub enum Outcome {
     Request(Eap),
     /// To be sent: who the peer is, and the key that both have.
     Success(Eap, Identity, Secret),
-    /// To be sent.
-    Failure(Eap),
+    /// To be sent, and why.
+    Failure(Eap, Failure),
 }
 
 impl Server {
@@ -93,23 +155,23 @@ impl Server {
         let mut server = Server {
             state: State::Identity,
             identifier: (rng.next_u32() & 0xff) as u8,
-            denied: false,
+            denied: None,
         };
         let request = server.request(IDENTITY, &[]);
         (server, request)
     }
 
-    /// A password has been wrong.
-    pub fn denied(&self) -> bool {
-        self.denied
+    /// Why the last password was not taken.
+    pub fn denied(&self) -> Option<&Failure> {
+        self.denied.as_ref()
     }
 
-    /// Takes a packet of the peer. `lookup` finds users by name.
+    /// Takes a packet of the peer.
     pub fn handle(
         &mut self,
         packet: &Eap,
         rng: &mut dyn CryptoRng,
-        lookup: &mut dyn FnMut(&str) -> Option<EapUser>,
+        users: &mut dyn Users,
     ) -> Outcome {
         let state = std::mem::replace(&mut self.state, State::Over);
         let Some((kind, data)) = packet.body.split_first() else {
@@ -120,9 +182,23 @@ impl Server {
         }
         match (state, *kind) {
             (State::Identity, IDENTITY) => match name(data) {
-                Some(name) => self.challenge(name, rng),
+                Some(name) if users.have_passwords() => self.challenge(name, rng),
+                Some(name) => self.start_tls(name, users),
                 None => self.fail(),
             },
+            // The first request of one method may be answered by a wish for the other one.
+            (State::Challenge { name, tries: 1, .. }, NAK) if data.contains(&tls::TYPE) => {
+                self.start_tls(name, users)
+            }
+            (
+                State::Tls {
+                    name: Some(name), ..
+                },
+                NAK,
+            ) if data.contains(&MSCHAPV2) && users.have_passwords() => self.challenge(name, rng),
+            (State::Tls { conversation, .. }, tls::TYPE) => {
+                self.continue_tls(conversation, data, users)
+            }
             (
                 State::Challenge {
                     name,
@@ -141,10 +217,19 @@ impl Server {
                         peer,
                         name: &name,
                     };
-                    let user = lookup(&name);
-                    match self.judge(id, &exchange, &response, user) {
+                    if let Some(wait) = users.wait(&name) {
+                        self.denied = Some(Failure::TooManyGuesses(wait));
+                        return self.deny(id, name, TRIES, rng);
+                    }
+                    let user = users.by_password(&name);
+                    let judged = self.judge(id, &exchange, &response, user);
+                    users.judged(&name, judged.is_some());
+                    match judged {
                         Some(request) => request,
-                        None => self.deny(id, name, tries, rng),
+                        None => {
+                            self.denied = Some(Failure::Eap);
+                            self.deny(id, name, tries, rng)
+                        }
                     }
                 }
                 _ => self.fail(),
@@ -153,8 +238,52 @@ impl Server {
                 Ok(Said::Success) => Outcome::Success(self.last(eap::SUCCESS), identity, msk),
                 _ => self.fail(),
             },
-            // Also a Nak: nothing else is spoken.
+            // Also any other Nak: nothing else is spoken.
             (State::Failure | State::Over, _) | (_, NAK) | (_, _) => self.fail(),
+        }
+    }
+
+    fn start_tls(&mut self, name: String, users: &mut dyn Users) -> Outcome {
+        let started = users
+            .certificates()
+            .and_then(|(x509, time)| tls::Conversation::new(&x509, time));
+        let Some((conversation, data)) = started else {
+            return self.fail();
+        };
+        self.state = State::Tls {
+            name: Some(name),
+            conversation: Box::new(conversation),
+        };
+        Outcome::Request(self.request(tls::TYPE, &data))
+    }
+
+    fn continue_tls(
+        &mut self,
+        mut conversation: Box<tls::Conversation>,
+        data: &[u8],
+        users: &mut dyn Users,
+    ) -> Outcome {
+        match conversation.handle(data) {
+            tls::Step::Request(data) => {
+                let name = None;
+                self.state = State::Tls { name, conversation };
+                Outcome::Request(self.request(tls::TYPE, &data))
+            }
+            tls::Step::Proven(msk) => {
+                let Some(subject) = conversation.subject() else {
+                    return self.fail();
+                };
+                match users.by_certificate(&subject) {
+                    Some(identity) => Outcome::Success(self.last(eap::SUCCESS), identity, msk),
+                    None => {
+                        let names = subject.users();
+                        let names = names.iter().take(MOST_SHOWN).map(|name| printable(name));
+                        let names = names.collect();
+                        Outcome::Failure(self.last(eap::FAILURE), Failure::NoUser(names))
+                    }
+                }
+            }
+            tls::Step::Failed(failure) => Outcome::Failure(self.last(eap::FAILURE), failure),
         }
     }
 
@@ -195,9 +324,8 @@ impl Server {
         Some(Outcome::Request(self.request(MSCHAPV2, &data)))
     }
 
-    /// A wrong password: another try with another challenge, or the end.
+    /// A password that is wrong, or not looked at: another try with another challenge, or the end.
     fn deny(&mut self, id: u8, name: String, tries: u32, rng: &mut dyn CryptoRng) -> Outcome {
-        self.denied = true;
         let challenge: [u8; CHALLENGE_LENGTH] = random(rng);
         let again = tries < TRIES;
         let hex: String = challenge.iter().map(|b| format!("{b:02X}")).collect();
@@ -225,7 +353,8 @@ impl Server {
     }
 
     fn fail(&mut self) -> Outcome {
-        Outcome::Failure(self.last(eap::FAILURE))
+        let why = self.denied.take().unwrap_or(Failure::Eap);
+        Outcome::Failure(self.last(eap::FAILURE), why)
     }
 
     /// Success or failure, which carry the identifier of the last request.
@@ -260,6 +389,7 @@ impl fmt::Debug for Server {
             State::Challenge { .. } => "Challenge",
             State::Success { .. } => "Success",
             State::Failure => "Failure",
+            State::Tls { .. } => "Tls",
             State::Over => "Over",
         };
         write!(f, "Server({state})")

@@ -10,12 +10,14 @@ use rand::rngs::StdRng;
 
 use super::super::eap::EapUser;
 use super::super::event::{Event, Stats};
+use super::super::guesses::Guesses;
 use super::super::identity::Identity;
 use super::super::payload::header::{Header, exchange};
 use super::super::settings::{AssignRefused, Hooks, Methods, Settings, TsRefused};
 use super::super::state::Phase;
 use super::super::task::{Cx, Succession};
 use super::super::ts::TrafficSelector;
+use super::super::x509::Subject;
 use super::first::{Admission, Answered, First};
 use super::{Engine, Entry};
 
@@ -115,7 +117,11 @@ impl Engine {
             };
             // One that is not there is at work already; others than handshakes may concern more than
             // one IKE SA, and are no herd.
-            let alone = |entry: &mut Entry| entry.sa.core.phase != Phase::HalfOpen;
+            let alone = |entry: &mut Entry| {
+                let core = &entry.sa.core;
+                // Guesses of passwords are counted in one place.
+                core.phase != Phase::HalfOpen || core.eap.is_some()
+            };
             if self.sas.get_mut(&id).is_none_or(alone) {
                 self.stats.received -= 1;
                 break;
@@ -203,6 +209,7 @@ impl Work<'_> {
             rng: &mut rng,
             hooks: &mut Shared(hooks),
             stats,
+            guesses: &mut Guesses::default(),
             events: Vec::new(),
             initial_contact: None,
             succession: Succession::default(),
@@ -242,6 +249,10 @@ impl Hooks for Shared<'_, '_, '_> {
 
     fn eap_user(&mut self, name: &str) -> Option<EapUser> {
         self.owner().eap_user(name)
+    }
+
+    fn eap_certificate(&mut self, subject: &Subject) -> Option<Identity> {
+        self.owner().eap_certificate(subject)
     }
 
     fn unix_time(&mut self) -> u64 {

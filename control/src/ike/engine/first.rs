@@ -41,6 +41,7 @@ impl Engine {
                     rng: &mut *self.rng,
                     hooks,
                     stats: &mut self.stats,
+                    guesses: &mut self.guesses,
                     events: Vec::new(),
                     initial_contact: None,
                     succession: Succession::default(),

@@ -21,6 +21,7 @@ use super::super::payload::id::Id;
 use super::super::payload::notify::{Notify, kind};
 use super::super::settings::{Initiate, Methods, Proof, Settings};
 use super::super::state::{Core, Phase};
+use super::super::x509::Refused;
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
 use super::{Cx, Request, Response, Step, eap, error, find, notify};
@@ -92,7 +93,7 @@ impl Request for Auth {
         if self.initiate.initial_contact {
             payloads.push(Payload::Notify(Notify::new(kind::INITIAL_CONTACT, [])));
         }
-        if let Proof::Certificate = self.initiate.auth.remote {
+        if self.initiate.auth.remote.is_certificate() {
             payloads.extend(request(cx.settings));
         }
         payloads.extend(
@@ -259,9 +260,9 @@ pub(crate) fn request(settings: &Settings) -> Option<Payload> {
 pub(crate) fn can_prove(core: &Core, settings: &Settings, proof: &Proof) -> Result<(), Failure> {
     match (proof, &settings.x509.own) {
         (Proof::Psk(_), _) => Ok(()),
-        (Proof::Certificate, None) => Err(NO_CERTIFICATE),
-        (Proof::Certificate, Some(own)) if own.can_sign(core.hashes) => Ok(()),
-        (Proof::Certificate, Some(_)) => Err(NO_HASH),
+        (_, None) => Err(NO_CERTIFICATE),
+        (_, Some(own)) if own.can_sign(core.hashes) => Ok(()),
+        (_, Some(_)) => Err(NO_HASH),
     }
 }
 
@@ -304,7 +305,7 @@ impl Core {
                 let method = SHARED_KEY;
                 Ok((Vec::new(), AuthPayload { method, data }))
             }
-            Proof::Certificate => {
+            Proof::Certificate | Proof::CertificateOf(_) => {
                 let own = settings.x509.own.as_ref();
                 let own = own.ok_or(NO_CERTIFICATE)?;
                 let auth = own.auth(self.hashes, &signed.octets(prf)).ok_or(NO_HASH)?;
@@ -331,11 +332,16 @@ impl Core {
                 proven.then_some(()).ok_or(Failure::PeerNotAuthenticated)
             }
             // A shared key does not do where a certificate is asked for.
-            Proof::Certificate if auth.method == SHARED_KEY => Err(Failure::PeerNotAuthenticated),
-            Proof::Certificate => {
+            _ if auth.method == SHARED_KEY => Err(Failure::PeerNotAuthenticated),
+            Proof::Certificate | Proof::CertificateOf(_) => {
                 let chain: Vec<&[u8]> = payloads.iter().filter_map(x509).collect();
-                let now = cx.hooks.unix_time();
-                let key = cx.settings.x509.trust.verify(&chain, &id.identity, now)?;
+                let (trust, now) = (&cx.settings.x509.trust, cx.hooks.unix_time());
+                let (key, authority) = trust.verify_named(&chain, &id.identity, now)?;
+                if let Proof::CertificateOf(some) = proof
+                    && !some.contains(&authority)
+                {
+                    return Err(Refused::OtherAuthority.into());
+                }
                 Ok(key.verify(auth, &signed.octets(prf))?)
             }
         }

@@ -1,5 +1,5 @@
-//! IKE_AUTH with EAP, as responder (RFC 7296 section 2.16): the user proves itself by a password,
-//! we by our certificate.
+//! IKE_AUTH with EAP, as responder (RFC 7296 section 2.16): the user proves itself by a password
+//! or in TLS, we by our certificate.
 //!
 //! ```text
 //! HDR(A,B), SK {IDi, [IDr,] [CP(CFG_REQUEST),] SAi2, TSi, TSr} -->
@@ -12,15 +12,20 @@
 //!                                <-- HDR(A,B), SK {AUTH, [CP(CFG_REPLY),] SAr2, TSi, TSr}
 //! ```
 
+use std::time::{Duration, Instant};
+
 use super::super::crypto::Psk;
-use super::super::eap::{Outcome, Server};
+use super::super::eap::{EapUser, Outcome, Server, Users};
 use super::super::event::Failure;
+use super::super::guesses::Guesses;
 use super::super::identity::Identity;
+use super::super::limits::Source;
 use super::super::payload::id::Id;
 use super::super::payload::notify::kind;
 use super::super::payload::{Payload, write_chain};
-use super::super::settings::Proof;
+use super::super::settings::{Hooks, Proof, Settings, X509};
 use super::super::state::{Core, Phase};
+use super::super::x509::Subject;
 use super::auth::{finish, refuse, refused};
 use super::{Cx, find};
 
@@ -38,6 +43,46 @@ pub(crate) struct Conversation {
     proven: Option<(Identity, Psk)>,
 }
 
+/// The users that the owner knows.
+struct Owners<'a> {
+    now: Instant,
+    source: Source,
+    guesses: &'a mut Guesses,
+    settings: &'a Settings,
+    hooks: &'a mut dyn Hooks,
+}
+
+impl Users for Owners<'_> {
+    fn have_passwords(&self) -> bool {
+        self.settings.eap
+    }
+
+    fn by_password(&mut self, name: &str) -> Option<EapUser> {
+        self.hooks.eap_user(name)
+    }
+
+    fn wait(&mut self, name: &str) -> Option<Duration> {
+        self.guesses.wait(self.now, name, self.source)
+    }
+
+    fn judged(&mut self, name: &str, right: bool) {
+        match right {
+            true => self.guesses.right(self.now, name, self.source),
+            false => self.guesses.wrong(self.now, name, self.source),
+        }
+    }
+
+    fn certificates(&mut self) -> Option<(X509, u64)> {
+        let time = self.hooks.unix_time();
+        let x509 = || (self.settings.x509.clone(), time);
+        self.settings.eap_tls.then(x509)
+    }
+
+    fn by_certificate(&mut self, subject: &Subject) -> Option<Identity> {
+        self.hooks.eap_certificate(subject)
+    }
+}
+
 /// An IKE_AUTH request without AUTH: the initiator wants EAP.
 pub(super) fn begin(
     core: &mut Core,
@@ -46,7 +91,7 @@ pub(super) fn begin(
     payloads: &[Payload],
 ) -> Vec<Payload> {
     core.peer = Some(id.identity.clone());
-    if !cx.settings.eap {
+    if !cx.settings.eap && !cx.settings.eap_tls {
         return deny(core, cx, Failure::AuthenticationFailed);
     }
     let wanted = |payload: &&Payload| {
@@ -102,19 +147,23 @@ pub(super) fn respond(
         let failure = Failure::WrongAnswer("IKE_AUTH without EAP");
         return refuse(core, cx, kind::INVALID_SYNTAX, failure);
     };
-    let hooks = &mut *cx.hooks;
-    let outcome = talk
-        .server
-        .handle(packet, cx.rng, &mut |name| hooks.eap_user(name));
+    let mut users = Owners {
+        now: cx.now,
+        source: core.remote.ip().into(),
+        settings: cx.settings,
+        guesses: &mut *cx.guesses,
+        hooks: &mut *cx.hooks,
+    };
+    let outcome = talk.server.handle(packet, cx.rng, &mut users);
     let packet = match outcome {
         Outcome::Request(packet) => packet,
         Outcome::Success(packet, identity, msk) => {
             talk.proven = Some((identity, Psk::new(msk.to_vec())));
             packet
         }
-        Outcome::Failure(packet) => {
+        Outcome::Failure(packet, failure) => {
             cx.stats.authentication_failed += 1;
-            refused(core, cx, Vec::new(), Failure::Eap);
+            refused(core, cx, Vec::new(), failure);
             core.phase = Phase::Ended;
             return vec![Payload::Eap(packet)];
         }
@@ -127,10 +176,8 @@ pub(super) fn respond(
 /// another try. No effect without a conversation.
 pub(crate) fn give_up(core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
     if let Some(talk) = core.eap.take() {
-        let failure = match talk.server.denied() {
-            true => Failure::Eap,
-            false => Failure::Timeout,
-        };
+        let failure = talk.server.denied().cloned();
+        let failure = failure.unwrap_or(Failure::Timeout);
         cx.stats.authentication_failed += 1;
         refused(core, cx, Vec::new(), failure);
         core.phase = Phase::Ended;

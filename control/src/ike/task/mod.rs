@@ -20,6 +20,7 @@ use std::time::Instant;
 use rand::CryptoRng;
 
 use super::event::{CloseReason, Event, Failure, Stats};
+use super::guesses::Guesses;
 use super::identity::Identity;
 use super::payload::Payload;
 use super::payload::header::Header;
@@ -34,6 +35,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) rng: &'a mut dyn CryptoRng,
     pub(crate) hooks: &'a mut dyn Hooks,
     pub(crate) stats: &'a mut Stats,
+    /// Wrong passwords of users.
+    pub(crate) guesses: &'a mut Guesses,
     pub(crate) events: Vec<Event>,
     /// An authenticated peer says that it holds no other IKE SA with us.
     pub(crate) initial_contact: Option<Identity>,

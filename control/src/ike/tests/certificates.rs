@@ -479,3 +479,32 @@ fn requests_name_the_authorities() {
     };
     assert!(payloads.iter().any(announced));
 }
+
+/// Two CAs are trusted; one of them is not to vouch for this client.
+#[test]
+fn only_some_cas_may_vouch_for_a_peer() {
+    let (root, other) = (Authority::new("root"), Authority::new("other"));
+    for (vouching, expected) in [(&root, true), (&other, false)] {
+        let client = vouching.own("client.example", P256);
+        let mut pair = pair(&root, client, root.own("gw.example", P256));
+        let both = Trust::new(&[root.der.clone(), other.der.clone()], &[]).unwrap();
+        pair.b.engine.set_x509(X509 {
+            own: Some(Arc::new(root.own("gw.example", P256))),
+            trust: Arc::new(both),
+        });
+        let methods = Methods {
+            local: Proof::Certificate,
+            remote: Proof::CertificateOf(root.trust().ids()),
+        };
+        pair.b.owner.auth = [(id("client.example"), methods)].into();
+        if expected {
+            let wish = wish(&pair);
+            pair.initiate(wish);
+            assert_eq!(pair.run(), 4);
+            assert!(pair.b.established().is_some());
+            continue;
+        }
+        let told = Failure::Certificate(Refused::OtherAuthority);
+        assert_eq!(refused(pair), (Failure::AuthenticationFailed, Some(told)));
+    }
+}

@@ -1,4 +1,4 @@
-//! Users that prove themselves by EAP-MSCHAPv2, the gateway by its certificate.
+//! Users that prove themselves by EAP-MSCHAPv2 or EAP-TLS, the gateway by its certificate.
 
 use std::sync::Arc;
 
@@ -35,17 +35,27 @@ impl Talk {
             b.eap = true;
             change(b);
         });
-        let wish = pair.wish();
-        let sa = pair.initiate(wish);
-        let first = pair.a.take().remove(0);
-        let second = pair.deliver(&first).remove(0);
-        let third = pair.deliver(&second).remove(0);
+        let (sa, third) = Talk::reach(&mut pair);
         Talk {
             pair,
             sa,
             third,
             root,
         }
+    }
+
+    /// Goes through IKE_SA_INIT.
+    fn reach(pair: &mut Pair) -> (SaId, Transmit) {
+        let wish = pair.wish();
+        let sa = pair.initiate(wish);
+        let first = pair.a.take().remove(0);
+        let second = pair.deliver(&first).remove(0);
+        (sa, pair.deliver(&second).remove(0))
+    }
+
+    /// The client comes once more.
+    fn again(&mut self) {
+        (self.sa, self.third) = Talk::reach(&mut self.pair);
     }
 
     /// HDR(A,B), SK {IDi, IDr, CP(CFG_REQUEST), SAi2, TSi, TSr} -->
@@ -183,6 +193,7 @@ fn a_user_gets_a_session_and_an_address() {
     let proof = Proof::Psk(Psk::new(msk));
     let mut owner = Node::new(Settings::new(id("x")), "192.0.2.9:500", 9).owner;
     let mut stats = Stats::default();
+    let mut guesses = guesses::Guesses::default();
     let mut rng = StdRng::seed_from_u64(1);
     let mut cx = task::Cx {
         now: talk.pair.now,
@@ -190,6 +201,7 @@ fn a_user_gets_a_session_and_an_address() {
         rng: &mut rng,
         hooks: &mut owner,
         stats: &mut stats,
+        guesses: &mut guesses,
         events: Vec::new(),
         initial_contact: None,
         succession: task::Succession::default(),
@@ -326,4 +338,61 @@ fn a_repeated_answer_gets_its_question_again() {
     let again = talk.pair.deliver(&message);
     assert_eq!(first, again);
     assert_eq!(talk.pair.b.engine.stats().repeated, 1);
+}
+
+/// Six wrong passwords cost two seconds, in which the right one does not help either.
+#[test]
+fn who_guesses_waits() {
+    let mut talk = Talk::new();
+    for _ in 0..2 {
+        let mut peer = Peer::new("anna", "guess");
+        let (packet, _) = talk.converse(&mut peer, "again");
+        assert_eq!(packet.code, eap::FAILURE);
+        assert_eq!(talk.pair.b.failure(), Some(&Failure::Eap));
+        talk.pair.b.events.clear();
+        talk.again();
+    }
+    let mut peer = Peer::new("anna", "clientPass");
+    let (packet, message_id) = talk.converse(&mut peer, "clientPass");
+    // One answer, and no second try.
+    assert_eq!((packet.code, message_id), (eap::FAILURE, 5));
+    let wait = Failure::TooManyGuesses(Duration::from_secs(2));
+    assert_eq!(talk.pair.b.failure(), Some(&wait));
+    // What was not looked at does not make the wait longer.
+    talk.pair.now += Duration::from_secs(2);
+    talk.again();
+    let mut peer = Peer::new("anna", "clientPass");
+    let (packet, message_id) = talk.converse(&mut peer, "");
+    assert_eq!(packet.code, eap::SUCCESS);
+    let last = talk.auth(&peer.msk.unwrap());
+    talk.send(message_id, &[last]);
+    assert!(talk.pair.b.established().is_some());
+}
+
+#[test]
+fn a_user_with_a_certificate_gets_a_session() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut talk = Talk::with(|b| (b.eap, b.eap_tls) = (false, true));
+        talk.pair.b.engine.set_x509(X509 {
+            own: Some(Arc::new(talk.root.own("gw.example", P256))),
+            trust: Arc::new(talk.root.trust()),
+        });
+        let names = x509::tests::params(&["anna@example.org"]);
+        let shown = Some(talk.root.sign(&names, P256));
+        let mut peer = crate::ike::eap::tls_tests::Peer::new(&talk.root, shown, version, 500);
+        let mut answer = talk.begin();
+        let mut message_id = 2;
+        while packet(&answer).code == eap::REQUEST {
+            let reply = peer.answer(packet(&answer));
+            answer = talk.send(message_id, &[Payload::Eap(reply)]);
+            message_id += 1;
+        }
+        assert_eq!(packet(&answer).code, eap::SUCCESS);
+        let last = talk.auth(&peer.msk());
+        talk.send(message_id, &[last]);
+        let [Event::Established { peer, .. }] = &talk.pair.b.events[..] else {
+            panic!("{:?}", talk.pair.b.events)
+        };
+        assert_eq!(peer, &id("anna@example.org"));
+    }
 }

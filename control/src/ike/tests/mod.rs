@@ -62,6 +62,11 @@ impl Hooks for Owner {
         Some(EapUser::new(Identity::Fqdn(name.to_owned()), password))
     }
 
+    fn eap_certificate(&mut self, subject: &x509::Subject) -> Option<Identity> {
+        let anna = "anna@example.org";
+        subject.is_user(anna).then(|| id(anna))
+    }
+
     fn unix_time(&mut self) -> u64 {
         self.unix_time
     }

@@ -7,14 +7,16 @@ mod name;
 mod own;
 mod refused;
 mod signature;
+mod subject;
 mod trust;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use key::{BadKey, KeyEncoding, PrivateKey};
-pub(crate) use name::{dn_from_text, dn_key, dn_matches, dn_to_text};
+pub(crate) use name::{dn_fits, dn_from_text, dn_key, dn_matches, dn_to_text};
 pub use own::{BadChain, Own};
 pub use refused::Refused;
 pub use signature::{Hash, Hashes, KeyKind, PublicKey, Scheme};
-pub use trust::{BadTrust, MOST_CERTIFICATES, Trust};
+pub use subject::Subject;
+pub use trust::{AuthorityId, BadTrust, MOST_CERTIFICATES, Trust};

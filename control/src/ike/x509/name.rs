@@ -5,7 +5,9 @@ use std::str::FromStr as _;
 
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use x509_cert::der::asn1::{
+    Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef,
+};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{KeyUsage, SubjectAltName};
@@ -43,6 +45,34 @@ pub(super) fn names(certificate: &Certificate, identity: &Identity) -> bool {
         Identity::Dn(wanted) => tbs.subject().to_der().is_ok_and(|s| dn_matches(&s, wanted)),
         Identity::KeyId(_) | Identity::Other { .. } => false,
     }
+}
+
+/// The user principal name of Windows, an OtherName.
+const UPN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2.3");
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+
+/// The names that a user can have by a certificate: host names, e-mail addresses and user principal
+/// names among its subject alternative names; if there is none, its common name.
+pub(super) fn users(certificate: &Certificate) -> Vec<String> {
+    let tbs = certificate.tbs_certificate();
+    let alternative = match tbs.get_extension::<SubjectAltName>() {
+        Ok(Some((_, SubjectAltName(names)))) => names,
+        _ => Vec::new(),
+    };
+    let named = alternative.iter().filter_map(|name| match name {
+        GeneralName::DnsName(name) | GeneralName::Rfc822Name(name) => Some(name.to_string()),
+        GeneralName::OtherName(other) if other.type_id == UPN => {
+            let name = other.value.decode_as::<Utf8StringRef<'_>>().ok()?;
+            Some(name.as_str().to_owned())
+        }
+        _ => None,
+    });
+    let named: Vec<String> = named.collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let common = tbs.subject().iter().filter(|part| part.oid == COMMON_NAME);
+    common.filter_map(plain).collect()
 }
 
 /// Domains do not tell upper from lower case, local parts may.
@@ -111,8 +141,27 @@ pub(crate) fn dn_matches(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
+    agree(a, b, same_attribute)
+}
+
+/// Whether a distinguished name is as `pattern` says, in which the value `*` stands for any.
+pub(crate) fn dn_fits(pattern: &[u8], name: &[u8]) -> bool {
+    let any = |a: &AttributeTypeAndValue| text(a).as_deref() == Some("*");
+    agree(pattern, name, |wanted, found| {
+        wanted.oid == found.oid && any(wanted) || same_attribute(wanted, found)
+    })
+}
+
+fn agree(
+    a: &[u8],
+    b: &[u8],
+    same: impl Fn(&AttributeTypeAndValue, &AttributeTypeAndValue) -> bool,
+) -> bool {
     let (Ok(a), Ok(b)) = (Name::from_der(a), Name::from_der(b)) else {
         return false;
+    };
+    let same_rdn = |a: &RelativeDistinguishedName, b: &RelativeDistinguishedName| {
+        a.len() == b.len() && a.iter().all(|one| b.iter().any(|other| same(one, other)))
     };
     a.len() == b.len() && a.iter_rdn().zip(b.iter_rdn()).all(|(a, b)| same_rdn(a, b))
 }
@@ -145,12 +194,6 @@ pub(crate) fn dn_key(name: &[u8]) -> Vec<u8> {
     key
 }
 
-fn same_rdn(a: &RelativeDistinguishedName, b: &RelativeDistinguishedName) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .all(|one| b.iter().any(|other| same_attribute(one, other)))
-}
-
 fn same_attribute(a: &AttributeTypeAndValue, b: &AttributeTypeAndValue) -> bool {
     let texts = (text(a), text(b));
     a.oid == b.oid
@@ -162,6 +205,13 @@ fn same_attribute(a: &AttributeTypeAndValue, b: &AttributeTypeAndValue) -> bool 
 
 /// The value of an attribute in lower case, with single blanks.
 fn text(attribute: &AttributeTypeAndValue) -> Option<String> {
+    let text = plain(attribute)?;
+    let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+    Some(words.join(" "))
+}
+
+/// The value of an attribute, if it is a text.
+fn plain(attribute: &AttributeTypeAndValue) -> Option<String> {
     let value = &attribute.value;
     let text = match value.tag() {
         Tag::Utf8String => Utf8StringRef::try_from(value).ok()?.as_str(),
@@ -170,6 +220,5 @@ fn text(attribute: &AttributeTypeAndValue) -> Option<String> {
         Tag::TeletexString => TeletexStringRef::try_from(value).ok()?.as_str(),
         _ => return None,
     };
-    let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
-    Some(words.join(" "))
+    Some(text.to_owned())
 }

@@ -99,6 +99,15 @@ impl Own {
         chain.map(|der| Payload::Cert(Cert::x509(der.as_slice())))
     }
 
+    /// The certificates in DER, our own first.
+    pub(crate) fn chain(&self) -> &[Vec<u8>] {
+        &self.chain
+    }
+
+    pub(crate) fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
     /// Whether a peer that announced `hashes` understands signatures of this key.
     pub(crate) fn can_sign(&self, hashes: Hashes) -> bool {
         self.key.way(hashes).is_some()

@@ -19,6 +19,8 @@ pub enum Refused {
     Unreadable,
     #[error("its certificate does not name {0}")]
     Name(Identity),
+    #[error("its certificate leads to a CA that is not to vouch for it")]
+    OtherAuthority,
     #[error("no CA is trusted here")]
     NoTrust,
     #[error("its certificate, or the chain to a CA that is trusted here, is not complete")]

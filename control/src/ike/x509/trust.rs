@@ -14,12 +14,13 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::BasicConstraints;
 
-use super::super::crypto::sha1;
+use super::super::crypto::{sha1, sha256};
 use super::super::identity::Identity;
 use super::super::payload::cert::AUTHORITY;
 use super::name;
 use super::refused::Refused;
 use super::signature::PublicKey;
+use super::subject::Subject;
 
 /// So many certificates a peer may send.
 pub const MOST_CERTIFICATES: usize = 8;
@@ -36,6 +37,16 @@ pub struct Trust {
     validity: Vec<(u64, u64)>,
     authorities: Vec<[u8; AUTHORITY]>,
     crls: Vec<CertRevocationList<'static>>,
+}
+
+/// Names a CA by its key: SHA-256 of the body of its SubjectPublicKeyInfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorityId([u8; 32]);
+
+impl AuthorityId {
+    fn of(key: &[u8]) -> AuthorityId {
+        AuthorityId(sha256(&[key]))
+    }
 }
 
 /// A CA certificate or a CRL that can not be used. Counted from 1.
@@ -102,6 +113,18 @@ impl Trust {
         (self.anchors.len(), self.crls.len())
     }
 
+    /// The CAs that are trusted.
+    pub fn ids(&self) -> Vec<AuthorityId> {
+        let keys = self.anchors.iter().map(|a| &a.subject_public_key_info);
+        keys.map(|key| AuthorityId::of(key)).collect()
+    }
+
+    /// Their names, the bodies of DER sequences, as many as are told to a peer.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = &[u8]> {
+        let anchors = self.anchors.iter().take(MOST_AUTHORITIES);
+        anchors.map(|anchor| anchor.subject.as_ref())
+    }
+
     /// What a certificate request names: SHA-1 of the SubjectPublicKeyInfo of each CA.
     pub(crate) fn authorities(&self) -> impl Iterator<Item = [u8; AUTHORITY]> {
         self.authorities.iter().copied().take(MOST_AUTHORITIES)
@@ -122,6 +145,36 @@ impl Trust {
         identity: &Identity,
         time: u64,
     ) -> Result<PublicKey, Refused> {
+        self.verify_named(chain, identity, time).map(|(key, _)| key)
+    }
+
+    /// The same; yields also the CA that it leads to.
+    pub(crate) fn verify_named(
+        &self,
+        chain: &[&[u8]],
+        identity: &Identity,
+        time: u64,
+    ) -> Result<(PublicKey, AuthorityId), Refused> {
+        // What costs little comes before signatures are computed.
+        let leaf = self.read(chain)?;
+        if !name::names(&leaf, identity) {
+            return Err(Refused::Name(identity.clone()));
+        }
+        self.check(&leaf, chain, time)
+    }
+
+    /// The same of a certificate, whomever it names.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn believe(&self, chain: &[&[u8]], time: u64) -> Result<Subject, Refused> {
+        let leaf = self.read(chain)?;
+        let (_, authority) = self.check(&leaf, chain, time)?;
+        Ok(Subject::new(leaf, authority))
+    }
+
+    /// The first of a chain of bounded size.
+    fn read(&self, chain: &[&[u8]]) -> Result<Certificate, Refused> {
         if self.is_empty() {
             return Err(Refused::NoTrust);
         }
@@ -134,14 +187,19 @@ impl Trust {
             let (found, most) = (bytes, MOST_BYTES);
             return Err(Refused::TooLong { found, most });
         }
+        let first = chain.first().ok_or(Refused::Missing)?;
+        Certificate::from_der(first).map_err(|_| Refused::Unreadable)
+    }
+
+    fn check(
+        &self,
+        leaf: &Certificate,
+        chain: &[&[u8]],
+        time: u64,
+    ) -> Result<(PublicKey, AuthorityId), Refused> {
+        name::check_usage(leaf)?;
+        let key = PublicKey::of(leaf)?;
         let (first, others) = chain.split_first().ok_or(Refused::Missing)?;
-        // What costs little comes before signatures are computed.
-        let leaf = Certificate::from_der(first).map_err(|_| Refused::Unreadable)?;
-        if !name::names(&leaf, identity) {
-            return Err(Refused::Name(identity.clone()));
-        }
-        name::check_usage(&leaf)?;
-        let key = PublicKey::of(&leaf)?;
         let first = CertificateDer::from(*first);
         let others: Vec<_> = others
             .iter()
@@ -149,7 +207,7 @@ impl Trust {
             .collect();
         let leaf = EndEntityCert::try_from(&first)?;
         let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
-        leaf.verify_for_usage(
+        let path = leaf.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
             &self.anchors,
             &others,
@@ -158,7 +216,8 @@ impl Trust {
             revocation(&crls),
             Some(&|path: &VerifiedPath<'_>| self.check_anchor(path, time)),
         )?;
-        Ok(key)
+        let anchor = path.anchor();
+        Ok((key, AuthorityId::of(&anchor.subject_public_key_info)))
     }
 
     /// A CA's own certificate must be valid too.

@@ -195,7 +195,10 @@ struct Item {
 }
 
 /// All PEM sections of one kind in a file.
-fn read<T: PemObject + AsRef<[u8]>>(path: &Path, label: &str) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn read<T: PemObject + AsRef<[u8]>>(
+    path: &Path,
+    label: &str,
+) -> Result<Vec<Vec<u8>>, String> {
     let shown = path.display();
     let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
     let meta = std::fs::metadata(path).map_err(failed)?;

@@ -106,7 +106,7 @@ impl Checker<'_> {
         if let (Some(address), Some((_, at))) = (own, &outside) {
             self.not_pooled(address, &pool, at, "outside.address");
         }
-        let peers = self.peers(
+        let (peers, mut groups) = self.peers(
             file.peers,
             role,
             &x509,
@@ -114,8 +114,10 @@ impl Checker<'_> {
             own,
             any_pool.then_some(&pool),
         );
-        let users = self.users(file.users, role, &x509, &peers, any_pool.then_some(&pool));
-        if role == Role::Gateway && peers.is_empty() && users.is_empty() {
+        let (users, of_users) =
+            self.users(file.users, role, &x509, &peers, any_pool.then_some(&pool));
+        groups.extend(of_users);
+        if role == Role::Gateway && peers.is_empty() && users.is_empty() && groups.is_empty() {
             self.warn(
                 &pool_at,
                 "no [[peer]]: no client can authenticate; only SAs that are \
@@ -138,6 +140,7 @@ impl Checker<'_> {
             pool,
             peers,
             users,
+            groups,
             warnings: Vec::new(),
         })
     }

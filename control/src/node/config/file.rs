@@ -114,6 +114,8 @@ pub(super) struct Peer {
     pub(super) identity: Text,
     pub(super) auth: Text,
     pub(super) auth_own: Text,
+    #[serde(default)]
+    pub(super) ca: Vec<Spanned<String>>,
     pub(super) psk: Option<Spanned<SecretText>>,
     pub(super) psk_file: Text,
     pub(super) outside: Text,
@@ -125,6 +127,9 @@ pub(super) struct Peer {
 #[serde(deny_unknown_fields)]
 pub(super) struct EapUser {
     pub(super) name: Text,
+    pub(super) auth: Text,
+    #[serde(default)]
+    pub(super) ca: Vec<Spanned<String>>,
     pub(super) password: Option<Spanned<SecretText>>,
     pub(super) password_file: Text,
     #[serde(default)]

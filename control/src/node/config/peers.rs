@@ -9,8 +9,9 @@ use toml::Spanned;
 
 use super::check::{Checker, Place, TOP};
 use super::file::{self, Table, Text, problem};
+use super::groups::is_pattern;
 use super::secret::{GOOD_PSK, MIN_PSK, SecretText};
-use super::{Auth, Identity, Peer, Psk, Role};
+use super::{Auth, Group, Identity, Peer, Psk, Role};
 use crate::ike::X509;
 
 impl Checker<'_> {
@@ -105,7 +106,7 @@ impl Checker<'_> {
         own: Option<&Identity>,
         own_address: Option<IpAddr>,
         pool: Option<&Vec<IpNet>>,
-    ) -> Vec<Peer> {
+    ) -> (Vec<Peer>, Vec<Group>) {
         // A pool that is there but wrong was complained about already.
         let no_pool = pool.is_none();
         let pool = pool.map_or(&[][..], Vec::as_slice);
@@ -117,10 +118,16 @@ impl Checker<'_> {
             );
         }
         let mut seen = Seen::default();
-        let mut checked = Vec::new();
+        let (mut checked, mut groups) = (Vec::new(), Vec::new());
         for peer in peers {
             let at = peer.span();
             let peer = peer.into_inner();
+            if is_pattern(peer.identity.as_ref()) {
+                let seen = &mut seen.identities;
+                groups.extend(self.peer_group(peer, &at, role, x509, no_pool, seen));
+                continue;
+            }
+            self.no_authorities(&peer.ca, "peer.ca");
             let expected = "the peer's IKE identity, such as \"client-1.example\"";
             let identity_at = peer.identity.as_ref().map_or(at.clone(), Spanned::span);
             let identity = self.required(peer.identity, &at, "peer.identity", expected);
@@ -181,11 +188,17 @@ impl Checker<'_> {
                 });
             }
         }
-        checked
+        (checked, groups)
     }
 
     /// How the peer proves itself, and how we do: in the same way unless said otherwise.
-    fn auth(&mut self, auth: Text, auth_own: Text, x509: &X509, who: &str) -> Option<(Auth, Auth)> {
+    pub(super) fn auth(
+        &mut self,
+        auth: Text,
+        auth_own: Text,
+        x509: &X509,
+        who: &str,
+    ) -> Option<(Auth, Auth)> {
         let at = auth.as_ref().map(Spanned::span);
         let own_at = auth_own.as_ref().map(Spanned::span).or(at.clone());
         let theirs = match auth {

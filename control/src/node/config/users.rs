@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use super::check::{Checker, Place};
 use super::file::{self, Text};
+use super::groups::is_pattern;
 use super::peers::Seen;
 use super::secret::{self, MIN_PSK, SecretText};
-use super::{Peer, Role, User};
+use super::{Group, Peer, Role, User, UserAuth};
 use crate::ike::{EapUser, Identity, X509};
 
 /// A longer name is refused by EAP too.
@@ -24,12 +25,12 @@ impl Checker<'_> {
         x509: &X509,
         peers: &[Peer],
         pool: Option<&Vec<IpNet>>,
-    ) -> Vec<User> {
+    ) -> (Vec<User>, Vec<Group>) {
         if let Some(first) = users.first() {
             if role == Role::Client {
                 let said = "[[eap_user]]: found on a client, expected only on a gateway";
                 self.error(&first.span(), said);
-                return Vec::new();
+                return (Vec::new(), Vec::new());
             }
             if x509.own.is_none() {
                 let said = "[[eap_user]]: a gateway proves itself to users by its certificate; \
@@ -39,10 +40,16 @@ impl Checker<'_> {
         }
         let mut names = HashMap::new();
         let mut seen = Seen::default();
-        let mut checked = Vec::new();
+        let (mut checked, mut groups) = (Vec::new(), Vec::new());
         for user in users {
             let at = user.span();
             let user = user.into_inner();
+            if is_pattern(user.name.as_ref()) {
+                self.trusted(&at, x509);
+                groups.extend(self.user_group(user, &at, x509, pool.is_none(), &mut names));
+                continue;
+            }
+            self.no_authorities(&user.ca, "eap_user.ca");
             let expected = "the user's name, such as \"anna\"";
             let name_at = user.name.as_ref().map_or(at.clone(), Spanned::span);
             let name = self.required(user.name, &at, "eap_user.name", expected);
@@ -51,7 +58,20 @@ impl Checker<'_> {
                 self.once(&mut names, name.to_lowercase(), &name_at, "eap_user.name");
             }
             let who = name.clone().unwrap_or_else(|| "this user".to_owned());
-            let password = self.password(user.password, user.password_file, &at, &who);
+            let auth: UserAuth = self.named_or(user.auth, "eap_user.auth");
+            let password = match auth {
+                UserAuth::Password => self.password(user.password, user.password_file, &at, &who),
+                UserAuth::Cert => {
+                    self.trusted(&at, x509);
+                    let inline = user.password.as_ref().map(Spanned::span);
+                    let file = user.password_file.as_ref().map(Spanned::span);
+                    if let Some(place) = inline.or(file) {
+                        let said = format!("the password of {who} has no effect: auth is \"cert\"");
+                        self.warn(&place, said);
+                    }
+                    None
+                }
+            };
             let inner = self.inner(
                 user.inner,
                 role,
@@ -70,16 +90,29 @@ impl Checker<'_> {
                 );
                 self.error(&at, said);
             }
-            if let (Some(name), Some(password)) = (name, password) {
-                let password = EapUser::new(identity(&name), &password);
+            if let Some(name) = name
+                && (auth == UserAuth::Cert || password.is_some())
+            {
+                let identity = identity(&name);
+                let password = password.map(|text| EapUser::new(identity.clone(), &text));
                 checked.push(User {
                     name,
+                    identity,
                     password,
                     inner,
                 });
             }
         }
-        checked
+        (checked, groups)
+    }
+
+    /// Users with certificates need a CA.
+    fn trusted(&mut self, at: &Place, x509: &X509) {
+        if x509.trust.is_empty() {
+            let said = "eap_user.auth: users are to show certificates, but no CA is trusted; \
+                        expected `ca` in [local]";
+            self.error(at, said);
+        }
     }
 
     fn user_name(&mut self, name: &Spanned<String>, peers: &[Peer]) -> Option<String> {
@@ -150,7 +183,7 @@ impl Checker<'_> {
 }
 
 /// Whom a user's sessions are with.
-fn identity(name: &str) -> Identity {
+pub(crate) fn identity(name: &str) -> Identity {
     match name.contains('@') {
         true => Identity::Email(name.to_owned()),
         false => Identity::Fqdn(name.to_owned()),

@@ -267,3 +267,112 @@ fn users_are_read_and_checked() {
     let said = problems(&client).join("\n");
     assert!(said.contains("[[eap_user]]: found on a client"), "{said}");
 }
+
+/// Peers and users that are not named one by one, added to the manual's gateway.
+#[test]
+fn patterns_are_read_and_checked() {
+    let files = Files::new();
+    files.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout x.key \
+           -out other-ca.pem -subj /CN=Other -addext basicConstraints=critical,CA:TRUE 2>/dev/null",
+    );
+    let groups = "\n[[peer]]\nidentity = \"*.branch.example.org\"\nauth = \"cert\"\n\
+                  ca = [\"ca.pem\"]\n\n[[peer]]\nidentity = \"CN=*,O=Example\"\nauth = \"cert\"\n\
+                  \n[[eap_user]]\nname = \"*@example.org\"\nauth = \"cert\"\n\
+                  \n[[eap_user]]\nname = \"anna\"\nauth = \"cert\"\n";
+    let good = gateway() + groups;
+    let config = files.load(&good).unwrap();
+    assert_eq!(config.warnings, []);
+    let read: Vec<_> = config
+        .groups
+        .iter()
+        .map(|g| (g.names.to_string(), g.authorities.len(), g.eap))
+        .collect();
+    let expected = [
+        ("*.branch.example.org".to_owned(), 1, false),
+        ("CN=*,O=Example".to_owned(), 0, false),
+        ("*@example.org".to_owned(), 0, true),
+    ];
+    assert_eq!(read, expected);
+    assert_eq!(config.peers.len(), 2);
+    assert!(config.users[0].password.is_none());
+    for (from, to, expected) in [
+        (
+            "\"*.branch.example.org\"",
+            "\"b*.example.org\"",
+            "peer.identity: found `b*.example.org`, expected `*@` and a domain, `*.` and a domain, \
+             or a distinguished name with `*`",
+        ),
+        (
+            "\"*.branch.example.org\"\nauth = \"cert\"\n",
+            "\"*.branch.example.org\"\n",
+            "peer.auth: *.branch.example.org are many, who can not share a key; expected auth = \
+             \"cert\"",
+        ),
+        (
+            "ca = [\"ca.pem\"]\n\n[[peer]]",
+            "inner = [\"10.99.0.9\"]\n\n[[peer]]",
+            "peer.inner: found for *.branch.example.org, expected only for a single name",
+        ),
+        (
+            "ca = [\"ca.pem\"]\n\n[[peer]]",
+            "outside = \"192.0.2.9\"\n\n[[peer]]",
+            "peer.outside: found for *.branch.example.org, expected only for a single name",
+        ),
+        (
+            "ca = [\"ca.pem\"]\n\n[[peer]]",
+            "ca = [\"other-ca.pem\"]\n\n[[peer]]",
+            "peer.ca: other-ca.pem: found a CA that is not trusted; expected one of `ca` in [local]",
+        ),
+        (
+            "ca = [\"ca.pem\"]\n\n[[peer]]",
+            "auth_own = \"psk\"\n\n[[peer]]",
+            "peer.auth_own: *.branch.example.org are many, who can not share a key",
+        ),
+        (
+            "\"CN=*,O=Example\"",
+            "\"*.Branch.example.org\"",
+            "peer.identity: found *.branch.example.org again",
+        ),
+        (
+            "inner = [\"10.99.0.7\"]",
+            "ca = [\"ca.pem\"]",
+            "peer.ca: found with a single name, expected only with a pattern",
+        ),
+        (
+            "[pool]\nnetworks = [\"10.99.0.0/24\"]\n",
+            "",
+            "*.branch.example.org can get no inner address: expected a [pool]",
+        ),
+        (
+            "name = \"*@example.org\"\nauth = \"cert\"",
+            "name = \"*@example.org\"\npassword = \"battery staple\"",
+            "eap_user.auth: *@example.org are many, who can not share a password",
+        ),
+        (
+            "name = \"*@example.org\"",
+            "name = \"CN=*,O=Example\"",
+            "eap_user.name: found `CN=*,O=Example`, expected `*@` or `*.` and a domain",
+        ),
+        (
+            "ca = [\"ca.pem\"]\ncrl = [\"ca.crl\"]\n",
+            "",
+            "eap_user.auth: users are to show certificates, but no CA is trusted",
+        ),
+        (
+            "name = \"anna\"\nauth = \"cert\"",
+            "name = \"anna\"\nauth = \"certificate\"",
+            "eap_user.auth: found `certificate`, expected one of `password`, `cert`",
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let said = files.said(&good.replacen(from, to, 1));
+        assert!(said.contains(expected), "{from} -> {to}: {said}");
+    }
+    let client = CLIENT.replacen("gw-a.example", "*.example", 1);
+    let said = problems(&client).join("\n");
+    assert!(
+        said.contains("peer.identity: found the pattern *.example on a client"),
+        "{said}"
+    );
+}
