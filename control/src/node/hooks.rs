@@ -150,6 +150,11 @@ impl Hooks for Answers {
             .map(|user| user.password.clone())
     }
 
+    fn may_resume(&mut self, user: &Identity) -> bool {
+        let mut users = self.users.iter();
+        users.any(|known| known.password.identity.matches(user))
+    }
+
     fn unix_time(&mut self) -> u64 {
         // Before 1970 no certificate is valid.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

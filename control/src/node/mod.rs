@@ -15,6 +15,7 @@ mod hooks;
 mod inner;
 mod inputs;
 mod interfaces;
+mod life;
 mod pool;
 mod rekey;
 mod reload;

@@ -274,6 +274,7 @@ fn sessions(node: &Node) -> Vec<(SessionId, Session)> {
             packets_out: 0,
             bytes_out: 0,
             initiator: spec.initiator,
+            resumed: live.resumed,
         };
         (spec.id, session)
     });

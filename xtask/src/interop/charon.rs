@@ -130,6 +130,7 @@ fn strongswan_conf(log: &Path) -> String {
   load = random nonce aesni openssl aes sha2 sha1 hmac kdf gcm curve25519 kernel-libipsec \
          kernel-netlink socket-default vici updown
   install_virtual_ip_on = {TUN}
+  make_before_break = yes
   plugins {{
     vici {{
       socket = {VICI}

@@ -6,6 +6,7 @@
 //! session.
 
 mod charon;
+mod life;
 mod matrix;
 
 use crate::cases::{self, Case};
@@ -49,6 +50,7 @@ pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
             name: row.name(),
             run: Box::new(move |lab| session(lab, row)),
         })
+        .chain(life::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -140,6 +140,7 @@ name = \"gw{number}\"
 role = \"gateway\"
 identity = \"gw{number}.example\"
 socket = \"{}\"
+state = \"state\"
 
 {local}
 [outside]
@@ -177,6 +178,7 @@ role = \"client\"
 identity = \"client.example\"
 socket = \"{}\"
 policy = \"policy.conf\"
+state = \"state\"
 
 {local}
 [outside]

@@ -5,21 +5,27 @@ use std::time::Instant;
 
 use super::super::crypto::sha256;
 use super::super::event::Transmit;
-use super::super::payload::header::{HEADER, Header};
+use super::super::payload::header::{HEADER, Header, exchange};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
 use super::super::settings::Hooks;
 use super::super::state::Core;
-use super::super::task::{Cx, Succession, auth, init, notify};
+use super::super::task::{Cx, Succession, auth, init, notify, resume};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
 /// proposals and any public value of today.
 const LONGEST_FIRST_MESSAGE: usize = 4096;
 
+/// A first message that is acceptable.
+enum Accepted {
+    New(init::Accepted),
+    Resumed(resume::Accepted),
+}
+
 impl Engine {
-    /// An IKE_SA_INIT request, as responder.
+    /// An IKE_SA_INIT or IKE_SESSION_RESUME request, as responder.
     pub(super) fn first_message(
         &mut self,
         now: Instant,
@@ -76,19 +82,26 @@ impl Engine {
             initial_contact: None,
             succession: Succession::default(),
         };
-        let init::Accepted {
-            suite,
-            nonces,
-            shared,
-            mut answer,
-        } = match init::respond(&payloads, &mut cx) {
+        let accepted = match header.exchange {
+            exchange::IKE_SESSION_RESUME => {
+                resume::respond(&payloads, &mut cx).map(Accepted::Resumed)
+            }
+            _ => init::respond(&payloads, &mut cx).map(Accepted::New),
+        };
+        let mut accepted = match accepted {
             Ok(accepted) => accepted,
             Err(notify) => {
                 return self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
             }
         };
+        let mut answer = match &mut accepted {
+            Accepted::New(new) => std::mem::take(&mut new.answer),
+            Accepted::Resumed(resumed) => std::mem::take(&mut resumed.answer),
+        };
         init::common(&core, &self.settings, &mut answer);
-        answer.extend(auth::request(&self.settings));
+        if let Accepted::New(_) = accepted {
+            answer.extend(auth::request(&self.settings));
+        }
         let response = Header {
             spi_r: core.spi_r,
             initiator: false,
@@ -106,7 +119,15 @@ impl Engine {
             self.stats.half_open_evicted += 1;
             self.remove(oldest);
         }
-        core.agree(suite, nonces, &shared, message.clone(), data.to_vec());
+        match accepted {
+            Accepted::New(new) => {
+                let (suite, ours) = (new.suite, message.clone());
+                core.agree(suite, new.nonces, &new.shared, ours, data.to_vec());
+            }
+            Accepted::Resumed(resumed) => {
+                resumed.enter(&mut core, [message.clone(), data.to_vec()]);
+            }
+        }
         core.learn(&payloads, &self.settings);
         self.stats.sent += 1;
         self.transmits.push_back(Transmit {

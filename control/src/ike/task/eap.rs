@@ -21,6 +21,7 @@ use super::super::payload::notify::kind;
 use super::super::payload::{Payload, write_chain};
 use super::super::settings::Proof;
 use super::super::state::{Core, Phase};
+use super::super::ticket::Way;
 use super::auth::{finish, refuse, refused};
 use super::{Cx, find};
 
@@ -157,6 +158,7 @@ fn conclude(
         return deny(core, cx, Failure::AuthenticationFailed);
     }
     core.peer = Some(identity.clone());
+    core.originate(cx, talk.id.identity.clone(), Some(Way::Eap));
     let ours = Id::new(cx.settings.local_id.clone());
     match core.prove(cx.settings, &proof, &ours) {
         Ok((_, auth)) => finish(

@@ -148,6 +148,8 @@ fn every_key_is_read() {
         rekey_child: Duration::from_secs(3600),
         rekey_ike: Duration::from_secs(4 * 3600),
         rekey_jitter: 10,
+        reauth: None,
+        ticket_keys: Vec::new(),
         rekey_bytes: 1 << 38,
         rekey_packets: 1 << 31,
     };
@@ -157,6 +159,9 @@ fn every_key_is_read() {
         .unwrap()
         .ike;
     assert_eq!((ike.encap, ike.keep_alive.as_secs()), (Encap::Always, 5));
+    let life = "tries = 7\nreauth = \"8h\"";
+    let ike = read(&GATEWAY.replace("tries = 7", life)).unwrap().ike;
+    assert_eq!(ike.reauth, Some(Duration::from_secs(8 * 3600)));
     assert_eq!(config.pool.len(), 2);
     let [first, second] = &config.peers[..] else {
         panic!()
@@ -229,7 +234,7 @@ fn each_mistake_is_told_at_its_place() {
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `policy`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -498,5 +503,40 @@ fn the_manual_s_examples_are_good() {
         assert_eq!((config.role, config.warnings), (role, vec![]));
         let config = read(&format!("{example}\n{proposals}")).unwrap();
         assert_eq!((config.ike.proposals.len(), config.warnings), (2, vec![]));
+    }
+}
+
+#[test]
+fn ticket_keys_are_read_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let load = |text: &str, mode: u32| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let line = format!("tries = 7\nticket_keys = \"{}\"", path.display());
+        read(&GATEWAY.replace("tries = 7", &line)).map(|config| config.ike.ticket_keys)
+    };
+    let (one, two) = ("a1".repeat(32), "0b".repeat(32));
+    let keys = load(&format!("# of today\n{one}\n\n0x{two}\n"), 0o600).unwrap();
+    let key = |byte| TicketKey::new(&[byte; 32]).unwrap();
+    assert!(keys == [key(0xa1), key(0x0b)]);
+    for (text, mode, said) in [
+        ("", 0o600, "found 0 keys, expected 1 to 16"),
+        ("# nothing\n", 0o600, "found 0 keys"),
+        (&one[1..], 0o600, "keys:1: found something else"),
+        (
+            &format!("{one}\n{two}00"),
+            0o600,
+            "keys:2: found something else",
+        ),
+        ("a password", 0o600, "expected 64 hexadecimal digits"),
+        (&one, 0o644, "is open to everybody"),
+    ] {
+        let error = load(text, mode).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(
+            !error.contains(&one) && !error.contains("password"),
+            "{error}"
+        );
     }
 }
