@@ -133,8 +133,12 @@ impl Request for RekeyIke {
                 return Step::Next(Box::new(RekeyIke { wish, ..*self }));
             }
             cx.stats.rekeyings_failed += 1;
-            core.failure = Some(Failure::notified(refusal));
+            let failure = Failure::notified(refusal);
             core.life.retry(cx.now, cx.rng);
+            if failure == Failure::TemporaryFailure && core.life.is_put_off_for_good(cx.now) {
+                core.give_up(failure.clone());
+            }
+            core.failure = Some(failure);
             return Step::Done;
         }
         let (made, nonces) = match RekeyIke::accept(&wish, core, cx, response.payloads) {
