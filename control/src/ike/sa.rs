@@ -263,21 +263,6 @@ impl Sa {
         }
     }
 
-    /// A response in the clear ends an IKE SA only with a proof that the peer has forgotten it.
-    fn handle_plain(&mut self, header: &Header, datagram: &[u8], cx: &mut Cx<'_>) {
-        let body = datagram
-            .get(super::payload::header::HEADER..)
-            .unwrap_or_default();
-        let parsed = parse_chain(header.next, body);
-        if !parsed.is_ok_and(|payloads| self.core.is_forgotten(&payloads)) {
-            cx.stats.unprotected += 1;
-            return;
-        }
-        cx.stats.crashes += 1;
-        // There is nobody who would hear a DELETE.
-        self.finish(cx, CloseReason::Crashed);
-    }
-
     fn response(
         &mut self,
         header: &Header,

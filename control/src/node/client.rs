@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::core::{Node, Purpose, Role};
-use super::establish::{GIVEN_UP, Refusal};
+use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
 use super::inner::{Inner, KEPT, can_be_inner};
-use super::life::Wallet;
+use super::life::{GIVEN_UP, Wallet};
 use super::routes::{Device, Routes, Wanted};
 use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{AddressRequest, IKE_PORT, Initiate, TrafficSelector};

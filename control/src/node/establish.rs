@@ -12,7 +12,7 @@ use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use super::inner::KEPT;
-use super::life::Worry;
+use super::life::{GIVEN_UP, Worry};
 use super::reload::covers;
 use super::roaming::encapsulation;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
@@ -29,9 +29,6 @@ pub(super) const AFTERLIFE: Duration = Duration::from_secs(3);
 
 /// Packets for a client that can not be reached are refused for so long.
 const REFUSED: Duration = Duration::from_secs(1);
-
-/// Why a session ends whose gateway is dead.
-pub(super) const GIVEN_UP: &str = "given up";
 
 /// Why a session that IKE agreed is not taken.
 #[derive(Debug, Error)]
@@ -177,9 +174,8 @@ impl Node {
                 // A client has few sessions: they are shown before they can become active.
                 self.post();
             }
-            self.dataplane
-                .add_session(Arc::clone(&spec), group, peer_began)
-                .await?;
+            let succeeds = !initiator && self.has_predecessor(sa, group);
+            self.carry(spec, group, succeeds, peer_began).await?;
             let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"

@@ -18,8 +18,13 @@ use super::config::{self, Config, read_private};
 use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::sessions::Live;
-use crate::dataplane::SessionView;
+use crate::dataplane::loader::LoadError;
+use crate::dataplane::{GroupId, Sending, SessionView};
 use crate::ike::{Hooks as _, SaId, Secret, Ticket, TicketKey, Tickets};
+use crate::sadb::SessionSpec;
+
+/// Why a session ends whose gateway is dead.
+pub(super) const GIVEN_UP: &str = "given up";
 
 /// So many used tickets a gateway remembers.
 const REMEMBERED: usize = 1 << 16;
@@ -230,6 +235,32 @@ impl Node {
         }
     }
 
+    /// Whether a client that has begun a session has another one here, which it still receives on.
+    pub(super) fn has_predecessor(&self, sa: SaId, group: GroupId) -> bool {
+        let mut others = self.table.live.values();
+        matches!(self.role, Role::Gateway(_))
+            && others.any(|live| live.group == group && live.sa != sa && !live.retired)
+    }
+
+    /// Has the data plane carry a new session. One that succeeds another is not sent on before
+    /// something came on it: its client can receive on it only once it has our answer.
+    pub(super) async fn carry(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        succeeds: bool,
+        activate: bool,
+    ) -> Result<(), LoadError> {
+        let dataplane = &mut self.dataplane;
+        match succeeds {
+            true => {
+                let sending = Sending::WhenHeard;
+                dataplane.succeed_session(spec, group, sending).await
+            }
+            false => dataplane.add_session(spec, group, activate).await,
+        }
+    }
+
     /// On a client: asks gateways that let packets go unanswered whether they live.
     pub(super) fn worry(&mut self, now: Instant) {
         let Role::Client(_) = self.role else { return };
@@ -340,7 +371,7 @@ fn kept_secret(path: &Path) -> Result<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::{GroupId, Traffic};
+    use crate::dataplane::Traffic;
     use crate::sadb::SessionId;
 
     #[test]

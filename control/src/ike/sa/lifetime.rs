@@ -9,8 +9,8 @@ use super::super::crash::TellToken;
 use super::super::event::{CloseReason, Failure};
 use super::super::life::{ChildSa, Life, REPLACED};
 use super::super::payload::delete::Delete as DeletePayload;
-use super::super::payload::header::{Header, exchange};
-use super::super::payload::{Malformed, Payload};
+use super::super::payload::header::{HEADER, Header, exchange};
+use super::super::payload::{Malformed, Payload, parse_chain};
 use super::super::settings::Settings;
 use super::super::state::{Core, Phase};
 use super::super::task::Cx;
@@ -80,6 +80,19 @@ impl Sa {
             let task = RekeyIke::new(&self.core);
             self.start(Box::new(task), cx);
         }
+    }
+
+    /// A response in the clear ends an IKE SA only with a proof that the peer has forgotten it.
+    pub(super) fn handle_plain(&mut self, header: &Header, datagram: &[u8], cx: &mut Cx<'_>) {
+        let body = datagram.get(HEADER..).unwrap_or_default();
+        let parsed = parse_chain(header.next, body);
+        if !parsed.is_ok_and(|payloads| self.core.is_forgotten(&payloads)) {
+            cx.stats.unprotected += 1;
+            return;
+        }
+        cx.stats.crashes += 1;
+        // There is nobody who would hear a DELETE.
+        self.finish(cx, CloseReason::Crashed);
     }
 
     fn expire(&mut self, what: &'static str, cx: &mut Cx<'_>) {

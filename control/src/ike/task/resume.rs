@@ -196,7 +196,7 @@ impl Request for Resume {
 /// A first message with a ticket that is good, and what to answer to it.
 pub(crate) struct Accepted {
     nonces: [Vec<u8>; 2],
-    opened: (TicketId, State),
+    opened: Box<(TicketId, State)>,
     pub(crate) answer: Vec<Payload>,
 }
 
@@ -226,7 +226,7 @@ pub(crate) fn respond(payloads: &[Payload], cx: &mut Cx<'_>) -> Result<Accepted,
     }
     Ok(Accepted {
         nonces: [ni.clone(), nr],
-        opened,
+        opened: Box::new(opened),
         answer,
     })
 }
@@ -240,7 +240,7 @@ impl Accepted {
             idi: state.idi.clone(),
             idr: state.idr.clone(),
             authenticated: state.authenticated,
-            opened: Some(self.opened),
+            opened: Some(*self.opened),
         };
         core.resume(suite, &sk_d, self.nonces, messages, resumed);
     }

@@ -20,6 +20,7 @@ mod refused;
 mod rekey;
 mod rekey_network;
 mod resume;
+mod resume_hostile;
 mod secrets;
 mod selectors;
 mod session;
