@@ -1,6 +1,6 @@
-//! The guard before IKE: while it is up, a first message (request of IKE_SA_INIT or, with a ticket, of
-//! IKE_SESSION_RESUME) without a right cookie does not reach user space. It is answered on the spot with a cookie (RFC 7296 section 2.6), in no
-//! more bytes than it had, and nothing is kept.
+//! The guard before IKE: while it is up, a first message (a request of IKE_SA_INIT or, with a ticket,
+//! of IKE_SESSION_RESUME) without a right cookie does not reach user space. It is answered on the spot
+//! with a cookie (RFC 7296 section 2.6), in no more bytes than it had, and nothing is kept.
 //!
 //! User space makes the same cookies from the same keys, so that whoever got one from either may
 //! return it to either.

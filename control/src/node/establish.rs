@@ -174,7 +174,7 @@ impl Node {
                 // A client has few sessions: they are shown before they can become active.
                 self.post();
             }
-            let succeeds = !initiator && self.has_predecessor(sa, group);
+            let succeeds = self.succeeds(sa, &spec, group);
             self.carry(spec, group, succeeds, peer_began).await?;
             let kept = self.replace_older(id, now);
             let by = if initiator {

@@ -235,29 +235,35 @@ impl Node {
         }
     }
 
-    /// Whether a client that has begun a session has another one here, which it still receives on.
-    pub(super) fn has_predecessor(&self, sa: SaId, group: GroupId) -> bool {
+    /// How a new session sends that the client has begun beside another one with the same gateway. The
+    /// client can receive on it only once it has the gateway's answer, and the gateway's packets are
+    /// steered to it.
+    pub(super) fn succeeds(&self, sa: SaId, spec: &SessionSpec, group: GroupId) -> Option<Sending> {
+        let same = |live: &Live| match spec.gateway {
+            Some(gateway) => live.spec.gateway == Some(gateway),
+            None => live.group == group,
+        };
         let mut others = self.table.live.values();
-        matches!(self.role, Role::Gateway(_))
-            && others.any(|live| live.group == group && live.sa != sa && !live.retired)
+        let another = others.any(|live| same(live) && live.sa != sa && !live.retired);
+        match (spec.gateway, spec.initiator) {
+            (None, false) => another.then_some(Sending::WhenHeard),
+            (Some(_), true) => another.then_some(Sending::AtOnce),
+            _ => None,
+        }
     }
 
-    /// Has the data plane carry a new session. One that succeeds another is not sent on before
-    /// something came on it: its client can receive on it only once it has our answer.
+    /// Has the data plane carry a new session, beside or in place of another one.
     pub(super) async fn carry(
         &mut self,
         spec: Arc<SessionSpec>,
         group: GroupId,
-        succeeds: bool,
+        succeeds: Option<Sending>,
         activate: bool,
     ) -> Result<(), LoadError> {
         let dataplane = &mut self.dataplane;
         match succeeds {
-            true => {
-                let sending = Sending::WhenHeard;
-                dataplane.succeed_session(spec, group, sending).await
-            }
-            false => dataplane.add_session(spec, group, activate).await,
+            Some(sending) => dataplane.succeed_session(spec, group, sending).await,
+            None => dataplane.add_session(spec, group, activate).await,
         }
     }
 
