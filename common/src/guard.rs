@@ -1,6 +1,6 @@
-//! The guard before IKE: while it is up, a first message (IKE_SA_INIT request) without a right cookie
-//! does not reach user space. It is answered on the spot with a cookie (RFC 7296 section 2.6), in no
-//! more bytes than it had, and nothing is kept.
+//! The guard before IKE: while it is up, a first message (a request of IKE_SA_INIT or, with a ticket,
+//! of IKE_SESSION_RESUME) without a right cookie does not reach user space. It is answered on the spot
+//! with a cookie (RFC 7296 section 2.6), in no more bytes than it had, and nothing is kept.
 //!
 //! User space makes the same cookies from the same keys, so that whoever got one from either may
 //! return it to either.
@@ -26,6 +26,7 @@ const NOTIFY: usize = 8 + COOKIE_LEN;
 /// Bytes of the answer.
 const ANSWER: usize = HEADER + NOTIFY;
 const IKE_SA_INIT: u8 = 34;
+const IKE_SESSION_RESUME: u8 = 38;
 const FLAG_INITIATOR: u8 = 0x08;
 const FLAG_RESPONSE: u8 = 0x20;
 const PAYLOAD_NONCE: u8 = 40;
@@ -103,6 +104,7 @@ pub struct Question {
     l3: usize,
     family: Family,
     marker: bool,
+    exchange: u8,
     spi_i: [u8; 8],
     cookie: [u8; COOKIE_LEN],
 }
@@ -135,7 +137,8 @@ fn look<B: Bytes + ?Sized>(bytes: &B, parsed: &Parsed, guard: &Guard) -> Option<
     let start = ip.l4 + before;
     let [next, version, exchange, flags] = bytes.read::<4>(start + 16)?;
     // Answers to requests of our own are among these.
-    if exchange != IKE_SA_INIT || flags & FLAG_RESPONSE != 0 {
+    let first = exchange == IKE_SA_INIT || exchange == IKE_SESSION_RESUME;
+    if !first || flags & FLAG_RESPONSE != 0 {
         return Some(Judged::Pass(Counter::Passed));
     }
     let spi_i = bytes.read::<8>(start)?;
@@ -162,6 +165,7 @@ fn look<B: Bytes + ?Sized>(bytes: &B, parsed: &Parsed, guard: &Guard) -> Option<
         l3: parsed.l3,
         family: ip.family,
         marker,
+        exchange,
         spi_i,
         cookie: cookie(&guard.current, &ip.source, spi_i, nonce),
     }))
@@ -278,7 +282,7 @@ impl Question {
         }
         let at = l4 + UDP_LEN + marker_len;
         let [s0, s1] = COOKIE.to_be_bytes();
-        let kinds = [PAYLOAD_NOTIFY, 0x20, IKE_SA_INIT, FLAG_RESPONSE];
+        let kinds = [PAYLOAD_NOTIFY, 0x20, self.exchange, FLAG_RESPONSE];
         let length = (ANSWER as u32).to_be_bytes();
         let notify = [0, 0, 0, NOTIFY as u8, 0, 0, s0, s1];
         bytes.write(at, self.spi_i)?;

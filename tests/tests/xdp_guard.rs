@@ -123,6 +123,41 @@ fn a_first_message_is_asked_for_a_cookie() {
     }
 }
 
+/// IKE_SESSION_RESUME: Ni, N(TICKET_OPAQUE).
+#[test]
+fn a_message_with_a_ticket_is_a_first_message_too() {
+    let mut pair = up();
+    let with_ticket = |payloads: &[(u8, Vec<u8>)]| {
+        let mut message = first(payloads);
+        message[18] = 38;
+        message
+    };
+    let ticket = [&[0, 0, 0x40, 0x1D][..], &[7; 300]].concat();
+    let mut payloads = vec![(40, NONCE.to_vec()), (41, ticket)];
+    for make in FAMILIES {
+        for port in [PORT_IKE, PORT_NAT_T] {
+            let request = udp(make, port, true, with_ticket(&payloads));
+            let (verdict, counter, answer) = pair.run(&request.bytes());
+            assert_eq!((verdict, counter), (TX, Counter::IkeAsked));
+            let mut wanted = expected(&request, port);
+            let at = wanted.windows(4).position(|w| w == [41, 0x20, 34, 0x20]);
+            wanted[at.expect("an IKE header") + 2] = 38;
+            if request.source.is_ipv4() {
+                assert_eq!(answer, wanted, "port {port}");
+            } else {
+                // The checksum over UDP covers the exchange type too.
+                assert_eq!(answer.len(), wanted.len());
+                let differ = answer.iter().zip(&wanted).filter(|(a, b)| a != b).count();
+                assert!((1..=2).contains(&differ), "port {port}: {differ} bytes");
+            }
+        }
+    }
+    let plain = udp(Frame::v4, PORT_IKE, false, with_ticket(&payloads));
+    payloads.insert(0, cookie_notify(&right(&plain, &CURRENT)));
+    let returned = udp(Frame::v4, PORT_IKE, false, with_ticket(&payloads));
+    assert_eq!(pair.judge(&returned.bytes()), (PASS, Counter::IkeCookie));
+}
+
 #[test]
 fn the_cookie_of_now_and_the_one_before_pass() {
     let mut pair = up();

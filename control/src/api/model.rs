@@ -159,6 +159,9 @@ pub struct Session {
     pub bytes_out: u64,
     /// This end started the exchange.
     pub initiator: bool,
+    /// It was made by a ticket of a former session (RFC 5723).
+    #[serde(default)]
+    pub resumed: bool,
 }
 
 /// A counter with its label and meaning, both from the one list of reasons.

@@ -46,6 +46,7 @@ fn session(peer: &str, outside: &str, spi: u32, active: bool) -> Session {
         packets_out: 611_002,
         bytes_out: 31_772_104,
         initiator: true,
+        resumed: false,
     }
 }
 

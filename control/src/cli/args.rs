@@ -43,6 +43,9 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a key for the tickets of a cluster's gateways (`[ike] ticket_keys`); write it to a file
+    /// that nobody else may read
+    TicketKey,
     /// Show gateways, sessions, and what was counted and dropped
     Status {
         #[command(flatten)]

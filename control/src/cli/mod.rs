@@ -17,7 +17,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rand::Rng as _;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::api::Client;
 use crate::api::client::ClientError;
@@ -68,6 +70,7 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => run::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => check::node(&config, json),
+        Command::TicketKey => ticket_key().map(|()| ExitCode::SUCCESS),
         Command::Policy {
             command: PolicyCommand::Check { file, json },
         } => check::policy(&file, json),
@@ -81,6 +84,16 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
             runtime.block_on(ask(remote)).map(|()| ExitCode::SUCCESS)
         }
     }
+}
+
+/// Writes a new random key.
+fn ticket_key() -> anyhow::Result<()> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    rand::rng().fill_bytes(&mut *key);
+    let digits: Zeroizing<String> =
+        Zeroizing::new(key.iter().map(|b| format!("{b:02x}")).collect());
+    print(&format!("{}\n", *digits))?;
+    Ok(())
 }
 
 /// The commands that speak to a running node.
@@ -108,6 +121,7 @@ async fn ask(command: Command) -> anyhow::Result<()> {
         Command::Run { .. }
         | Command::Check { .. }
         | Command::Bench { .. }
+        | Command::TicketKey
         | Command::Policy {
             command: PolicyCommand::Check { .. },
         } => {
@@ -180,6 +194,7 @@ mod tests {
             "evergate run -c node.toml",
             "evergate --log debug run --config node.toml",
             "evergate check -c node.toml --json",
+            "evergate ticket-key",
             "evergate status",
             "evergate status --json --socket /run/evergate/gw-a.sock",
             "evergate status --watch",

@@ -212,13 +212,17 @@ fn session(session: &Session, role: Role) -> Vec<Cell> {
         true => format!("{} (started there)", session.peer),
         false => session.peer.clone(),
     };
+    let mut age = time(session.age_ms.saturating_mul(1000));
+    if session.resumed {
+        age.push_str(", resumed");
+    }
     vec![
         Cell::new(if session.active { "▶" } else { " " }).look(look),
         Cell::new(peer).look(look),
         Cell::new(session.outside.to_string()),
         Cell::new(inner.join(" ")),
         Cell::new(&session.cipher),
-        Cell::new(time(session.age_ms.saturating_mul(1000))),
+        Cell::new(age),
         Cell::new(traffic(session.packets_in, session.bytes_in)).right(),
         Cell::new(traffic(session.packets_out, session.bytes_out)).right(),
     ]

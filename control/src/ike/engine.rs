@@ -16,17 +16,20 @@ use rand::CryptoRng;
 pub use batch::{Datagram, Job, Spread};
 
 use super::cookie::{CookieKeys, Cookies};
+use super::crash;
 use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
 use super::guesses::Guesses;
 use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
-use super::payload::header::{Header, VERSION, exchange};
+use super::payload::header::{Header, VERSION};
 use super::payload::notify::{Notify, kind};
-use super::payload::{Payload, sk, ts};
+use super::payload::{Payload, kind as payload_kind, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
-use super::task::{Cx, Succession, init};
+use super::task::resume::Resume;
+use super::task::{Cx, Request, Succession, init};
+use super::ticket::Ticket;
 use super::ts::merge;
 
 /// IKEv2 for one node, as initiator and responder. See the [module](super) for how to drive it.
@@ -47,6 +50,7 @@ pub struct Engine {
     cookies: Cookies,
     refusals: Refusals,
     guesses: Guesses,
+    tokens: crash::Ration,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -77,6 +81,7 @@ impl Engine {
             cookies: Cookies::default(),
             refusals: Refusals::default(),
             guesses: Guesses::default(),
+            tokens: crash::Ration::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -110,7 +115,17 @@ impl Engine {
 
     /// Starts a session. [`Event::Established`] or [`Event::Failed`] follows, at once if it can not
     /// even begin.
-    pub fn initiate(&mut self, now: Instant, mut wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+    pub fn initiate(&mut self, now: Instant, wish: Initiate, hooks: &mut dyn Hooks) -> SaId {
+        self.begin(now, wish, None, hooks)
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        mut wish: Initiate,
+        ticket: Option<Ticket>,
+        hooks: &mut dyn Hooks,
+    ) -> SaId {
         // INITIAL_CONTACT beside another session would be a lie (section 2.4), and have the peer
         // drop one that we keep: it may have come about since the owner wished.
         wish.initial_contact &= !self.has_session(&wish);
@@ -121,13 +136,18 @@ impl Engine {
         (wish.local_ts, wish.remote_ts) = (merge(&wish.local_ts), merge(&wish.remote_ts));
         let fits = ts::check(&wish.local_ts).and_then(|_| ts::check(&wish.remote_ts));
         self.with(id, now, hooks, |sa, cx| {
-            let task = match fits {
-                Ok(_) => init::Init::new(wish, cx).ok_or(Failure::NoProposalChosen),
+            let ticket = ticket.filter(|ticket| Resume::is_possible(ticket, cx));
+            let task: Result<Box<dyn Request>, Failure> = match (fits, ticket) {
+                (Ok(_), Some(ticket)) => Ok(Box::new(Resume::new(wish, ticket, cx))),
+                (Ok(_), None) => match init::Init::new(wish, cx) {
+                    Some(init) => Ok(Box::new(init)),
+                    None => Err(Failure::NoProposalChosen),
+                },
                 // Said at once, not after an exchange of no use.
-                Err(too_many) => Err(too_many.into()),
+                (Err(too_many), _) => Err(too_many.into()),
             };
             match task {
-                Ok(task) => sa.start(Box::new(task), cx),
+                Ok(task) => sa.start(task, cx),
                 Err(failure) => {
                     sa.core.fail(cx, failure);
                     sa.dead = true;
@@ -135,6 +155,22 @@ impl Engine {
             }
         });
         id
+    }
+
+    /// As [`Engine::initiate`], but goes on with a former session by its ticket: without a key
+    /// exchange, and without proof of who either side is, which is what the ticket stands for.
+    /// [`Event::Established`] says whether it was `resumed`; where the responder does not take the
+    /// ticket, or does not answer, the full exchange follows by itself. A ticket is for one use, and
+    /// for a responder that may speak in the name of the one it was made with:
+    /// [`Event::Established`] names the peer as `wish.remote_id`.
+    pub fn resume(
+        &mut self,
+        now: Instant,
+        wish: Initiate,
+        ticket: Ticket,
+        hooks: &mut dyn Hooks,
+    ) -> SaId {
+        self.begin(now, wish, Some(ticket), hooks)
     }
 
     /// Takes one datagram, without non-ESP marker, as it came from `remote` to `local`.
@@ -149,15 +185,21 @@ impl Engine {
         let Some(header) = self.read_header(local, remote, data) else {
             return;
         };
-        if header.exchange == exchange::IKE_SA_INIT && !header.response {
+        if header.begins() && !header.response {
             return self.first_message(now, local, remote, &header, data, hooks);
         }
         match self.recipient(&header) {
             Some(id) => self.with(id, now, hooks, |sa, cx| {
                 sa.handle(local, remote, &header, data, cx);
             }),
-            None => self.stats.unknown_spi += 1,
+            None => self.nobody(now, local, remote, &header),
         }
+    }
+
+    /// A message in an IKE SA that we do not know.
+    fn nobody(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
+        self.stats.unknown_spi += 1;
+        self.show_token(now, local, remote, header);
     }
 
     /// The header of a datagram that is an IKE message of our version.
@@ -201,6 +243,31 @@ impl Engine {
                 sa.core.initiator != header.initiator && (known == 0 || known == theirs)
             })
         })
+    }
+
+    /// Whoever speaks to us in an IKE SA that we do not know hears the token of it (RFC 6290). One of
+    /// an IKE SA that lives would end it: neither of the SPIs may be in use here, whichever side the
+    /// message says that it comes from.
+    fn show_token(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
+        let spis = [header.spi_i, header.spi_r];
+        let Some(secret) = &self.settings.crash_secret else {
+            return;
+        };
+        let protected = matches!(
+            header.next,
+            payload_kind::ENCRYPTED | payload_kind::ENCRYPTED_FRAGMENT
+        );
+        let known = spis.iter().any(|spi| self.by_spi.contains_key(spi));
+        if header.response || !protected || known || spis.contains(&0) {
+            return;
+        }
+        if !self.tokens.pass(now) {
+            self.stats.tokens_withheld += 1;
+            return;
+        }
+        self.stats.tokens_sent += 1;
+        let payloads = crash::answer(secret, spis);
+        self.answer_plain(local, remote, header, payloads);
     }
 
     /// Does what is due at `now`.

@@ -12,6 +12,7 @@ use super::payload::notify::{Notify, kind};
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
 use super::rank::Rank;
+use super::ticket::Ticket;
 use super::ts::TrafficSelector;
 use super::x509::Refused;
 
@@ -67,7 +68,15 @@ pub enum Event {
         nat: Nat,
         /// Both ends compute the same. For [`survivor`](super::survivor).
         rank: Rank,
+        /// By a ticket: nobody has proven anew who it is.
+        resumed: bool,
     },
+    /// As initiator: the responder has issued a ticket, by which the session can be resumed with it
+    /// or with whoever can open it, once. It takes the place of older ones of this session; after
+    /// [`Event::Closed`] by either side's DELETE it must be forgotten (RFC 5723 section 6.2).
+    Ticket { id: SaId, ticket: Ticket },
+    /// As initiator: the responder wants to see proof anew after this time (RFC 4478).
+    ReauthIn { id: SaId, after: Duration },
     /// The peer answered a liveness check.
     Alive { id: SaId },
     /// An authentic message of a peer behind a NAT came from elsewhere than before: everything for
@@ -318,6 +327,9 @@ pub enum CloseReason {
     PeerDeleted,
     #[error("the peer does not answer")]
     Timeout,
+    /// It has proven so (RFC 6290).
+    #[error("the peer has lost its state")]
+    Crashed,
     /// The lifetime of an SA is over, and it could not be replaced.
     #[error("the lifetime of {what} is over{}", because(.error.as_ref()))]
     Expired {
@@ -348,6 +360,19 @@ pub struct Stats {
     pub half_open: usize,
     /// Established in all.
     pub established: u64,
+    /// By a ticket among them.
+    pub resumed: u64,
+    /// Tickets issued.
+    pub tickets_issued: u64,
+    /// Tickets not taken: changed, made up, of other keys, expired, used, or of a peer that may not
+    /// have a session any more.
+    pub tickets_refused: u64,
+    /// Requests of forgotten IKE SAs answered with a token.
+    pub tokens_sent: u64,
+    /// Such requests not answered, because there were too many.
+    pub tokens_withheld: u64,
+    /// Sessions whose peer has proven that it has forgotten them.
+    pub crashes: u64,
     /// Child SAs that took the place of another.
     pub children_rekeyed: u64,
     /// IKE SAs that took the place of another.
@@ -417,6 +442,12 @@ impl Stats {
             sas: _,
             half_open: _,
             established,
+            resumed,
+            tickets_issued,
+            tickets_refused,
+            tokens_sent,
+            tokens_withheld,
+            crashes,
             children_rekeyed,
             ike_rekeyed,
             rekeyings_failed,
@@ -449,6 +480,12 @@ impl Stats {
             unexpected,
         } = other;
         self.established += established;
+        self.resumed += resumed;
+        self.tickets_issued += tickets_issued;
+        self.tickets_refused += tickets_refused;
+        self.tokens_sent += tokens_sent;
+        self.tokens_withheld += tokens_withheld;
+        self.crashes += crashes;
         self.children_rekeyed += children_rekeyed;
         self.ike_rekeyed += ike_rekeyed;
         self.rekeyings_failed += rekeyings_failed;

@@ -69,6 +69,17 @@ impl IkeKeys {
         self.prf.compute(&self.sk_d, &[shared, ni, nr])
     }
 
+    /// SKEYSEED of a session that is resumed (RFC 5723 section 5.1): prf(SK_d (old), "Resumption" | Ni
+    /// | Nr).
+    pub fn resumed_seed(prf: Prf, sk_d: &[u8], [ni, nr]: [&[u8]; 2]) -> Secret {
+        prf.compute(sk_d, &[b"Resumption", ni, nr])
+    }
+
+    /// For a ticket, sealed or kept by the initiator.
+    pub(crate) fn sk_d(&self) -> &Secret {
+        &self.sk_d
+    }
+
     /// Keys of a child SA: KEYMAT = prf+(SK_d, Ni | Nr), for the initiator's direction first, then
     /// the responder's. Yields (initiator to responder, responder to initiator).
     pub fn child(&self, cipher: EspCipher, nonces: [&[u8]; 2]) -> (EspKey, EspKey) {

@@ -10,6 +10,9 @@ use super::ts::TrafficSelector;
 /// Whoever replaced an SA deletes it. If it does not for so long, we do.
 pub(crate) const REPLACED: Duration = Duration::from_secs(60);
 
+/// A peer that has no time for a rekeying for so long is out of step with us (section 2.25).
+const OUT_OF_STEP: Duration = Duration::from_secs(300);
+
 /// A rekeying that failed is tried again after this time, which doubles up to the second one.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
@@ -55,6 +58,8 @@ pub(crate) struct Life {
     /// We are about to replace it.
     pub(crate) rekeying: bool,
     failures: u32,
+    /// Since when the peer says TEMPORARY_FAILURE.
+    put_off: Option<Instant>,
 }
 
 impl Life {
@@ -71,6 +76,7 @@ impl Life {
             ends_at: lifetime.and_then(|l| now.checked_add(l.hard)),
             rekeying: false,
             failures: 0,
+            put_off: None,
         }
     }
 
@@ -114,6 +120,12 @@ impl Life {
         self.failures = self.failures.saturating_add(1);
         self.rekeying = false;
         self.rekey_at = Some(now + wait.mul_f64(0.75 + 0.5 * chance(rng)));
+    }
+
+    /// The peer says TEMPORARY_FAILURE: whether it has done so for too long.
+    pub(crate) fn is_put_off_for_good(&mut self, now: Instant) -> bool {
+        let since = *self.put_off.get_or_insert(now);
+        now.saturating_duration_since(since) >= OUT_OF_STEP
     }
 
     /// Another SA is in its place; whoever made that deletes this one.

@@ -1,8 +1,8 @@
 //! IKEv2 (RFC 7296) without I/O: an [`Engine`] holds all IKE SAs of a node and is driven by whoever
 //! owns sockets and clock.
 //!
-//! The owner calls, in any order: [`Engine::initiate`], [`Engine::handle_datagram`],
-//! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so, [`Engine::close`],
+//! The owner calls, in any order: [`Engine::initiate`], [`Engine::resume`],
+//! [`Engine::handle_datagram`], [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so, [`Engine::close`],
 //! [`Engine::check_liveness`], [`Engine::add_child`], [`Engine::rekey_child`],
 //! [`Engine::rekey_ike`], [`Engine::forget`]. After each call it takes all events from
 //! [`Engine::poll_event`] first, and then all datagrams from [`Engine::poll_transmit`], so that an
@@ -11,6 +11,7 @@
 
 pub mod auth;
 mod cookie;
+mod crash;
 pub mod crypto;
 pub mod eap;
 mod engine;
@@ -32,6 +33,7 @@ mod sa;
 mod settings;
 mod state;
 mod task;
+mod ticket;
 mod ts;
 pub mod x509;
 
@@ -55,4 +57,5 @@ pub use settings::{
     AddressRequest, AssignRefused, Encapsulation, Hooks, Initiate, Methods, Proof, Retransmit,
     Settings, TsRefused, X509,
 };
+pub use ticket::{Ticket, TicketKey, Tickets};
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

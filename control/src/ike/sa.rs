@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use super::event::{CloseReason, Failure, Transmit};
 use super::payload::header::{Header, exchange};
-use super::payload::notify::{Notify, kind};
-use super::payload::{Malformed, Payload, parse_chain};
+use super::payload::notify::{Notify, kind as notify_kind};
+use super::payload::{Malformed, Payload, kind, parse_chain};
 use super::state::{Core, Phase};
 use super::task::informational::Delete;
 use super::task::{
@@ -195,12 +195,15 @@ impl Sa {
         datagram: &[u8],
         cx: &mut Cx<'_>,
     ) {
-        if header.exchange == exchange::IKE_SA_INIT {
+        if header.begins() {
             return self.handle_first(remote, header, datagram, cx);
         }
         if self.core.keys.is_none() {
             cx.stats.unexpected += 1;
             return;
+        }
+        if header.response && header.next == kind::NOTIFY {
+            return self.handle_plain(header, datagram, cx);
         }
         // Nothing that follows happens without a valid tag: no unprotected message changes an IKE
         // SA.
@@ -245,7 +248,7 @@ impl Sa {
         cx: &mut Cx<'_>,
     ) {
         let waits = self.pending.as_ref();
-        let waits = waits.is_some_and(|p| p.id == 0 && p.task.exchange() == exchange::IKE_SA_INIT);
+        let waits = waits.is_some_and(|p| p.id == 0 && p.task.exchange() == header.exchange);
         if !header.response || header.message_id != 0 || !waits || remote != self.core.remote {
             cx.stats.unexpected += 1;
             return;
@@ -293,6 +296,11 @@ impl Sa {
             }
             Step::Again => self.send(pending.task, pending.id, cx),
             Step::Next(task) => {
+                self.queue.push_front(task);
+                self.go_on(cx);
+            }
+            Step::Restart(task) => {
+                self.next = 0;
                 self.queue.push_front(task);
                 self.go_on(cx);
             }
@@ -417,13 +425,15 @@ impl Sa {
     fn refuse(&mut self, malformed: Malformed, cx: &mut Cx<'_>) -> Vec<Payload> {
         cx.stats.malformed += 1;
         let notify = match malformed {
-            Malformed::Critical(kind) => Notify::new(kind::UNSUPPORTED_CRITICAL_PAYLOAD, [kind]),
-            _ => Notify::new(kind::INVALID_SYNTAX, []),
+            Malformed::Critical(kind) => {
+                Notify::new(notify_kind::UNSUPPORTED_CRITICAL_PAYLOAD, [kind])
+            }
+            _ => Notify::new(notify_kind::INVALID_SYNTAX, []),
         };
         if self.core.phase == Phase::HalfOpen {
             auth::refused(&self.core, cx, Vec::new(), malformed.into());
             self.core.phase = Phase::Ended;
-        } else if notify.kind == kind::INVALID_SYNTAX {
+        } else if notify.kind == notify_kind::INVALID_SYNTAX {
             self.core.end(cx, CloseReason::Error(malformed.into()));
         }
         vec![Payload::Notify(notify)]
@@ -448,6 +458,18 @@ impl Sa {
         let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
             return;
         };
+        if let Some(task) = pending.task.instead(pending.sent, cx) {
+            let sent = pending.sent;
+            (self.pending, self.next) = (None, 0);
+            self.queue.push_front(task);
+            self.go_on(cx);
+            // Trying another way makes the time to giving up no longer.
+            if let Some(pending) = self.pending.as_mut() {
+                pending.sent += sent;
+                pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);
+            }
+            return;
+        }
         if pending.sent < cx.settings.retransmit.tries {
             pending.sent += 1;
             pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);

@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::crypto::{Group, Psk};
+use super::crypto::{Group, Psk, Secret};
 use super::eap::EapUser;
 use super::identity::Identity;
 use super::life::Lifetime;
 use super::proposal::{EspProposal, IkeProposal};
+use super::ticket::Tickets;
 use super::ts::TrafficSelector;
 use super::x509::{AuthorityId, Own, Subject, Trust};
 
@@ -65,6 +66,18 @@ pub struct Settings {
     pub eap: bool,
     /// Users may authenticate by EAP-TLS, with certificates of the CAs of `x509`.
     pub eap_tls: bool,
+    /// As responder: what makes and opens tickets (RFC 5723); `None`: no session is resumed.
+    pub tickets: Option<Arc<Tickets>>,
+    /// No ticket is good for longer, nor for longer than an IKE SA may last; a second or more.
+    pub ticket_lifetime: Duration,
+    /// As initiator: ask for tickets.
+    pub request_tickets: bool,
+    /// As responder: an initiator must prove anew who it is after this time, and is told so (RFC
+    /// 4478); if it does not, the session ends.
+    pub reauth: Option<Duration>,
+    /// Makes the tokens by which a peer believes that we have forgotten an IKE SA (RFC 6290). The
+    /// same after a restart, and known to nobody else; `None`: there are none.
+    pub crash_secret: Option<Secret>,
 }
 
 /// Certificates: ours, and what makes us believe those of others.
@@ -151,6 +164,11 @@ impl Settings {
             x509: X509::default(),
             eap: false,
             eap_tls: false,
+            tickets: None,
+            ticket_lifetime: Duration::from_secs(24 * 3600),
+            request_tickets: false,
+            reauth: None,
+            crash_secret: None,
             encapsulation: Encapsulation::default(),
             keep_alive: Duration::from_secs(20),
         }
@@ -247,7 +265,13 @@ pub trait Hooks {
         None
     }
 
-    /// The time of day in seconds since 1970, for the validity of certificates.
+    /// Whether that user, who came by EAP before, may still have a session.
+    fn may_resume(&mut self, user: &Identity) -> bool {
+        let _ = user;
+        false
+    }
+
+    /// The time of day in seconds since 1970, for the validity of certificates and tickets.
     fn unix_time(&mut self) -> u64;
 
     /// An unused SPI to receive ESP on: 256 to FFFFFFFE.

@@ -8,9 +8,11 @@ use super::event::{CloseReason, Event, Failure, Nat, SaId};
 use super::identity::Identity;
 use super::keys::IkeKeys;
 use super::life::{Busy, ChildSa, Life};
+use super::proposal::IkeSuite;
 use super::task::Cx;
 use super::task::eap::Conversation;
 use super::task::intermediate::Intermediate;
+use super::task::resume::{Origin, Resumed};
 use super::x509::Hashes;
 
 /// How far an IKE SA has come.
@@ -59,6 +61,13 @@ pub(crate) struct Core {
     pub(crate) fragment_size: Option<u16>,
     /// Until authenticated.
     pub(crate) handshake: Option<Box<Handshake>>,
+    pub(crate) suite: Option<IkeSuite>,
+    /// Who has proven what, and when.
+    pub(crate) origin: Option<Box<Origin>>,
+    /// What the peer will show if it has forgotten this IKE SA (RFC 6290).
+    pub(crate) token: Option<Box<[u8]>>,
+    /// When the peer must have proven anew who it is, as responder.
+    pub(crate) reauth_until: Option<Instant>,
     /// As responder, while a user authenticates by EAP.
     pub(crate) eap: Option<Box<Conversation>>,
     /// Claimed before the phase Established, proven from then on.
@@ -91,6 +100,8 @@ pub(crate) struct Handshake {
     /// The one that we received.
     pub(crate) theirs: Vec<u8>,
     pub(crate) intermediate: Intermediate,
+    /// It goes on with a former session.
+    pub(crate) resumed: Option<Box<Resumed>>,
 }
 
 impl Handshake {
@@ -124,6 +135,10 @@ impl Core {
             next_keys: None,
             fragment_size: None,
             handshake: None,
+            suite: None,
+            origin: None,
+            token: None,
+            reauth_until: None,
             eap: None,
             peer: None,
             assigned: Vec::new(),

@@ -1,6 +1,6 @@
 //! A client's part of the core: its policy, the key management service, the TUN device.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
 use super::inner::{Inner, KEPT, can_be_inner};
+use super::life::{GIVEN_UP, Wallet};
 use super::routes::{Device, Routes, Wanted};
 use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{AddressRequest, IKE_PORT, Initiate, TrafficSelector};
@@ -32,6 +33,10 @@ pub(super) struct Client {
     pub(super) inner: Inner,
     /// The gateway that traffic of each cluster uses.
     pub(super) active: HashMap<ClusterId, IpAddr>,
+    /// Tickets by which sessions are resumed.
+    pub(super) wallet: Wallet,
+    /// Gateways whose next session is to be authenticated anew.
+    pub(super) anew: HashSet<IpAddr>,
     /// The routes may have to get other sources.
     pub(super) sources_stale: bool,
     /// Routes that lead into the TUN device.
@@ -171,7 +176,7 @@ impl Node {
                 let id = SessionId(session.0);
                 // A session that a newer one has replaced still receives for a while.
                 if !self.dying.contains(id) {
-                    self.end_session(id, "given up", true)?;
+                    self.end_session(id, GIVEN_UP, true)?;
                 }
             }
         }
@@ -229,9 +234,26 @@ impl Node {
             // A session that is made anew leaves the old one in use until it is there.
             initial_contact: client.kms.session(gateway).is_none(),
         };
-        let sa = self.engine.initiate(now, wish, &mut self.answers);
-        self.pending
-            .insert(sa, Purpose::Gateway { gateway, ranges });
+        // What another gateway of the cluster has issued is for the case that it is gone.
+        let clusters = client.resolved.clusters.iter();
+        let others = clusters.filter(|cluster| cluster.gateways.contains(&gateway));
+        let others = others.flat_map(|cluster| cluster.gateways.iter().copied());
+        let others = others.filter(|other| client.kms.session(*other).is_none());
+        let ticket = match client.anew.remove(&gateway) {
+            true => None,
+            false => client.wallet.take(gateway, others, now),
+        };
+        let (tried, ticket) = ticket.unzip();
+        let sa = match ticket {
+            Some(ticket) => self.engine.resume(now, wish, ticket, &mut self.answers),
+            None => self.engine.initiate(now, wish, &mut self.answers),
+        };
+        let purpose = Purpose::Gateway {
+            gateway,
+            ranges,
+            ticket: tried,
+        };
+        self.pending.insert(sa, purpose);
     }
 
     pub(super) fn on_client_report(&mut self, report: WorkerReport) {

@@ -33,10 +33,15 @@ use crate::ike::{EspProposal, IkeProposal};
 pub use secret::Psk;
 
 use crate::ike::x509::AuthorityId;
-use crate::ike::{EapUser, Pattern, X509};
+use crate::ike::{EapUser, Pattern, TicketKey, X509};
+
+pub(super) use secret::read_private;
 
 /// Where API sockets are unless the configuration says otherwise.
 pub const SOCKET_DIRECTORY: &str = "/run/evergate";
+
+/// Where nodes keep what outlives a restart, unless the configuration says otherwise.
+pub const STATE_DIRECTORY: &str = "/var/lib/evergate";
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct Config {
     pub identity: Identity,
     /// Path of the API socket.
     pub socket: PathBuf,
+    /// The folder for what the node keeps over a restart.
+    pub state: PathBuf,
     /// The policy file; there on a client, never on a gateway.
     pub policy: Option<PathBuf>,
     pub outside: Outside,
@@ -180,6 +187,12 @@ pub struct Ike {
     pub rekey_ike: Duration,
     /// The part by which chance moves both, percent, 0 to 50.
     pub rekey_jitter: u8,
+    /// Whoever began a session authenticates anew within this time, 1 s to 30 days; on a gateway a
+    /// client that does not loses its session.
+    pub reauth: Option<Duration>,
+    /// Keys of tickets that all gateways of the cluster have, the current one first; at most 16. None:
+    /// one of the gateway's own.
+    pub ticket_keys: Vec<TicketKey>,
     /// A pair of SAs is replaced when either has carried so many bytes of inner packets.
     pub rekey_bytes: u64,
     /// A pair of SAs is replaced when either has carried so many packets, 1000 to 2^31.

@@ -19,6 +19,7 @@ use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
 use super::leaving::Leaving;
+use super::life::Tried;
 use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
@@ -28,7 +29,7 @@ use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::dataplane::{Command, Dataplane, GroupId, WorkerEvent, WorkerReport};
-use crate::ike::{Engine, Event, SaId};
+use crate::ike::{CloseReason, Engine, Event, SaId};
 
 /// How long sessions may take to be deleted when the node stops.
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -56,6 +57,8 @@ pub(super) enum Purpose {
         gateway: IpAddr,
         /// The tunnel ranges that were asked for.
         ranges: Vec<IpNet>,
+        /// The ticket that was tried.
+        ticket: Option<Tried>,
     },
     /// A session toward this client, because traffic for it came from the LAN.
     Client(GroupId),
@@ -144,6 +147,8 @@ impl Node {
         if now >= self.tick {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.worry(now);
+            self.reauthenticate(now);
             self.guard(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
@@ -268,7 +273,12 @@ impl Node {
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
             Event::Rekeyed { id } => self.ike_rekeyed(id),
+            Event::Ticket { id, ticket } => self.keep_ticket(id, ticket),
+            Event::ReauthIn { id, after } => self.reauth_in(id, after, now),
             Event::Closed { id, reason, .. } => {
+                if reason == CloseReason::PeerDeleted {
+                    self.forget_ticket(id);
+                }
                 if let Some(id) = self.table.of_sa(id) {
                     self.end_session(id, &reason.to_string(), false)?;
                 }

@@ -12,6 +12,7 @@ use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use super::inner::KEPT;
+use super::life::{GIVEN_UP, Worry};
 use super::reload::covers;
 use super::roaming::encapsulation;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
@@ -111,12 +112,15 @@ impl Node {
             exporter,
             rank,
             nat,
+            resumed,
         } = event
         else {
             return Ok(());
         };
         let peer = self.answers.configured(peer);
         let purpose = self.pending.remove(&sa);
+        let spent = self.ticket_tried(purpose.as_ref(), resumed);
+        let reauth_at = self.reauth_at(initiator, spent, now);
         let gateway = matches!(self.role, Role::Client(_)).then(|| remote.ip());
         let outline = Outline {
             peer: peer.to_string(),
@@ -162,20 +166,24 @@ impl Node {
                 redundant: false,
                 alive: now,
                 asked: now,
+                resumed,
+                reauth_at,
+                worry: Worry::default(),
             });
             if gateway.is_some() {
                 // A client has few sessions: they are shown before they can become active.
                 self.post();
             }
-            self.dataplane
-                .add_session(Arc::clone(&spec), group, peer_began);
+            let succeeds = self.succeeds(sa, &spec, group);
+            self.carry(spec, group, succeeds, peer_began).await?;
             let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"
             } else {
                 "begun by the peer"
             };
-            let text = format!("session with {peer} at {} is up, {by}", remote.ip());
+            let how = if resumed { "resumed, " } else { "" };
+            let text = format!("session with {peer} at {} is up, {how}{by}", remote.ip());
             let event = NewEvent::new(EventKind::SessionUp, text);
             self.note(match gateway {
                 Some(gateway) => event.gateway(gateway),
@@ -311,6 +319,10 @@ impl Node {
         let id = self.table.of_sa(sa).unwrap_or(id);
         if tell || why == "replaced" {
             self.engine.close(now, sa);
+        }
+        // One that does not answer is asked to go, but may have kept its part.
+        if tell && why != GIVEN_UP {
+            self.forget_ticket(sa);
         }
         for other in self.table.all_of(sa) {
             if other != id {
@@ -472,6 +484,7 @@ mod tests {
         let purpose = Purpose::Gateway {
             gateway,
             ranges: Vec::new(),
+            ticket: None,
         };
         assert!(give_up(&purpose, "refused", Some(&mut kms), now).is_none());
         let Some(Action::Rejected { tried, .. }) = kms.next_action() else {

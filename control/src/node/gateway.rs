@@ -157,7 +157,7 @@ impl Node {
     }
 
     /// Traffic from the LAN wants a client that has no session: the gateway begins the exchange.
-    fn begin_session(&mut self, group: GroupId, now: Instant) {
+    pub(super) fn begin_session(&mut self, group: GroupId, now: Instant) {
         let Role::Gateway(gateway) = &self.role else {
             return;
         };

@@ -237,6 +237,12 @@ impl Hooks for Answers {
         })
     }
 
+    fn may_resume(&mut self, user: &Identity) -> bool {
+        let mut users = self.users.iter();
+        // One with a certificate shows it again: it may have been revoked.
+        users.any(|known| known.password.is_some() && known.identity.matches(user))
+    }
+
     fn unix_time(&mut self) -> u64 {
         // Before 1970 no certificate is valid.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -16,6 +16,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod leaving;
+mod life;
 mod pool;
 mod rekey;
 mod reload;

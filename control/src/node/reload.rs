@@ -184,6 +184,7 @@ impl Node {
     /// that are made from now on. Yields what there is, if there is or was anything.
     fn reload_certificates(&mut self) -> Result<Option<String>> {
         let config = config::Config::load(&self.config.path)?;
+        self.reload_ticket_keys(&config);
         if config.x509.is_empty() && self.config.x509.is_empty() {
             return Ok(None);
         }
@@ -207,7 +208,7 @@ impl Node {
     /// SIGHUP: reads again what may change while the node runs. What is broken stays as it was.
     pub(super) async fn reload_by_signal(&mut self) {
         if let Err(error) = self.reload_certificates() {
-            tracing::error!("{error:#}; the old certificates stay");
+            tracing::error!("{error:#}; the old certificates and ticket keys stay");
         }
         if let Role::Client(_) = self.role
             && let Err(error) = self.reload_policy().await

@@ -11,6 +11,7 @@ use crate::ike::{Child, Contender, EspCipher, Exporter, Identity, Rank, SaId};
 use crate::sadb::{Producer, SaSpec, SessionId, SessionSpec, UdpEncap};
 
 use super::hooks::prefixes;
+use super::life::Worry;
 
 /// Label under which the heartbeat key is derived from SK_d; both ends derive the same.
 const HEARTBEAT_LABEL: &[u8] = b"evergate heartbeat v1";
@@ -35,6 +36,11 @@ pub(super) struct Live {
     pub(super) alive: Instant,
     /// When it was last asked.
     pub(super) asked: Instant,
+    /// It was made by a ticket.
+    pub(super) resumed: bool,
+    /// When we begin it anew, to authenticate.
+    pub(super) reauth_at: Option<Instant>,
+    pub(super) worry: Worry,
 }
 
 impl Live {
@@ -231,6 +237,9 @@ mod tests {
             redundant: false,
             alive: start,
             asked: start,
+            resumed: false,
+            reauth_at: None,
+            worry: Worry::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! From a configuration to a running node. Everything that can be wrong is found here, before
 //! anything is attached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use super::inner::Inner;
 use super::inputs::Inputs;
 use super::interfaces::Interfaces;
 use super::leaving::Leaving;
+use super::life::{self, Wallet};
 use super::pool::Pool;
 use super::reload::read_policy;
 use super::routes::{Device, Routes};
@@ -191,6 +192,8 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 device,
                 inner: Inner::default(),
                 active: HashMap::new(),
+                wallet: Wallet::default(),
+                anew: HashSet::new(),
                 sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
@@ -318,6 +321,10 @@ fn ike_settings(config: &Config) -> Settings {
         config::Encap::Always => Encapsulation::Always,
     };
     settings.keep_alive = config.ike.keep_alive;
+    settings.tickets = life::tickets(config);
+    settings.request_tickets = config.role == config::Role::Client;
+    settings.reauth = config.ike.reauth;
+    settings.crash_secret = Some(life::crash_secret(config));
     settings.child_lifetime = Some(lifetime(config, config.ike.rekey_child));
     settings.ike_lifetime = Some(lifetime(config, config.ike.rekey_ike));
     // A session has one pair of SAs, and a successor of it now and then.

@@ -35,6 +35,7 @@ type PostedCluster = (u32, ClusterState, Vec<(IpAddr, Option<String>)>);
 struct PostedSession {
     spec: Arc<SessionSpec>,
     since: Instant,
+    resumed: bool,
     /// When this end replaces its pair of SAs.
     rekey_at: Option<Instant>,
 }
@@ -274,6 +275,7 @@ impl PostedSession {
             packets_out: 0,
             bytes_out: 0,
             initiator: spec.initiator,
+            resumed: self.resumed,
         }
     }
 }
@@ -283,6 +285,7 @@ fn sessions(node: &Node) -> Vec<PostedSession> {
     let live = current.map(|live| PostedSession {
         spec: Arc::clone(&live.spec),
         since: live.since,
+        resumed: live.resumed,
         rekey_at: rekey_at(node, live),
     });
     let mut sessions: Vec<_> = live.collect();

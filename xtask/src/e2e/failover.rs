@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
 /// With a standby keyed. Generous: build machines are busy; `cargo xtask bench` measures.
 pub(super) const SOON: f64 = 500.0;
 /// With an IKE exchange, which may meet a dead gateway first.
-const WITH_EXCHANGE: f64 = 6000.0;
+pub(super) const WITH_EXCHANGE: f64 = 6000.0;
 
 /// Does something to the active gateway under a probe and a checked stream, which must go on
 /// over another gateway after at most `most_ms`.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod failover;
+mod life;
 mod nat;
 mod refusals;
 mod rekey;
@@ -26,6 +27,7 @@ const CASES: &[&[Case]] = &[
     refusals::CASES,
     certificates::CASES,
     rekey::CASES,
+    life::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

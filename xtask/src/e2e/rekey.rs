@@ -59,7 +59,7 @@ fn drops(lab: &Lab) -> Result<Vec<(String, u64)>> {
 }
 
 /// Runs a probe and a checked stream for so long; none of it may be lost.
-fn undisturbed(lab: &Lab, time: Duration) -> Result<()> {
+pub(super) fn undisturbed(lab: &Lab, time: Duration) -> Result<()> {
     let before = drops(lab)?;
     let probe = Probe::start(lab)?;
     let stream = Stream::start(lab)?;
@@ -129,7 +129,7 @@ fn by_traffic(lab: &mut Lab) -> Result<()> {
 }
 
 /// What was replaced goes after a while.
-fn few_sas(lab: &Lab) -> Result<()> {
+pub(super) fn few_sas(lab: &Lab) -> Result<()> {
     for place in [Place::Client, Place::Gateway(1)] {
         lab.wait("old SAs are gone", Duration::from_secs(8), |lab| {
             let sessions = lab.status(place)?.sessions.len();

@@ -211,6 +211,7 @@ fn strongswan_conf(log: &Path, level: i8) -> String {
          pkcs8 x509 pubkey constraints revocation kernel-libipsec kernel-netlink socket-default \
          vici updown eap-identity eap-mschapv2 eap-tls
 {limits}  install_virtual_ip_on = {TUN}
+  make_before_break = yes
   plugins {{
     vici {{
       socket = {VICI}

@@ -8,6 +8,7 @@
 mod charon;
 mod conf;
 mod cover;
+mod life;
 mod matrix;
 
 use crate::cases::{self, Case};
@@ -55,6 +56,7 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
             name: row.name(),
             run: Box::new(move |lab| session(lab, row)),
         })
+        .chain(life::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -168,6 +168,7 @@ name = \"gw{number}\"
 role = \"gateway\"
 identity = \"gw{number}.example\"
 socket = \"{}\"
+state = \"state\"
 
 {local}
 [outside]
@@ -205,6 +206,7 @@ role = \"client\"
 identity = \"client.example\"
 socket = \"{}\"
 policy = \"policy.conf\"
+state = \"state\"
 
 {local}
 [outside]

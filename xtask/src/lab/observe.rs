@@ -51,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) spi_out: String,
     pub(crate) active: bool,
     pub(crate) initiator: bool,
+    pub(crate) resumed: bool,
     pub(crate) packets_in: u64,
     pub(crate) packets_out: u64,
 }

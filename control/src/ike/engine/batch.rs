@@ -12,7 +12,7 @@ use super::super::eap::EapUser;
 use super::super::event::{Event, Stats};
 use super::super::guesses::Guesses;
 use super::super::identity::Identity;
-use super::super::payload::header::{Header, exchange};
+use super::super::payload::header::Header;
 use super::super::settings::{AssignRefused, Hooks, Methods, Settings, TsRefused};
 use super::super::state::Phase;
 use super::super::task::{Cx, Succession};
@@ -96,7 +96,7 @@ impl Engine {
                 work.push(None);
                 continue;
             };
-            if header.exchange == exchange::IKE_SA_INIT && !header.response {
+            if header.begins() && !header.response {
                 let digest = self.first_digest(remote, data);
                 // It is counted once it is dealt with.
                 if digests.contains(&digest) || self.by_first_message.contains_key(&digest) {
@@ -111,7 +111,7 @@ impl Engine {
                 continue;
             }
             let Some(id) = self.recipient(&header) else {
-                self.stats.unknown_spi += 1;
+                self.nobody(now, local, remote, &header);
                 work.push(None);
                 continue;
             };
@@ -253,6 +253,10 @@ impl Hooks for Shared<'_, '_, '_> {
 
     fn eap_certificate(&mut self, subject: &Subject) -> Option<Identity> {
         self.owner().eap_certificate(subject)
+    }
+
+    fn may_resume(&mut self, user: &Identity) -> bool {
+        self.owner().may_resume(user)
     }
 
     fn unix_time(&mut self) -> u64 {

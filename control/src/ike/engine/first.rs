@@ -5,21 +5,27 @@ use std::time::Instant;
 
 use super::super::crypto::sha256;
 use super::super::event::{SaId, Transmit};
-use super::super::payload::header::{HEADER, Header};
+use super::super::payload::header::{HEADER, Header, exchange};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
 use super::super::settings::Hooks;
 use super::super::state::Core;
-use super::super::task::{Cx, Succession, auth, init, notify};
+use super::super::task::{Cx, Succession, auth, init, notify, resume};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
 /// proposals and any public value of today.
 const LONGEST_FIRST_MESSAGE: usize = 4096;
 
+/// A first message that is acceptable.
+enum Accepted {
+    New(init::Accepted),
+    Resumed(resume::Accepted),
+}
+
 impl Engine {
-    /// An IKE_SA_INIT request, as responder.
+    /// An IKE_SA_INIT or IKE_SESSION_RESUME request, as responder.
     pub(super) fn first_message(
         &mut self,
         now: Instant,
@@ -239,14 +245,19 @@ impl First {
             data,
             digest,
         } = self;
-        let init::Accepted {
-            suite,
-            nonces,
-            shared,
-            mut answer,
-        } = init::respond(&payloads, cx).map_err(Some)?;
+        let accepted = match header.exchange {
+            exchange::IKE_SESSION_RESUME => resume::respond(&payloads, cx).map(Accepted::Resumed),
+            _ => init::respond(&payloads, cx).map(Accepted::New),
+        };
+        let mut accepted = accepted.map_err(Some)?;
+        let mut answer = match &mut accepted {
+            Accepted::New(new) => std::mem::take(&mut new.answer),
+            Accepted::Resumed(resumed) => std::mem::take(&mut resumed.answer),
+        };
         init::common(&core, cx.settings, &mut answer);
-        answer.extend(auth::request(cx.settings));
+        if let Accepted::New(_) = accepted {
+            answer.extend(auth::request(cx.settings));
+        }
         let response = Header {
             spi_r: core.spi_r,
             initiator: false,
@@ -254,7 +265,12 @@ impl First {
             ..header
         };
         let message = sk::write_plain(response, &answer).map_err(|_| None)?;
-        core.agree(suite, nonces, &shared, message.clone(), data);
+        match accepted {
+            Accepted::New(new) => {
+                core.agree(new.suite, new.nonces, &new.shared, message.clone(), data);
+            }
+            Accepted::Resumed(resumed) => resumed.enter(&mut core, [message.clone(), data]),
+        }
         core.learn(&payloads, cx.settings);
         let until = cx.now + cx.settings.half_open_timeout;
         let sa = Sa::responder(core, digest, message.clone(), until);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use super::super::event::SaId;
+use super::super::life::Busy;
 use super::super::payload::header::Header;
 use super::super::payload::{sk, skf};
 use super::super::settings::NoHooks;
@@ -24,6 +25,13 @@ impl Engine {
         ni: &[u8],
     ) -> Vec<u8> {
         self.cookies.make(now, &mut *self.rng, remote, spi_i, ni)
+    }
+
+    /// Has one side believe for ever that it is making a child SA.
+    pub(crate) fn occupy(&mut self, id: SaId) {
+        if let Some(entry) = self.sas.get_mut(&id) {
+            entry.sa.core.busy = Busy::Create;
+        }
     }
 
     /// Starts any exchange, so that tests can say what no task says.

@@ -18,6 +18,8 @@ pub mod exchange {
     pub const IKE_AUTH: u8 = 35;
     pub const CREATE_CHILD_SA: u8 = 36;
     pub const INFORMATIONAL: u8 = 37;
+    /// RFC 5723.
+    pub const IKE_SESSION_RESUME: u8 = 38;
     /// RFC 9242.
     pub const IKE_INTERMEDIATE: u8 = 43;
 }
@@ -44,6 +46,14 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of the first exchange of an IKE SA, which is in the clear.
+    pub fn begins(&self) -> bool {
+        matches!(
+            self.exchange,
+            exchange::IKE_SA_INIT | exchange::IKE_SESSION_RESUME
+        )
+    }
+
     /// Reads the header of a datagram.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod reader;
 pub mod sa;
 pub mod sk;
 pub mod skf;
+pub mod ticket;
 pub mod ts;
 
 use auth::Auth;

@@ -29,6 +29,16 @@ pub mod kind {
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
     pub const REKEY_SA: u16 = 16393;
+    /// RFC 4478.
+    pub const AUTH_LIFETIME: u16 = 16403;
+    /// RFC 5723 section 7.
+    pub const TICKET_LT_OPAQUE: u16 = 16409;
+    pub const TICKET_REQUEST: u16 = 16410;
+    pub const TICKET_ACK: u16 = 16411;
+    pub const TICKET_NACK: u16 = 16412;
+    pub const TICKET_OPAQUE: u16 = 16413;
+    /// RFC 6290.
+    pub const QCD_TOKEN: u16 = 16419;
     /// RFC 7383.
     pub const IKEV2_FRAGMENTATION_SUPPORTED: u16 = 16430;
     /// RFC 7427 section 4.

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use rand::CryptoRng;
 
+use super::super::crash::TellToken;
 use super::super::event::{CloseReason, Failure};
 use super::super::life::{ChildSa, Life, REPLACED};
 use super::super::payload::delete::Delete as DeletePayload;
-use super::super::payload::header::{Header, exchange};
-use super::super::payload::{Malformed, Payload};
+use super::super::payload::header::{HEADER, Header, exchange};
+use super::super::payload::{Malformed, Payload, parse_chain};
 use super::super::settings::Settings;
 use super::super::state::{Core, Phase};
 use super::super::task::Cx;
@@ -17,6 +18,7 @@ use super::super::task::create_child::CreateChild;
 use super::super::task::informational::{Delete, DeleteChild, Liveness};
 use super::super::task::rekey_child::RekeyChild;
 use super::super::task::rekey_ike::RekeyIke;
+use super::super::task::ticket::AskForTicket;
 use super::super::ts::TrafficSelector;
 use super::Sa;
 
@@ -36,7 +38,8 @@ impl Sa {
         }
         let children = self.core.children.iter();
         let children = children.filter_map(|child| child.life.deadline());
-        let all = children.chain(self.core.life.deadline());
+        let reauth = self.core.reauth_until.map(|at| (at, "reauthentication"));
+        let all = children.chain(self.core.life.deadline()).chain(reauth);
         all.min_by_key(|(at, _)| *at)
     }
 
@@ -48,6 +51,9 @@ impl Sa {
         }
         if core.life.is_over(now) {
             return self.expire("the IKE SA", cx);
+        }
+        if core.reauth_until.is_some_and(|at| at <= now) {
+            return self.expire("the authentication", cx);
         }
         let over = |c: &&mut ChildSa| c.life.is_over(now);
         let mut over: Vec<_> = core.children.iter_mut().filter(over).collect();
@@ -74,6 +80,19 @@ impl Sa {
             let task = RekeyIke::new(&self.core);
             self.start(Box::new(task), cx);
         }
+    }
+
+    /// A response in the clear ends an IKE SA only with a proof that the peer has forgotten it.
+    pub(super) fn handle_plain(&mut self, header: &Header, datagram: &[u8], cx: &mut Cx<'_>) {
+        let body = datagram.get(HEADER..).unwrap_or_default();
+        let parsed = parse_chain(header.next, body);
+        if !parsed.is_ok_and(|payloads| self.core.is_forgotten(&payloads)) {
+            cx.stats.unprotected += 1;
+            return;
+        }
+        cx.stats.crashes += 1;
+        // There is nobody who would hear a DELETE.
+        self.finish(cx, CloseReason::Crashed);
     }
 
     fn expire(&mut self, what: &'static str, cx: &mut Cx<'_>) {
@@ -140,6 +159,13 @@ impl Sa {
         let pending = old.pending.take().map(|pending| pending.task);
         let question = pending.filter(|task| task.exchange() == exchange::INFORMATIONAL);
         self.queue.extend(question);
+        if began && self.core.token.is_some() && settings.crash_secret.is_some() {
+            self.queue.push_back(Box::new(TellToken));
+        }
+        let origin = self.core.origin.as_ref();
+        if self.core.ours && origin.is_some_and(|origin| origin.has_ticket) {
+            self.queue.push_back(Box::new(AskForTicket));
+        }
         old.expires = Some((now + REPLACED, "replaced"));
     }
 

@@ -70,7 +70,7 @@ impl Sa {
         payloads: &[Payload],
     ) -> Result<Vec<Vec<u8>>, TooLong> {
         let header = self.header(exchange, response, message_id);
-        if exchange == exchange::IKE_SA_INIT || self.core.keys.is_none() {
+        if header.begins() || self.core.keys.is_none() {
             return Ok(vec![sk::write_plain(header, payloads)?]);
         }
         let mut plain = Zeroizing::new(Vec::new());

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 use super::super::auth::{Signed, shared_key, verify};
+use super::super::crash;
 use super::super::crypto::{Prf, Psk};
 use super::super::event::{Event, Failure};
 use super::super::identity::Identity;
@@ -24,7 +25,7 @@ use super::super::state::{Core, Phase};
 use super::super::x509::Refused;
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
-use super::{Cx, Request, Response, Step, eap, error, find, notify};
+use super::{Cx, Request, Response, Step, eap, error, find, notify, resume, ticket};
 
 /// The exchange as initiator.
 pub(crate) struct Auth {
@@ -64,6 +65,9 @@ impl Auth {
         })
         .ok_or(Failure::WrongAnswer("IKE_AUTH without authentication"))?;
         core.verify(cx, &self.initiate.auth.remote, id, auth, payloads)?;
+        if let Some(resumed) = core.resumed() {
+            return resumed.responder(id, self.initiate.remote_id.as_ref());
+        }
         if let Some(expected) = &self.initiate.remote_id
             && !id.identity.matches(expected)
         {
@@ -80,7 +84,7 @@ impl Request for Auth {
     }
 
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
-        let id = Id::new(cx.settings.local_id.clone());
+        let id = Id::new(core.local_id(cx.settings).clone());
         let Ok((certificates, auth)) = core.prove(cx.settings, &self.initiate.auth.local, &id)
         else {
             // The certificate has changed since IKE_SA_INIT. The responder refuses this, and the
@@ -93,20 +97,20 @@ impl Request for Auth {
         if self.initiate.initial_contact {
             payloads.push(Payload::Notify(Notify::new(kind::INITIAL_CONTACT, [])));
         }
-        if self.initiate.auth.remote.is_certificate() {
+        let resumed = core.resumed().map(|resumed| resumed.idr.clone());
+        if self.initiate.auth.remote.is_certificate() && resumed.is_none() {
             payloads.extend(request(cx.settings));
         }
-        payloads.extend(
-            self.initiate
-                .remote_id
-                .clone()
-                .map(|id| Payload::IdR(Id::new(id))),
-        );
+        // A ticket's session goes on with whom it was begun with.
+        let wanted = resumed.or_else(|| self.initiate.remote_id.clone());
+        payloads.extend(wanted.map(|id| Payload::IdR(Id::new(id))));
         payloads.push(Payload::Auth(auth));
         let offer = Offer::new(&self.initiate, cx);
         core.spi_in = Some(offer.spi);
         offer.write(cx.settings, &mut payloads);
         self.offer = Some(offer);
+        payloads.extend(ticket::request(cx.settings));
+        payloads.extend(crash::token(core, cx.settings));
         payloads
     }
 
@@ -128,8 +132,14 @@ impl Request for Auth {
             Ok(made) => made,
             Err(failure) => return Step::Fail(failure, Some(Box::new(Delete))),
         };
-        core.peer = Some(id.identity);
+        core.originate(cx, id.identity.clone(), None);
+        // Whom the owner has asked for, where a ticket is good for several.
+        let peer = core.resumed().and(self.initiate.remote_id.clone());
+        core.peer = Some(peer.unwrap_or(id.identity));
+        core.take_token(payloads);
         core.establish(cx, child, assigned);
+        ticket::take(core, cx, payloads);
+        ticket::take_lifetime(core, cx, payloads);
         Step::Done
     }
 }
@@ -139,6 +149,9 @@ impl Request for Auth {
 pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Vec<Payload> {
     if let Some(conversation) = core.eap.take() {
         return eap::respond(core, cx, conversation, payloads);
+    }
+    if core.resumed().is_some() {
+        return resume::authenticate(core, cx, payloads);
     }
     let id = find(payloads, |p| {
         if let Payload::IdI(id) = p {
@@ -187,6 +200,8 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         Ok(proof) => proof,
         Err(failure) => return refuse(core, cx, kind::AUTHENTICATION_FAILED, failure),
     };
+    let way = resume::way(cx, &methods.remote, &id.identity, payloads);
+    core.originate(cx, id.identity.clone(), Some(way));
     let mut answer = vec![Payload::IdR(ours)];
     answer.extend(certificates);
     answer.push(Payload::Auth(auth));
@@ -209,7 +224,11 @@ pub(super) fn finish(
             if notify(payloads, kind::INITIAL_CONTACT).is_some() {
                 cx.initial_contact = Some(peer.clone());
             }
+            core.take_token(payloads);
+            answer.extend(crash::token(core, cx.settings));
             core.establish(cx, child, assigned);
+            answer.extend(ticket::answer(core, cx, payloads));
+            answer.extend(ticket::lifetime(core, cx));
         }
         // Section 2.21.2: the IKE SA comes about even if its child does not. It has no use for us,
         // and the peer should delete it; if it does not, time does.
@@ -273,7 +292,7 @@ const NO_HASH: Failure = Failure::NoProof(
 
 impl Core {
     /// What the AUTH payload of one side covers; `None` before IKE_SA_INIT and after IKE_AUTH.
-    fn signed<'a>(&'a self, local: bool, id: &'a Id) -> Option<(Prf, Signed<'a>)> {
+    pub(super) fn signed<'a>(&'a self, local: bool, id: &'a Id) -> Option<(Prf, Signed<'a>)> {
         let (keys, handshake) = (self.keys.as_ref()?, self.handshake.as_ref()?);
         let (message, sk_p) = match local {
             true => (&handshake.ours, &keys.sk_p_local),
@@ -299,6 +318,9 @@ impl Core {
         let (prf, signed) = self
             .signed(true, id)
             .ok_or(Failure::NoProof("IKE_SA_INIT has not been"))?;
+        if self.resumed().is_some() {
+            return Ok((Vec::new(), resume::auth(prf, &signed)));
+        }
         match proof {
             Proof::Psk(psk) => {
                 let data = shared_key(prf, psk, signed).to_vec();
@@ -326,6 +348,10 @@ impl Core {
         let (prf, signed) = self
             .signed(false, id)
             .ok_or(Failure::PeerNotAuthenticated)?;
+        if self.resumed().is_some() {
+            let proven = resume::verify(prf, &signed, auth);
+            return proven.then_some(()).ok_or(Failure::PeerNotAuthenticated);
+        }
         match proof {
             Proof::Psk(psk) => {
                 let proven = auth.method == SHARED_KEY && verify(prf, psk, signed, &auth.data);
@@ -348,7 +374,7 @@ impl Core {
     }
 }
 
-fn x509(payload: &Payload) -> Option<&[u8]> {
+pub(super) fn x509(payload: &Payload) -> Option<&[u8]> {
     match payload {
         Payload::Cert(Cert {
             encoding: X509_SIGNATURE,

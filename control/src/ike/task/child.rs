@@ -136,7 +136,7 @@ pub(crate) fn respond_first(
         Payload::Config(c) if c.kind == Kind::Request => Some(c),
         _ => None,
     }) {
-        *assigned = assign(cx, peer, request).ok_or((
+        *assigned = assign(cx, peer, request, core.former_addresses()).ok_or((
             kind::INTERNAL_ADDRESS_FAILURE,
             Failure::InternalAddressFailure,
         ))?;
@@ -183,7 +183,13 @@ pub(super) fn merge_within(
     }
 }
 
-fn assign(cx: &mut Cx<'_>, peer: &Identity, request: &Config) -> Option<Vec<IpAddr>> {
+/// `former`: what the peer has had, unless it names others.
+fn assign(
+    cx: &mut Cx<'_>,
+    peer: &Identity,
+    request: &Config,
+    former: &[IpAddr],
+) -> Option<Vec<IpAddr>> {
     let (mut requested, mut wants_v4, mut wants_v6) = (Vec::new(), false, false);
     for attribute in &request.attributes {
         let named = match attribute {
@@ -200,6 +206,12 @@ fn assign(cx: &mut Cx<'_>, peer: &Identity, request: &Config) -> Option<Vec<IpAd
         };
         requested.extend(named.filter(|_| requested.len() < MOST_REQUESTED));
     }
+    let names = |v4| requested.iter().any(|a: &IpAddr| a.is_ipv4() == v4);
+    let (v4, v6) = (names(true), names(false));
+    let again = former
+        .iter()
+        .filter(|a| if a.is_ipv4() { !v4 } else { !v6 });
+    requested.extend(again);
     cx.hooks.assign(peer, &requested, wants_v4, wants_v6).ok()
 }
 
@@ -302,6 +314,8 @@ impl Core {
         self.established = Some(cx.now);
         self.spi_in = None;
         cx.stats.established += 1;
+        let resumed = handshake.resumed.is_some();
+        cx.stats.resumed += u64::from(resumed);
         cx.events.push(Event::Established {
             id: self.id,
             initiator: self.initiator,
@@ -314,6 +328,7 @@ impl Core {
             exporter: keys.exporter(),
             nat: self.nat,
             rank: Rank::new(&handshake.nonces),
+            resumed,
         });
     }
 }

@@ -422,6 +422,12 @@ impl Core {
         }
     }
 
+    /// The peer and we are out of step: only another IKE SA helps.
+    pub(super) fn give_up(&mut self, failure: Failure) {
+        self.closing = CloseReason::Error(failure);
+        self.wants_delete = true;
+    }
+
     /// The peer breaks the protocol.
     fn invalid_syntax(&mut self, cx: &mut Cx<'_>, what: &'static str) {
         self.end(cx, CloseReason::Error(Failure::WrongAnswer(what)));

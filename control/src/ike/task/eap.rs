@@ -25,6 +25,7 @@ use super::super::payload::notify::kind;
 use super::super::payload::{Payload, write_chain};
 use super::super::settings::{Hooks, Proof, Settings, X509};
 use super::super::state::{Core, Phase};
+use super::super::ticket::Way;
 use super::super::x509::Subject;
 use super::auth::{finish, refuse, refused};
 use super::{Cx, find};
@@ -204,6 +205,7 @@ fn conclude(
         return deny(core, cx, Failure::AuthenticationFailed);
     }
     core.peer = Some(identity.clone());
+    core.originate(cx, talk.id.identity.clone(), Some(Way::Eap));
     let ours = Id::new(cx.settings.local_id.clone());
     match core.prove(cx.settings, &proof, &ours) {
         Ok((_, auth)) => finish(

@@ -12,7 +12,7 @@ use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
 use super::super::state::Core;
-use super::{Cx, Request, Response, Step, notify};
+use super::{Cx, Request, Response, Step, notify, ticket};
 
 /// Asks whether the peer is alive: an empty message.
 pub(crate) struct Liveness;
@@ -112,7 +112,9 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         core.end(cx, CloseReason::Error(Failure::notified(failed)));
         return Vec::new();
     }
-    let mut answer = Vec::new();
+    core.take_token(payloads);
+    ticket::take_lifetime(core, cx, payloads);
+    let mut answer: Vec<Payload> = ticket::answer(core, cx, payloads).into_iter().collect();
     for payload in payloads {
         match payload {
             Payload::Delete(DeletePayload::Ike) => {

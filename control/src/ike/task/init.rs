@@ -23,12 +23,13 @@ use super::super::state::{Core, Handshake};
 use super::super::x509::Hashes;
 use super::auth::{Auth, can_prove};
 use super::intermediate::{Additional, Intermediate};
+use super::resume::Resumed;
 use super::{Cx, Request, Response, Step, error, find, notify};
 
 /// A responder may send us back this often, with cookies and other groups; then we listen no more.
-const MOST_ROUNDS: u32 = 5;
+pub(super) const MOST_ROUNDS: u32 = 5;
 /// RFC 7296 section 2.6.
-const LONGEST_COOKIE: usize = 64;
+pub(super) const LONGEST_COOKIE: usize = 64;
 /// Vendor IDs of a peer that are kept, and the longest of them.
 const MOST_VENDOR_IDS: usize = 16;
 const LONGEST_VENDOR_ID: usize = 128;
@@ -325,7 +326,7 @@ fn intermediate_supported(payloads: &[Payload]) -> bool {
 }
 
 /// A notification that says all by its type.
-fn status(kind: u16) -> Payload {
+pub(super) fn status(kind: u16) -> Payload {
     Payload::Notify(Notify::new(kind, []))
 }
 
@@ -359,20 +360,30 @@ impl Core {
     ) {
         let [ni, nr] = &nonces;
         let seed = skeyseed(suite.prf, ni, nr, shared);
+        self.take_keys(suite, nonces, &seed, [ours, theirs], None);
+    }
+
+    /// Makes the keys that follow from `seed`, and notes what AUTH will cover: the first messages,
+    /// ours before theirs.
+    pub(crate) fn take_keys(
+        &mut self,
+        suite: IkeSuite,
+        nonces: [Vec<u8>; 2],
+        seed: &[u8],
+        [ours, theirs]: [Vec<u8>; 2],
+        resumed: Option<Box<Resumed>>,
+    ) {
+        let [ni, nr] = &nonces;
         let spis = [self.spi_i, self.spi_r];
         self.prf = Some(suite.prf);
-        self.keys = Some(IkeKeys::derive(
-            suite,
-            &seed,
-            [ni, nr],
-            spis,
-            self.initiator,
-        ));
+        self.suite = Some(suite);
+        self.keys = Some(IkeKeys::derive(suite, seed, [ni, nr], spis, self.initiator));
         self.handshake = Some(Box::new(Handshake {
             nonces,
             ours,
             theirs,
             intermediate: Intermediate::new(suite),
+            resumed,
         }));
     }
 

@@ -208,6 +208,7 @@ mod tests {
             ours: Vec::new(),
             theirs: Vec::new(),
             intermediate: Intermediate::new(suite),
+            resumed: None,
         }));
         core
     }

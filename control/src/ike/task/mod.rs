@@ -14,6 +14,8 @@ pub(crate) mod init;
 pub(crate) mod intermediate;
 pub(crate) mod rekey_child;
 pub(crate) mod rekey_ike;
+pub(crate) mod resume;
+pub(crate) mod ticket;
 
 use std::time::Instant;
 
@@ -74,6 +76,8 @@ pub(crate) enum Step {
     Again,
     /// The next exchange follows at once.
     Next(Box<dyn Request>),
+    /// Another first exchange begins in place of this one, as if it had not been.
+    Restart(Box<dyn Request>),
     /// The session we wished for does not come about; with a last request to tell the peer, if it
     /// must know.
     Fail(Failure, Option<Box<dyn Request>>),
@@ -93,6 +97,10 @@ pub(crate) trait Request: Send {
     }
     /// The payloads of the request; called again after [`Step::Again`] only.
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload>;
+    /// Another first exchange to try, after so many sendings without an answer.
+    fn instead(&mut self, _sent: u32, _cx: &mut Cx<'_>) -> Option<Box<dyn Request>> {
+        None
+    }
     /// Sees each datagram of the message as it goes out; the first exchange has one.
     fn sent(&mut self, _message: &[u8]) {}
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step;

@@ -91,6 +91,7 @@ impl Request for RekeyChild {
                 // One of which the peer has not heard yet is not lost.
                 let making = core.children.iter().any(|c| c.stage == Stage::Replaced);
                 let lost = failure == Failure::ChildNotFound && !making;
+                let busy = failure == Failure::TemporaryFailure;
                 let step = core.child_failed(cx, wish.spi, failure, response.payloads);
                 // Else the peer was faster, or has deleted it.
                 if core.child(self.old).is_some_and(ChildSa::is_in_use) {
@@ -103,6 +104,9 @@ impl Request for RekeyChild {
                     }
                     if let Some(old) = core.child_mut(self.old) {
                         old.life.retry(cx.now, cx.rng);
+                        if busy && old.life.is_put_off_for_good(cx.now) {
+                            core.give_up(Failure::TemporaryFailure);
+                        }
                     }
                 }
                 step

@@ -11,6 +11,7 @@
 //! once, each answers as usual; which of the two new ones has the child SAs is decided by the nonces
 //! as for child SAs.
 
+use super::super::crash;
 use super::super::crypto::{KeyPair, Secret};
 use super::super::event::{CloseReason, Failure};
 use super::super::keys::IkeKeys;
@@ -73,7 +74,8 @@ impl RekeyIke {
         let shared = shared.ok_or(wrong("the peer's public value is bad"))?;
         let nonces = [&wish.ni[..], nr];
         let made = core.succeeded(true, suite, &shared, nonces, [wish.spi, spi_r]);
-        let made = made.ok_or(wrong("rekeying of the IKE SA before IKE_SA_INIT"))?;
+        let mut made = made.ok_or(wrong("rekeying of the IKE SA before IKE_SA_INIT"))?;
+        made.take_token(payloads);
         Ok((made, Lowest::of(nonces)))
     }
 }
@@ -131,8 +133,12 @@ impl Request for RekeyIke {
                 return Step::Next(Box::new(RekeyIke { wish, ..*self }));
             }
             cx.stats.rekeyings_failed += 1;
-            core.failure = Some(Failure::notified(refusal));
+            let failure = Failure::notified(refusal);
             core.life.retry(cx.now, cx.rng);
+            if failure == Failure::TemporaryFailure && core.life.is_put_off_for_good(cx.now) {
+                core.give_up(failure.clone());
+            }
+            core.failure = Some(failure);
             return Step::Done;
         }
         let (made, nonces) = match RekeyIke::accept(&wish, core, cx, response.payloads) {
@@ -225,7 +231,10 @@ pub(super) fn answer(
     let (spi, nr) = (new_spi(cx), nonce(cx));
     let nonces = [&ni[..], &nr];
     let made = core.succeeded(false, suite, &shared, nonces, [spi_i, spi]);
-    cx.succession.made = Some(Box::new(made.ok_or_else(syntax)?));
+    let made = made.ok_or_else(syntax)?;
+    // What we know of the peer's tokens tells whether it knows of ours.
+    let token = core.token.as_ref().and(crash::token(&made, cx.settings));
+    cx.succession.made = Some(Box::new(made));
     match &mut core.busy {
         Busy::RekeyIke { rival } => {
             let nonces = Lowest::of(nonces);
@@ -234,11 +243,13 @@ pub(super) fn answer(
         _ => cx.succession.heir = Some(spi),
     }
     proposal.spi = spi.to_be_bytes().to_vec();
-    Ok(vec![
+    let mut answer = vec![
         Payload::Sa(vec![proposal]),
         Payload::Nonce(nr),
         key_exchange(&pair),
-    ])
+    ];
+    answer.extend(token);
+    Ok(answer)
 }
 
 impl Core {
@@ -257,6 +268,7 @@ impl Core {
         (new.spi_i, new.spi_r) = (spi_i, spi_r);
         new.phase = Phase::Heir;
         new.prf = Some(suite.prf);
+        new.suite = Some(suite);
         new.keys = Some(IkeKeys::derive(suite, &seed, nonces, [spi_i, spi_r], began));
         Some(new)
     }
@@ -278,6 +290,8 @@ impl Core {
         // The peer may have moved since this one was made.
         (self.local, self.remote) = (old.local, old.remote);
         self.fragment_size = old.fragment_size;
+        self.origin = old.origin.take();
+        self.reauth_until = old.reauth_until;
         self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
         std::mem::swap(&mut self.id, &mut old.id);

@@ -185,3 +185,19 @@ fn unknown_payloads_and_notifications_are_skipped() {
     );
     assert!(pair.b.events.is_empty());
 }
+
+/// Section 2.25: TEMPORARY_FAILURE is waited for, but not for ever.
+#[test]
+fn a_peer_that_never_has_time_is_given_up() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.up();
+    pair.b.engine.occupy(b);
+    pair.a.engine.rekey_ike(pair.now, a);
+    pair.pass(Duration::from_secs(290));
+    assert_eq!(pair.a.closed(), None);
+    assert!(pair.a.engine.stats().rekeyings_failed > 10);
+    pair.pass(Duration::from_secs(60));
+    let reason = CloseReason::Error(Failure::TemporaryFailure);
+    assert_eq!(pair.a.closed(), Some(&reason));
+    assert_eq!(pair.b.closed(), Some(&CloseReason::PeerDeleted));
+}

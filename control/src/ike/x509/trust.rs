@@ -11,6 +11,7 @@ use webpki::{
     VerifiedPath,
 };
 use x509_cert::Certificate;
+use x509_cert::crl::CertificateList;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::BasicConstraints;
 
@@ -37,6 +38,9 @@ pub struct Trust {
     validity: Vec<(u64, u64)>,
     authorities: Vec<[u8; AUTHORITY]>,
     crls: Vec<CertRevocationList<'static>>,
+    /// When each CRL is to be followed by the next one, in seconds since 1970.
+    next_updates: Vec<u64>,
+    digest: [u8; 32],
 }
 
 /// Names a CA by its key: SHA-256 of the body of its SubjectPublicKeyInfo.
@@ -46,6 +50,10 @@ pub struct AuthorityId([u8; 32]);
 impl AuthorityId {
     fn of(key: &[u8]) -> AuthorityId {
         AuthorityId(sha256(&[key]))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -99,7 +107,17 @@ impl Trust {
             let crl = OwnedCertRevocationList::from_der(der)
                 .map_err(|error| BadTrust::Crl(index + 1, format!("{error:?}")))?;
             trust.crls.push(CertRevocationList::from(crl));
+            let list: Option<CertificateList> = CertificateList::from_der(der).ok();
+            let next = list.and_then(|list| list.tbs_cert_list.next_update);
+            trust
+                .next_updates
+                .extend(next.map(|time| time.to_unix_duration().as_secs()));
         }
+        let hashes = [authorities, crls].map(|list| {
+            let each: Vec<_> = list.iter().map(|der| sha256(&[der])).collect();
+            sha256(&each.iter().map(|hash| &hash[..]).collect::<Vec<_>>())
+        });
+        trust.digest = sha256(&[&hashes[0], &hashes[1]]);
         Ok(trust)
     }
 
@@ -123,6 +141,29 @@ impl Trust {
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &[u8]> {
         let anchors = self.anchors.iter().take(MOST_AUTHORITIES);
         anchors.map(|anchor| anchor.subject.as_ref())
+    }
+
+    /// A hash of all CAs and CRLs: who is believed by one `Trust` is so by another with the same.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// Until when a chain that is believed at `time` will be, unless other CAs or CRLs come: the
+    /// first end of a certificate of the chain, of a CA that issued one, or of a CRL; in seconds
+    /// since 1970.
+    pub fn believes_until(&self, chain: &[&[u8]], time: u64) -> u64 {
+        let read: Vec<Certificate> = chain
+            .iter()
+            .filter_map(|der| Certificate::from_der(der).ok())
+            .collect();
+        let ends = read.iter().map(|certificate| {
+            let validity = certificate.tbs_certificate().validity();
+            validity.not_after.to_unix_duration().as_secs()
+        });
+        let anchors = self.validity.iter().map(|(_, not_after)| *not_after);
+        // What has ended already plays no part in what is believed now.
+        let all = ends.chain(anchors).chain(self.next_updates.iter().copied());
+        all.filter(|end| *end > time).min().unwrap_or(time)
     }
 
     /// What a certificate request names: SHA-1 of the SubjectPublicKeyInfo of each CA.

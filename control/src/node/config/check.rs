@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
 use super::{
-    Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY, XdpMode,
-    duration,
+    Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
+    STATE_DIRECTORY, XdpMode, duration,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` less its final zero.
@@ -96,6 +96,10 @@ impl Checker<'_> {
                 ),
             );
         }
+        let state = match file.state {
+            Some(folder) => self.beside(folder.get_ref()),
+            None => PathBuf::from(STATE_DIRECTORY),
+        };
         let x509 = self.x509(file.local, identity.as_ref());
         let heartbeat = self.heartbeat(file.heartbeat, role);
         let esp = self.esp(file.esp);
@@ -130,6 +134,7 @@ impl Checker<'_> {
             role,
             identity: identity?,
             socket: socket?,
+            state,
             policy,
             outside: outside?.0,
             inside: inside?.0,

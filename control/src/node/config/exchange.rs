@@ -1,18 +1,49 @@
 //! The tables `[esp]` and `[ike]`: algorithms, timers and sizes.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
+use zeroize::Zeroizing;
 
-use crate::ike::{BadProposal, EspProposal, IkeProposal};
+use crate::ike::{BadProposal, EspProposal, IkeProposal, TicketKey};
 
 use super::check::{Checker, TOP};
 use super::file::{self, List, Table, choices};
-use super::{Esp, Ike};
+use super::{Esp, Ike, Psk, secret};
 
 /// More proposals than this are nobody's wish.
 const MOST_PROPOSALS: usize = 16;
+
+/// More ticket keys than this are older than any ticket.
+const MOST_TICKET_KEYS: usize = 16;
+
+/// Reads a file of ticket keys: 64 hexadecimal digits a line, the current key first. Empty lines and
+/// those that begin with `#` do not count. The error never quotes a key.
+fn read_ticket_keys(path: &Path) -> Result<Vec<TicketKey>, String> {
+    let shown = path.display();
+    let bytes = secret::read_private(path, 4096)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown} is not text"))?;
+    let mut keys = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let expected = "expected 64 hexadecimal digits, as `evergate ticket-key` makes them";
+        let wrong = || format!("{shown}:{number}: found something else, {expected}");
+        let digits = Zeroizing::new(format!("0x{}", line.trim_start_matches("0x")));
+        let read = Psk::from_text(&digits).map_err(|_| wrong())?;
+        keys.push(TicketKey::new(read.as_bytes()).ok_or_else(wrong)?);
+    }
+    match keys.len() {
+        1..=MOST_TICKET_KEYS => Ok(keys),
+        found => Err(format!(
+            "{shown}: found {found} keys, expected 1 to {MOST_TICKET_KEYS}"
+        )),
+    }
+}
 
 impl Checker<'_> {
     pub(super) fn esp(&mut self, table: Table<file::Esp>) -> Esp {
@@ -71,6 +102,17 @@ impl Checker<'_> {
         read.into_iter().collect()
     }
 
+    /// The keys in a file, one a line.
+    fn ticket_keys(&mut self, file: &Spanned<String>) -> Option<Vec<TicketKey>> {
+        match read_ticket_keys(&self.beside(file.get_ref())) {
+            Ok(keys) => Some(keys),
+            Err(said) => {
+                self.error(&file.span(), format!("ike.ticket_keys: {said}"));
+                None
+            }
+        }
+    }
+
     pub(super) fn ike(&mut self, table: Table<file::Ike>) -> Ike {
         let table = self.table(table);
         let range = Duration::from_millis(10)..=Duration::from_secs(60);
@@ -84,6 +126,9 @@ impl Checker<'_> {
         let rekey_child = self.time(table.rekey_child, "ike.rekey_child", range.clone());
         let rekey_ike = self.time(table.rekey_ike, "ike.rekey_ike", range);
         let jitter = self.number(table.rekey_jitter, "ike.rekey_jitter", 0..=50);
+        let range = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
+        let reauth = self.time(table.reauth, "ike.reauth", range);
+        let ticket_keys = table.ticket_keys.and_then(|file| self.ticket_keys(&file));
         let bytes = self.number(table.rekey_bytes, "ike.rekey_bytes", 1_000_000..=i64::MAX);
         // Half of what an SA without extended sequence numbers has: the other end may be late.
         let packets = self.number(table.rekey_packets, "ike.rekey_packets", 1000..=1 << 31);
@@ -112,6 +157,8 @@ impl Checker<'_> {
             rekey_child: rekey_child.unwrap_or(Duration::from_secs(3600)),
             rekey_ike: rekey_ike.unwrap_or(Duration::from_secs(4 * 3600)),
             rekey_jitter: jitter.and_then(|p| u8::try_from(p).ok()).unwrap_or(10),
+            reauth,
+            ticket_keys: ticket_keys.unwrap_or_default(),
             rekey_bytes: count(bytes).unwrap_or(1 << 38),
             rekey_packets: count(packets).unwrap_or(1 << 31),
         }

@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) role: Text,
     pub(super) identity: Text,
     pub(super) socket: Text,
+    pub(super) state: Text,
     pub(super) policy: Text,
     pub(super) local: Table<Local>,
     pub(super) outside: Table<Outside>,
@@ -97,6 +98,8 @@ pub(super) struct Ike {
     pub(super) rekey_child: Time,
     pub(super) rekey_ike: Time,
     pub(super) rekey_jitter: Number,
+    pub(super) reauth: Time,
+    pub(super) ticket_keys: Text,
     pub(super) rekey_bytes: Number,
     pub(super) rekey_packets: Number,
 }

@@ -71,7 +71,7 @@ pub(super) fn read_line(path: &Path, otherwise: &str) -> Result<Zeroizing<String
 }
 
 /// Reads a file that holds a secret: one that is not open to everybody, of at most `most` bytes.
-pub(super) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(in super::super) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let shown = path.display();
     let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
     let meta = std::fs::metadata(path).map_err(failed)?;
