@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod debug;
 mod events;
 mod logging;
 mod number;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::model::Done;
-use args::{Cli, Command, NodeArgs, PolicyCommand, SessionCommand};
+use args::{Cli, Command, DebugCommand, NodeArgs, PolicyCommand, SessionCommand};
 
 /// The command was refused, or a file has errors.
 const EXIT_FAILED: u8 = 1;
@@ -65,7 +66,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn obey(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { config } => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Run { config, keylog } => run::run(&config, keylog).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => check::node(&config, json),
         Command::Policy {
             command: PolicyCommand::Check { file, json },
@@ -101,6 +102,9 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let done = client(&node)?.session_delete(&peer).await?;
             print_done(&node, &done)
         }
+        Command::Debug {
+            command: DebugCommand::Keylog { node, switch },
+        } => debug::keylog(&node, switch).await,
         Command::Run { .. }
         | Command::Check { .. }
         | Command::Policy {
@@ -189,6 +193,10 @@ mod tests {
             "evergate sa delete 0x100",
             "evergate sa flush",
             "evergate session delete client-1.example",
+            "evergate run -c node.toml --keylog /root/keys",
+            "evergate debug keylog",
+            "evergate debug keylog on --json",
+            "evergate debug keylog off",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -197,6 +205,7 @@ mod tests {
             "evergate run",
             "evergate sa add",
             "evergate sa delete x",
+            "evergate debug keylog maybe",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

@@ -1,5 +1,6 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
+pub(super) mod export;
 mod first;
 mod succession;
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use eap::EapUser;
 pub use engine::Engine;
+pub use engine::export::IkeSaKeys;
 pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;

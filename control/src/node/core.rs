@@ -18,6 +18,7 @@ use super::guard::Flood;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
+use super::keylog::KeyLog;
 use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
@@ -62,6 +63,7 @@ pub(super) struct Node {
     pub(super) config: Config,
     pub(super) events: EventLog,
     pub(super) engine: Engine,
+    pub(super) keylog: KeyLog,
     pub(super) answers: Answers,
     pub(super) sockets: Sockets,
     pub(super) dataplane: Dataplane,
@@ -256,6 +258,12 @@ impl Node {
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
             Event::Rekeyed { id } => self.ike_rekeyed(id),
+            Event::Keys { keys, .. } => {
+                self.keylog.ike(&keys);
+                if !self.keylog.is_on() {
+                    self.engine.set_export_keys(false);
+                }
+            }
             Event::Closed { id, reason, .. } => {
                 if let Some(id) = self.table.of_sa(id) {
                     self.end_session(id, &reason.to_string(), false)?;

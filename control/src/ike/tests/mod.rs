@@ -5,6 +5,7 @@ mod codec;
 mod collision;
 mod eap;
 mod exchange;
+mod export;
 mod flood;
 mod fragments;
 mod hostile;
