@@ -7,6 +7,7 @@ mod refusals;
 mod rekey;
 mod sessions;
 mod tunnel;
+mod wireshark;
 
 use self::failover::{SOON, survives};
 use crate::cases;
@@ -26,6 +27,7 @@ const CASES: &[&[Case]] = &[
     refusals::CASES,
     certificates::CASES,
     rekey::CASES,
+    wireshark::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

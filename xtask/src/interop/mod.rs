@@ -6,7 +6,10 @@
 //! session.
 
 mod charon;
+mod libreswan;
 mod matrix;
+mod pluto;
+mod wireshark;
 
 use crate::cases::{self, Case};
 use crate::lab::topology::{
@@ -49,6 +52,8 @@ pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
             name: row.name(),
             run: Box::new(move |lab| session(lab, row)),
         })
+        .chain(wireshark::cases())
+        .chain(libreswan::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {
