@@ -15,6 +15,7 @@ use evergate::ike::payload::header::{Header, exchange};
 use evergate::ike::payload::skf::{self, Place};
 use evergate::ike::payload::{Payload, kind, parse_chain, sk};
 use evergate::ike::{EspProposal, IkeCipher, IkeProposal};
+use evergate_common::heartbeat;
 
 /// Longer ones say nothing that shorter ones do not, and a fuzzer works slowly on them.
 const MOST_OF_ONE: usize = 2048;
@@ -134,6 +135,13 @@ fn read(corpus: &mut Corpus, folder: &Path) {
                 corpus.add("packet_parser", format!("heartbeat {shape}"), frame);
                 corpus.add("heartbeat", format!("frame {shape}"), frame);
                 corpus.add("heartbeat", format!("alone {shape}"), packet.payload);
+                // The same as the session of the target would have sealed it.
+                if let Some(mut keyed) = heartbeat::decode(packet.payload) {
+                    keyed.mac = keyed.expected_mac(&[9; 16]);
+                    let answer = heartbeat::is_answer(keyed.sequence);
+                    let what = format!("authentic {answer}");
+                    corpus.add("heartbeat", what, keyed.to_bytes());
+                }
             }
             Carries::Esp => {
                 corpus.add("packet_parser", shape, frame);
