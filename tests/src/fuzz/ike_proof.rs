@@ -67,7 +67,7 @@ pub fn ike_proof(data: &[u8]) {
         match server.handle(&answer, &mut rng, &mut users) {
             Outcome::Request(next) => request = next,
             Outcome::Success(..) => panic!("nobody knew the password"),
-            Outcome::Failure(_) => break,
+            Outcome::Failure(..) => break,
         }
     }
 }
