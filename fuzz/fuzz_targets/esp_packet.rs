@@ -1,44 +1,4 @@
 //! An ESP packet, and what it holds once opened: the first byte says which of them.
 #![no_main]
 
-use evergate::esp::{
-    Backend, Cipher, Aead, InboundSa, Key, Marks, OutboundSa, Salt, Window, apply_ecn,
-    decrement_ttl, parse_inner,
-};
-use libfuzzer_sys::fuzz_target;
-
-const HEADROOM: usize = 64;
-
-fn aead() -> Aead {
-    let key = Key::new(&[7; 16]).expect("16 bytes are a key");
-    Aead::new(Backend::RustCrypto, Cipher::Aes128Gcm, &key).expect("the key fits its cipher")
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Some((which, data)) = data.split_first() else {
-        return;
-    };
-    let salt = || Salt::from([1, 2, 3, 4]);
-    let window = Window::new(Window::MIN).expect("the narrowest window");
-    let mut inbound = InboundSa::new(0x1000, aead(), salt(), which & 1 == 1, window);
-    if which & 2 == 0 {
-        // Bytes from the network, and a forger has no key.
-        let mut buf = data.to_vec();
-        let end = buf.len();
-        assert!(inbound.open(&mut buf, 0..end).is_err());
-        return;
-    }
-    // The inside of a packet of a peer that has one.
-    let mut packet = data.to_vec();
-    let _ = parse_inner(&packet);
-    let _ = Marks::of(&packet);
-    let _ = apply_ecn(&mut packet, *which);
-    let _ = decrement_ttl(&mut packet);
-    let mut outbound = OutboundSa::new(0x1000, aead(), salt(), which & 1 == 1, 0);
-    let mut buf = vec![0; HEADROOM];
-    buf.extend_from_slice(&packet);
-    buf.resize(buf.len() + HEADROOM, 0);
-    if let Ok(sealed) = outbound.seal(&mut buf, HEADROOM..HEADROOM + packet.len(), which >> 2) {
-        let _ = inbound.open(&mut buf, sealed);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| evergate_tests::fuzz::esp_packet(data));

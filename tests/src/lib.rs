@@ -1,1 +1,3 @@
-//! Tests that cross rooms; see `tests/`.
+//! Tests that cross rooms; see `tests/`. What they share with the fuzz targets is here.
+
+pub mod fuzz;

@@ -15,6 +15,7 @@ mod style;
 mod suite;
 mod toolchain;
 mod traffic;
+mod tshark;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -77,6 +78,12 @@ enum Task {
         /// How long the soak lasts
         #[arg(long, default_value_t = 10)]
         minutes: u64,
+    },
+    /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
+    Corpus {
+        /// Of the names of the network namespaces
+        #[arg(long, default_value = suite::PREFIX)]
+        prefix: String,
     },
     /// Installs the eBPF tool chain and the packages that building and testing need
     Setup,
@@ -171,6 +178,11 @@ fn perform(task: Task) -> Result<()> {
             need_root("cargo xtask bench")?;
             tidy_up_at_signals()?;
             bench::run(name.as_deref(), bench::Effort { quick, minutes })
+        }
+        Task::Corpus { prefix } => {
+            need_root("cargo xtask corpus")?;
+            tidy_up_at_signals()?;
+            suite::corpus(&prefix)
         }
         Task::Setup => {
             need_root("cargo xtask setup")?;

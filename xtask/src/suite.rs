@@ -1,6 +1,6 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::{PACKAGES, build, e2e, interop, sh, toolchain};
+use crate::{PACKAGES, build, e2e, interop, paths, sh, toolchain, tshark};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -22,7 +22,7 @@ pub(crate) struct Scope {
 
 /// Everything that building and testing need.
 pub(crate) fn set_up() -> Result<()> {
-    toolchain::packages(&[PACKAGES, TEST_PACKAGES, interop::PACKAGES].concat())?;
+    toolchain::packages(&[PACKAGES, TEST_PACKAGES, interop::PACKAGES, tshark::PACKAGES].concat())?;
     toolchain::ensure().map(drop)
 }
 
@@ -54,6 +54,37 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
         bail!("no test matches {filter:?}");
     }
     Ok(())
+}
+
+/// Records sessions of all kinds, and makes the corpus of the fuzz targets of them.
+pub(crate) fn corpus(prefix: &str) -> Result<()> {
+    set_up()?;
+    build::release()?;
+    let _ = std::fs::remove_dir_all(tshark::recordings());
+    let mut tally = Tally::default();
+    tally.count(e2e::run("wireshark", prefix)?);
+    for peer in ["wireshark", "libreswan"] {
+        tally.count(interop::run(peer, false, prefix)?);
+    }
+    if tally.failed > 0 {
+        bail!("not all sessions could be recorded");
+    }
+    let words = [
+        "run",
+        "--quiet",
+        "--package",
+        "evergate-tests",
+        "--bin",
+        "corpus",
+        "--",
+    ];
+    let corpus = paths::workspace().join("fuzz/seeds");
+    sh::run(
+        build::cargo()
+            .args(words)
+            .arg(tshark::recordings())
+            .arg(corpus),
+    )
 }
 
 /// Formatting, clippy with warnings denied, tests.

@@ -154,6 +154,15 @@ impl Client {
         self.command(Method::DELETE, &path, Vec::new()).await
     }
 
+    /// Has the node begin or end to write keys.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn keylog(&self, on: bool) -> Result<Done> {
+        let path = format!("/v1/debug/keylog?on={on}");
+        self.command(Method::POST, &path, Vec::new()).await
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T> {
         let body = self
             .request(Method::GET, path, Vec::new(), patience)

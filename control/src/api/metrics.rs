@@ -65,6 +65,14 @@ pub(super) fn render(status: &Status) -> String {
         "Time since the node started.",
     )
     .sample(&[], seconds(status.uptime_ms.saturating_mul(1000)));
+    // Always there, so that an alarm can be made of it.
+    Family::new(
+        out,
+        "evergate_keylog",
+        "gauge",
+        "1 while the keys of all sessions are written to a file.",
+    )
+    .sample(&[], u8::from(status.keylog.as_ref().is_some_and(|k| k.on)));
     counters(
         out,
         "evergate_events_total",
@@ -219,6 +227,7 @@ mod tests {
             "evergate_drops_total{name=\"replayed\"} 3",
             "evergate_interface_up{interface=\"wan0\"} 1",
             "evergate_uptime_seconds 93784.005",
+            "evergate_keylog 0",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }

@@ -37,6 +37,19 @@ pub struct Status {
     pub counters: Vec<CounterValue>,
     /// Packets that were dropped, by reason.
     pub drops: Vec<CounterValue>,
+    /// Only of a node that was started with `--keylog`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keylog: Option<KeyLog>,
+}
+
+/// Keys that are written for Wireshark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyLog {
+    /// They are being written; else they were, or will be.
+    pub on: bool,
+    pub directory: String,
+    /// Lines written since the node started.
+    pub lines: u64,
 }
 
 /// One port of the node.

@@ -34,6 +34,7 @@ pub(super) fn router(shared: Shared, command_timeout: Duration) -> axum::Router 
         .route("/v1/sa", get(sa_list).post(sa_add).delete(sa_delete))
         .route("/v1/policy/reload", post(policy_reload))
         .route("/v1/session", delete(session_delete))
+        .route("/v1/debug/keylog", post(keylog))
         .route("/metrics", get(prometheus))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -230,12 +231,26 @@ async fn session_delete(
     done(&app, |reply| Command::SessionDelete { peer, reply }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeylogQuery {
+    on: bool,
+}
+
+async fn keylog(
+    State(app): State<App>,
+    query: Result<Query<KeylogQuery>, QueryRejection>,
+) -> Answer {
+    let Query(KeylogQuery { on }) = query?;
+    done(&app, |reply| Command::Keylog { on, reply }).await
+}
+
 async fn unknown_path(uri: axum::http::Uri) -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
         format!(
             "no such path: {}; there are /v1/status, /v1/events, /v1/sa, /v1/session, \
-             /v1/policy/reload and /metrics",
+             /v1/policy/reload, /v1/debug/keylog and /metrics",
             uri.path()
         ),
     )

@@ -1,8 +1,8 @@
 //! A client and a gateway as they look on an ordinary bad day, for tests and documentation.
 
 use super::model::{
-    Cluster, ClusterState, CounterValue, Direction, Gateway, Interface, InterfaceKind, Role,
-    SaView, Session, Side, Spi, Status, Tunnel,
+    Cluster, ClusterState, CounterValue, Direction, Gateway, Interface, InterfaceKind, KeyLog,
+    Role, SaView, Session, Side, Spi, Status, Tunnel,
 };
 
 fn ip(text: &str) -> std::net::IpAddr {
@@ -145,6 +145,7 @@ pub(crate) fn client() -> Status {
                 41,
             ),
         ],
+        keylog: None,
     }
 }
 
@@ -184,6 +185,11 @@ pub(crate) fn gateway_in_trouble() -> Status {
             "ESP packets that were received before",
             0,
         )],
+        keylog: Some(KeyLog {
+            on: true,
+            directory: "/root/keys".into(),
+            lines: 12,
+        }),
     }
 }
 

@@ -50,6 +50,11 @@ pub enum Command {
         peer: String,
         reply: Reply<Done>,
     },
+    /// Begins or ends to write keys to where the node was started with.
+    Keylog {
+        on: bool,
+        reply: Reply<Done>,
+    },
 }
 
 /// Why the core refused a command; the text goes to the person who typed it.

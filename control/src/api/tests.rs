@@ -79,6 +79,9 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 let error = CommandError::Conflict(format!("two sessions with {peer}"));
                 reply.send(Err(error)).unwrap();
             }
+            Command::Keylog { on, reply } => {
+                reply.send(Ok(Done::new(format!("keylog {on}")))).unwrap();
+            }
         }
     }
 }
@@ -136,6 +139,8 @@ async fn each_command_reaches_the_core_and_its_answer_the_caller() {
         done.notes,
         ["policy.conf:3:1: Tunnel2 is hidden by Tunnel1"]
     );
+    assert_eq!(client.keylog(true).await.unwrap().text, "keylog true");
+    assert_eq!(client.keylog(false).await.unwrap().text, "keylog false");
     let refused = refusal(client.session_delete("a b&c@d.example").await.unwrap_err());
     assert_eq!(
         refused,

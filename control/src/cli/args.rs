@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::Targets;
 
 use crate::api::model::Spi;
@@ -33,6 +33,10 @@ pub(super) enum Command {
         /// The node's configuration
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// For debugging only: write the keys of ALL sessions to this folder, in Wireshark's form.
+        /// Whoever reads them reads the traffic
+        #[arg(long, value_name = "DIR")]
+        keylog: Option<PathBuf>,
     },
     /// Check a node's configuration and the policy that it names; changes nothing
     Check {
@@ -89,6 +93,11 @@ pub(super) enum Command {
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// What helps to find faults
+    Debug {
+        #[command(subcommand)]
+        command: DebugCommand,
     },
 }
 
@@ -186,6 +195,24 @@ pub(super) enum SessionCommand {
         /// Its identity or its outside address
         peer: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DebugCommand {
+    /// Whether the keys of all sessions are written for Wireshark; begins or ends it. Only on a node
+    /// that was started with `run --keylog DIR`
+    Keylog {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Without it, tells how it is
+        switch: Option<Switch>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
 }
 
 /// Which node to speak to, and how to show its answer.

@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod check;
+mod debug;
 mod events;
 mod logging;
 mod number;
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::model::Done;
-use args::{BenchCommand, Cli, Command, NodeArgs, PolicyCommand, SessionCommand};
+use args::{BenchCommand, Cli, Command, DebugCommand, NodeArgs, PolicyCommand, SessionCommand};
 
 /// The command was refused, or a file has errors.
 const EXIT_FAILED: u8 = 1;
@@ -68,7 +69,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn obey(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { config } => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Run { config, keylog } => run::run(&config, keylog).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => check::node(&config, json),
         Command::TicketKey => ticket_key().map(|()| ExitCode::SUCCESS),
         Command::Policy {
@@ -118,6 +119,9 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let done = client(&node)?.session_delete(&peer).await?;
             print_done(&node, &done)
         }
+        Command::Debug {
+            command: DebugCommand::Keylog { node, switch },
+        } => debug::keylog(&node, switch).await,
         Command::Run { .. }
         | Command::Check { .. }
         | Command::Bench { .. }
@@ -211,6 +215,10 @@ mod tests {
             "evergate session delete client-1.example",
             "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
              192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
+            "evergate run -c node.toml --keylog /root/keys",
+            "evergate debug keylog",
+            "evergate debug keylog on --json",
+            "evergate debug keylog off",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -219,6 +227,7 @@ mod tests {
             "evergate run",
             "evergate sa add",
             "evergate sa delete x",
+            "evergate debug keylog maybe",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

@@ -1,6 +1,6 @@
 //! `evergate run`: the node itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing::Level;
@@ -8,7 +8,7 @@ use tracing::Level;
 use crate::node::config::Config;
 
 /// Reads the configuration and runs the node until it is told to stop.
-pub(super) fn run(path: &Path) -> anyhow::Result<()> {
+pub(super) fn run(path: &Path, keylog: Option<PathBuf>) -> anyhow::Result<()> {
     // Before the first key is read.
     if tracing::enabled!(Level::TRACE) {
         tracing::warn!("core dumps stay allowed, because `trace` is logged: they hold keys");
@@ -22,7 +22,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(crate::node::run(config))
+    runtime.block_on(crate::node::run(config, keylog))
 }
 
 /// Keys must not reach a disk by way of a crash, nor another process of the same user by ptrace. A

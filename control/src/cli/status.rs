@@ -9,8 +9,8 @@ use super::number::{bytes, count, time};
 use super::table::{self, Cell, Look};
 use super::{client, colour, print, print_json, print_json_line};
 use crate::api::model::{
-    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, Role, Session, Side,
-    Status, Tunnel,
+    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, KeyLog, Role, Session,
+    Side, Status, Tunnel,
 };
 
 /// A core that has not drawn a picture for so long hangs.
@@ -67,6 +67,10 @@ pub(super) fn render(status: &Status, colour: bool) -> String {
         status.version,
         time(status.uptime_ms.saturating_mul(1000)),
     );
+    if let Some(keylog) = &status.keylog {
+        let (text, look) = keylog_line(keylog);
+        let _ = writeln!(out, "{}", look.paint(&text, colour));
+    }
     if status.snapshot_age_ms > STALE_MS {
         let text = format!(
             "the node's core has not reported for {}: keys and sessions below may be outdated",
@@ -88,6 +92,28 @@ pub(super) fn render(status: &Status, colour: bool) -> String {
         out.push_str("\nno packet was dropped\n");
     }
     out
+}
+
+/// Whether keys leave the process.
+pub(super) fn keylog_line(keylog: &KeyLog) -> (String, Look) {
+    let KeyLog {
+        on,
+        directory,
+        lines,
+    } = keylog;
+    match on {
+        true => (
+            format!(
+                "KEYLOG: the keys of ALL sessions are written to {directory} ({lines} lines): \
+                 whoever reads them reads the traffic"
+            ),
+            Look::Bad,
+        ),
+        false => (
+            format!("keylog off; {lines} lines with keys were written to {directory}"),
+            Look::Odd,
+        ),
+    }
 }
 
 fn interface(port: &Interface) -> Vec<Cell> {

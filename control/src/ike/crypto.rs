@@ -188,6 +188,15 @@ impl AeadKey {
         })
     }
 
+    pub(super) fn cipher(&self) -> IkeCipher {
+        self.cipher
+    }
+
+    /// Key, then salt.
+    pub(super) fn material(&self) -> Secret {
+        Secret::new(&Zeroizing::new([&self.key[..], &self.salt[..]].concat()))
+    }
+
     fn nonce(&self, iv: [u8; IV]) -> [u8; SALT + IV] {
         let mut nonce = [0; SALT + IV];
         nonce[..SALT].copy_from_slice(&*self.salt);

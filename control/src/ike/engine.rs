@@ -1,6 +1,7 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
 mod batch;
+pub(super) mod export;
 mod first;
 mod succession;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::crypto::{SALT, Secret};
+use super::engine::export::IkeSaKeys;
 use super::identity::Identity;
 use super::keys::Exporter;
 use super::nat::KEEP_ALIVE;
@@ -138,6 +139,9 @@ pub enum Event {
     /// The IKE SA was replaced by one with fresh keys. It goes on under the same id, with all its
     /// child SAs. Purely for information.
     Rekeyed { id: SaId },
+    /// The keys of an IKE SA, told once for each, also of those that come to nothing: only if
+    /// [`Settings::export_keys`](super::Settings::export_keys) says so.
+    Keys { id: SaId, keys: Box<IkeSaKeys> },
     /// An established session is over, with its child SAs.
     Closed {
         id: SaId,

@@ -24,6 +24,8 @@ pub struct IkeKeys {
     pub sk_p_local: Secret,
     /// SK_pi or SK_pr: the peer's.
     pub sk_p_remote: Secret,
+    /// The owner has been told those of `seal` and `open`.
+    pub(super) exported: bool,
 }
 
 impl IkeKeys {
@@ -59,6 +61,7 @@ impl IkeKeys {
             open: aead(suite.cipher, e_in),
             sk_p_local: Secret::new(p_out),
             sk_p_remote: Secret::new(p_in),
+            exported: false,
         }
     }
 

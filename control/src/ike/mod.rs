@@ -43,6 +43,7 @@ mod tests;
 pub use cookie::CookieKeys;
 pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use eap::EapUser;
+pub use engine::export::IkeSaKeys;
 pub use engine::{Datagram, Engine, Job, Spread};
 pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Stats, Transmit};
 pub use identity::{Identity, NotAnIdentity};

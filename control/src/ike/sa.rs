@@ -130,6 +130,7 @@ impl Sa {
 
     fn send(&mut self, mut task: Box<dyn Request>, id: u32, cx: &mut Cx<'_>) {
         let payloads = task.build(&mut self.core, cx);
+        self.core.export_keys(cx);
         match self.write(task.exchange(), false, id, &payloads) {
             Ok(message) => {
                 for datagram in &message {

@@ -54,6 +54,9 @@ pub struct Settings {
     /// The longest IP packet that a protected message goes in, in bytes with all headers, 576 or
     /// more; a longer message goes in parts (RFC 7383). `None`: parts are neither sent nor taken.
     pub fragment_size: Option<u16>,
+    /// The owner is told the keys of every IKE SA ([`Event::Keys`](super::Event::Keys)), to read a
+    /// recording. Off unless whoever operates the node asks for it: with them, nothing is secret.
+    pub export_keys: bool,
     /// Vendor ID payloads that we send.
     pub vendor_ids: Vec<Vec<u8>>,
     /// When ESP goes in UDP.
@@ -160,6 +163,7 @@ impl Settings {
             last_answers_limit: 256,
             // What every path carries that carries IPv6, and in practice every other.
             fragment_size: Some(1280),
+            export_keys: false,
             vendor_ids: Vec::new(),
             x509: X509::default(),
             eap: false,

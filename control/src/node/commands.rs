@@ -51,7 +51,40 @@ impl Node {
                 self.post();
                 let _ = reply.send(answer);
             }
+            Command::Keylog { on, reply } => {
+                let answer = self.switch_keylog(on);
+                self.post();
+                let _ = reply.send(answer);
+            }
         }
+    }
+
+    /// Begins to write keys, those of what is there first, or ends it.
+    fn switch_keylog(&mut self, on: bool) -> Answer<Done> {
+        if !on {
+            self.engine.set_export_keys(false);
+            self.keylog.end();
+            return Ok(Done::new("keys are not written (any more)"));
+        }
+        if self.keylog.is_on() {
+            return Ok(Done::new("keys are written already"));
+        }
+        match self.keylog.begin() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(CommandError::Invalid(
+                    "this node may not write keys: it was not started with `--keylog DIR`".into(),
+                ));
+            }
+            Err(error) => return Err(CommandError::Failed(error.to_string())),
+        }
+        self.engine.set_export_keys(true);
+        for spec in self.answers.sadb.iter() {
+            self.keylog.esp(spec);
+        }
+        let text =
+            "keys of ALL sessions are written from now on: `evergate debug keylog off` ends it";
+        Ok(Done::new(text))
     }
 
     fn flush_sas(&mut self) -> Answer<Done> {
@@ -118,6 +151,7 @@ impl Node {
             .map_err(|error| CommandError::Conflict(error.to_string()))?;
         for change in changes {
             let Change::Add(spec) = change else { continue };
+            self.keylog.esp(&spec);
             let group = manual_group(&spec, &self.role);
             if let GroupId::Manual(_) = group {
                 self.dataplane

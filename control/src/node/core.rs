@@ -18,6 +18,7 @@ use super::guard::Flood;
 use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
+use super::keylog::KeyLog;
 use super::leaving::Leaving;
 use super::life::Tried;
 use super::roaming::Witness;
@@ -70,6 +71,7 @@ pub(super) struct Node {
     pub(super) events: EventLog,
     pub(super) engine: Engine,
     pub(super) threads: Threads,
+    pub(super) keylog: KeyLog,
     pub(super) answers: Answers,
     pub(super) sockets: Sockets,
     pub(super) dataplane: Dataplane,
@@ -275,6 +277,12 @@ impl Node {
             Event::Rekeyed { id } => self.ike_rekeyed(id),
             Event::Ticket { id, ticket } => self.keep_ticket(id, ticket),
             Event::ReauthIn { id, after } => self.reauth_in(id, after, now),
+            Event::Keys { keys, .. } => {
+                self.keylog.ike(&keys);
+                if !self.keylog.is_on() {
+                    self.engine.set_export_keys(false);
+                }
+            }
             Event::Closed { id, reason, .. } => {
                 if reason == CloseReason::PeerDeleted {
                     self.forget_ticket(id);

@@ -154,6 +154,7 @@ impl Node {
         self.keeps_mapping(sa, nat);
         for change in changes {
             let Change::Add(spec) = change else { continue };
+            self.keylog.esp(&spec);
             let id = spec.id;
             self.table.insert(Live {
                 sa,

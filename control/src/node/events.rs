@@ -42,6 +42,8 @@ pub enum EventKind {
     CertsReloaded,
     /// A link went down or came up.
     Link,
+    /// Keys are written for a debugger, or are not any more.
+    Keylog,
     /// A flood of first messages of IKE began or is over.
     Flood,
     /// The node is ready.
@@ -68,6 +70,7 @@ impl EventKind {
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",
+            Self::Keylog => "keylog",
             Self::Flood => "flood",
             Self::NodeStarted => "node_started",
             Self::NodeStopping => "node_stopping",
@@ -83,6 +86,7 @@ impl EventKind {
                 | Self::KeyFailed
                 | Self::KeyRejected
                 | Self::HeartbeatLost
+                | Self::Keylog
                 | Self::Flood
         )
     }

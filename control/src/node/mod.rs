@@ -15,6 +15,7 @@ mod hooks;
 mod inner;
 mod inputs;
 mod interfaces;
+mod keylog;
 mod leaving;
 mod life;
 mod pool;
@@ -28,9 +29,15 @@ mod start;
 mod status;
 mod threads;
 
+use std::path::PathBuf;
+
 use config::Config;
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or can not go on.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    start::start(config).await?.run().await
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or can not go on. `keylog`: a folder that
+/// the keys of all sessions are written to.
+///
+/// # Errors
+/// It can not start or go on, and why.
+pub async fn run(config: Config, keylog: Option<PathBuf>) -> anyhow::Result<()> {
+    start::start(config, keylog).await?.run().await
 }

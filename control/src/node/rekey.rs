@@ -69,6 +69,7 @@ impl Node {
         };
         for change in changes {
             let Change::Add(spec) = change else { continue };
+            self.keylog.esp(&spec);
             let new = spec.id;
             live.spec = Arc::clone(&spec);
             (live.alive, live.asked) = (now, now);

@@ -52,6 +52,7 @@ impl Node {
         };
         for change in changes {
             let Change::Move(spec) = change else { continue };
+            self.keylog.esp(&spec);
             let before = std::mem::replace(&mut live.spec, spec.clone()).peer_at();
             let tell = witness == Witness::Ike;
             self.dataplane.move_session(&spec, tell)?;

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::hooks::{Answers, Peer, Peers, Side, identity, pool_key};
 use super::inner::Inner;
 use super::inputs::Inputs;
 use super::interfaces::Interfaces;
+use super::keylog::KeyLog;
 use super::leaving::Leaving;
 use super::life::{self, Wallet};
 use super::pool::Pool;
@@ -54,9 +56,11 @@ const MARGIN: Duration = Duration::from_secs(30);
 const COMMANDS: usize = 64;
 
 /// Starts a node.
-pub(super) async fn start(config: Config) -> Result<Node> {
+pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Node> {
     let started = Instant::now();
     let events = EventLog::new();
+    let mut keylog = KeyLog::new(keylog, events.clone());
+    keylog.begin().context("keys can not be written")?;
     let handle = links::connect()?;
     let outside = LinkInfo::by_name(&handle, &config.outside.interface).await?;
     outside.mac()?;
@@ -223,7 +227,14 @@ pub(super) async fn start(config: Config) -> Result<Node> {
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
     let mut node = Node {
         threads: Threads::new(threads)?,
-        engine: Engine::new(ike_settings(&config), StdRng::from_rng(&mut rand::rng())),
+        engine: Engine::new(
+            Settings {
+                export_keys: keylog.is_on(),
+                ..ike_settings(&config)
+            },
+            StdRng::from_rng(&mut rand::rng()),
+        ),
+        keylog,
         answers: Answers {
             peers,
             users: config.users.clone(),

@@ -12,8 +12,8 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, Session, Side, Spi,
-    Status, Tunnel,
+    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, KeyLog, Session, Side,
+    Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, WorkerView};
@@ -48,6 +48,7 @@ struct Posted {
     tunnels: Vec<Tunnel>,
     sessions: Vec<PostedSession>,
     xdp: [u64; Counter::COUNT],
+    keylog: Option<KeyLog>,
 }
 
 /// Where the core posts and others read.
@@ -66,6 +67,7 @@ impl Board {
             tunnels: Vec::new(),
             sessions: Vec::new(),
             xdp: [0; Counter::COUNT],
+            keylog: None,
         };
         Self {
             fixed,
@@ -83,6 +85,7 @@ impl Board {
             tunnels: tunnels(node),
             sessions: sessions(node),
             xdp: node.dataplane.xdp_counters(),
+            keylog: node.keylog.view(),
         }));
     }
 
@@ -156,6 +159,7 @@ impl Board {
             sessions: sessions.collect(),
             counters,
             drops,
+            keylog: posted.keylog.clone(),
         }
     }
 }

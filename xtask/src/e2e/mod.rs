@@ -8,6 +8,7 @@ mod refusals;
 mod rekey;
 mod sessions;
 mod tunnel;
+mod wireshark;
 
 use self::failover::{SOON, survives};
 use crate::cases;
@@ -28,6 +29,7 @@ const CASES: &[&[Case]] = &[
     certificates::CASES,
     rekey::CASES,
     life::CASES,
+    wireshark::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

@@ -8,8 +8,11 @@
 mod charon;
 mod conf;
 mod cover;
+mod libreswan;
 mod life;
 mod matrix;
+mod pluto;
+mod wireshark;
 
 use crate::cases::{self, Case};
 use crate::lab::topology::{
@@ -57,6 +60,8 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
             run: Box::new(move |lab| session(lab, row)),
         })
         .chain(life::cases())
+        .chain(wireshark::cases())
+        .chain(libreswan::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -41,6 +41,8 @@ pub(crate) struct Lab {
     prefix: String,
     dir: PathBuf,
     nodes: HashMap<Place, Process>,
+    /// Nodes write their keys.
+    keylog: bool,
     kept: bool,
 }
 
@@ -65,6 +67,7 @@ impl Lab {
             prefix: prefix.into(),
             dir,
             nodes: HashMap::new(),
+            keylog: false,
             kept: false,
         };
         std::fs::create_dir_all(lab.socket_dir())?;

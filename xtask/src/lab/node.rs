@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) user: Option<User>,
     /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
     pub(crate) client_outside: Option<&'static str>,
+    /// All nodes write their keys to [`Lab::keys`].
+    pub(crate) keylog: bool,
     /// Lines to append to every node's file (whole TOML tables).
     pub(crate) extra: String,
 }
@@ -71,6 +73,7 @@ impl Default for Setup {
             certificates: None,
             user: None,
             client_outside: Some(CLIENT_OUTSIDE),
+            keylog: false,
             extra: String::new(),
         }
     }
@@ -103,6 +106,10 @@ impl Lab {
     /// Writes the configuration of every node to the lab's folder.
     pub(crate) fn configure(&mut self, setup: &Setup) -> Result<()> {
         let dir = self.dir().to_path_buf();
+        self.keylog = setup.keylog;
+        for place in Place::ALL {
+            let _ = std::fs::remove_dir_all(self.keys(place));
+        }
         if let Some(kind) = setup.certificates {
             self.make_certificates(kind)?;
         }
@@ -124,6 +131,11 @@ impl Lab {
         std::fs::write(dir.join("policy.conf"), setup.policy())?;
         std::fs::write(dir.join("client.toml"), self.client_toml(setup))?;
         Ok(())
+    }
+
+    /// Where a node writes its keys, for a lab whose [`Setup`] wants that.
+    pub(crate) fn keys(&self, place: Place) -> PathBuf {
+        self.dir().join(format!("{place}.keys"))
     }
 
     /// Replaces the client's policy file; the node takes it up at `evergate policy reload`.
@@ -282,12 +294,13 @@ interface = \"{TUN}\"
     fn launch(&self, place: Place) -> Result<Process> {
         let binary = self.binary()?;
         let config = self.dir().join(format!("{place}.toml"));
-        let words = [
-            &binary.to_string_lossy(),
-            "run",
-            "-c",
-            &config.to_string_lossy(),
-        ];
+        let (binary, config) = (binary.to_string_lossy(), config.to_string_lossy());
+        let keys = self.keys(place);
+        let keys = keys.to_string_lossy();
+        let mut words = vec![&*binary, "run", "-c", &config];
+        if self.keylog {
+            words.extend(["--keylog", &keys]);
+        }
         Process::start(&self.ns(place), &words, &self.log(place))
     }
 

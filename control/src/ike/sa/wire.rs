@@ -159,6 +159,7 @@ impl Sa {
                 return None;
             }
         };
+        self.core.export_keys(cx);
         let whole = |first, plain, header, leads| {
             Some(Opened {
                 first,

@@ -7,6 +7,7 @@ mod collision;
 mod crash;
 mod eap;
 mod exchange;
+mod export;
 mod flood;
 mod fragments;
 mod hostile;

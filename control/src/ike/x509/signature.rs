@@ -3,8 +3,10 @@
 
 use der::asn1::UintRef;
 use der::{Decode as _, Reader as _, SliceReader};
+use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
+use sha2::Digest as _;
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 
@@ -83,9 +85,10 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    pub const ALL: [Scheme; 9] = [
+    pub const ALL: [Scheme; 10] = [
         Scheme::Ecdsa(Hash::Sha256),
         Scheme::Ecdsa(Hash::Sha384),
+        Scheme::Ecdsa(Hash::Sha512),
         Scheme::Ed25519,
         Scheme::RsaPss(Hash::Sha256),
         Scheme::RsaPss(Hash::Sha384),
@@ -106,6 +109,7 @@ impl Scheme {
         Some(match self {
             Scheme::Ecdsa(Hash::Sha256) => alg_id::ECDSA_SHA256,
             Scheme::Ecdsa(Hash::Sha384) => alg_id::ECDSA_SHA384,
+            Scheme::Ecdsa(Hash::Sha512) => alg_id::ECDSA_SHA512,
             Scheme::Ed25519 => alg_id::ED25519,
             Scheme::RsaPkcs1(Hash::Sha256) => alg_id::RSA_PKCS1_SHA256,
             Scheme::RsaPkcs1(Hash::Sha384) => alg_id::RSA_PKCS1_SHA384,
@@ -132,7 +136,7 @@ impl Scheme {
         })
     }
 
-    /// How a key of that kind verifies it.
+    /// How a key of that kind verifies it; ECDSA with SHA-512 is not `ring`'s.
     fn verification(self, kind: KeyKind) -> Option<&'static dyn VerificationAlgorithm> {
         Some(match (kind, self) {
             (KeyKind::EcdsaP256, Scheme::Ecdsa(Hash::Sha256)) => &signature::ECDSA_P256_SHA256_ASN1,
@@ -253,6 +257,9 @@ impl PublicKey {
                 (DIGITAL_SIGNATURE, kind) => {
                     let (scheme, signature) =
                         read_auth(&auth.data).map_err(|_| Refused::Algorithm)?;
+                    if scheme == Some(Scheme::Ecdsa(Hash::Sha512)) {
+                        return self.verify_ecdsa_sha512(octets, signature);
+                    }
                     // A hash that we have not announced is in no scheme.
                     (scheme.and_then(|s| s.verification(kind)), signature)
                 }
@@ -270,6 +277,34 @@ impl PublicKey {
         UnparsedPublicKey::new(algorithm, &self.bits)
             .verify(octets, signature)
             .map_err(|_| Refused::Signature)
+    }
+}
+
+impl PublicKey {
+    /// Which hash goes with which curve RFC 7427 leaves open: libreswan takes the longest that we
+    /// announce.
+    fn verify_ecdsa_sha512(&self, octets: &[u8], signature: &[u8]) -> Result<(), Refused> {
+        let hash = sha2::Sha512::digest(octets);
+        let right = match self.kind {
+            KeyKind::EcdsaP256 => p256::ecdsa::VerifyingKey::from_sec1_bytes(&self.bits)
+                .and_then(|key| {
+                    let signature = p256::ecdsa::Signature::from_der(signature)?;
+                    key.verify_prehash(&hash, &signature)
+                })
+                .is_ok(),
+            KeyKind::EcdsaP384 => p384::ecdsa::VerifyingKey::from_sec1_bytes(&self.bits)
+                .and_then(|key| {
+                    let signature = p384::ecdsa::Signature::from_der(signature)?;
+                    key.verify_prehash(&hash, &signature)
+                })
+                .is_ok(),
+            KeyKind::Ed25519 | KeyKind::Rsa => return Err(Refused::Algorithm),
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(Refused::Signature)
+        }
     }
 }
 

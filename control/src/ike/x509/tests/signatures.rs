@@ -68,6 +68,45 @@ fn every_scheme_verifies_with_its_own_key_only() {
     }
 }
 
+/// A signature of OpenSSL over "octets": libreswan takes SHA-512 for every curve.
+#[test]
+fn ecdsa_with_sha_512_is_verified() {
+    for (pem, hex) in [
+        (
+            include_str!("keys/ec-p256-cert.pem"),
+            "3045022100f9433b1f882571b0855b864b22f37e2a61b53497d4601c11522f0ed7edf370bf0220587e14f9\
+             7253d9571341dbb6d102d20857005b8807684aeb063dc4dfef189c1c",
+        ),
+        (
+            include_str!("keys/ec-p384-cert.pem"),
+            "3066023100a04db598058f3a8a5d60358a2b71074e3af21efbe4484b0d968593a9334b13aaa7a260843501\
+             84b9004bbea0d08cac5d023100c5d053ba36d86b2ee70cc06755f948642aa75b847c2879f85d6f0e1cddaf\
+             88c38b246a489ed96455c9b9ee4d521723cf",
+        ),
+    ] {
+        let signature: Vec<u8> = (0..hex.len() / 2)
+            .map(|n| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap())
+            .collect();
+        let der = certificate_from_pem(pem);
+        let public = PublicKey::of(&Certificate::from_der(&der).unwrap()).unwrap();
+        let auth = write_auth(Scheme::Ecdsa(Hash::Sha512), &signature);
+        assert_eq!(public.verify(&auth, b"octets"), Ok(()));
+        assert_eq!(public.verify(&auth, b"octetz"), Err(Refused::Signature));
+        for at in 0..signature.len() {
+            let mut changed = signature.clone();
+            changed[at] ^= 1;
+            let auth = write_auth(Scheme::Ecdsa(Hash::Sha512), &changed);
+            assert!(public.verify(&auth, b"octets").is_err(), "{at}");
+            let auth = write_auth(Scheme::Ecdsa(Hash::Sha512), &signature[..at]);
+            assert!(public.verify(&auth, b"octets").is_err(), "{at}");
+        }
+        for other in [Hash::Sha256, Hash::Sha384] {
+            let auth = write_auth(Scheme::Ecdsa(other), &signature);
+            assert_eq!(public.verify(&auth, b"octets"), Err(Refused::Signature));
+        }
+    }
+}
+
 #[test]
 fn the_peers_hashes_choose_the_way() {
     let only = |hash: Hash| Hashes::from_wire(&[0, hash as u8]);
