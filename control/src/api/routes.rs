@@ -34,6 +34,7 @@ pub(super) fn router(shared: Shared, command_timeout: Duration) -> axum::Router 
         .route("/v1/sa", get(sa_list).post(sa_add).delete(sa_delete))
         .route("/v1/policy/reload", post(policy_reload))
         .route("/v1/session", delete(session_delete))
+        .route("/v1/drain", post(drain).delete(drain_undo))
         .route("/metrics", get(prometheus))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -230,12 +231,20 @@ async fn session_delete(
     done(&app, |reply| Command::SessionDelete { peer, reply }).await
 }
 
+async fn drain(State(app): State<App>) -> Answer {
+    done(&app, |reply| Command::Drain { undo: false, reply }).await
+}
+
+async fn drain_undo(State(app): State<App>) -> Answer {
+    done(&app, |reply| Command::Drain { undo: true, reply }).await
+}
+
 async fn unknown_path(uri: axum::http::Uri) -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
         format!(
             "no such path: {}; there are /v1/status, /v1/events, /v1/sa, /v1/session, \
-             /v1/policy/reload and /metrics",
+             /v1/drain, /v1/policy/reload and /metrics",
             uri.path()
         ),
     )

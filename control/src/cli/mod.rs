@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod drain;
 mod events;
 mod logging;
 mod number;
@@ -95,6 +96,7 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let done = client(&node)?.policy_reload().await?;
             print_done(&node, &done)
         }
+        Command::Drain { node, undo, wait } => drain::command(&node, undo, wait).await,
         Command::Session {
             command: SessionCommand::Delete { node, peer },
         } => {
@@ -188,6 +190,9 @@ mod tests {
             "evergate sa --socket s add a b",
             "evergate sa delete 0x100",
             "evergate sa flush",
+            "evergate drain --socket s",
+            "evergate drain --wait --json",
+            "evergate drain --undo",
             "evergate session delete client-1.example",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -197,6 +202,7 @@ mod tests {
             "evergate run",
             "evergate sa add",
             "evergate sa delete x",
+            "evergate drain --undo --wait",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

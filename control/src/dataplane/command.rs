@@ -85,6 +85,8 @@ pub enum Command {
     SetGroup(GroupSpec),
     /// Forgets a group and what it holds.
     RemoveGroup(GroupId),
+    /// A gateway wants to be left, for the other one if there is a session with it.
+    Leave(IpAddr, Option<IpAddr>),
     /// The key management service has a key for this gateway already.
     Granted(GroupId, IpAddr),
     /// No session can be had for a group; packets are refused until the time has passed.

@@ -197,6 +197,7 @@ impl Core {
                 self.tell_keyed(index, now);
             }
             Command::RemoveGroup(id) => self.groups.remove(id, umem),
+            Command::Leave(gateway, to) => self.leave(gateway, to, umem, now),
             Command::Granted(group, gateway) => {
                 if let Some(group) = self.groups.index(group) {
                     self.granted(group, gateway, umem, now);

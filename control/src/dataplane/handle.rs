@@ -442,6 +442,11 @@ impl Dataplane {
         self.outside.never_reflect(address)
     }
 
+    /// The health that this node answers heartbeats with.
+    pub fn set_health(&mut self, health: u8) -> Result<(), LoadError> {
+        self.outside.node_state().set_health(health)
+    }
+
     /// Puts the guard before IKE up or down.
     pub fn set_guard(&mut self, guard: Guard) -> Result<(), LoadError> {
         self.outside.set_guard(guard)

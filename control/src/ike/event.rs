@@ -8,6 +8,7 @@ use super::identity::Identity;
 use super::keys::Exporter;
 use super::nat::KEEP_ALIVE;
 use super::payload::notify::{Notify, kind};
+use super::payload::redirect::GatewayIdentity;
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
 use super::rank::Rank;
@@ -69,6 +70,9 @@ pub enum Event {
     },
     /// The peer answered a liveness check.
     Alive { id: SaId },
+    /// The peer wants us to leave for another gateway. The owner makes a session there if it wants to,
+    /// and then closes this one (RFC 5685 section 5).
+    Redirected { id: SaId, to: GatewayIdentity },
     /// An authentic message of a peer behind a NAT came from elsewhere than before: everything for
     /// it goes there from now on.
     Moved { id: SaId, remote: SocketAddr },
@@ -244,6 +248,9 @@ pub enum Failure {
     /// The peer is someone else than was asked for.
     #[error("the peer is {found}, expected {expected}")]
     WrongIdentity { found: Identity, expected: Identity },
+    /// The peer does not want us, but says who may.
+    #[error("redirected to {0}")]
+    Redirected(GatewayIdentity),
     #[error("traffic selectors unacceptable")]
     TsUnacceptable,
     /// The peer has as many child SAs as it wants.
@@ -367,6 +374,10 @@ pub struct Stats {
     pub cookies_wrong: u64,
     /// Sessions refused, as responder, for a wrong key or an unknown identity.
     pub authentication_failed: u64,
+    /// First messages answered by a REDIRECT.
+    pub redirected: u64,
+    /// First messages refused because the owner takes nobody.
+    pub turned_away: u64,
     /// Refusals without an event, because there were too many.
     pub untold_refusals: u64,
     /// No IKE message, or one with a wrong length.

@@ -76,6 +76,12 @@ pub(crate) struct Core {
     pub(crate) vendor_ids: Vec<Vec<u8>>,
     /// What the peer can verify signatures with (RFC 7427).
     pub(crate) hashes: Hashes,
+    /// We have said that we follow the peer's REDIRECT (RFC 5685).
+    pub(crate) follows_redirects: bool,
+    /// The peer has said that it follows ours.
+    pub(crate) redirectable: bool,
+    /// Who has sent the peer to us, as it says.
+    pub(crate) redirected_from: Option<IpAddr>,
     /// What the owner will be told once a DELETE of ours is answered.
     pub(crate) closing: CloseReason,
     /// A task wants the IKE SA deleted as soon as the window allows.
@@ -135,6 +141,9 @@ impl Core {
             nat: Nat::default(),
             vendor_ids: Vec::new(),
             hashes: Hashes::default(),
+            follows_redirects: false,
+            redirectable: false,
+            redirected_from: None,
             closing: CloseReason::Local,
             wants_delete: false,
         }

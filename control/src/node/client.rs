@@ -14,6 +14,7 @@ use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
 use super::inner::{Inner, KEPT, can_be_inner};
+use super::leaving::Leaving;
 use super::routes::{Device, Routes, Wanted};
 use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
 use crate::ike::{AddressRequest, IKE_PORT, Initiate, TrafficSelector};
@@ -39,6 +40,8 @@ pub(super) struct Client {
     pub(super) rng: StdRng,
     /// The automatically detected server of AUTO tunnels.
     pub(super) auto: Option<IpAddr>,
+    /// Gateways that have sent us elsewhere.
+    pub(super) leaving: Leaving,
 }
 
 impl Client {
@@ -228,6 +231,8 @@ impl Node {
             remote_ts: ranges.iter().map(selector).collect(),
             // A session that is made anew leaves the old one in use until it is there.
             initial_contact: client.kms.session(gateway).is_none(),
+            follows_redirects: peer.redirects,
+            redirected_from: client.leaving.sent_to(gateway).filter(|_| peer.redirects),
         };
         let sa = self.engine.initiate(now, wish, &mut self.answers);
         self.pending
@@ -317,5 +322,6 @@ impl Node {
             | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));
+        self.leave_the_unused(Instant::now());
     }
 }

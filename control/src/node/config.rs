@@ -6,6 +6,7 @@
 
 mod certificates;
 mod check;
+mod drain;
 mod duration;
 mod exchange;
 mod file;
@@ -31,7 +32,7 @@ use crate::ike::{EspProposal, IkeProposal};
 
 pub use secret::Psk;
 
-use crate::ike::{EapUser, X509};
+use crate::ike::{EapUser, GatewayIdentity, X509};
 
 /// Where API sockets are unless the configuration says otherwise.
 pub const SOCKET_DIRECTORY: &str = "/run/evergate";
@@ -56,6 +57,7 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     pub esp: Esp,
     pub ike: Ike,
+    pub drain: Drain,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
     pub pool: Vec<IpNet>,
     pub peers: Vec<Peer>,
@@ -179,6 +181,16 @@ pub struct Ike {
     pub rekey_packets: u64,
 }
 
+/// How a gateway lets go of its clients (`evergate drain`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Where clients are sent, in turn: other gateways of the cluster, by outside address or host
+    /// name.
+    pub gateways: Vec<GatewayIdentity>,
+    /// Sessions that are still there after this time are deleted, 1 s to 24 h.
+    pub patience: Duration,
+}
+
 /// When ESP goes in UDP port 4500 (RFC 3948).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encap {
@@ -199,6 +211,8 @@ pub struct Peer {
     pub psk: Option<Psk>,
     /// Its outside address: needed to start a session toward it.
     pub outside: Option<IpAddr>,
+    /// Client: this gateway may send us to another one of its cluster (RFC 5685).
+    pub redirects: bool,
     /// Gateway: the inner addresses that always belong to this client.
     pub inner: Vec<IpAddr>,
 }

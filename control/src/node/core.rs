@@ -140,6 +140,7 @@ impl Node {
             self.guard(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
+            self.go_on_draining(now)?;
             self.post();
         }
         if self.post_at.is_some_and(|at| now >= at) {
@@ -206,6 +207,7 @@ impl Node {
         let now = Instant::now();
         match event {
             Event::Established { .. } => self.established(event, now).await?,
+            Event::Redirected { id, to } => self.redirected(id, &to, now),
             Event::Alive { id } => {
                 if let Some(live) = self
                     .table
@@ -230,7 +232,11 @@ impl Node {
                     self.answers.sadb.release_spi(spi);
                 }
                 let purpose = self.pending.remove(&id);
-                self.failed(purpose, remote, &error.to_string(), now);
+                let why = match self.sent_elsewhere(purpose.as_ref(), &error, now) {
+                    Some(refusal) => format!("{error}: {refusal}"),
+                    None => error.to_string(),
+                };
+                self.failed(purpose, remote, &why, now);
             }
             Event::Refused {
                 remote,

@@ -34,6 +34,10 @@ pub enum EventKind {
     KeyRejected,
     /// One heartbeat was not answered in time.
     HeartbeatLost,
+    /// A gateway wants to be left for another one.
+    Redirected,
+    /// This gateway lets go of its clients, has none any more, or takes clients again.
+    Drain,
     /// A peer's NAT gave it another address or port; its session goes on there.
     PeerMoved,
     /// The policy was read again.
@@ -64,6 +68,8 @@ impl EventKind {
             Self::KeyFailed => "key_failed",
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
+            Self::Redirected => "redirected",
+            Self::Drain => "drain",
             Self::PeerMoved => "peer_moved",
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",

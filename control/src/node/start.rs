@@ -22,6 +22,7 @@ use super::hooks::{Answers, Peer, Side, identity, pool_key};
 use super::inner::Inner;
 use super::inputs::Inputs;
 use super::interfaces::Interfaces;
+use super::leaving::Leaving;
 use super::pool::Pool;
 use super::reload::read_policy;
 use super::routes::{Device, Routes};
@@ -191,6 +192,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
+                leaving: Leaving::default(),
             };
             let side = Side::Client {
                 inner: Vec::new(),
@@ -221,6 +223,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
             sadb: Sadb::new(),
             rng,
             side,
+            elsewhere: None,
         },
         events,
         sockets,
@@ -301,6 +304,8 @@ fn ike_settings(config: &Config) -> Settings {
         settings.child_groups = groups;
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    // A session that a gateway begins with us may end as one that we began.
+    settings.follows_redirects = config.role == config::Role::Client;
     settings.x509 = config.x509.clone();
     settings.eap = !config.users.is_empty();
     settings.encapsulation = match config.ike.encap {

@@ -1,6 +1,7 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
 mod certificates;
+mod drain;
 mod failover;
 mod nat;
 mod refusals;
@@ -21,6 +22,7 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
     failover::CASES,
+    drain::CASES,
     sessions::CASES,
     nat::CASES,
     refusals::CASES,

@@ -7,6 +7,7 @@
 
 mod charon;
 mod matrix;
+mod redirect;
 
 use crate::cases::{self, Case};
 use crate::lab::topology::{
@@ -49,6 +50,7 @@ pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
             name: row.name(),
             run: Box::new(move |lab| session(lab, row)),
         })
+        .chain(redirect::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -9,9 +9,9 @@ use super::super::payload::header::{HEADER, Header};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
-use super::super::settings::Hooks;
+use super::super::settings::{Admission, Arrival, Hooks};
 use super::super::state::Core;
-use super::super::task::{Cx, Succession, auth, init, notify};
+use super::super::task::{Cx, Succession, auth, init, notify, redirect};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
@@ -58,6 +58,9 @@ impl Engine {
         if !self.check_cookie(now, local, remote, header, &payloads) {
             return;
         }
+        if let Some(elsewhere) = self.turn_away(remote, &payloads, hooks) {
+            return self.answer_plain(local, remote, header, vec![Payload::Notify(elsewhere)]);
+        }
         if self.half_open.of(remote.ip().into()) >= self.settings.half_open_per_source {
             self.stats.half_open_refused += 1;
             return;
@@ -76,6 +79,7 @@ impl Engine {
             initial_contact: None,
             succession: Succession::default(),
         };
+        let redirectable = redirect::supported(&payloads);
         let init::Accepted {
             suite,
             nonces,
@@ -88,6 +92,13 @@ impl Engine {
             }
         };
         init::common(&core, &self.settings, &mut answer);
+        if self.settings.follows_redirects {
+            let follows = Notify::new(kind::REDIRECT_SUPPORTED, []);
+            answer.push(Payload::Notify(follows));
+        }
+        core.follows_redirects = self.settings.follows_redirects;
+        core.redirectable = redirectable;
+        core.redirected_from = redirect::redirected_from(&payloads);
         answer.extend(auth::request(&self.settings));
         let response = Header {
             spi_r: core.spi_r,
@@ -117,6 +128,32 @@ impl Engine {
         let until = now + self.settings.half_open_timeout;
         let id = self.insert(Sa::responder(core, digest, message, until));
         self.settle(id);
+    }
+
+    /// What the sender of a first message is told if the owner does not want it; nothing is kept
+    /// (RFC 5685 section 3).
+    fn turn_away(
+        &mut self,
+        remote: SocketAddr,
+        payloads: &[Payload],
+        hooks: &mut dyn Hooks,
+    ) -> Option<Notify> {
+        let ni = init::initiator_nonce(payloads)?;
+        let arrival = Arrival {
+            remote: remote.ip(),
+            peer: None,
+            redirected_from: redirect::redirected_from(payloads),
+        };
+        let told = match hooks.admit(arrival) {
+            Admission::Take => return None,
+            Admission::Redirect(to) if redirect::supported(payloads) => {
+                self.stats.redirected += 1;
+                return Some(redirect::notification(&to, ni));
+            }
+            Admission::Redirect(_) | Admission::Refuse => kind::TEMPORARY_FAILURE,
+        };
+        self.stats.turned_away += 1;
+        Some(Notify::new(told, []))
     }
 
     /// Whether a first message may cost us state; asks for a cookie if not.

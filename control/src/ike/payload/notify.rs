@@ -29,6 +29,10 @@ pub mod kind {
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
     pub const REKEY_SA: u16 = 16393;
+    /// RFC 5685, these three.
+    pub const REDIRECT_SUPPORTED: u16 = 16406;
+    pub const REDIRECT: u16 = 16407;
+    pub const REDIRECTED_FROM: u16 = 16408;
     /// RFC 7383.
     pub const IKEV2_FRAGMENTATION_SUPPORTED: u16 = 16430;
     /// RFC 7427 section 4.

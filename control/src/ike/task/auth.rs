@@ -19,11 +19,11 @@ use super::super::payload::cert::{Cert, CertReq, X509_SIGNATURE};
 use super::super::payload::header::exchange;
 use super::super::payload::id::Id;
 use super::super::payload::notify::{Notify, kind};
-use super::super::settings::{Initiate, Methods, Proof, Settings};
+use super::super::settings::{Admission, Arrival, Initiate, Methods, Proof, Settings};
 use super::super::state::{Core, Phase};
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
-use super::{Cx, Request, Response, Step, eap, error, find, notify};
+use super::{Cx, Request, Response, Step, eap, error, find, notify, redirect};
 
 /// The exchange as initiator.
 pub(crate) struct Auth {
@@ -120,6 +120,9 @@ impl Request for Auth {
             Ok(id) => id,
             Err(failure) => return Step::Fail(failure, Some(Box::new(Abort))),
         };
+        if let Some(elsewhere) = redirect::of_auth(core, payloads) {
+            return Step::Fail(elsewhere, Some(Box::new(Delete)));
+        }
         let Some(offer) = self.offer.take() else {
             return Step::Ignore;
         };
@@ -202,6 +205,20 @@ pub(super) fn finish(
     mut answer: Vec<Payload>,
 ) -> Vec<Payload> {
     let mut assigned = Vec::new();
+    let arrival = Arrival {
+        remote: core.remote.ip(),
+        peer: Some(peer),
+        redirected_from: core.redirected_from,
+    };
+    if core.redirectable
+        && let Admission::Redirect(to) = cx.hooks.admit(arrival)
+    {
+        answer.push(Payload::Notify(redirect::notification(&to, &[])));
+        refused(core, cx, assigned, Failure::Redirected(to));
+        // The peer deletes it; if it does not, time does.
+        core.phase = Phase::Childless;
+        return answer;
+    }
     match child::respond_first(core, cx, payloads, peer, &mut assigned) {
         Ok((child, chosen)) => {
             answer.extend(chosen);

@@ -12,7 +12,7 @@ use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
 use super::super::state::Core;
-use super::{Cx, Request, Response, Step, notify};
+use super::{Cx, Request, Response, Step, notify, redirect};
 
 /// Asks whether the peer is alive: an empty message.
 pub(crate) struct Liveness;
@@ -112,6 +112,7 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         core.end(cx, CloseReason::Error(Failure::notified(failed)));
         return Vec::new();
     }
+    redirect::of_informational(core, cx, payloads);
     let mut answer = Vec::new();
     for payload in payloads {
         match payload {

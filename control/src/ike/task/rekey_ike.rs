@@ -278,6 +278,8 @@ impl Core {
         // The peer may have moved since this one was made.
         (self.local, self.remote) = (old.local, old.remote);
         self.fragment_size = old.fragment_size;
+        self.follows_redirects = old.follows_redirects;
+        self.redirectable = old.redirectable;
         self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
         std::mem::swap(&mut self.id, &mut old.id);

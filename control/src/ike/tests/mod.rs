@@ -14,6 +14,7 @@ mod mutated;
 mod nat;
 mod negotiation;
 mod network;
+mod redirect;
 mod refused;
 mod rekey;
 mod rekey_network;
@@ -46,9 +47,24 @@ pub(super) struct Owner {
     /// (peer, requested, wants v4, wants v6) of the last question.
     pub(super) asked: Option<(Identity, Vec<IpAddr>, bool, bool)>,
     pub(super) local_ts: Vec<TrafficSelector>,
+    /// Whom it takes before and after it knows who it is.
+    pub(super) admission: [Admission; 2],
+    /// Who had sent the last one that it was asked of.
+    pub(super) sent_from: Option<IpAddr>,
 }
 
 impl Hooks for Owner {
+    fn admit(&mut self, arrival: Arrival<'_>) -> Admission {
+        self.sent_from = arrival.redirected_from;
+        let [stranger, known] = &self.admission;
+        if arrival.peer.is_some() {
+            known
+        } else {
+            stranger
+        }
+        .clone()
+    }
+
     fn auth(&mut self, _: &Identity, remote: &Identity) -> Option<Methods> {
         match self.auth.get(remote) {
             Some(methods) => Some(methods.clone()),
@@ -144,6 +160,8 @@ impl Node {
             next_spi: 0x1000 * (seed as u32 + 1),
             addresses: Ok(vec![[10, 99, 0, 7].into(), "fd00::7".parse().unwrap()]),
             asked: None,
+            admission: [Admission::Take, Admission::Take],
+            sent_from: None,
             local_ts: vec![
                 TrafficSelector::range([10, 0, 0, 0], [10, 0, 255, 255]),
                 TrafficSelector::any_v6(),
@@ -246,6 +264,8 @@ impl Pair {
             local_ts: Vec::new(),
             remote_ts: vec![TrafficSelector::range([10, 0, 0, 1], [10, 0, 0, 3])],
             initial_contact: false,
+            follows_redirects: false,
+            redirected_from: None,
         }
     }
 

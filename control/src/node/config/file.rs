@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) heartbeat: Table<Heartbeat>,
     pub(super) esp: Table<Esp>,
     pub(super) ike: Table<Ike>,
+    pub(super) drain: Table<Drain>,
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
     pub(super) peers: Vec<Spanned<Peer>>,
@@ -100,6 +101,14 @@ pub(super) struct Ike {
     pub(super) rekey_packets: Number,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    #[serde(default)]
+    pub(super) gateways: Vec<Spanned<String>>,
+    pub(super) patience: Time,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
@@ -116,6 +125,7 @@ pub(super) struct Peer {
     pub(super) psk: Option<Spanned<SecretText>>,
     pub(super) psk_file: Text,
     pub(super) outside: Text,
+    pub(super) redirects: Flag,
     #[serde(default)]
     pub(super) inner: Vec<Spanned<String>>,
 }
