@@ -33,7 +33,7 @@ fn what_is_nowhere_to_go_is_told() {
         ("gateways = [\"CN=gw\"]", "found `CN=gw`"),
         ("gateways = [\"0.0.0.0\"]", "the unspecified address"),
         ("gateways = [\"\"]", "found ``"),
-        ("patience = \"0 s\"", "expected 1 s to 24 h"),
+        ("patience = \"0 s\"", "expected 1s to 24h"),
     ] {
         let found = problems(&with(&format!("[drain]\n{table}")));
         assert!(found.len() == 1 && found[0].contains(said), "{found:?}");
