@@ -152,7 +152,7 @@ impl Node {
         // A client of ours has its own list: whoever names itself only wants to be left. Others
         // would come back to it.
         let ours = live.spec.heartbeat_key.is_some();
-        let itself = ours.then(|| GatewayIdentity::Address(self.address));
+        let itself = ours.then_some(GatewayIdentity::Address(self.address));
         if let Some(to) = named.or(itself) {
             self.engine.redirect(now, live.sa, to);
         }

@@ -16,8 +16,11 @@ const ELSEWHERE: Place = Place::Gateway(2);
 /// What each case carries there and back.
 const BYTES: u64 = 2_000_000;
 
+/// What a case does in its lab.
+pub(super) type Run = fn(&mut Lab) -> Result<()>;
+
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&str, fn(&mut Lab) -> Result<()>); 3] = [
+    let all: [(&str, Run); 3] = [
         ("strongswan_in_the_first_exchange", first_exchange),
         ("strongswan_during_the_session", during_the_session),
         ("evergate_during_the_session", our_client),
@@ -29,7 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.collect()
 }
 
-fn setup(cluster: &[u8]) -> Setup {
+pub(super) fn setup(cluster: &[u8]) -> Setup {
     Setup {
         general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
         cluster: cluster.to_vec(),
@@ -40,7 +43,7 @@ fn setup(cluster: &[u8]) -> Setup {
 }
 
 /// Both gateways hold one key: a client that is sent elsewhere has no other.
-fn configure(lab: &mut Lab, setup: &Setup) -> Result<String> {
+pub(super) fn configure(lab: &mut Lab, setup: &Setup) -> Result<String> {
     lab.configure(setup)?;
     let key = std::fs::read_to_string(lab.dir().join("gw1.psk"))?;
     for name in ["gw2.psk", "gw2-held.psk"] {
@@ -50,13 +53,12 @@ fn configure(lab: &mut Lab, setup: &Setup) -> Result<String> {
 }
 
 /// `swanctl.conf`: `ends` has what is special to a client or a gateway.
-fn conf(psk: &str, ends: &str, local: &str, child: &str) -> String {
+pub(super) fn conf(psk: &str, ends: &str, local: &str, child: &str) -> String {
     format!(
         "connections {{
   {name} {{
     version = 2
     proposals = aes256gcm16-prfsha256-x25519
-    mobike = no
 {ends}    local {{
       auth = psk
       id = {local}.example
