@@ -77,6 +77,10 @@ pub enum Command {
     },
     /// The peer of a session with ESP in UDP is there now.
     MoveSession(SessionId, SocketAddr),
+    /// A session goes between other outer addresses.
+    Relocate(Arc<SessionSpec>),
+    /// Our own address has changed: what gateways did not answer meanwhile says nothing about them.
+    Resume,
     /// Sends on this session from now on, and no longer on the one whose place it takes.
     SendOn(SessionId),
     /// Forgets a session.

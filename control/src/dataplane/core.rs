@@ -192,6 +192,8 @@ impl Core {
                     self.move_session(index, remote);
                 }
             }
+            Command::Relocate(spec) => self.relocate_session(&spec),
+            Command::Resume => self.resume(now),
             Command::SetGroup(spec) => {
                 let index = self.groups.set(spec, now);
                 self.tell_keyed(index, now);

@@ -472,6 +472,11 @@ impl Core {
         self.obey(group, umem, now);
     }
 
+    /// Our own address has changed.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.each_monitor(|monitor| monitor.on_moved(now));
+    }
+
     /// A link of ours went down or came up: silence of the gateways meanwhile says nothing.
     pub(super) fn on_link(&mut self, up: bool, now: Instant) {
         self.each_monitor(|monitor| monitor.on_link(up, now));

@@ -1,6 +1,7 @@
 //! All IKE SAs of a node: who a datagram belongs to, what is half open, when something is due.
 
 mod first;
+mod mobility;
 mod succession;
 #[cfg(test)]
 mod testing;

@@ -70,6 +70,14 @@ pub enum Event {
     },
     /// The peer answered a liveness check.
     Alive { id: SaId },
+    /// The IKE SA goes between other addresses, or through other NATs, by MOBIKE: we have told the
+    /// peer that we moved, or it has, and has proven that it receives there. The child SAs go along.
+    Relocated {
+        id: SaId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        nat: Nat,
+    },
     /// The peer wants us to leave for another gateway. The owner makes a session there if it wants to,
     /// and then closes this one (RFC 5685 section 5).
     Redirected { id: SaId, to: GatewayIdentity },
@@ -253,6 +261,10 @@ pub enum Failure {
     Redirected(GatewayIdentity),
     #[error("traffic selectors unacceptable")]
     TsUnacceptable,
+    #[error("the peer does not accept our address")]
+    UnacceptableAddresses,
+    #[error("the peer sees a NAT where none is allowed")]
+    UnexpectedNat,
     /// The peer has as many child SAs as it wants.
     #[error("no additional child SAs, says the peer")]
     NoAdditionalSas,
@@ -290,6 +302,8 @@ impl Failure {
             kind::AUTHENTICATION_FAILED => Failure::AuthenticationFailed,
             kind::TS_UNACCEPTABLE => Failure::TsUnacceptable,
             kind::NO_ADDITIONAL_SAS => Failure::NoAdditionalSas,
+            kind::UNACCEPTABLE_ADDRESSES => Failure::UnacceptableAddresses,
+            kind::UNEXPECTED_NAT_DETECTED => Failure::UnexpectedNat,
             kind::TEMPORARY_FAILURE => Failure::TemporaryFailure,
             kind::CHILD_SA_NOT_FOUND => Failure::ChildNotFound,
             kind::INTERNAL_ADDRESS_FAILURE => Failure::InternalAddressFailure,

@@ -61,6 +61,11 @@ pub struct Settings {
     /// Behind a NAT: after so long without a word to the peer a keep-alive goes to it (RFC 3948
     /// section 4).
     pub keep_alive: Duration,
+    /// Sessions go on from other addresses (MOBIKE, RFC 4555). Together with NAT detection, all IKE but
+    /// the first exchange then goes over port 4500.
+    pub mobike: bool,
+    /// Other addresses that we can be reached at, at most 16; for MOBIKE.
+    pub additional_addresses: Vec<IpAddr>,
     /// As responder: we follow a peer that sends us elsewhere (RFC 5685 section 8); as initiator each
     /// wish says so.
     pub follows_redirects: bool,
@@ -142,6 +147,8 @@ impl Settings {
             // What every path carries that carries IPv6, and in practice every other.
             fragment_size: Some(1280),
             vendor_ids: Vec::new(),
+            mobike: false,
+            additional_addresses: Vec::new(),
             follows_redirects: false,
             x509: X509::default(),
             eap: false,
@@ -260,6 +267,11 @@ pub trait Hooks {
     /// knows yet who it is and nothing is kept of it, and again once it is authenticated.
     fn admit(&mut self, _arrival: Arrival<'_>) -> Admission {
         Admission::Take
+    }
+
+    /// Whether a peer may go on from that address (MOBIKE).
+    fn may_move(&mut self, _peer: &Identity, _remote: IpAddr) -> bool {
+        true
     }
 
     /// How a peer that wants a session with us has to prove itself, and how we do; `None` refuses

@@ -255,6 +255,12 @@ impl Monitor {
         self.link_up = up;
     }
 
+    /// Our own outside address has changed: gateways that answer to the old one are not dead, and the
+    /// silence starts afresh.
+    pub fn on_moved(&mut self, now: Instant) {
+        self.resume(now);
+    }
+
     /// A policy was read anew. Gateways that stay keep everything, the active one stays active;
     /// one that is gone counts as unkeyed. A gateway that is new here but keyed already (it is in
     /// another cluster) has to be reported by [`Monitor::on_keyed`] after this.

@@ -40,6 +40,8 @@ pub(super) struct Client {
     pub(super) rng: StdRng,
     /// The automatically detected server of AUTO tunnels.
     pub(super) auto: Option<IpAddr>,
+    /// The outside interface has had our address.
+    pub(super) at_home: bool,
     /// Gateways that have sent us elsewhere.
     pub(super) leaving: Leaving,
 }

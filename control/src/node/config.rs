@@ -167,6 +167,8 @@ pub struct Ike {
     pub guard: u32,
     /// When ESP goes in UDP.
     pub encap: Encap,
+    /// Sessions go on when a client's address changes (RFC 4555).
+    pub mobike: bool,
     /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.
     pub keep_alive: Duration,
     /// The keys of a pair of SAs are replaced after this time, 1 s to 30 days.

@@ -103,7 +103,10 @@ impl Node {
             match input {
                 Input::Stop => return Ok(()),
                 Input::Report(report) => self.on_report(report)?,
-                Input::Link(change) => self.on_link(&change)?,
+                Input::Link(change) => {
+                    self.on_link(&change)?;
+                    self.follow_own_address(&change).await?;
+                }
                 Input::Datagram(datagram) => self.on_datagram(&datagram),
                 Input::Command(command) => self.on_command(command).await,
                 Input::Reload => self.reload_by_signal().await,
@@ -207,6 +210,12 @@ impl Node {
         let now = Instant::now();
         match event {
             Event::Established { .. } => self.established(event, now).await?,
+            Event::Relocated {
+                id,
+                local,
+                remote,
+                nat,
+            } => self.relocated(id, local, remote, nat)?,
             Event::Redirected { id, to } => self.redirected(id, &to, now),
             Event::Alive { id } => {
                 if let Some(live) = self

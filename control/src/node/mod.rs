@@ -17,6 +17,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod leaving;
+mod mobility;
 mod pool;
 mod rekey;
 mod reload;

@@ -192,6 +192,7 @@ pub(super) async fn start(config: Config) -> Result<Node> {
                 sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
+                at_home: false,
                 leaving: Leaving::default(),
             };
             let side = Side::Client {
@@ -304,6 +305,7 @@ fn ike_settings(config: &Config) -> Settings {
         settings.child_groups = groups;
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings.mobike = config.ike.mobike;
     // A session that a gateway begins with us may end as one that we began.
     settings.follows_redirects = config.role == config::Role::Client;
     settings.x509 = config.x509.clone();

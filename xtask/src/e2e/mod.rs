@@ -3,6 +3,7 @@
 mod certificates;
 mod drain;
 mod failover;
+mod moving;
 mod nat;
 mod refusals;
 mod rekey;
@@ -25,6 +26,7 @@ const CASES: &[&[Case]] = &[
     drain::CASES,
     sessions::CASES,
     nat::CASES,
+    moving::CASES,
     refusals::CASES,
     certificates::CASES,
     rekey::CASES,

@@ -7,6 +7,7 @@
 
 mod charon;
 mod matrix;
+mod mobike;
 mod redirect;
 
 use crate::cases::{self, Case};
@@ -51,6 +52,7 @@ pub(crate) fn run(filter: &str, prefix: &str) -> Result<(usize, usize)> {
             run: Box::new(move |lab| session(lab, row)),
         })
         .chain(redirect::cases())
+        .chain(mobike::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -23,7 +23,7 @@ use super::super::settings::{Admission, Arrival, Initiate, Methods, Proof, Setti
 use super::super::state::{Core, Phase};
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
-use super::{Cx, Request, Response, Step, eap, error, find, notify, redirect};
+use super::{Cx, Request, Response, Step, eap, error, find, mobike, notify, redirect};
 
 /// The exchange as initiator.
 pub(crate) struct Auth {
@@ -102,6 +102,7 @@ impl Request for Auth {
                 .map(|id| Payload::IdR(Id::new(id))),
         );
         payloads.push(Payload::Auth(auth));
+        payloads.extend(mobike::announce(cx.settings));
         let offer = Offer::new(&self.initiate, cx);
         core.spi_in = Some(offer.spi);
         offer.write(cx.settings, &mut payloads);
@@ -131,6 +132,7 @@ impl Request for Auth {
             Err(failure) => return Step::Fail(failure, Some(Box::new(Delete))),
         };
         core.peer = Some(id.identity);
+        mobike::learn(core, cx.settings, payloads);
         core.establish(cx, child, assigned);
         Step::Done
     }
@@ -224,6 +226,10 @@ pub(super) fn finish(
             answer.extend(chosen);
             if notify(payloads, kind::INITIAL_CONTACT).is_some() {
                 cx.initial_contact = Some(peer.clone());
+            }
+            mobike::learn(core, cx.settings, payloads);
+            if core.mobike {
+                answer.extend(mobike::announce(cx.settings));
             }
             core.establish(cx, child, assigned);
         }

@@ -278,6 +278,11 @@ impl Core {
         // The peer may have moved since this one was made.
         (self.local, self.remote) = (old.local, old.remote);
         self.fragment_size = old.fragment_size;
+        self.mobike = old.mobike;
+        self.peer_addresses = std::mem::take(&mut old.peer_addresses);
+        // A check that was under way is made again here.
+        self.wants_check = old.wants_check;
+        self.wants_update = old.wants_update;
         self.follows_redirects = old.follows_redirects;
         self.redirectable = old.redirectable;
         self.predecessor = Some(old.spi_local());

@@ -10,6 +10,7 @@ mod fragments;
 mod hostile;
 mod intermediate;
 mod life;
+mod mobike;
 mod mutated;
 mod nat;
 mod negotiation;
@@ -49,11 +50,16 @@ pub(super) struct Owner {
     pub(super) local_ts: Vec<TrafficSelector>,
     /// Whom it takes before and after it knows who it is.
     pub(super) admission: [Admission; 2],
+    pub(super) may_move: bool,
     /// Who had sent the last one that it was asked of.
     pub(super) sent_from: Option<IpAddr>,
 }
 
 impl Hooks for Owner {
+    fn may_move(&mut self, _: &Identity, _: IpAddr) -> bool {
+        self.may_move
+    }
+
     fn admit(&mut self, arrival: Arrival<'_>) -> Admission {
         self.sent_from = arrival.redirected_from;
         let [stranger, known] = &self.admission;
@@ -161,6 +167,7 @@ impl Node {
             addresses: Ok(vec![[10, 99, 0, 7].into(), "fd00::7".parse().unwrap()]),
             asked: None,
             admission: [Admission::Take, Admission::Take],
+            may_move: true,
             sent_from: None,
             local_ts: vec![
                 TrafficSelector::range([10, 0, 0, 0], [10, 0, 255, 255]),

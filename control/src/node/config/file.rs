@@ -93,6 +93,7 @@ pub(super) struct Ike {
     pub(super) liveness: Time,
     pub(super) guard: Number,
     pub(super) encap: Text,
+    pub(super) mobike: Flag,
     pub(super) keep_alive: Time,
     pub(super) rekey_child: Time,
     pub(super) rekey_ike: Time,

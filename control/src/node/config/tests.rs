@@ -145,6 +145,7 @@ fn every_key_is_read() {
         liveness: Duration::from_secs(120),
         guard: 1_000,
         encap: Encap::Auto,
+        mobike: true,
         keep_alive: Duration::from_secs(20),
         rekey_child: Duration::from_secs(3600),
         rekey_ike: Duration::from_secs(4 * 3600),
@@ -153,11 +154,12 @@ fn every_key_is_read() {
         rekey_packets: 1 << 31,
     };
     assert_eq!(config.ike, ike);
-    let through_nat = "tries = 7\nencap = \"always\"\nkeep_alive = \"5s\"";
+    let through_nat = "tries = 7\nencap = \"always\"\nmobike = false\nkeep_alive = \"5s\"";
     let ike = read(&GATEWAY.replace("tries = 7", through_nat))
         .unwrap()
         .ike;
     assert_eq!((ike.encap, ike.keep_alive.as_secs()), (Encap::Always, 5));
+    assert!(!ike.mobike);
     assert_eq!(config.pool.len(), 2);
     let [first, second] = &config.peers[..] else {
         panic!()
@@ -255,7 +257,7 @@ fn each_mistake_is_told_at_its_place() {
         ("psk = \"correct horse battery staple\"", "psk = 1122334455667788", "14:7: psk: found a number, expected a key or password in quotes"),
         ("psk =", "psk_file = \"/nonexistent/key\"\npsk =", "14:12: psk_file: gw-a.example has a psk too; expected one of the two"),
         ("psk = \"correct horse battery staple\"", "psk_file = \"/nonexistent/key\"", "14:12: psk_file of gw-a.example: cannot read /nonexistent/key: No such file or directory (os error 2)"),
-        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `psk`, `psk_file`, `outside`, `inner`; did you mean `psk_file`?"),
+        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `psk`, `psk_file`, `outside`, `redirects`, `inner`; did you mean `psk_file`?"),
     ];
     #[rustfmt::skip]
     let gateway: &[(&str, &str, &str)] = &[
