@@ -277,6 +277,8 @@ impl Bench {
             local_ts: Vec::new(),
             remote_ts: Vec::new(),
             initial_contact: true,
+            follows_redirects: false,
+            redirected_from: None,
         };
         engine.initiate(Instant::now(), wish, &mut owner);
         (engine, owner)

@@ -106,6 +106,8 @@ impl Bench {
             local_ts: Vec::new(),
             remote_ts: Vec::new(),
             initial_contact: false,
+            follows_redirects: false,
+            redirected_from: None,
         };
         let id = match ticket {
             Some(ticket) => self.client.resume(self.now, wish, ticket, &mut self.owner),

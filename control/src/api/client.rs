@@ -163,6 +163,15 @@ impl Client {
         self.command(Method::POST, &path, Vec::new()).await
     }
 
+    /// Has a gateway let go of its clients, or take clients again.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn drain(&self, undo: bool) -> Result<Done> {
+        let method = if undo { Method::DELETE } else { Method::POST };
+        self.command(method, "/v1/drain", Vec::new()).await
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T> {
         let body = self
             .request(Method::GET, path, Vec::new(), patience)

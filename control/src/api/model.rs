@@ -28,6 +28,9 @@ pub struct Status {
     #[serde(default)]
     pub snapshot_age_ms: u64,
     pub interfaces: Vec<Interface>,
+    /// Gateway: how far it has let go of its clients; none while it takes clients.
+    #[serde(default)]
+    pub drain: Option<Drain>,
     /// Client: the clusters of its policy. Empty on a gateway.
     pub clusters: Vec<Cluster>,
     /// Client: the tunnels of its policy, lowest number first. Empty on a gateway.
@@ -50,6 +53,17 @@ pub struct KeyLog {
     pub directory: String,
     /// Lines written since the node started.
     pub lines: u64,
+}
+
+/// A gateway that lets go of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Sessions that are still there; with 0 it is drained.
+    pub sessions: u64,
+    /// Milliseconds since it was told to.
+    pub since_ms: u64,
+    /// Milliseconds until what is left is deleted; 0 if that time has passed.
+    pub patience_ms: u64,
 }
 
 /// One port of the node.

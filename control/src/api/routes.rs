@@ -35,6 +35,7 @@ pub(super) fn router(shared: Shared, command_timeout: Duration) -> axum::Router 
         .route("/v1/policy/reload", post(policy_reload))
         .route("/v1/session", delete(session_delete))
         .route("/v1/debug/keylog", post(keylog))
+        .route("/v1/drain", post(drain).delete(drain_undo))
         .route("/metrics", get(prometheus))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -245,12 +246,20 @@ async fn keylog(
     done(&app, |reply| Command::Keylog { on, reply }).await
 }
 
+async fn drain(State(app): State<App>) -> Answer {
+    done(&app, |reply| Command::Drain { undo: false, reply }).await
+}
+
+async fn drain_undo(State(app): State<App>) -> Answer {
+    done(&app, |reply| Command::Drain { undo: true, reply }).await
+}
+
 async fn unknown_path(uri: axum::http::Uri) -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
         format!(
             "no such path: {}; there are /v1/status, /v1/events, /v1/sa, /v1/session, \
-             /v1/policy/reload, /v1/debug/keylog and /metrics",
+             /v1/drain, /v1/policy/reload, /v1/debug/keylog and /metrics",
             uri.path()
         ),
     )

@@ -82,6 +82,7 @@ pub(crate) fn client() -> Status {
         version: "0.1.0".into(),
         uptime_ms: 93_784_005,
         snapshot_age_ms: 3,
+        drain: None,
         interfaces: vec![
             Interface {
                 side: Side::Outside,
@@ -160,6 +161,7 @@ pub(crate) fn gateway_in_trouble() -> Status {
         version: "0.1.0".into(),
         uptime_ms: 61_000,
         snapshot_age_ms: 12_345,
+        drain: None,
         interfaces: vec![
             Interface {
                 side: Side::Outside,

@@ -45,6 +45,11 @@ pub enum Command {
     PolicyReload {
         reply: Reply<Done>,
     },
+    /// A gateway lets go of its clients, or takes clients again.
+    Drain {
+        undo: bool,
+        reply: Reply<Done>,
+    },
     /// Ends the session with a peer, named by identity or by outside address.
     SessionDelete {
         peer: String,

@@ -75,6 +75,10 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                     }))
                     .unwrap();
             }
+            Command::Drain { undo, reply } => {
+                let said = if undo { "taken again" } else { "draining" };
+                reply.send(Ok(Done::new(said))).unwrap();
+            }
             Command::SessionDelete { peer, reply } => {
                 let error = CommandError::Conflict(format!("two sessions with {peer}"));
                 reply.send(Err(error)).unwrap();

@@ -84,6 +84,17 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SaCommand,
     },
+    /// Have a gateway let go of its clients, before maintenance: they go on through others
+    Drain {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Take clients again
+        #[arg(long, conflicts_with = "wait")]
+        undo: bool,
+        /// Return when no session is left
+        #[arg(long)]
+        wait: bool,
+    },
     /// Sessions with peers
     Session {
         #[command(subcommand)]

@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod check;
 mod debug;
+mod drain;
 mod events;
 mod logging;
 mod number;
@@ -113,6 +114,7 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             let done = client(&node)?.policy_reload().await?;
             print_done(&node, &done)
         }
+        Command::Drain { node, undo, wait } => drain::command(&node, undo, wait).await,
         Command::Session {
             command: SessionCommand::Delete { node, peer },
         } => {
@@ -212,6 +214,9 @@ mod tests {
             "evergate sa --socket s add a b",
             "evergate sa delete 0x100",
             "evergate sa flush",
+            "evergate drain --socket s",
+            "evergate drain --wait --json",
+            "evergate drain --undo",
             "evergate session delete client-1.example",
             "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
              192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
@@ -228,6 +233,7 @@ mod tests {
             "evergate sa add",
             "evergate sa delete x",
             "evergate debug keylog maybe",
+            "evergate drain --undo --wait",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

@@ -78,6 +78,24 @@ pub(super) fn render(status: &Status, colour: bool) -> String {
         );
         let _ = writeln!(out, "{}", Look::Bad.paint(&text, colour));
     }
+    if let Some(drain) = &status.drain {
+        let (text, look) = match (drain.sessions, drain.patience_ms) {
+            (0, _) => ("drained: no session is left".to_owned(), Look::Good),
+            (left, patience) => {
+                let left = if left == 1 {
+                    "1 session".to_owned()
+                } else {
+                    format!("{left} sessions")
+                };
+                let rest = time(patience.saturating_mul(1000));
+                (
+                    format!("draining: {left} left, deleted in {rest}"),
+                    Look::Odd,
+                )
+            }
+        };
+        let _ = writeln!(out, "{}", look.paint(&text, colour));
+    }
     let rows: Vec<_> = status.interfaces.iter().map(interface).collect();
     table::write(&mut out, 2, &rows, colour);
     for cluster in &status.clusters {

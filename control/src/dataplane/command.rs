@@ -77,6 +77,10 @@ pub enum Command {
     },
     /// The peer of a session with ESP in UDP is there now.
     MoveSession(SessionId, SocketAddr),
+    /// A session goes between other outer addresses.
+    Relocate(Arc<SessionSpec>),
+    /// Our own address has changed: what gateways did not answer meanwhile says nothing about them.
+    Resume,
     /// Sends on this session from now on, and no longer on the one whose place it takes.
     SendOn(SessionId),
     /// Forgets a session.
@@ -85,6 +89,8 @@ pub enum Command {
     SetGroup(GroupSpec),
     /// Forgets a group and what it holds.
     RemoveGroup(GroupId),
+    /// A gateway wants to be left, for the other one if there is a session with it.
+    Leave(IpAddr, Option<IpAddr>),
     /// The key management service has a key for this gateway already.
     Granted(GroupId, IpAddr),
     /// No session can be had for a group; packets are refused until the time has passed.

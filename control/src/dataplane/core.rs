@@ -192,11 +192,14 @@ impl Core {
                     self.move_session(index, remote);
                 }
             }
+            Command::Relocate(spec) => self.relocate_session(&spec),
+            Command::Resume => self.resume(now),
             Command::SetGroup(spec) => {
                 let index = self.groups.set(spec, now);
                 self.tell_keyed(index, now);
             }
             Command::RemoveGroup(id) => self.groups.remove(id, umem),
+            Command::Leave(gateway, to) => self.leave(gateway, to, umem, now),
             Command::Granted(group, gateway) => {
                 if let Some(group) = self.groups.index(group) {
                     self.granted(group, gateway, umem, now);

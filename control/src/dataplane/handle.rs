@@ -400,6 +400,23 @@ impl Dataplane {
         before
     }
 
+    /// A session goes between other outer addresses, or with UDP where it was without: in the worker,
+    /// and for its heartbeats.
+    pub fn relocate_session(&mut self, spec: &Arc<SessionSpec>) -> Result<(), LoadError> {
+        if self.sessions.contains_key(&spec.id) {
+            self.command(Command::Relocate(Arc::clone(spec)));
+        }
+        self.move_session(spec, false)
+    }
+
+    /// The node has another outside address.
+    pub fn set_outside_address(&mut self, address: IpAddr) -> Result<(), LoadError> {
+        self.outside.set_own_addresses(&[address])?;
+        self.outside.never_reflect(address)?;
+        self.command(Command::Resume);
+        Ok(())
+    }
+
     /// Takes an address out of the peers, unless a session is there.
     fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
         let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
@@ -480,6 +497,11 @@ impl Dataplane {
     /// Addresses whose heartbeats are never answered: the node's own and those of its cluster.
     pub fn never_reflect(&mut self, address: IpAddr) -> Result<(), LoadError> {
         self.outside.never_reflect(address)
+    }
+
+    /// The health that this node answers heartbeats with.
+    pub fn set_health(&mut self, health: u8) -> Result<(), LoadError> {
+        self.outside.node_state().set_health(health)
     }
 
     /// Puts the guard before IKE up or down.

@@ -2,6 +2,7 @@
 //! (RFC 7296 section 2.23).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use evergate_common::packet::{Esp, Ip};
@@ -10,6 +11,7 @@ use evergate_common::reason::Counter;
 use super::command::WorkerEvent;
 use super::core::Core;
 use super::opening::unmapped;
+use crate::sadb::SessionSpec;
 
 impl Core {
     /// An authentic packet, the newest of its session, came in.
@@ -25,6 +27,24 @@ impl Core {
                 session: id,
                 remote,
             });
+        }
+    }
+
+    /// A session goes between other outer addresses from now on.
+    pub(super) fn relocate_session(&mut self, spec: &Arc<SessionSpec>) {
+        let Some(index) = self.sessions.by_id(spec.id) else {
+            return;
+        };
+        let (mtu, header) = self.way_to(spec.peer_at().ip());
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        match session.relocate(Arc::clone(spec)) {
+            Ok(()) => {
+                session.follow_mtu(mtu);
+                session.ethernet = header;
+            }
+            Err(error) => tracing::error!("session with {} can not move: {error}", spec.peer),
         }
     }
 

@@ -132,6 +132,16 @@ impl Session {
         true
     }
 
+    /// Goes between other outer addresses, as `spec` says, from now on.
+    pub(super) fn relocate(&mut self, spec: Arc<SessionSpec>) -> Result<(), MixedFamilies> {
+        self.outer = spec.outer()?;
+        self.peer_at = spec.peer_at();
+        // What is still on its way from before must not move it back.
+        self.moved = None;
+        self.spec = spec;
+        Ok(())
+    }
+
     /// Whether a packet from `source` moves the session there. It must be authentic, and have the
     /// newest sequence number of all.
     pub(super) fn may_follow(&mut self, source: SocketAddr, now: Instant) -> bool {

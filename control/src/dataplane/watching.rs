@@ -438,6 +438,18 @@ impl Core {
         self.watch(umem, now, false);
     }
 
+    /// A gateway wants to be left.
+    pub(super) fn leave(
+        &mut self,
+        gateway: IpAddr,
+        to: Option<IpAddr>,
+        umem: &mut Umem,
+        now: Instant,
+    ) {
+        self.each_monitor(|monitor| monitor.on_leave(gateway, to, now));
+        self.watch(umem, now, false);
+    }
+
     /// The key management service has a key for a gateway already.
     pub(super) fn granted(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
         if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
@@ -458,6 +470,11 @@ impl Core {
         }
         self.refuse_held(group, umem, now);
         self.obey(group, umem, now);
+    }
+
+    /// Our own address has changed.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.each_monitor(|monitor| monitor.on_moved(now));
     }
 
     /// A link of ours went down or came up: silence of the gateways meanwhile says nothing.

@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use evergate_common::heartbeat::HEALTH_WELL;
 use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -246,7 +245,7 @@ impl Worker {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Err(Stopped),
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
-                    if let Err(error) = self.dead_man.state.set_health(HEALTH_WELL, !up) {
+                    if let Err(error) = self.dead_man.state.set_silent(!up) {
                         tracing::warn!("the XDP program could not be told of a link: {error}");
                     }
                     self.core.on_link(up, now);
@@ -307,7 +306,7 @@ impl Worker {
 
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.
     fn retire(&mut self) {
-        let _ = self.dead_man.state.set_health(HEALTH_WELL, true);
+        let _ = self.dead_man.state.set_silent(true);
         for _ in 0..100 {
             if !self.flush() {
                 break;

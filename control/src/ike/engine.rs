@@ -3,6 +3,7 @@
 mod batch;
 pub(super) mod export;
 mod first;
+mod mobility;
 mod succession;
 #[cfg(test)]
 mod testing;
@@ -24,10 +25,12 @@ use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION};
 use super::payload::notify::{Notify, kind};
+use super::payload::redirect::GatewayIdentity;
 use super::payload::{Payload, kind as payload_kind, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
+use super::task::redirect::Redirect;
 use super::task::resume::Resume;
 use super::task::{Cx, Request, Succession, init};
 use super::ticket::Ticket;
@@ -313,6 +316,19 @@ impl Engine {
     /// [`Event::Closed`] for lack of an answer. No effect while another question is on its way.
     pub fn check_liveness(&mut self, now: Instant, id: SaId) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.check_liveness(cx));
+    }
+
+    /// Sends an established peer to another gateway; its session stays until it closes it. False if
+    /// there is no such session, or the peer has not said that it follows.
+    pub fn redirect(&mut self, now: Instant, id: SaId, to: GatewayIdentity) -> bool {
+        let core = self.sas.get(&id).map(|entry| &entry.sa.core);
+        let follows = core.is_some_and(|c| c.redirectable && c.phase == Phase::Established);
+        if follows {
+            self.with(id, now, &mut NoHooks, |sa, cx| {
+                sa.start(Box::new(Redirect { to }), cx);
+            });
+        }
+        follows
     }
 
     /// The owner has heard an authentic, new ESP packet of a session from `remote`: a peer behind a

@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::keys::Exporter;
 use super::nat::KEEP_ALIVE;
 use super::payload::notify::{Notify, kind};
+use super::payload::redirect::GatewayIdentity;
 use super::payload::{Malformed, TooLong};
 use super::proposal::EspCipher;
 use super::rank::Rank;
@@ -80,6 +81,17 @@ pub enum Event {
     ReauthIn { id: SaId, after: Duration },
     /// The peer answered a liveness check.
     Alive { id: SaId },
+    /// The IKE SA goes between other addresses, or through other NATs, by MOBIKE: we have told the
+    /// peer that we moved, or it has, and has proven that it receives there. The child SAs go along.
+    Relocated {
+        id: SaId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        nat: Nat,
+    },
+    /// The peer wants us to leave for another gateway. The owner makes a session there if it wants to,
+    /// and then closes this one (RFC 5685 section 5).
+    Redirected { id: SaId, to: GatewayIdentity },
     /// An authentic message of a peer behind a NAT came from elsewhere than before: everything for
     /// it goes there from now on.
     Moved { id: SaId, remote: SocketAddr },
@@ -270,8 +282,15 @@ pub enum Failure {
     /// The peer is someone else than was asked for.
     #[error("the peer is {found}, expected {expected}")]
     WrongIdentity { found: Identity, expected: Identity },
+    /// The peer does not want us, but says who may.
+    #[error("redirected to {0}")]
+    Redirected(GatewayIdentity),
     #[error("traffic selectors unacceptable")]
     TsUnacceptable,
+    #[error("the peer does not accept our address")]
+    UnacceptableAddresses,
+    #[error("the peer sees a NAT where none is allowed")]
+    UnexpectedNat,
     /// The peer has as many child SAs as it wants.
     #[error("no additional child SAs, says the peer")]
     NoAdditionalSas,
@@ -309,6 +328,8 @@ impl Failure {
             kind::AUTHENTICATION_FAILED => Failure::AuthenticationFailed,
             kind::TS_UNACCEPTABLE => Failure::TsUnacceptable,
             kind::NO_ADDITIONAL_SAS => Failure::NoAdditionalSas,
+            kind::UNACCEPTABLE_ADDRESSES => Failure::UnacceptableAddresses,
+            kind::UNEXPECTED_NAT_DETECTED => Failure::UnexpectedNat,
             kind::TEMPORARY_FAILURE => Failure::TemporaryFailure,
             kind::CHILD_SA_NOT_FOUND => Failure::ChildNotFound,
             kind::INTERNAL_ADDRESS_FAILURE => Failure::InternalAddressFailure,
@@ -409,6 +430,10 @@ pub struct Stats {
     pub cookies_wrong: u64,
     /// Sessions refused, as responder, for a wrong key or an unknown identity.
     pub authentication_failed: u64,
+    /// First messages answered by a REDIRECT.
+    pub redirected: u64,
+    /// First messages refused because the owner takes nobody.
+    pub turned_away: u64,
     /// Refusals without an event, because there were too many.
     pub untold_refusals: u64,
     /// No IKE message, or one with a wrong length.
@@ -468,6 +493,8 @@ impl Stats {
             cookies_sent,
             cookies_wrong,
             authentication_failed,
+            redirected,
+            turned_away,
             untold_refusals,
             bad_header,
             bad_version,
@@ -506,6 +533,8 @@ impl Stats {
         self.cookies_sent += cookies_sent;
         self.cookies_wrong += cookies_wrong;
         self.authentication_failed += authentication_failed;
+        self.redirected += redirected;
+        self.turned_away += turned_away;
         self.untold_refusals += untold_refusals;
         self.bad_header += bad_header;
         self.bad_version += bad_version;

@@ -52,11 +52,13 @@ pub use keywords::BadProposal;
 pub use life::Lifetime;
 pub use nat::{IKE_PORT, KEEP_ALIVE, NAT_T_PORT, NON_ESP_MARKER};
 pub use pattern::{NotAPattern, Pattern};
+pub use payload::redirect::GatewayIdentity;
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
-    AddressRequest, AssignRefused, Encapsulation, Hooks, Initiate, Methods, Proof, Retransmit,
-    Settings, TsRefused, X509,
+    AddressRequest, Admission, Arrival, AssignRefused, Encapsulation, Hooks, Initiate, Methods,
+    Proof, Retransmit, Settings, TsRefused, X509,
 };
+pub use task::redirect::RedirectLimit;
 pub use ticket::{Ticket, TicketKey, Tickets};
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

@@ -24,15 +24,25 @@ pub const KEEP_ALIVE: [u8; 1] = [0xFF];
 
 /// The hashes of our view of both addresses.
 pub(crate) fn detection(core: &Core, settings: &Settings) -> [Payload; 2] {
+    detection_between(core, settings, core.local, core.remote)
+}
+
+/// The hashes of these addresses of ours and the peer's.
+pub(crate) fn detection_between(
+    core: &Core,
+    settings: &Settings,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> [Payload; 2] {
     // With the hash of an address that nobody has, the peer finds a NAT before us, and both sides
     // do as if there were one.
     let source = match settings.encapsulation {
-        Encapsulation::Auto => core.local,
+        Encapsulation::Auto => local,
         Encapsulation::Always => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
     };
     [
         (kind::NAT_DETECTION_SOURCE_IP, source),
-        (kind::NAT_DETECTION_DESTINATION_IP, core.remote),
+        (kind::NAT_DETECTION_DESTINATION_IP, remote),
     ]
     .map(|(kind, address)| {
         let hash = hash([core.spi_i, core.spi_r], address);
@@ -80,7 +90,9 @@ impl Core {
         let spi_r = if self.initiator { self.spi_r } else { 0 };
         self.nat = detect(payloads, [self.spi_i, spi_r], self.local, self.remote);
         self.nat.forced = self.nat.detected && settings.encapsulation == Encapsulation::Always;
-        if self.initiator && self.nat.encapsulates() {
+        // With MOBIKE the next path may have a NAT, and the ports stay (RFC 4555 section 3.3).
+        let mobike = settings.mobike && self.nat.detected;
+        if self.initiator && (self.nat.encapsulates() || mobike) {
             for address in [&mut self.local, &mut self.remote] {
                 if address.port() == IKE_PORT {
                     address.set_port(NAT_T_PORT);
@@ -89,10 +101,29 @@ impl Core {
         }
     }
 
+    /// Takes up what the hashes of a later message between these addresses tell.
+    pub(crate) fn relearn_nat(
+        &mut self,
+        payloads: &[Payload],
+        settings: &Settings,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) {
+        let nat = detect(payloads, [self.spi_i, self.spi_r], local, remote);
+        if nat.detected {
+            let forced = settings.encapsulation == Encapsulation::Always;
+            self.nat = Nat { forced, ..nat };
+        }
+    }
+
     /// A message that is authentic and new came from `remote`. If that is elsewhere than before, a
     /// NAT has changed its mapping, and everything goes there from now on. Never done from behind a
-    /// NAT: a single packet with another source could cut us off.
+    /// NAT: a single packet with another source could cut us off. Nor with MOBIKE, where the peer says
+    /// so when it has moved (RFC 4555 section 3.8); its ESP is still followed.
     pub(crate) fn follow(&mut self, remote: SocketAddr, cx: &mut Cx<'_>) {
+        if self.mobike {
+            return;
+        }
         if self.phase != Phase::HalfOpen && self.move_to(remote) && self.is_announced() {
             let id = self.id;
             cx.events.push(Event::Moved { id, remote });

@@ -2,6 +2,7 @@
 //! 2.1 to 2.3).
 
 mod lifetime;
+mod mobility;
 mod wire;
 
 use std::collections::VecDeque;
@@ -323,6 +324,7 @@ impl Sa {
         if std::mem::take(&mut self.core.wants_delete) {
             self.delete(cx);
         }
+        self.relocate(cx);
     }
 
     fn request(
@@ -350,6 +352,7 @@ impl Sa {
         };
         self.incoming.forget_previous();
         let before = self.core.phase;
+        self.core.heard_at = Some((local, remote));
         if before == Phase::HalfOpen {
             // A peer behind a NAT goes over to another port now (section 2.23).
             (self.core.local, self.core.remote) = (local, remote);
@@ -397,6 +400,7 @@ impl Sa {
         if std::mem::take(&mut self.core.wants_delete) {
             self.delete(cx);
         }
+        self.relocate(cx);
     }
 
     /// A request has led to another phase: how long may that last?

@@ -9,6 +9,7 @@ use super::crypto::{Group, Psk, Secret};
 use super::eap::EapUser;
 use super::identity::Identity;
 use super::life::Lifetime;
+use super::payload::redirect::GatewayIdentity;
 use super::proposal::{EspProposal, IkeProposal};
 use super::ticket::Tickets;
 use super::ts::TrafficSelector;
@@ -64,6 +65,14 @@ pub struct Settings {
     /// Behind a NAT: after so long without a word to the peer a keep-alive goes to it (RFC 3948
     /// section 4).
     pub keep_alive: Duration,
+    /// Sessions go on from other addresses (MOBIKE, RFC 4555). Together with NAT detection, all IKE but
+    /// the first exchange then goes over port 4500.
+    pub mobike: bool,
+    /// Other addresses that we can be reached at, at most 16; for MOBIKE.
+    pub additional_addresses: Vec<IpAddr>,
+    /// As responder: we follow a peer that sends us elsewhere (RFC 5685 section 8); as initiator each
+    /// wish says so.
+    pub follows_redirects: bool,
     pub x509: X509,
     /// Users may authenticate by EAP-MSCHAPv2; we do so by our certificate then.
     pub eap: bool,
@@ -165,6 +174,9 @@ impl Settings {
             fragment_size: Some(1280),
             export_keys: false,
             vendor_ids: Vec::new(),
+            mobike: false,
+            additional_addresses: Vec::new(),
+            follows_redirects: false,
             x509: X509::default(),
             eap: false,
             eap_tls: false,
@@ -244,6 +256,35 @@ pub struct Initiate {
     /// Tell the peer that we hold no other session with it, so that it drops what is left of older
     /// ones.
     pub initial_contact: bool,
+    /// The peer may send us to another gateway (RFC 5685): [`Failure::Redirected`] or
+    /// [`Event::Redirected`] say where to, and the owner decides.
+    ///
+    /// [`Failure::Redirected`]: super::Failure::Redirected
+    /// [`Event::Redirected`]: super::Event::Redirected
+    pub follows_redirects: bool,
+    /// Who has sent us to this peer.
+    pub redirected_from: Option<IpAddr>,
+}
+
+/// A peer that wants a session with us.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub remote: IpAddr,
+    /// Who it is, once that is proven.
+    pub peer: Option<&'a Identity>,
+    /// Who has sent it here, as it says.
+    pub redirected_from: Option<IpAddr>,
+}
+
+/// What becomes of a peer that wants a session with us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    Take,
+    /// It is sent elsewhere. One that does not know how to follow is refused by TEMPORARY_FAILURE if
+    /// it has only begun, and taken if not.
+    Redirect(GatewayIdentity),
+    /// It is refused by TEMPORARY_FAILURE if it has only begun, and taken if not.
+    Refuse,
 }
 
 /// Which inner addresses to ask for: `None` for no address of that family, `Some(None)` for any.
@@ -255,6 +296,17 @@ pub struct AddressRequest {
 
 /// What the engine asks of its owner while it works. None of it may wait.
 pub trait Hooks {
+    /// Whether a peer may begin a session with us. Asked when its first message comes, where nobody
+    /// knows yet who it is and nothing is kept of it, and again once it is authenticated.
+    fn admit(&mut self, _arrival: Arrival<'_>) -> Admission {
+        Admission::Take
+    }
+
+    /// Whether a peer may go on from that address (MOBIKE).
+    fn may_move(&mut self, _peer: &Identity, _remote: IpAddr) -> bool {
+        true
+    }
+
     /// How a peer that wants a session with us has to prove itself, and how we do; `None` refuses
     /// it.
     fn auth(&mut self, local: &Identity, remote: &Identity) -> Option<Methods>;

@@ -85,6 +85,24 @@ pub(crate) struct Core {
     pub(crate) vendor_ids: Vec<Vec<u8>>,
     /// What the peer can verify signatures with (RFC 7427).
     pub(crate) hashes: Hashes,
+    /// Both sides move the IKE SA by MOBIKE (RFC 4555).
+    pub(crate) mobike: bool,
+    /// Other addresses of the peer, as it says.
+    pub(crate) peer_addresses: Vec<IpAddr>,
+    /// Our and the peer's address on the last request, which is not always where it is to be found.
+    pub(crate) heard_at: Option<(SocketAddr, SocketAddr)>,
+    /// Behind a NAT: the hash of where the peer sees us.
+    pub(crate) seen_as: Option<Vec<u8>>,
+    /// The peer has moved: whether it receives there is to be asked.
+    pub(crate) wants_check: bool,
+    /// We are elsewhere: the peer is to be told.
+    pub(crate) wants_update: bool,
+    /// We have said that we follow the peer's REDIRECT (RFC 5685).
+    pub(crate) follows_redirects: bool,
+    /// The peer has said that it follows ours.
+    pub(crate) redirectable: bool,
+    /// Who has sent the peer to us, as it says.
+    pub(crate) redirected_from: Option<IpAddr>,
     /// What the owner will be told once a DELETE of ours is answered.
     pub(crate) closing: CloseReason,
     /// A task wants the IKE SA deleted as soon as the window allows.
@@ -150,6 +168,15 @@ impl Core {
             nat: Nat::default(),
             vendor_ids: Vec::new(),
             hashes: Hashes::default(),
+            mobike: false,
+            peer_addresses: Vec::new(),
+            heard_at: None,
+            seen_as: None,
+            wants_check: false,
+            wants_update: false,
+            follows_redirects: false,
+            redirectable: false,
+            redirected_from: None,
             closing: CloseReason::Local,
             wants_delete: false,
         }

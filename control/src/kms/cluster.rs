@@ -65,6 +65,8 @@ pub(super) struct Cluster {
     /// The gateway that traffic uses, as far as we were told.
     pub(super) active: Option<IpAddr>,
     pub(super) job: Job,
+    /// A gateway has sent us to this one: the next exchange is with it.
+    pub(super) preferred: Option<IpAddr>,
     /// Requests rejected in a row.
     pub(super) failures: u32,
     pub(super) failed_at: Option<Instant>,
@@ -80,6 +82,7 @@ impl Cluster {
             order,
             active: None,
             job: Job::Idle,
+            preferred: None,
             failures: 0,
             failed_at: None,
             standby_at: None,

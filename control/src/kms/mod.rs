@@ -15,6 +15,7 @@
 
 mod backoff;
 mod cluster;
+mod redirect;
 mod refresh;
 mod service;
 mod standby;

@@ -187,6 +187,7 @@ impl<R: Rng> KeyManagement<R> {
     pub fn on_active(&mut self, cluster: ClusterId, gateway: Option<IpAddr>, now: Instant) {
         if let Some(known) = self.clusters.iter_mut().find(|known| known.id == cluster) {
             known.active = gateway.filter(|gateway| known.has(*gateway));
+            known.preferred = None;
         }
         self.plan_standby(now);
     }
@@ -326,12 +327,16 @@ impl<R: Rng> KeyManagement<R> {
 
     /// Goes on to the next gateway that this request has not asked, or rejects it.
     fn advance(&mut self, c: usize, now: Instant) {
+        let preferred = self.clusters[c].preferred.take();
         let cluster = &self.clusters[c];
         let Some(run) = cluster.running() else { return };
-        let next = cluster.round_from(run.after).find(|gateway| {
+        let preferred = preferred.filter(|gateway| cluster.has(*gateway));
+        let mut round = preferred.into_iter().chain(cluster.round_from(run.after));
+        let next = round.find(|gateway| {
             // Keyed can only be the gateway that shall be left: no need to ask it.
             self.session(*gateway).is_none() && run.tried.iter().all(|(asked, _)| asked != gateway)
         });
+        drop(round);
         let Some(gateway) = next else {
             return self.reject(c, now);
         };
@@ -344,6 +349,7 @@ impl<R: Rng> KeyManagement<R> {
     fn grant(&mut self, c: usize, gateway: IpAddr) {
         let cluster = &mut self.clusters[c];
         cluster.job = Job::Idle;
+        cluster.preferred = None;
         cluster.failures = 0;
         cluster.active = Some(gateway);
         self.actions.push_back(Action::Granted {
@@ -391,7 +397,7 @@ impl<R: Rng> KeyManagement<R> {
         }
     }
 
-    fn lose(&mut self, gateway: IpAddr, now: Instant) {
+    pub(super) fn lose(&mut self, gateway: IpAddr, now: Instant) {
         let steady = self.settings.retry_cap;
         if let Some(entry) = self.entry(gateway) {
             entry.refresh = None;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use evergate_common::heartbeat::HEALTH_DRAINING;
+
 use super::gateway::{Gateway, GatewayView, Outstanding};
 use super::table::{Event, Phase, Timer};
 use super::{Action, Timing};
@@ -172,6 +174,27 @@ impl Monitor {
         Some(rtt)
     }
 
+    /// `gateway` wants to be left, for `to` if possible (RFC 5685). A keyed one that is well is used
+    /// at once, `to` first; else a key is requested, and the gateway stays in use until it is there.
+    pub fn on_leave(&mut self, gateway: IpAddr, to: Option<IpAddr>, now: Instant) {
+        let Some(i) = self.keyed(gateway) else { return };
+        let news = self.gateways[i].set_health(HEALTH_DRAINING, now);
+        if self.active != Some(i) {
+            return;
+        }
+        if news {
+            self.push(Action::Health {
+                gateway,
+                health: HEALTH_DRAINING,
+            });
+        }
+        let named = to.and_then(|to| self.keyed(to));
+        match named.filter(|&j| j != i && !self.gateways[j].unwell(now)) {
+            Some(named) => self.activate(named, now),
+            None => self.move_away(i, now),
+        }
+    }
+
     /// A session with `gateway` exists now. It becomes active if none is, or if the active one
     /// said that it would rather not be used. Calling it again for the same gateway is harmless.
     pub fn on_keyed(&mut self, gateway: IpAddr, now: Instant) {
@@ -230,6 +253,12 @@ impl Monitor {
             self.resume(now);
         }
         self.link_up = up;
+    }
+
+    /// Our own outside address has changed: gateways that answer to the old one are not dead, and the
+    /// silence starts afresh.
+    pub fn on_moved(&mut self, now: Instant) {
+        self.resume(now);
     }
 
     /// A policy was read anew. Gateways that stay keep everything, the active one stays active;

@@ -70,6 +70,8 @@ impl Client {
             local_ts: Vec::new(),
             remote_ts: Vec::new(),
             initial_contact: true,
+            follows_redirects: false,
+            redirected_from: None,
         };
         let mut owner = Owner {
             spi: self.rng.next_u32(),

@@ -14,6 +14,7 @@ use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::hooks::{Side, selector};
 use super::inner::{Inner, KEPT, can_be_inner};
+use super::leaving::Leaving;
 use super::life::{GIVEN_UP, Wallet};
 use super::routes::{Device, Routes, Wanted};
 use crate::dataplane::{Command, GroupId, WorkerEvent, WorkerReport};
@@ -44,6 +45,10 @@ pub(super) struct Client {
     pub(super) rng: StdRng,
     /// The automatically detected server of AUTO tunnels.
     pub(super) auto: Option<IpAddr>,
+    /// The outside interface has had our address.
+    pub(super) at_home: bool,
+    /// Gateways that have sent us elsewhere.
+    pub(super) leaving: Leaving,
 }
 
 impl Client {
@@ -233,6 +238,8 @@ impl Node {
             remote_ts: ranges.iter().map(selector).collect(),
             // A session that is made anew leaves the old one in use until it is there.
             initial_contact: client.kms.session(gateway).is_none(),
+            follows_redirects: peer.redirects,
+            redirected_from: client.leaving.sent_to(gateway).filter(|_| peer.redirects),
         };
         // What another gateway of the cluster has issued is for the case that it is gone.
         let clusters = client.resolved.clusters.iter();
@@ -339,5 +346,6 @@ impl Node {
             | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));
+        self.leave_the_unused(Instant::now());
     }
 }

@@ -12,7 +12,7 @@ use crate::api::server::{Command, CommandError};
 use crate::dataplane::{GroupId, GroupSpec};
 use crate::sadb::{Change, Direction, Producer, SessionId, SessionSpec};
 
-type Answer<T> = Result<T, CommandError>;
+pub(super) type Answer<T> = Result<T, CommandError>;
 
 impl Node {
     pub(super) async fn on_command(&mut self, command: Command) {
@@ -45,6 +45,11 @@ impl Node {
                 });
                 self.post();
                 let _ = reply.send(answer.map(Done::new));
+            }
+            Command::Drain { undo, reply } => {
+                let answer = self.drain(undo);
+                self.post();
+                let _ = reply.send(answer);
             }
             Command::SessionDelete { peer, reply } => {
                 let answer = self.delete_session(&peer);

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod check;
+mod drain;
 mod duration;
 mod exchange;
 mod file;
@@ -33,7 +34,7 @@ use crate::ike::{EspProposal, IkeProposal};
 pub use secret::Psk;
 
 use crate::ike::x509::AuthorityId;
-use crate::ike::{EapUser, Pattern, TicketKey, X509};
+use crate::ike::{EapUser, GatewayIdentity, Pattern, TicketKey, X509};
 
 pub(super) use secret::read_private;
 
@@ -65,6 +66,7 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     pub esp: Esp,
     pub ike: Ike,
+    pub drain: Drain,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
     pub pool: Vec<IpNet>,
     pub peers: Vec<Peer>,
@@ -179,6 +181,8 @@ pub struct Ike {
     pub threads: Option<usize>,
     /// When ESP goes in UDP.
     pub encap: Encap,
+    /// Sessions go on when a client's address changes (RFC 4555).
+    pub mobike: bool,
     /// Behind a NAT: silence after which its mapping is renewed, 1 s to 1 h.
     pub keep_alive: Duration,
     /// The keys of a pair of SAs are replaced after this time, 1 s to 30 days.
@@ -197,6 +201,16 @@ pub struct Ike {
     pub rekey_bytes: u64,
     /// A pair of SAs is replaced when either has carried so many packets, 1000 to 2^31.
     pub rekey_packets: u64,
+}
+
+/// How a gateway lets go of its clients (`evergate drain`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Where clients are sent, in turn: other gateways of the cluster, by outside address or host
+    /// name.
+    pub gateways: Vec<GatewayIdentity>,
+    /// Sessions that are still there after this time are deleted, 1 s to 24 h.
+    pub patience: Duration,
 }
 
 /// When ESP goes in UDP port 4500 (RFC 3948).
@@ -219,6 +233,8 @@ pub struct Peer {
     pub psk: Option<Psk>,
     /// Its outside address: needed to start a session toward it.
     pub outside: Option<IpAddr>,
+    /// Client: this gateway may send us to another one of its cluster (RFC 5685).
+    pub redirects: bool,
     /// Gateway: the inner addresses that always belong to this client.
     pub inner: Vec<IpAddr>,
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::client::Client;
 use super::config::Config;
+use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -19,7 +20,6 @@ use super::hooks::Answers;
 use super::inputs::{Input, Inputs};
 use super::interfaces::Interfaces;
 use super::keylog::KeyLog;
-use super::leaving::Leaving;
 use super::life::Tried;
 use super::roaming::Witness;
 use super::sessions::Table;
@@ -85,9 +85,9 @@ pub(super) struct Node {
     pub(super) table: Table,
     pub(super) pending: HashMap<SaId, Purpose>,
     /// Sessions that only receive any more, and when they go.
-    pub(super) dying: Leaving,
+    pub(super) dying: Departures,
     /// Pairs of SAs that are closed, and when they stop receiving what was in flight.
-    pub(super) retired: Leaving,
+    pub(super) retired: Departures,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
@@ -115,7 +115,10 @@ impl Node {
             match input {
                 Input::Stop => return Ok(()),
                 Input::Report(report) => self.on_report(report)?,
-                Input::Link(change) => self.on_link(&change)?,
+                Input::Link(change) => {
+                    self.on_link(&change)?;
+                    self.follow_own_address(&change).await?;
+                }
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
                 Input::Reload => self.reload_by_signal().await,
@@ -154,6 +157,7 @@ impl Node {
             self.guard(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
+            self.go_on_draining(now)?;
             if now >= self.post_earliest {
                 self.post();
             }
@@ -225,6 +229,13 @@ impl Node {
         let now = Instant::now();
         match event {
             Event::Established { .. } => self.established(event, now).await?,
+            Event::Relocated {
+                id,
+                local,
+                remote,
+                nat,
+            } => self.relocated(id, local, remote, nat)?,
+            Event::Redirected { id, to } => self.redirected(id, &to, now),
             Event::Alive { id } => {
                 if let Some(live) = self
                     .table
@@ -249,7 +260,11 @@ impl Node {
                     self.answers.sadb.release_spi(spi);
                 }
                 let purpose = self.pending.remove(&id);
-                self.failed(purpose, remote, &error.to_string(), now);
+                let why = match self.sent_elsewhere(purpose.as_ref(), &error, now) {
+                    Some(refusal) => format!("{error}: {refusal}"),
+                    None => error.to_string(),
+                };
+                self.failed(purpose, remote, &why, now);
             }
             Event::Refused {
                 remote,

@@ -439,6 +439,7 @@ mod tests {
             identity: name.parse().unwrap(),
             auth: Psk::new(vec![7; 16]).into(),
             outside: outside.map(ip),
+            redirects: true,
             inner: Vec::new(),
         };
         let answers = Answers {
@@ -456,6 +457,7 @@ mod tests {
                 inner: Vec::new(),
                 ranges: Vec::new(),
             },
+            elsewhere: None,
         };
         let another = Some("this is the address of gw-a.example");
         let nobody = Some("the configuration has no [[peer]] at this address");

@@ -34,6 +34,12 @@ pub enum EventKind {
     KeyRejected,
     /// One heartbeat was not answered in time.
     HeartbeatLost,
+    /// Our own outside address is another one now.
+    Moved,
+    /// A gateway wants to be left for another one.
+    Redirected,
+    /// This gateway lets go of its clients, has none any more, or takes clients again.
+    Drain,
     /// A peer's NAT gave it another address or port; its session goes on there.
     PeerMoved,
     /// The policy was read again.
@@ -66,6 +72,9 @@ impl EventKind {
             Self::KeyFailed => "key_failed",
             Self::KeyRejected => "key_rejected",
             Self::HeartbeatLost => "heartbeat_lost",
+            Self::Moved => "moved",
+            Self::Redirected => "redirected",
+            Self::Drain => "drain",
             Self::PeerMoved => "peer_moved",
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",

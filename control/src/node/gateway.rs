@@ -8,6 +8,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::core::{Node, Purpose, Role};
+use super::drain::Drain;
 use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
@@ -18,6 +19,8 @@ use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
 pub(super) struct Gateway {
     clients: HashMap<Identity, Known>,
     last: u32,
+    /// It lets go of its clients.
+    pub(super) drain: Option<Drain>,
 }
 
 struct Known {
@@ -161,10 +164,9 @@ impl Node {
         let Role::Gateway(gateway) = &self.role else {
             return;
         };
-        let found = gateway
-            .clients
-            .iter()
-            .find(|(_, known)| known.group == group);
+        let drains = gateway.drain.is_some();
+        let mut clients = gateway.clients.iter().filter(|_| !drains);
+        let found = clients.find(|(_, known)| known.group == group);
         let target = found.and_then(|(identity, known)| {
             Some((
                 identity.clone(),
@@ -199,6 +201,8 @@ impl Node {
             local_ts: vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()],
             remote_ts: inner.into_iter().map(TrafficSelector::host).collect(),
             initial_contact: false,
+            follows_redirects: false,
+            redirected_from: None,
         };
         let sa = self.engine.initiate(now, wish, &mut self.answers);
         self.pending.insert(sa, Purpose::Client(group));

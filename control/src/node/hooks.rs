@@ -8,11 +8,12 @@ use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::config;
+use super::drain::Elsewhere;
 use super::pool::Pool;
 use crate::ike::x509::Subject;
 use crate::ike::{
-    AssignRefused, EapUser, Hooks, Identity, Methods, Proof, Psk, TrafficSelector, TsRefused,
-    narrow,
+    Admission, Arrival, AssignRefused, EapUser, Hooks, Identity, Methods, Proof, Psk,
+    TrafficSelector, TsRefused, narrow,
 };
 use crate::sadb::Sadb;
 
@@ -21,6 +22,8 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     pub(super) auth: Methods,
     pub(super) outside: Option<IpAddr>,
+    /// It may send us to another gateway.
+    pub(super) redirects: bool,
     pub(super) inner: Vec<IpAddr>,
 }
 
@@ -30,6 +33,7 @@ impl Peer {
             identity: identity(&peer.identity),
             auth: methods(peer),
             outside: peer.outside,
+            redirects: peer.redirects,
             inner: peer.inner.clone(),
         }
     }
@@ -121,6 +125,8 @@ pub(super) struct Answers {
     pub(super) sadb: Sadb,
     pub(super) rng: StdRng,
     pub(super) side: Side,
+    /// A gateway that drains takes nobody, and says where to go.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 /// What depends on the role.
@@ -204,6 +210,16 @@ impl Answers {
 }
 
 impl Hooks for Answers {
+    fn admit(&mut self, arrival: Arrival<'_>) -> Admission {
+        match &mut self.elsewhere {
+            None => Admission::Take,
+            Some(elsewhere) => match elsewhere.next(arrival.remote, arrival.redirected_from) {
+                Some(gateway) => Admission::Redirect(gateway),
+                None => Admission::Refuse,
+            },
+        }
+    }
+
     fn auth(&mut self, _local: &Identity, remote: &Identity) -> Option<Methods> {
         self.methods(remote)
     }
@@ -353,6 +369,7 @@ mod tests {
             identity: name.parse().unwrap(),
             auth: Psk::new(vec![7; 16]).into(),
             outside: None,
+            redirects: true,
             inner: Vec::new(),
         }
     }
@@ -365,6 +382,7 @@ mod tests {
             sadb: Sadb::new(),
             rng: StdRng::seed_from_u64(1),
             side,
+            elsewhere: None,
         }
     }
 

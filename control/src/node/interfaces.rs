@@ -91,6 +91,7 @@ mod tests {
             up,
             mtu: 1500,
             mac: None,
+            addresses: Vec::new(),
         }
     }
 

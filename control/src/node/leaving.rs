@@ -1,76 +1,139 @@
-//! Sessions that are to go at a time, the soonest first.
+//! A client that a gateway sends elsewhere (RFC 5685). Where to is the gateway's to propose, and the
+//! policy's to allow: only gateways of the same cluster are followed to. Make before break: the
+//! session stays until traffic goes through another one, and a while longer for what is in flight.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
+use super::core::{Node, Purpose, Role};
+use super::establish::AFTERLIFE;
+use super::events::{EventKind, NewEvent};
+use super::hooks::Answers;
+use crate::dataplane::Command;
+use crate::ike::{Failure, GatewayIdentity, Identity, RedirectLimit, SaId};
 use crate::sadb::SessionId;
 
-/// When which session goes.
+/// What a client knows of gateways that have sent it elsewhere.
 #[derive(Default)]
 pub(super) struct Leaving {
-    when: HashMap<SessionId, Instant>,
-    order: BTreeSet<(Instant, SessionId)>,
+    /// Those that want to be left, as long as there is a session with them.
+    gateways: HashSet<IpAddr>,
+    /// From each gateway that was named, who has named it; for its first message.
+    named_by: HashMap<IpAddr, IpAddr>,
+    limit: RedirectLimit,
 }
 
 impl Leaving {
-    /// It goes at that time; or sooner, if it was to.
-    pub(super) fn insert(&mut self, at: Instant, id: SessionId) {
-        if self.when.get(&id).is_some_and(|before| *before <= at) {
-            return;
-        }
-        self.remove(id);
-        self.when.insert(id, at);
-        self.order.insert((at, id));
-    }
-
-    pub(super) fn remove(&mut self, id: SessionId) -> Option<Instant> {
-        let at = self.when.remove(&id)?;
-        self.order.remove(&(at, id));
-        Some(at)
-    }
-
-    pub(super) fn contains(&self, id: SessionId) -> bool {
-        self.when.contains_key(&id)
-    }
-
-    /// The next time at which one goes.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.order.first().map(|(at, _)| *at)
-    }
-
-    /// One whose time has come.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<SessionId> {
-        let (at, id) = *self.order.first()?;
-        if at > now {
-            return None;
-        }
-        self.remove(id);
-        Some(id)
+    /// Who has sent us to this gateway, to be told to it once.
+    pub(super) fn sent_to(&mut self, gateway: IpAddr) -> Option<IpAddr> {
+        self.named_by.remove(&gateway)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_soonest_goes_first_and_none_before_its_time() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut leaving = Leaving::default();
-        for (seconds, id) in [(3, 1), (1, 2), (2, 3), (5, 3)] {
-            leaving.insert(at(seconds), SessionId(id));
+impl Answers {
+    /// The address of a gateway that was named. A name means what the configuration says.
+    fn gateway_named(&self, gateway: &GatewayIdentity) -> Option<IpAddr> {
+        match gateway {
+            GatewayIdentity::Address(at) => Some(*at),
+            GatewayIdentity::Fqdn(name) => {
+                let peer = self.peer(&Identity::Fqdn(name.clone()));
+                peer.and_then(|peer| peer.outside)
+            }
         }
-        assert_eq!(leaving.next(), Some(at(1)));
-        assert!(leaving.contains(SessionId(3)));
-        assert_eq!(leaving.remove(SessionId(2)), Some(at(1)));
-        assert_eq!(leaving.remove(SessionId(2)), None);
-        assert_eq!(leaving.pop(at(1)), None);
-        assert_eq!(leaving.pop(at(4)), Some(SessionId(3)));
-        assert_eq!(leaving.pop(at(4)), Some(SessionId(1)));
-        assert_eq!((leaving.pop(at(9)), leaving.next()), (None, None));
-        assert!(!leaving.contains(SessionId(1)));
+    }
+}
+
+impl Node {
+    /// The gateway of an established session wants to be left.
+    pub(super) fn redirected(&mut self, sa: SaId, to: &GatewayIdentity, now: Instant) {
+        let live = self.table.of_sa(sa).and_then(|id| self.table.live.get(&id));
+        let Some((gateway, peer)) = live.and_then(|l| Some((l.spec.gateway?, l.peer.clone())))
+        else {
+            return;
+        };
+        let allowed = self.answers.peer_at(gateway).is_some_and(|p| p.redirects);
+        let named = self.answers.gateway_named(to);
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
+        let news = !client.leaving.gateways.contains(&gateway);
+        let refused = if !allowed {
+            Some("the configuration does not let it")
+        } else if !client.kms.has_other(gateway) {
+            Some("the policy has no other gateway for its tunnels")
+        } else if news && !client.leaving.limit.pass(now) {
+            Some("it is one redirect too many in a short time")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let text = format!("{peer} at {gateway} wants to be left for {to}: refused, {why}");
+            return self.note(NewEvent::new(EventKind::Redirected, text).gateway(gateway));
+        }
+        client.leaving.gateways.insert(gateway);
+        let followed = named.filter(|to| client.kms.prefer(gateway, *to));
+        if let Some(to) = followed {
+            client.leaving.named_by.insert(to, gateway);
+        }
+        self.dataplane.command(Command::Leave(gateway, followed));
+        if news {
+            let text = match followed {
+                Some(to) => format!("{peer} at {gateway} wants to be left for {to}"),
+                None => format!("{peer} at {gateway} wants to be left"),
+            };
+            self.note(NewEvent::new(EventKind::Redirected, text).gateway(gateway));
+        }
+        self.leave_the_unused(now);
+    }
+
+    /// A gateway does not take us, and may have said who does. `None` if that is followed, or it is
+    /// nothing of the kind; else why not.
+    pub(super) fn sent_elsewhere(
+        &mut self,
+        purpose: Option<&Purpose>,
+        error: &Failure,
+        now: Instant,
+    ) -> Option<&'static str> {
+        let (Some(Purpose::Gateway { gateway, .. }), Failure::Redirected(to)) = (purpose, error)
+        else {
+            return None;
+        };
+        let named = self.answers.gateway_named(to);
+        let Role::Client(client) = &mut self.role else {
+            return None;
+        };
+        // In the background the list decides.
+        if !client.kms.is_asked(*gateway) {
+            return None;
+        }
+        if !client.leaving.limit.pass(now) {
+            return Some("one redirect too many in a short time");
+        }
+        match named.filter(|to| client.kms.prefer(*gateway, *to)) {
+            Some(to) => {
+                client.leaving.named_by.insert(to, *gateway);
+                None
+            }
+            None => Some("no cluster of the policy lists it beside this one"),
+        }
+    }
+
+    /// Ends sessions with gateways that want to be left, once nothing uses them.
+    pub(super) fn leave_the_unused(&mut self, now: Instant) {
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
+        let active = &client.active;
+        let left = client
+            .leaving
+            .gateways
+            .extract_if(|gateway| !active.values().any(|used| used == gateway));
+        for gateway in left {
+            if let Some(session) = client.kms.session(gateway) {
+                client.kms.on_left(gateway, now);
+                self.dying.insert(now + AFTERLIFE, SessionId(session.0));
+            }
+        }
     }
 }

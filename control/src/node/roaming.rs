@@ -72,6 +72,8 @@ impl Node {
     pub(super) fn keeps_mapping(&mut self, sa: SaId, nat: Nat) {
         if nat.local {
             self.mappings.insert(sa, 0);
+        } else {
+            self.mappings.remove(&sa);
         }
     }
 

@@ -124,6 +124,16 @@ impl Table {
         silent
     }
 
+    /// Every session by its pair of SAs in use.
+    pub(super) fn current(&self) -> Vec<SessionId> {
+        self.by_sa.values().copied().collect()
+    }
+
+    /// How many sessions there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.by_sa.len()
+    }
+
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
         self.by_sa.get(&sa).copied()
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
+use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -201,6 +202,8 @@ pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Nod
                 sources_stale: false,
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
+                at_home: false,
+                leaving: Leaving::default(),
             };
             let side = Side::Client {
                 inner: Vec::new(),
@@ -242,6 +245,7 @@ pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Nod
             sadb: Sadb::new(),
             rng,
             side,
+            elsewhere: None,
         },
         events,
         sockets,
@@ -263,8 +267,8 @@ pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Nod
         role,
         table: Table::default(),
         pending: HashMap::new(),
-        dying: Leaving::default(),
-        retired: Leaving::default(),
+        dying: Departures::default(),
+        retired: Departures::default(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         mappings: HashMap::new(),
@@ -323,6 +327,9 @@ fn ike_settings(config: &Config) -> Settings {
         settings.child_groups = groups;
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
+    settings.mobike = config.ike.mobike;
+    // A session that a gateway begins with us may end as one that we began.
+    settings.follows_redirects = config.role == config::Role::Client;
     settings.x509 = config.x509.clone();
     settings.eap = config.users.iter().any(|user| user.password.is_some());
     settings.eap_tls = config.users.iter().any(|user| user.password.is_none())

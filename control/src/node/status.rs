@@ -12,8 +12,8 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, KeyLog, Session, Side,
-    Spi, Status, Tunnel,
+    Cluster, ClusterState, CounterValue, Drain, Gateway, Interface, InterfaceKind, KeyLog, Session,
+    Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, WorkerView};
@@ -47,6 +47,7 @@ struct Posted {
     clusters: Vec<PostedCluster>,
     tunnels: Vec<Tunnel>,
     sessions: Vec<PostedSession>,
+    drain: Option<Drain>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
 }
@@ -66,6 +67,7 @@ impl Board {
             clusters: Vec::new(),
             tunnels: Vec::new(),
             sessions: Vec::new(),
+            drain: None,
             xdp: [0; Counter::COUNT],
             keylog: None,
         };
@@ -84,6 +86,7 @@ impl Board {
             clusters: clusters(node),
             tunnels: tunnels(node),
             sessions: sessions(node),
+            drain: node.drain_view(),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
         }));
@@ -154,6 +157,7 @@ impl Board {
             uptime_ms: age(self.fixed.started).as_millis() as u64,
             snapshot_age_ms: age(posted.at).as_millis() as u64,
             interfaces: posted.interfaces.clone(),
+            drain: posted.drain,
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
             sessions: sessions.collect(),

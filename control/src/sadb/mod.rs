@@ -165,6 +165,17 @@ pub struct SessionSpec {
     pub origin: Producer,
 }
 
+/// The outer addresses of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// ESP in UDP, if so.
+    pub encap: Option<UdpEncap>,
+    /// See [`SessionSpec::roams`].
+    pub roams: bool,
+}
+
 fn default_esn() -> bool {
     true
 }

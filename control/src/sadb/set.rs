@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rand::Rng;
 
 use super::{
-    Direction, HIGHEST_SPI, LOWEST_SPI, Producer, SaSpec, SadbError, SessionId, SessionSpec,
+    Direction, HIGHEST_SPI, LOWEST_SPI, Path, Producer, SaSpec, SadbError, SessionId, SessionSpec,
     UdpEncap,
 };
 
@@ -101,14 +101,47 @@ impl Sadb {
             remote_port: remote.port(),
             ..encap
         });
+        self.exchange(&old, spec)
+    }
+
+    /// Has a session of `producer` go between other outer addresses, with or without UDP. Nothing
+    /// changes if it does so already.
+    ///
+    /// # Errors
+    /// No such session, or what [`Sadb::insert`] would find wrong there.
+    pub fn relocate(
+        &mut self,
+        producer: Producer,
+        id: SessionId,
+        path: &Path,
+    ) -> Result<Vec<Change>, SadbError> {
+        let found = self.sessions.get(&id);
+        let Some(old) = found.filter(|spec| spec.origin == producer).cloned() else {
+            return Err(SadbError::NoSuchSession { id, producer });
+        };
+        let mut spec = SessionSpec::clone(&old);
+        (spec.outside_local, spec.outside_remote) = (path.local, path.remote);
+        spec.encap = path.encap;
+        spec.roams = path.roams && path.encap.is_some();
+        let of = |s: &SessionSpec| (s.outside_local, s.outside_remote, s.encap, s.roams);
+        if of(&old) == of(&spec) {
+            return Ok(Vec::new());
+        }
+        self.exchange(&old, spec)
+    }
+
+    /// Puts a session in the place of itself, with another path.
+    fn exchange(&mut self, old: &SessionSpec, spec: SessionSpec) -> Result<Vec<Change>, SadbError> {
         spec.check()?;
+        let (id, at) = (spec.id, spec.peer_at());
         if let Some(SaSpec { spi, .. }) = spec.outbound {
-            if let Some(&owner) = self.outbound.get(&(remote, spi)) {
-                let remote = remote.ip();
+            let owner = self.outbound.get(&(at, spi));
+            if let Some(&owner) = owner.filter(|owner| **owner != id) {
+                let remote = at.ip();
                 return Err(SadbError::PeerSpiInUse { spi, remote, owner });
             }
             self.outbound.remove(&(old.peer_at(), spi));
-            self.outbound.insert((remote, spi), id);
+            self.outbound.insert((at, spi), id);
         }
         let spec = Arc::new(spec);
         self.sessions.insert(id, Arc::clone(&spec));

@@ -152,6 +152,8 @@ pub fn ike_session(data: &[u8]) {
         local_ts: Vec::new(),
         remote_ts: Vec::new(),
         initial_contact: false,
+        follows_redirects: true,
+        redirected_from: None,
     };
     let [client, gateway] = &mut ends;
     client.engine.initiate(now, wish, &mut client.owner);

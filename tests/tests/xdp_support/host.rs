@@ -192,10 +192,9 @@ impl OutsidePair {
     }
 
     pub fn health(&mut self, health: u8, silent: bool) {
-        self.program
-            .node_state()
-            .set_health(health, silent)
-            .expect("the state is written");
+        let state = self.program.node_state();
+        state.set_health(health).expect("the state is written");
+        state.set_silent(silent).expect("the state is written");
         self.model.node = NodeState::new(self.model.node.alive_until(), health, silent);
     }
 

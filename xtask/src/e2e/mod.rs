@@ -1,8 +1,10 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
 mod certificates;
+mod drain;
 mod failover;
 mod life;
+mod moving;
 mod nat;
 mod refusals;
 mod rekey;
@@ -23,8 +25,10 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
     failover::CASES,
+    drain::CASES,
     sessions::CASES,
     nat::CASES,
+    moving::CASES,
     refusals::CASES,
     certificates::CASES,
     rekey::CASES,

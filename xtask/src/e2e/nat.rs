@@ -13,6 +13,9 @@ pub(super) const CASES: &[Case] = &[
     ("nat_client_reaches_every_target", reaches_every_target),
     ("nat_failover_after_kill", failover_after_kill),
     ("nat_mapping_changes_in_mid_flow", mapping_changes),
+    ("nat66_client_reaches_every_target", reaches_every_target_v6),
+    ("nat66_failover_after_kill", failover_after_kill_v6),
+    ("nat66_mapping_changes_in_mid_flow", mapping_changes_v6),
     ("nat_keep_alives_only_while_silent", keep_alives),
     ("udp_encapsulation_by_configuration", encap_always),
 ];
@@ -22,20 +25,61 @@ const FIRST: Mapping = Mapping {
     first_port: 20_000,
 };
 
+/// Which IP version is outside.
+#[derive(Clone, Copy)]
+enum Outside {
+    V4,
+    V6,
+}
+
+impl Outside {
+    fn nat(self, lab: &Lab, mapping: Mapping) -> Result<()> {
+        match self {
+            Self::V4 => lab.nat(mapping),
+            Self::V6 => lab.nat66(mapping),
+        }
+    }
+
+    fn address(self, mapping: Mapping) -> String {
+        match self {
+            Self::V4 => mapping.address(),
+            Self::V6 => mapping.address_v6(),
+        }
+    }
+
+    /// Address and port as they are written.
+    fn at(self, mapping: Mapping) -> String {
+        let (address, thousands) = (self.address(mapping), mapping.first_port / 1000);
+        match self {
+            Self::V4 => format!("{address}:{thousands}"),
+            Self::V6 => format!("[{address}]:{thousands}"),
+        }
+    }
+}
+
 /// The client behind a NAT, and up.
-fn up_behind(lab: &mut Lab, setup: Setup) -> Result<Status> {
-    lab.nat(FIRST)?;
+fn up_behind(lab: &mut Lab, outside: Outside, setup: Setup) -> Result<Status> {
+    outside.nat(lab, FIRST)?;
     up(
         lab,
         &Setup {
             client_outside: None,
+            outside_v6: matches!(outside, Outside::V6),
             ..setup
         },
     )
 }
 
 fn reaches_every_target(lab: &mut Lab) -> Result<()> {
-    let status = up_behind(lab, Setup::default())?;
+    reaches(lab, Outside::V4)
+}
+
+fn reaches_every_target_v6(lab: &mut Lab) -> Result<()> {
+    reaches(lab, Outside::V6)
+}
+
+fn reaches(lab: &mut Lab, outside: Outside) -> Result<()> {
+    let status = up_behind(lab, outside, Setup::default())?;
     for target in TARGETS {
         must_ping(lab, Place::Client, &[target])?;
     }
@@ -45,7 +89,7 @@ fn reaches_every_target(lab: &mut Lab) -> Result<()> {
         .sessions
         .first()
         .context("the gateway has no session")?;
-    ensure(session.outside == FIRST.address(), || {
+    ensure(session.outside == outside.address(FIRST), || {
         format!("the gateway sees the client at {}", session.outside)
     })?;
     transfer(lab, TARGETS[0], 2, &[])?;
@@ -78,13 +122,26 @@ fn reaches_every_target(lab: &mut Lab) -> Result<()> {
 }
 
 fn failover_after_kill(lab: &mut Lab) -> Result<()> {
-    up_behind(lab, Setup::default())?;
+    up_behind(lab, Outside::V4, Setup::default())?;
     survives(lab, SOON, |lab, number| lab.kill(Place::Gateway(number)))
 }
 
-/// Another port, and then another address: the gateway follows, and TCP does not notice.
+fn failover_after_kill_v6(lab: &mut Lab) -> Result<()> {
+    up_behind(lab, Outside::V6, Setup::default())?;
+    survives(lab, SOON, |lab, number| lab.kill(Place::Gateway(number)))
+}
+
 fn mapping_changes(lab: &mut Lab) -> Result<()> {
-    up_behind(lab, in_order(0))?;
+    follows_mappings(lab, Outside::V4)
+}
+
+fn mapping_changes_v6(lab: &mut Lab) -> Result<()> {
+    follows_mappings(lab, Outside::V6)
+}
+
+/// Another port, and then another address: the gateway follows, and TCP does not notice.
+fn follows_mappings(lab: &mut Lab, outside: Outside) -> Result<()> {
+    up_behind(lab, outside, in_order(0))?;
     let gateway = Place::Gateway(active(lab)?);
     let before = lab.status(gateway)?;
     let stream = Stream::start(lab)?;
@@ -99,8 +156,8 @@ fn mapping_changes(lab: &mut Lab) -> Result<()> {
         },
     ] {
         std::thread::sleep(Duration::from_millis(500));
-        lab.nat(mapping)?;
-        let there = format!("is at {}:{}", mapping.address(), mapping.first_port / 1000);
+        outside.nat(lab, mapping)?;
+        let there = format!("is at {}", outside.at(mapping));
         wait_event(lab, gateway, "the gateway follows the client", |event| {
             event.kind == "peer_moved" && event.text.contains(&there)
         })?;
@@ -114,7 +171,11 @@ fn mapping_changes(lab: &mut Lab) -> Result<()> {
     ensure(spis(&before) == spis(&after), || {
         format!("the session was made anew: {after:?}")
     })?;
-    ensure(after.sessions[0].outside == "192.0.2.253", || {
+    let last = Mapping {
+        host: 253,
+        first_port: 40_000,
+    };
+    ensure(after.sessions[0].outside == outside.address(last), || {
         format!("the gateway sees the client at {:?}", after.sessions)
     })?;
     let report = stream.finish()?;
@@ -139,7 +200,7 @@ fn keep_alives(lab: &mut Lab) -> Result<()> {
     };
     // No heartbeats without traffic.
     setup.general = setup.general.replace("INSTANT", "DEFERRED");
-    up_behind(lab, setup)?;
+    up_behind(lab, Outside::V4, setup)?;
     let gateway = Place::Gateway(active(lab)?);
     let heard = |lab: &Lab| -> Result<u64> { Ok(lab.status(gateway)?.counter("nat_keep_alive")) };
     let silent = heard(lab)?;

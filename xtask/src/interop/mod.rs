@@ -11,7 +11,9 @@ mod cover;
 mod libreswan;
 mod life;
 mod matrix;
+mod mobike;
 mod pluto;
+mod redirect;
 mod wireshark;
 
 use crate::cases::{self, Case};
@@ -62,6 +64,8 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
         .chain(life::cases())
         .chain(wireshark::cases())
         .chain(libreswan::cases())
+        .chain(redirect::cases())
+        .chain(mobike::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -5,6 +5,7 @@
 
 mod build;
 mod kernel;
+mod moving;
 mod nat;
 mod node;
 mod observe;

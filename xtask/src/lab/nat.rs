@@ -20,6 +20,34 @@ impl Mapping {
         format!("192.0.2.{}", self.host)
     }
 
+    /// The same for IPv6: the prefix of the gateways' network.
+    pub(crate) fn address_v6(self) -> String {
+        format!("2001:db8:2::{:x}", self.host)
+    }
+
+    fn rules_v6(self) -> String {
+        let (address, first) = (self.address_v6(), self.first_port);
+        let last = first + 99;
+        format!(
+            "flush ruleset
+table ip6 nat {{
+  chain out {{
+    type nat hook postrouting priority srcnat
+    oifname \"br0\" ip6 saddr 2001:db8:1::/64 meta l4proto udp snat to [{address}]:{first}-{last} random
+    oifname \"br0\" ip6 saddr 2001:db8:1::/64 snat to {address}
+  }}
+}}
+table ip6 filter {{
+  chain through {{
+    type filter hook forward priority filter
+    meta l4proto esp counter drop
+    iifname \"br0\" oifname \"client\" ct state new counter drop
+  }}
+}}
+"
+        )
+    }
+
     fn rules(self) -> String {
         let (address, first) = (self.address(), self.first_port);
         let last = first + 99;
@@ -53,6 +81,15 @@ impl Lab {
         let own = ["ip", "addr", "replace", &address, "dev", "br0"];
         self.exec(Place::Wan, &own)?;
         self.wan_rules(&mapping.rules())?;
+        self.exec(Place::Wan, &["conntrack", "-F"]).map(drop)
+    }
+
+    /// The same for IPv6 (NAT66).
+    pub(crate) fn nat66(&self, mapping: Mapping) -> Result<()> {
+        let address = format!("{}/64", mapping.address_v6());
+        let own = ["ip", "addr", "replace", &address, "dev", "br0", "nodad"];
+        self.exec(Place::Wan, &own)?;
+        self.wan_rules(&mapping.rules_v6())?;
         self.exec(Place::Wan, &["conntrack", "-F"]).map(drop)
     }
 

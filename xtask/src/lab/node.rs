@@ -1,12 +1,14 @@
 //! The nodes of the lab: their configuration, starting them, and what can happen to them.
 
 use super::topology::{
-    CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, GATEWAYS, POOL, TUN, gateway_outside,
+    CLIENT_INNER, CLIENT_INNER_V6, CLIENT_OUTSIDE, CLIENT_OUTSIDE_V6, GATEWAYS, POOL, TUN,
+    gateway_outside, gateway_outside_v6,
 };
 use super::{KeyKind, Lab, Place, Process};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) accept: String,
     /// Gateways that hold another pre-shared key than the client.
     pub(crate) wrong_psk: Vec<u8>,
+    /// Client and gateways reach each other by IPv6.
+    pub(crate) outside_v6: bool,
     /// An inner IPv6 address too.
     pub(crate) ipv6: bool,
     /// The client's inner address is computed from the pool, not fixed in the gateways' files.
@@ -69,6 +73,7 @@ impl Default for Setup {
             accept: "keyed".into(),
             wrong_psk: Vec::new(),
             from_pool: false,
+            outside_v6: false,
             ipv6: false,
             certificates: None,
             user: None,
@@ -80,12 +85,20 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// Where this gateway is for the client.
+    fn gateway(&self, number: u8) -> IpAddr {
+        match self.outside_v6 {
+            true => gateway_outside_v6(number),
+            false => gateway_outside(number),
+        }
+    }
+
     /// The client's policy in the syntax of the source.
     pub(crate) fn policy(&self) -> String {
         let addresses: Vec<String> = self
             .cluster
             .iter()
-            .map(|n| gateway_outside(*n).to_string())
+            .map(|n| self.gateway(*n).to_string())
             .collect();
         let v6 = if self.ipv6 {
             "Tunnel2 = 2001:db8:3::1 - 2001:db8:3::3 Cluster 1\n"
@@ -200,7 +213,7 @@ networks = [\"{POOL}\"]
 {peer}
 {}",
             self.socket(Place::Gateway(number)).display(),
-            gateway_outside(number),
+            setup.gateway(number),
             setup.accept,
             setup.extra,
         )
@@ -223,12 +236,16 @@ state = \"state\"
 {local}
 [outside]
 interface = \"out0\"
-address = \"{CLIENT_OUTSIDE}\"
+address = \"{}\"
 
 [inside]
 interface = \"{TUN}\"
 ",
             self.socket(Place::Client).display(),
+            match setup.outside_v6 {
+                true => CLIENT_OUTSIDE_V6,
+                false => CLIENT_OUTSIDE,
+            },
         );
         for number in GATEWAYS {
             let proof = match setup.certificates.is_some() {
@@ -238,7 +255,7 @@ interface = \"{TUN}\"
             let _ = write!(
                 text,
                 "\n[[peer]]\nidentity = \"gw{number}.example\"\n{proof}\noutside = \"{}\"\n",
-                gateway_outside(number)
+                setup.gateway(number)
             );
         }
         text + &setup.extra

@@ -14,8 +14,15 @@ pub(crate) struct Status {
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) sessions: Vec<Session>,
+    pub(crate) drain: Option<Drain>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) drops: Vec<Counter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Drain {
+    pub(crate) sessions: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -5,7 +5,7 @@
 //! ```
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How many gateways the lab has.
 pub(crate) const GATEWAYS: [u8; 3] = [1, 2, 3];
@@ -17,6 +17,10 @@ pub(crate) const TARGET_V6: &str = "2001:db8:3::1";
 pub(crate) const PLAIN_TARGET: &str = "10.0.9.1";
 /// The client's outside address.
 pub(crate) const CLIENT_OUTSIDE: &str = "198.51.100.2";
+/// The same for IPv6.
+pub(crate) const CLIENT_OUTSIDE_V6: &str = "2001:db8:1::2";
+/// Where it is after it has moved to another network.
+pub(crate) const CLIENT_ELSEWHERE: &str = "203.0.113.2";
 /// The client's address inside the tunnel: one of the LAN's own subnet, so that targets ask for
 /// it by ARP and find whichever gateway is active.
 pub(crate) const CLIENT_INNER: &str = "10.0.0.130";
@@ -77,9 +81,16 @@ pub(crate) fn gateway_inside(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, 250 + number))
 }
 
+/// The same for IPv6: 2001:db8:2::N.
+pub(crate) fn gateway_outside_v6(number: u8) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, number.into()))
+}
+
 /// Which gateway has this outside address.
 pub(crate) fn gateway_number(address: &str) -> Option<u8> {
-    GATEWAYS
-        .into_iter()
-        .find(|n| gateway_outside(*n).to_string() == address)
+    GATEWAYS.into_iter().find(|n| {
+        [gateway_outside(*n), gateway_outside_v6(*n)]
+            .map(|a| a.to_string())
+            .contains(&address.to_owned())
+    })
 }

@@ -14,8 +14,8 @@ pub fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// Writes the node's state; clones write the same one. Renewing belongs to the worker, health and
-/// silence to the node core, so each setter keeps what the other wrote.
+/// Writes the node's state; clones write the same one. Renewing and silence belong to the worker, health
+/// to the node's core, so each setter keeps what the others wrote.
 #[derive(Clone)]
 pub struct NodeStateWriter {
     shared: Arc<Mutex<Shared>>,
@@ -46,12 +46,20 @@ impl NodeStateWriter {
         self.change(|old| NodeState::new(nanoseconds, old.health(), old.silent()))
     }
 
-    /// The health byte of keyed answers, and whether to answer nothing at all (a dead link).
+    /// The health byte of keyed answers.
     ///
     /// # Errors
     /// If the kernel refuses the write.
-    pub fn set_health(&self, health: u8, silent: bool) -> Result<(), LoadError> {
-        self.change(|old| NodeState::new(old.alive_until(), health, silent))
+    pub fn set_health(&self, health: u8) -> Result<(), LoadError> {
+        self.change(|old| NodeState::new(old.alive_until(), health, old.silent()))
+    }
+
+    /// Whether to answer nothing at all (a dead link).
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn set_silent(&self, silent: bool) -> Result<(), LoadError> {
+        self.change(|old| NodeState::new(old.alive_until(), old.health(), silent))
     }
 
     fn change(&self, new: impl FnOnce(&NodeState) -> NodeState) -> Result<(), LoadError> {

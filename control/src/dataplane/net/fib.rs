@@ -37,6 +37,16 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// The addresses that reach beyond the link.
+    pub(super) fn reachable(&self) -> Vec<IpAddr> {
+        let addresses = self.addresses.iter().map(|(address, _)| *address);
+        let global = addresses.filter(|address| match address {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        });
+        global.collect()
+    }
+
     /// The first address of `like`'s family, for packets of our own.
     #[must_use]
     pub fn source_for(&self, like: IpAddr) -> Option<IpAddr> {

@@ -66,6 +66,8 @@ pub struct LinkChange {
     /// Bytes; 0 if it does not exist.
     pub mtu: u32,
     pub mac: Option<Mac>,
+    /// Its addresses that others can reach, in the kernel's order.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The consumer's side of a [`FibWatch`].
@@ -315,6 +317,7 @@ impl FibWatch {
                 up: own.is_some_and(|own| own.up),
                 mtu: own.map_or(0, |own| own.mtu),
                 mac: own.and_then(|own| own.mac),
+                addresses: own.map(Interface::reachable).unwrap_or_default(),
             };
             if self.announced.get(name) == Some(&state) {
                 continue;

@@ -13,12 +13,14 @@ use super::super::event::{Event, Stats};
 use super::super::guesses::Guesses;
 use super::super::identity::Identity;
 use super::super::payload::header::Header;
-use super::super::settings::{AssignRefused, Hooks, Methods, Settings, TsRefused};
+use super::super::settings::{
+    Admission, Arrival, AssignRefused, Hooks, Methods, Settings, TsRefused,
+};
 use super::super::state::Phase;
 use super::super::task::{Cx, Succession};
 use super::super::ts::TrafficSelector;
 use super::super::x509::Subject;
-use super::first::{Admission, Answered, First};
+use super::first::{Answered, First, Verdict};
 use super::{Engine, Entry};
 
 /// One datagram, without non-ESP marker, as it came from `remote` to `local`.
@@ -67,7 +69,7 @@ impl Engine {
         while let [first, more @ ..] = rest {
             let work = match more {
                 [] => Vec::new(),
-                _ => self.take(now, rest),
+                _ => self.take(now, rest, hooks),
             };
             // What is alone needs no other thread, nor does what has to wait for its turn.
             if work.is_empty() {
@@ -83,7 +85,12 @@ impl Engine {
 
     /// Work out of the first datagrams, one entry for each, up to one that has to wait for an earlier
     /// one. `None` is a datagram that is dealt with.
-    fn take<'a>(&mut self, now: Instant, datagrams: &[Datagram<'a>]) -> Vec<Option<Work<'a>>> {
+    fn take<'a>(
+        &mut self,
+        now: Instant,
+        datagrams: &[Datagram<'a>],
+        hooks: &mut dyn Hooks,
+    ) -> Vec<Option<Work<'a>>> {
         let mut work = Vec::with_capacity(datagrams.len());
         let mut digests = Vec::new();
         for datagram in datagrams {
@@ -104,9 +111,9 @@ impl Engine {
                     break;
                 }
                 digests.push(digest);
-                work.push(match self.admit(now, local, remote, &header, data) {
-                    Admission::Yes(first) => Some(Work::First(first)),
-                    Admission::No | Admission::Again(_) => None,
+                work.push(match self.admit(now, local, remote, &header, data, hooks) {
+                    Verdict::Yes(first) => Some(Work::First(first)),
+                    Verdict::No | Verdict::Again(_) => None,
                 });
                 continue;
             }
@@ -243,6 +250,14 @@ impl<'b, 'c> Shared<'_, 'b, 'c> {
 }
 
 impl Hooks for Shared<'_, '_, '_> {
+    fn admit(&mut self, arrival: Arrival<'_>) -> Admission {
+        self.owner().admit(arrival)
+    }
+
+    fn may_move(&mut self, peer: &Identity, remote: IpAddr) -> bool {
+        self.owner().may_move(peer, remote)
+    }
+
     fn auth(&mut self, local: &Identity, remote: &Identity) -> Option<Methods> {
         self.owner().auth(local, remote)
     }

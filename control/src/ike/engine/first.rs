@@ -9,9 +9,9 @@ use super::super::payload::header::{HEADER, Header, exchange};
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::{Malformed, Payload, parse_chain, sk};
 use super::super::sa::Sa;
-use super::super::settings::Hooks;
+use super::super::settings::{Admission, Arrival, Hooks};
 use super::super::state::Core;
-use super::super::task::{Cx, Succession, auth, init, notify, resume};
+use super::super::task::{Cx, Succession, auth, init, notify, redirect, resume};
 use super::Engine;
 
 /// A first message is kept until its sender is authenticated; a longer one is dropped. Room for many
@@ -35,12 +35,12 @@ impl Engine {
         data: &[u8],
         hooks: &mut dyn Hooks,
     ) {
-        match self.admit(now, local, remote, header, data) {
-            Admission::No => {}
-            Admission::Again(id) => {
+        match self.admit(now, local, remote, header, data, hooks) {
+            Verdict::No => {}
+            Verdict::Again(id) => {
                 self.with(id, now, hooks, |sa, cx| sa.repeat_first(local, remote, cx));
             }
-            Admission::Yes(first) => {
+            Verdict::Yes(first) => {
                 let mut cx = Cx {
                     now,
                     settings: &self.settings,
@@ -67,19 +67,20 @@ impl Engine {
         remote: SocketAddr,
         header: &Header,
         data: &[u8],
-    ) -> Admission {
+        hooks: &mut dyn Hooks,
+    ) -> Verdict {
         let in_place = header.initiator && header.message_id == 0;
         if !in_place || header.spi_r != 0 || header.spi_i == 0 {
             self.stats.unexpected += 1;
-            return Admission::No;
+            return Verdict::No;
         }
         if data.len() > LONGEST_FIRST_MESSAGE {
             self.stats.malformed += 1;
-            return Admission::No;
+            return Verdict::No;
         }
         let digest = self.first_digest(remote, data);
         if let Some(id) = self.by_first_message.get(&digest).copied() {
-            return Admission::Again(id);
+            return Verdict::Again(id);
         }
         let payloads = match parse_chain(header.next, data.get(HEADER..).unwrap_or_default()) {
             Ok(payloads) => payloads,
@@ -92,23 +93,27 @@ impl Engine {
                     _ => Notify::new(kind::INVALID_SYNTAX, []),
                 };
                 self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
-                return Admission::No;
+                return Verdict::No;
             }
         };
         if !self.check_cookie(now, local, remote, header, &payloads) {
-            return Admission::No;
+            return Verdict::No;
+        }
+        if let Some(elsewhere) = self.turn_away(remote, &payloads, hooks) {
+            self.answer_plain(local, remote, header, vec![Payload::Notify(elsewhere)]);
+            return Verdict::No;
         }
         let source = remote.ip().into();
         if self.half_open.of(source) >= self.settings.half_open_per_source {
             self.stats.half_open_refused += 1;
-            return Admission::No;
+            return Verdict::No;
         }
         let mut core = Core::new(self.new_id(), false, local, remote);
         core.begun = Some(now);
         core.spi_i = header.spi_i;
         core.spi_r = self.new_spi();
         self.half_open.insert(core.id, source);
-        Admission::Yes(Box::new(First {
+        Verdict::Yes(Box::new(First {
             core,
             header: *header,
             payloads,
@@ -161,6 +166,32 @@ impl Engine {
         self.settle(id);
     }
 
+    /// What the sender of a first message is told if the owner does not want it; nothing is kept
+    /// (RFC 5685 section 3).
+    fn turn_away(
+        &mut self,
+        remote: SocketAddr,
+        payloads: &[Payload],
+        hooks: &mut dyn Hooks,
+    ) -> Option<Notify> {
+        let ni = init::initiator_nonce(payloads)?;
+        let arrival = Arrival {
+            remote: remote.ip(),
+            peer: None,
+            redirected_from: redirect::redirected_from(payloads),
+        };
+        let told = match hooks.admit(arrival) {
+            Admission::Take => return None,
+            Admission::Redirect(to) if redirect::supported(payloads) => {
+                self.stats.redirected += 1;
+                return Some(redirect::notification(&to, ni));
+            }
+            Admission::Redirect(_) | Admission::Refuse => kind::TEMPORARY_FAILURE,
+        };
+        self.stats.turned_away += 1;
+        Some(Notify::new(told, []))
+    }
+
     /// Whether a first message may cost us state; asks for a cookie if not.
     fn check_cookie(
         &mut self,
@@ -195,7 +226,7 @@ impl Engine {
 }
 
 /// Whether a first message is worth the work of an answer.
-pub(super) enum Admission {
+pub(super) enum Verdict {
     No,
     /// It has an answer already.
     Again(SaId),
@@ -255,6 +286,13 @@ impl First {
             Accepted::Resumed(resumed) => std::mem::take(&mut resumed.answer),
         };
         init::common(&core, cx.settings, &mut answer);
+        if cx.settings.follows_redirects {
+            let follows = Notify::new(kind::REDIRECT_SUPPORTED, []);
+            answer.push(Payload::Notify(follows));
+        }
+        core.follows_redirects = cx.settings.follows_redirects;
+        core.redirectable = redirect::supported(&payloads);
+        core.redirected_from = redirect::redirected_from(&payloads);
         if let Accepted::New(_) = accepted {
             answer.extend(auth::request(cx.settings));
         }

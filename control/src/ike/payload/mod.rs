@@ -13,6 +13,7 @@ pub mod ke;
 pub mod nonce;
 pub mod notify;
 pub mod reader;
+pub mod redirect;
 pub mod sa;
 pub mod sk;
 pub mod skf;

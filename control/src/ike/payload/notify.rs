@@ -19,6 +19,9 @@ pub mod kind {
     pub const INTERNAL_ADDRESS_FAILURE: u16 = 36;
     pub const FAILED_CP_REQUIRED: u16 = 37;
     pub const TS_UNACCEPTABLE: u16 = 38;
+    /// RFC 4555, these two.
+    pub const UNACCEPTABLE_ADDRESSES: u16 = 40;
+    pub const UNEXPECTED_NAT_DETECTED: u16 = 41;
     pub const TEMPORARY_FAILURE: u16 = 43;
     pub const CHILD_SA_NOT_FOUND: u16 = 44;
 
@@ -29,8 +32,20 @@ pub mod kind {
     pub const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
     pub const COOKIE: u16 = 16390;
     pub const REKEY_SA: u16 = 16393;
+    /// RFC 4555, from here to `NO_NATS_ALLOWED`.
+    pub const MOBIKE_SUPPORTED: u16 = 16396;
+    pub const ADDITIONAL_IP4_ADDRESS: u16 = 16397;
+    pub const ADDITIONAL_IP6_ADDRESS: u16 = 16398;
+    pub const NO_ADDITIONAL_ADDRESSES: u16 = 16399;
+    pub const UPDATE_SA_ADDRESSES: u16 = 16400;
+    pub const COOKIE2: u16 = 16401;
+    pub const NO_NATS_ALLOWED: u16 = 16402;
     /// RFC 4478.
     pub const AUTH_LIFETIME: u16 = 16403;
+    /// RFC 5685, these three.
+    pub const REDIRECT_SUPPORTED: u16 = 16406;
+    pub const REDIRECT: u16 = 16407;
+    pub const REDIRECTED_FROM: u16 = 16408;
     /// RFC 5723 section 7.
     pub const TICKET_LT_OPAQUE: u16 = 16409;
     pub const TICKET_REQUEST: u16 = 16410;

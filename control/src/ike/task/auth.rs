@@ -20,12 +20,14 @@ use super::super::payload::cert::{Cert, CertReq, X509_SIGNATURE};
 use super::super::payload::header::exchange;
 use super::super::payload::id::Id;
 use super::super::payload::notify::{Notify, kind};
-use super::super::settings::{Initiate, Methods, Proof, Settings};
+use super::super::settings::{Admission, Arrival, Initiate, Methods, Proof, Settings};
 use super::super::state::{Core, Phase};
 use super::super::x509::Refused;
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
-use super::{Cx, Request, Response, Step, eap, error, find, notify, resume, ticket};
+use super::{
+    Cx, Request, Response, Step, eap, error, find, mobike, notify, redirect, resume, ticket,
+};
 
 /// The exchange as initiator.
 pub(crate) struct Auth {
@@ -105,6 +107,7 @@ impl Request for Auth {
         let wanted = resumed.or_else(|| self.initiate.remote_id.clone());
         payloads.extend(wanted.map(|id| Payload::IdR(Id::new(id))));
         payloads.push(Payload::Auth(auth));
+        payloads.extend(mobike::announce(cx.settings));
         let offer = Offer::new(&self.initiate, cx);
         core.spi_in = Some(offer.spi);
         offer.write(cx.settings, &mut payloads);
@@ -125,6 +128,9 @@ impl Request for Auth {
             Ok(id) => id,
             Err(failure) => return Step::Fail(failure, Some(Box::new(Abort))),
         };
+        if let Some(elsewhere) = redirect::of_auth(core, payloads) {
+            return Step::Fail(elsewhere, Some(Box::new(Delete)));
+        }
         let Some(offer) = self.offer.take() else {
             return Step::Ignore;
         };
@@ -137,6 +143,7 @@ impl Request for Auth {
         let peer = core.resumed().and(self.initiate.remote_id.clone());
         core.peer = Some(peer.unwrap_or(id.identity));
         core.take_token(payloads);
+        mobike::learn(core, cx.settings, payloads);
         core.establish(cx, child, assigned);
         ticket::take(core, cx, payloads);
         ticket::take_lifetime(core, cx, payloads);
@@ -218,6 +225,20 @@ pub(super) fn finish(
     mut answer: Vec<Payload>,
 ) -> Vec<Payload> {
     let mut assigned = Vec::new();
+    let arrival = Arrival {
+        remote: core.remote.ip(),
+        peer: Some(peer),
+        redirected_from: core.redirected_from,
+    };
+    if core.redirectable
+        && let Admission::Redirect(to) = cx.hooks.admit(arrival)
+    {
+        answer.push(Payload::Notify(redirect::notification(&to, &[])));
+        refused(core, cx, assigned, Failure::Redirected(to));
+        // The peer deletes it; if it does not, time does.
+        core.phase = Phase::Childless;
+        return answer;
+    }
     match child::respond_first(core, cx, payloads, peer, &mut assigned) {
         Ok((child, chosen)) => {
             answer.extend(chosen);
@@ -226,6 +247,10 @@ pub(super) fn finish(
             }
             core.take_token(payloads);
             answer.extend(crash::token(core, cx.settings));
+            mobike::learn(core, cx.settings, payloads);
+            if core.mobike {
+                answer.extend(mobike::announce(cx.settings));
+            }
             core.establish(cx, child, assigned);
             answer.extend(ticket::answer(core, cx, payloads));
             answer.extend(ticket::lifetime(core, cx));

@@ -12,7 +12,7 @@ use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
 use super::super::state::Core;
-use super::{Cx, Request, Response, Step, notify, ticket};
+use super::{Cx, Request, Response, Step, mobike, notify, redirect, ticket};
 
 /// Asks whether the peer is alive: an empty message.
 pub(crate) struct Liveness;
@@ -22,8 +22,8 @@ impl Request for Liveness {
         exchange::INFORMATIONAL
     }
 
-    fn build(&mut self, _: &mut Core, _: &mut Cx<'_>) -> Vec<Payload> {
-        Vec::new()
+    fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
+        mobike::question(core, cx.settings)
     }
 
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
@@ -32,6 +32,7 @@ impl Request for Liveness {
         }
         if core.is_announced() {
             cx.events.push(Event::Alive { id: core.id });
+            mobike::answered(core, response.payloads);
         }
         Step::Done
     }
@@ -114,7 +115,9 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
     }
     core.take_token(payloads);
     ticket::take_lifetime(core, cx, payloads);
-    let mut answer: Vec<Payload> = ticket::answer(core, cx, payloads).into_iter().collect();
+    redirect::of_informational(core, cx, payloads);
+    let mut answer = mobike::respond(core, cx, payloads);
+    answer.extend(ticket::answer(core, cx, payloads));
     for payload in payloads {
         match payload {
             Payload::Delete(DeletePayload::Ike) => {

@@ -24,7 +24,7 @@ use super::super::x509::Hashes;
 use super::auth::{Auth, can_prove};
 use super::intermediate::{Additional, Intermediate};
 use super::resume::Resumed;
-use super::{Cx, Request, Response, Step, error, find, notify};
+use super::{Cx, Request, Response, Step, error, find, notify, redirect};
 
 /// A responder may send us back this often, with cookies and other groups; then we listen no more.
 pub(super) const MOST_ROUNDS: u32 = 5;
@@ -177,6 +177,8 @@ impl Request for Init {
             payloads.push(status(kind::INTERMEDIATE_EXCHANGE_SUPPORTED));
         }
         common(core, cx.settings, &mut payloads);
+        let wish = self.initiate.as_deref();
+        payloads.extend(wish.and_then(redirect::announce));
         payloads
     }
 
@@ -191,6 +193,13 @@ impl Request for Init {
         if let Some(other) = notify(response.payloads, kind::INVALID_KE_PAYLOAD) {
             return self.change_group(other, cx);
         }
+        let follows = self.initiate.as_ref().is_some_and(|i| i.follows_redirects);
+        if let (Some(elsewhere), true) = (notify(response.payloads, kind::REDIRECT), follows) {
+            return match redirect::of_init(elsewhere, &self.nonce) {
+                Some(to) => Step::Fail(Failure::Redirected(to), None),
+                None => Step::Ignore,
+            };
+        }
         if let Some(error) = error(response.payloads) {
             return Step::Fail(Failure::notified(error), None);
         }
@@ -202,6 +211,8 @@ impl Request for Init {
             return Step::Ignore;
         };
         core.spi_r = response.header.spi_r;
+        core.follows_redirects = initiate.follows_redirects;
+        core.redirectable = redirect::supported(response.payloads);
         let ni = std::mem::take(&mut self.nonce);
         let message = std::mem::take(&mut self.message);
         core.agree(

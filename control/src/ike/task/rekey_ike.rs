@@ -292,6 +292,13 @@ impl Core {
         self.fragment_size = old.fragment_size;
         self.origin = old.origin.take();
         self.reauth_until = old.reauth_until;
+        self.mobike = old.mobike;
+        self.peer_addresses = std::mem::take(&mut old.peer_addresses);
+        // A check that was under way is made again here.
+        self.wants_check = old.wants_check;
+        self.wants_update = old.wants_update;
+        self.follows_redirects = old.follows_redirects;
+        self.redirectable = old.redirectable;
         self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
         std::mem::swap(&mut self.id, &mut old.id);

@@ -13,11 +13,13 @@ mod fragments;
 mod hostile;
 mod intermediate;
 mod life;
+mod mobike;
 mod mutated;
 mod nat;
 mod negotiation;
 mod network;
 mod reauth;
+mod redirect;
 mod refused;
 mod rekey;
 mod rekey_network;
@@ -52,9 +54,29 @@ pub(super) struct Owner {
     /// (peer, requested, wants v4, wants v6) of the last question.
     pub(super) asked: Option<(Identity, Vec<IpAddr>, bool, bool)>,
     pub(super) local_ts: Vec<TrafficSelector>,
+    /// Whom it takes before and after it knows who it is.
+    pub(super) admission: [Admission; 2],
+    pub(super) may_move: bool,
+    /// Who had sent the last one that it was asked of.
+    pub(super) sent_from: Option<IpAddr>,
 }
 
 impl Hooks for Owner {
+    fn may_move(&mut self, _: &Identity, _: IpAddr) -> bool {
+        self.may_move
+    }
+
+    fn admit(&mut self, arrival: Arrival<'_>) -> Admission {
+        self.sent_from = arrival.redirected_from;
+        let [stranger, known] = &self.admission;
+        if arrival.peer.is_some() {
+            known
+        } else {
+            stranger
+        }
+        .clone()
+    }
+
     fn auth(&mut self, _: &Identity, remote: &Identity) -> Option<Methods> {
         match self.auth.get(remote) {
             Some(methods) => Some(methods.clone()),
@@ -155,6 +177,9 @@ impl Node {
             next_spi: 0x1000 * (seed as u32 + 1),
             addresses: Ok(vec![[10, 99, 0, 7].into(), "fd00::7".parse().unwrap()]),
             asked: None,
+            admission: [Admission::Take, Admission::Take],
+            may_move: true,
+            sent_from: None,
             local_ts: vec![
                 TrafficSelector::range([10, 0, 0, 0], [10, 0, 255, 255]),
                 TrafficSelector::any_v6(),
@@ -257,6 +282,8 @@ impl Pair {
             local_ts: Vec::new(),
             remote_ts: vec![TrafficSelector::range([10, 0, 0, 1], [10, 0, 0, 3])],
             initial_contact: false,
+            follows_redirects: false,
+            redirected_from: None,
         }
     }
 

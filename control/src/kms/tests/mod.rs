@@ -1,6 +1,7 @@
 //! Every rule as a table under a virtual clock; invariants under random events.
 
 mod properties;
+mod redirect;
 mod reload;
 mod requests;
 mod spread;

@@ -284,6 +284,55 @@ fn draining_stays_if_the_request_is_rejected() {
     );
 }
 
+// A gateway asks to be left without a heartbeat: for the one that it names if that is keyed, else
+// for the next one that is.
+#[test]
+fn a_gateway_is_left_when_it_asks_for_it() {
+    for (to, next) in [
+        (Some(C), "activate C"),
+        (Some(X), "activate B"),
+        (Some(A), "activate B"),
+        (None, "activate B"),
+    ] {
+        let keyed = [(0, Keyed(A)), (0, Keyed(B)), (0, Keyed(C))];
+        let script = [&keyed[..], &[(5, Leave(A, to))]].concat();
+        let (health, next) = ("5: health A 1", format!("5: {next}"));
+        plays(Never, &script, 5, &["0: activate A", health, &next]);
+    }
+    // One in reserve is only noted: it is not what traffic moves to next.
+    let script = [
+        (0, Keyed(A)),
+        (0, Keyed(B)),
+        (0, Keyed(C)),
+        (5, Leave(B, None)),
+        (6, Leave(A, None)),
+        (7, Leave(X, None)),
+    ];
+    let expected = ["0: activate A", "6: health A 1", "6: activate C"];
+    plays(Never, &script, 7, &expected);
+}
+
+// It stays in use until there is a key for another one, and asks again if there was none.
+#[test]
+fn a_gateway_that_asks_to_be_left_is_used_until_another_is_keyed() {
+    let script = [
+        (0, Keyed(A)),
+        (5, Leave(A, Some(B))),
+        (6, Leave(A, Some(B))),
+        (7, KeyFailed),
+        (8, Leave(A, Some(B))),
+        (9, Keyed(B)),
+    ];
+    let expected = [
+        "0: activate A",
+        "5: health A 1",
+        "5: ask after A",
+        "8: ask after A",
+        "9: activate B",
+    ];
+    plays(Never, &script, 10, &expected);
+}
+
 // Two gateways that both drain do not throw a client back and forth.
 #[test]
 fn draining_gateways_do_not_flap() {

@@ -34,6 +34,7 @@ enum Do {
     Wanted,
     Heard(IpAddr),
     Answer(IpAddr, u32, u8),
+    Leave(IpAddr, Option<IpAddr>),
     Link(bool),
     Order(Vec<IpAddr>),
     Mode(HeartbeatMode),
@@ -105,6 +106,7 @@ impl Bench {
             Do::Answer(gateway, counter, health) => {
                 self.monitor.on_answer(gateway, counter, health, now);
             }
+            Do::Leave(gateway, to) => self.monitor.on_leave(gateway, to, now),
             Do::Link(up) => self.monitor.on_link(up, now),
             Do::Order(order) => self.monitor.set_order(order, now),
             Do::Mode(mode) => self.monitor.set_timing(timing(mode), now),

@@ -39,6 +39,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => gateway().prop_map(|gw| Event::Script(Do::Heard(gw))),
         1 => (gateway(), any::<u32>(), any::<u8>())
             .prop_map(|(gw, counter, health)| Event::Script(Do::Answer(gw, counter, health))),
+        1 => (gateway(), prop::option::of(gateway()))
+            .prop_map(|(gw, to)| Event::Script(Do::Leave(gw, to))),
         1 => any::<bool>().prop_map(|up| Event::Script(Do::Link(up))),
         1 => prop::collection::vec(gateway(), 0..5)
             .prop_map(|order| Event::Script(Do::Order(order))),
@@ -165,6 +167,7 @@ impl Watched {
             Do::Answer(gw, counter, health) => {
                 self.monitor.on_answer(gw, counter, health, now);
             }
+            Do::Leave(gw, to) => self.monitor.on_leave(gw, to, now),
             Do::Link(up) => self.monitor.on_link(up, now),
         }
     }

@@ -104,6 +104,7 @@ impl Checker<'_> {
         let heartbeat = self.heartbeat(file.heartbeat, role);
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike);
+        let drain = self.drain(file.drain, role);
         let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
         let own = outside.as_ref().and_then(|(outside, _)| outside.address);
@@ -142,6 +143,7 @@ impl Checker<'_> {
             heartbeat,
             esp,
             ike,
+            drain,
             pool,
             peers,
             users,
@@ -326,7 +328,13 @@ impl Checker<'_> {
         None
     }
 
-    fn unused<T>(&mut self, value: Option<&Spanned<T>>, key: &str, role: Role, why: &str) {
+    pub(super) fn unused<T>(
+        &mut self,
+        value: Option<&Spanned<T>>,
+        key: &str,
+        role: Role,
+        why: &str,
+    ) {
         if let Some(value) = value {
             self.warn(
                 &value.span(),

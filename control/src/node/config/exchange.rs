@@ -153,6 +153,7 @@ impl Checker<'_> {
                 .unwrap_or(1_000),
             threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             encap: self.named_or(table.encap, "ike.encap"),
+            mobike: table.mobike.is_none_or(Spanned::into_inner),
             keep_alive: keep_alive.unwrap_or(Duration::from_secs(20)),
             rekey_child: rekey_child.unwrap_or(Duration::from_secs(3600)),
             rekey_ike: rekey_ike.unwrap_or(Duration::from_secs(4 * 3600)),

@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) heartbeat: Table<Heartbeat>,
     pub(super) esp: Table<Esp>,
     pub(super) ike: Table<Ike>,
+    pub(super) drain: Table<Drain>,
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
     pub(super) peers: Vec<Spanned<Peer>>,
@@ -94,6 +95,7 @@ pub(super) struct Ike {
     pub(super) guard: Number,
     pub(super) threads: Number,
     pub(super) encap: Text,
+    pub(super) mobike: Flag,
     pub(super) keep_alive: Time,
     pub(super) rekey_child: Time,
     pub(super) rekey_ike: Time,
@@ -102,6 +104,14 @@ pub(super) struct Ike {
     pub(super) ticket_keys: Text,
     pub(super) rekey_bytes: Number,
     pub(super) rekey_packets: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    #[serde(default)]
+    pub(super) gateways: Vec<Spanned<String>>,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +132,7 @@ pub(super) struct Peer {
     pub(super) psk: Option<Spanned<SecretText>>,
     pub(super) psk_file: Text,
     pub(super) outside: Text,
+    pub(super) redirects: Flag,
     #[serde(default)]
     pub(super) inner: Vec<Spanned<String>>,
 }

@@ -167,6 +167,11 @@ impl Checker<'_> {
                 self.once(&mut seen.outsides, address, &at, "peer.outside");
                 Some(address)
             });
+            if role == Role::Gateway {
+                let why = "only clients are sent elsewhere";
+                self.unused(peer.redirects.as_ref(), "peer.redirects", role, why);
+            }
+            let redirects = peer.redirects.is_none_or(Spanned::into_inner);
             let inner = self.inner(peer.inner, role, pool, &mut seen);
             if role == Role::Gateway && no_pool && inner.is_empty() {
                 self.error(
@@ -184,6 +189,7 @@ impl Checker<'_> {
                     auth_own,
                     psk,
                     outside,
+                    redirects,
                     inner,
                 });
             }

@@ -1,6 +1,7 @@
 //! Each message of the configuration, where it points, and that no key is in it.
 
 mod certificates;
+mod drain;
 mod tickets;
 
 use std::fs::Permissions;
@@ -146,6 +147,7 @@ fn every_key_is_read() {
         guard: 1_000,
         threads: None,
         encap: Encap::Auto,
+        mobike: true,
         keep_alive: Duration::from_secs(20),
         rekey_child: Duration::from_secs(3600),
         rekey_ike: Duration::from_secs(4 * 3600),
@@ -156,11 +158,12 @@ fn every_key_is_read() {
         rekey_packets: 1 << 31,
     };
     assert_eq!(config.ike, ike);
-    let through_nat = "tries = 7\nencap = \"always\"\nkeep_alive = \"5s\"";
+    let through_nat = "tries = 7\nencap = \"always\"\nmobike = false\nkeep_alive = \"5s\"";
     let ike = read(&GATEWAY.replace("tries = 7", through_nat))
         .unwrap()
         .ike;
     assert_eq!((ike.encap, ike.keep_alive.as_secs()), (Encap::Always, 5));
+    assert!(!ike.mobike);
     let life = "tries = 7\nreauth = \"8h\"";
     let ike = read(&GATEWAY.replace("tries = 7", life)).unwrap().ike;
     assert_eq!(ike.reauth, Some(Duration::from_secs(8 * 3600)));
@@ -236,7 +239,7 @@ fn each_mistake_is_told_at_its_place() {
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -261,7 +264,7 @@ fn each_mistake_is_told_at_its_place() {
         ("psk = \"correct horse battery staple\"", "psk = 1122334455667788", "14:7: psk: found a number, expected a key or password in quotes"),
         ("psk =", "psk_file = \"/nonexistent/key\"\npsk =", "14:12: psk_file: gw-a.example has a psk too; expected one of the two"),
         ("psk = \"correct horse battery staple\"", "psk_file = \"/nonexistent/key\"", "14:12: psk_file of gw-a.example: cannot read /nonexistent/key: No such file or directory (os error 2)"),
-        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `ca`, `psk`, `psk_file`, `outside`, `inner`; did you mean `psk_file`?"),
+        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `ca`, `psk`, `psk_file`, `outside`, `redirects`, `inner`; did you mean `psk_file`?"),
     ];
     #[rustfmt::skip]
     let gateway: &[(&str, &str, &str)] = &[
