@@ -48,7 +48,7 @@ enum Work<'a> {
 
 /// What is to be brought into the tables.
 enum Done {
-    First(Answered),
+    First(Box<Answered>),
     Message {
         entry: Box<Entry>,
         events: Vec<Event>,
@@ -167,7 +167,7 @@ impl Engine {
         for (done, stats) in done {
             self.stats.add(&stats);
             match done {
-                Some(Done::First(answered)) => self.answered(answered),
+                Some(Done::First(answered)) => self.answered(*answered),
                 Some(Done::Message {
                     entry,
                     events,
@@ -222,7 +222,7 @@ impl Work<'_> {
             succession: Succession::default(),
         };
         match self {
-            Work::First(first) => Done::First(first.answer(&mut cx)),
+            Work::First(first) => Done::First(Box::new(first.answer(&mut cx))),
             Work::Message(mut entry, header, datagram) => {
                 let Datagram {
                     local,
