@@ -88,6 +88,8 @@ impl Recording {
             .arg(&self.file)
             .args(["-n", "-o", "esp.enable_encryption_decode:TRUE"])
             .args(["-o", "esp.enable_authentication_check:TRUE"])
+            // It would take all heartbeats for one SA, and what an ICMP error quotes for a packet.
+            .args(["-o", "esp.do_esp_sequence_analysis:FALSE"])
             .args(["-Y", filter, "-T", "fields", "-E", "aggregator=|"]);
         for field in fields {
             command.args(["-e", field]);
