@@ -52,6 +52,14 @@ fn moves(lab: &Lab, knows: impl Fn(&Lab, &str) -> Result<bool>) -> Result<()> {
     }
 }
 
+/// Its userspace ESP can not move a child SA, so charon rekeys it after each move.
+fn same_session(before: &charon::Spis, after: &charon::Spis) -> Result<()> {
+    if before.ike == after.ike {
+        return Ok(());
+    }
+    bail!("the session was made anew: {before:?}, {after:?}")
+}
+
 fn their_client(lab: &mut Lab) -> Result<()> {
     let psk = redirect::configure(lab, &redirect::setup(&[1]))?;
     lab.start(GATEWAY)?;
@@ -69,10 +77,7 @@ fn their_client(lab: &mut Lab) -> Result<()> {
         let sessions = lab.status(GATEWAY)?.sessions;
         Ok(sessions.iter().any(|s| s.outside == to))
     })?;
-    let after = charon.spis(lab)?;
-    if before != after {
-        bail!("the session was made anew: {before:?}, {after:?}");
-    }
+    same_session(&before, &charon.spis(lab)?)?;
     Ok(())
 }
 
@@ -97,9 +102,6 @@ fn our_client(lab: &mut Lab) -> Result<()> {
         let list = charon.swanctl(lab, &["--list-sas", "--raw"])?;
         Ok(list.contains(&format!("remote-host={to}")))
     })?;
-    let after = charon.spis(lab)?;
-    if before != after {
-        bail!("the session was made anew: {before:?}, {after:?}");
-    }
+    same_session(&before, &charon.spis(lab)?)?;
     charon.must_not_complain(lab)
 }

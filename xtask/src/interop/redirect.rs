@@ -37,7 +37,12 @@ pub(super) fn setup(cluster: &[u8]) -> Setup {
         general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
         cluster: cluster.to_vec(),
         client_outside: None,
-        extra: format!("\n[drain]\ngateways = [\"{}\"]\n", gateway_outside(2)),
+        // charon, whose ESP knows UDP only, does as if it were behind a NAT; but not any more after a
+        // redirect in its first exchange.
+        extra: format!(
+            "\n[drain]\ngateways = [\"{}\"]\n[ike]\nencap = \"always\"\n",
+            gateway_outside(2)
+        ),
         ..Setup::default()
     }
 }
