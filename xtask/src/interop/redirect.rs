@@ -127,7 +127,7 @@ fn arrived(lab: &Lab) -> Result<()> {
 }
 
 fn first_exchange(lab: &mut Lab) -> Result<()> {
-    their_client(lab, true)?;
+    let _charon = their_client(lab, true)?;
     arrived(lab)
 }
 
