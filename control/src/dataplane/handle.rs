@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use evergate_common::guard::Guard;
-use evergate_common::maps::{MAX_LOCAL, SaEntry, TunnelEntry};
+use evergate_common::maps::{MAX_LOCAL, TunnelEntry};
 use evergate_common::reason::Counter;
 use ipnet::IpNet;
 use rand::SeedableRng;
@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::announcing::Lan;
-use super::command::{Command, GroupId, GroupSpec, Sending, WorkerReport};
+use super::command::{Command, GroupId, GroupSpec, WorkerReport};
 use super::core::{Core, Settings};
 use super::loader::{self, Attached, LoadError, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
@@ -120,7 +120,7 @@ pub struct Options {
 
 /// The running data plane. The only writer of BPF maps; dropping it detaches the programs first.
 pub struct Dataplane {
-    outside: loader::Outside,
+    pub(super) outside: loader::Outside,
     inside: Option<loader::Inside>,
     /// How each program was attached, with a warning where it is not native.
     pub attached: Vec<(String, Attached)>,
@@ -129,11 +129,11 @@ pub struct Dataplane {
     view: Arc<ArcSwap<WorkerView>>,
     pulse: Arc<CorePulse>,
     worker: Option<JoinHandle<()>>,
-    sessions: HashMap<SessionId, Arc<SessionSpec>>,
+    pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
-    at: BTreeSet<(IpAddr, SessionId)>,
+    pub(super) at: BTreeSet<(IpAddr, SessionId)>,
     /// Those that nothing is steered to yet.
-    outdoors: Vec<SessionId>,
+    pub(super) outdoors: Vec<SessionId>,
     groups: HashMap<GroupId, GroupSpec>,
     inside_name: String,
 }
@@ -287,160 +287,6 @@ impl Dataplane {
         let (done, wait) = oneshot::channel();
         self.command(Command::Barrier(done));
         let _ = tokio::time::timeout(BARRIER, wait).await;
-    }
-
-    /// Installs a session: first in the worker, then, by [`let_all_in`](Self::let_all_in), in the maps
-    /// that steer to it.
-    pub fn add_session(&mut self, spec: Arc<SessionSpec>, group: GroupId, activate: bool) {
-        self.command(Command::AddSession {
-            spec: Arc::clone(&spec),
-            group,
-            activate,
-            sending: Sending::AtOnce,
-        });
-        self.outdoors.push(spec.id);
-        self.keep(spec);
-    }
-
-    /// Steers to the worker what comes for the sessions that were added; to wait for it costs the
-    /// same for many as for one. When this returns, packets for them are taken.
-    pub async fn let_all_in(&mut self) -> Result<(), LoadError> {
-        if self.outdoors.is_empty() {
-            return Ok(());
-        }
-        self.settled().await;
-        for id in std::mem::take(&mut self.outdoors) {
-            if let Some(spec) = self.sessions.get(&id).cloned() {
-                self.let_in(&spec)?;
-                self.outside.add_peer(spec.outside_remote)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Installs a session that takes the place of another one with the same peer. It receives when
-    /// this returns, and sends as `sending` says: at once means from then on.
-    pub async fn succeed_session(
-        &mut self,
-        spec: Arc<SessionSpec>,
-        group: GroupId,
-        sending: Sending,
-    ) -> Result<(), LoadError> {
-        let id = spec.id;
-        // The peer answers what we send on it within microseconds: not before it is steered here.
-        let at_first = sending.min(Sending::WhenHeard);
-        self.install(spec, group, false, at_first).await?;
-        if sending == Sending::AtOnce {
-            self.send_on(id);
-        }
-        Ok(())
-    }
-
-    /// Sends on this session from now on, and no longer on the one whose place it takes.
-    pub fn send_on(&self, id: SessionId) {
-        self.command(Command::SendOn(id));
-    }
-
-    async fn install(
-        &mut self,
-        spec: Arc<SessionSpec>,
-        group: GroupId,
-        activate: bool,
-        sending: Sending,
-    ) -> Result<(), LoadError> {
-        self.command(Command::AddSession {
-            spec: Arc::clone(&spec),
-            group,
-            activate,
-            sending,
-        });
-        self.settled().await;
-        self.let_in(&spec)?;
-        self.outside.add_peer(spec.outside_remote)?;
-        self.keep(spec);
-        Ok(())
-    }
-
-    /// Steers what a session's peer sends to the worker.
-    fn let_in(&mut self, spec: &SessionSpec) -> Result<(), LoadError> {
-        let Some(inbound) = &spec.inbound else {
-            return Ok(());
-        };
-        let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
-        let at = spec.peer_at();
-        let entry = SaEntry::new(key, Some(at.ip())).from_port(at.port());
-        self.outside.add_sa(inbound.spi, &entry)
-    }
-
-    /// The peer of a session is elsewhere now: its heartbeats are answered there. `tell`: the worker
-    /// does not know yet.
-    pub fn move_session(&mut self, spec: &Arc<SessionSpec>, tell: bool) -> Result<(), LoadError> {
-        if !self.sessions.contains_key(&spec.id) {
-            return Ok(());
-        }
-        if tell {
-            self.command(Command::MoveSession(spec.id, spec.peer_at()));
-        }
-        self.outside.add_peer(spec.outside_remote)?;
-        self.let_in(spec)?;
-        match self.keep(Arc::clone(spec)) {
-            Some(before) => self.forget_peer(before.outside_remote),
-            None => Ok(()),
-        }
-    }
-
-    /// Notes a session, in the place of what was known of it.
-    fn keep(&mut self, spec: Arc<SessionSpec>) -> Option<Arc<SessionSpec>> {
-        let at = (spec.outside_remote, spec.id);
-        let before = self.sessions.insert(spec.id, spec);
-        if let Some(before) = &before {
-            self.at.remove(&(before.outside_remote, before.id));
-        }
-        self.at.insert(at);
-        before
-    }
-
-    /// A session goes between other outer addresses, or with UDP where it was without: in the worker,
-    /// and for its heartbeats.
-    pub fn relocate_session(&mut self, spec: &Arc<SessionSpec>) -> Result<(), LoadError> {
-        if self.sessions.contains_key(&spec.id) {
-            self.command(Command::Relocate(Arc::clone(spec)));
-        }
-        self.move_session(spec, false)
-    }
-
-    /// The node has another outside address.
-    pub fn set_outside_address(&mut self, address: IpAddr) -> Result<(), LoadError> {
-        self.outside.set_own_addresses(&[address])?;
-        self.outside.never_reflect(address)?;
-        self.command(Command::Resume);
-        Ok(())
-    }
-
-    /// Takes an address out of the peers, unless a session is there.
-    fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
-        let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
-        if self.at.range(sessions).next().is_some() {
-            return Ok(());
-        }
-        self.outside.remove_peer(peer)
-    }
-
-    /// Removes a session: first from the maps, then from the worker.
-    pub fn remove_session(&mut self, id: SessionId) -> Result<(), LoadError> {
-        let Some(spec) = self.sessions.remove(&id) else {
-            return Ok(());
-        };
-        self.at.remove(&(spec.outside_remote, id));
-        self.command(Command::RemoveSession(id));
-        if let Some(at) = self.outdoors.iter().position(|new| *new == id) {
-            self.outdoors.swap_remove(at);
-            return Ok(());
-        }
-        if let Some(inbound) = &spec.inbound {
-            self.outside.remove_sa(inbound.spi)?;
-        }
-        self.forget_peer(spec.outside_remote)
     }
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.

@@ -14,6 +14,7 @@ mod roaming;
 mod sealing;
 mod session;
 mod socket_set;
+mod steering;
 mod tun;
 mod view;
 mod watching;

@@ -4,6 +4,7 @@ mod batch;
 pub(super) mod export;
 mod first;
 mod mobility;
+mod peers;
 mod succession;
 #[cfg(test)]
 mod testing;
@@ -19,17 +20,18 @@ pub use batch::{Datagram, Job, Spread};
 
 use super::cookie::{CookieKeys, Cookies};
 use super::crash;
-use super::event::{CloseReason, Event, Failure, SaId, Stats, Transmit};
+use super::event::{Event, Failure, SaId, Transmit};
 use super::guesses::Guesses;
 use super::identity::Identity;
 use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION};
 use super::payload::notify::{Notify, kind};
 use super::payload::redirect::GatewayIdentity;
-use super::payload::{Payload, kind as payload_kind, sk, ts};
+use super::payload::{Payload, sk, ts};
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
+use super::stats::Stats;
 use super::task::redirect::Redirect;
 use super::task::resume::Resume;
 use super::task::{Cx, Request, Succession, init};
@@ -249,31 +251,6 @@ impl Engine {
         })
     }
 
-    /// Whoever speaks to us in an IKE SA that we do not know hears the token of it (RFC 6290). One of
-    /// an IKE SA that lives would end it: neither of the SPIs may be in use here, whichever side the
-    /// message says that it comes from.
-    fn show_token(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
-        let spis = [header.spi_i, header.spi_r];
-        let Some(secret) = &self.settings.crash_secret else {
-            return;
-        };
-        let protected = matches!(
-            header.next,
-            payload_kind::ENCRYPTED | payload_kind::ENCRYPTED_FRAGMENT
-        );
-        let known = spis.iter().any(|spi| self.by_spi.contains_key(spi));
-        if header.response || !protected || known || spis.contains(&0) {
-            return;
-        }
-        if !self.tokens.pass(now) {
-            self.stats.tokens_withheld += 1;
-            return;
-        }
-        self.stats.tokens_sent += 1;
-        let payloads = crash::answer(secret, spis);
-        self.answer_plain(local, remote, header, payloads);
-    }
-
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, hooks: &mut dyn Hooks) {
         while let Some(&(at, id, _)) = self.timers.first() {
@@ -469,52 +446,6 @@ impl Engine {
             }
         }
         self.events.push_back(event);
-    }
-
-    /// Whether a session stands with the peer that is wished for.
-    fn has_session(&self, wish: &Initiate) -> bool {
-        let is_established = |core: &Core| core.phase == Phase::Established;
-        match &wish.remote_id {
-            Some(wanted) => self.of_peer(wanted).any(|sa| is_established(&sa.core)),
-            None => {
-                let mut all = self.sas.values().map(|entry| &entry.sa.core);
-                all.any(|core| is_established(core) && core.remote.ip() == wish.remote.ip())
-            }
-        }
-    }
-
-    /// The IKE SAs with a proven peer, the oldest first.
-    fn of_peer(&self, peer: &Identity) -> impl Iterator<Item = &Sa> {
-        let key = peer.key();
-        let range = (key.clone(), SaId(0))..=(key, SaId(u64::MAX));
-        let found = self.by_peer.range(range);
-        let found = found.filter_map(|(_, id)| Some(&self.sas.get(id)?.sa));
-        found.filter(|sa| sa.core.peer.as_ref().is_some_and(|p| p.matches(peer)))
-    }
-
-    /// INITIAL_CONTACT: all other sessions with that peer are remains (section 2.4), but for those
-    /// that came about meanwhile.
-    fn replace(&mut self, peer: &Identity, except: SaId) {
-        let live = |sa: &Sa| sa.core.is_announced() || sa.core.phase == Phase::Childless;
-        let new = self.sas.get(&except).map(|entry| &entry.sa.core);
-        let others = self
-            .of_peer(peer)
-            .filter(|sa| sa.core.id != except && live(sa))
-            .filter(|sa| !new.is_some_and(|new| sa.core.crosses(new)));
-        let others: Vec<SaId> = others.map(|sa| sa.core.id).collect();
-        for id in others {
-            let Some(Entry { mut sa, .. }) = self.remove(id) else {
-                continue;
-            };
-            self.events.extend(sa.core.release());
-            if let (true, Some(peer)) = (sa.core.is_announced(), sa.core.peer) {
-                self.events.push_back(Event::Closed {
-                    id,
-                    peer,
-                    reason: CloseReason::Replaced,
-                });
-            }
-        }
     }
 
     fn settle(&mut self, id: SaId) {

@@ -32,6 +32,7 @@ mod rank;
 mod sa;
 mod settings;
 mod state;
+mod stats;
 mod task;
 mod ticket;
 mod ts;
@@ -45,7 +46,7 @@ pub use crypto::{Group, IkeCipher, Prf, Psk, Secret};
 pub use eap::EapUser;
 pub use engine::export::IkeSaKeys;
 pub use engine::{Datagram, Engine, Job, Spread};
-pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Stats, Transmit};
+pub use event::{Child, CloseReason, Event, Failure, Nat, Outbound, SaId, Transmit};
 pub use identity::{Identity, NotAnIdentity};
 pub use keys::Exporter;
 pub use keywords::BadProposal;
@@ -59,6 +60,7 @@ pub use settings::{
     AddressRequest, Admission, Arrival, AssignRefused, Encapsulation, Hooks, Initiate, Methods,
     Proof, Retransmit, Settings, TsRefused, X509,
 };
+pub use stats::Stats;
 pub use task::redirect::RedirectLimit;
 pub use ticket::{Ticket, TicketKey, Tickets};
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

@@ -373,7 +373,8 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    use super::super::hooks::{Peer, Side};
+    use super::super::hooks::Side;
+    use super::super::peers::Peer;
     use super::*;
     use crate::esp::{Cipher, Key};
     use crate::ike::Psk;

@@ -21,6 +21,7 @@ mod keylog;
 mod leaving;
 mod life;
 mod mobility;
+mod peers;
 mod pool;
 mod rekey;
 mod reload;

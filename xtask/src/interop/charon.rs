@@ -189,6 +189,10 @@ fn credentials(lab: &Lab, place: Option<Place>) -> Result<PathBuf> {
         ]
     });
     for (file, folder) in files.into_iter().flatten() {
+        if !lab.dir().join(&file).exists() {
+            // A CRL is not needed.
+            continue;
+        }
         let folder = dir.join(folder);
         std::fs::create_dir(&folder)?;
         std::fs::copy(lab.dir().join(&file), folder.join(&file))?;

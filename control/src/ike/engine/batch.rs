@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::super::eap::EapUser;
-use super::super::event::{Event, Stats};
+use super::super::event::Event;
 use super::super::guesses::Guesses;
 use super::super::identity::Identity;
 use super::super::payload::header::Header;
@@ -17,6 +17,7 @@ use super::super::settings::{
     Admission, Arrival, AssignRefused, Hooks, Methods, Settings, TsRefused,
 };
 use super::super::state::Phase;
+use super::super::stats::Stats;
 use super::super::task::{Cx, Succession};
 use super::super::ts::TrafficSelector;
 use super::super::x509::Subject;

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use rand::CryptoRng;
 
-use super::event::{CloseReason, Event, Failure, Stats};
+use super::event::{CloseReason, Event, Failure};
 use super::guesses::Guesses;
 use super::identity::Identity;
 use super::payload::Payload;
@@ -31,6 +31,7 @@ use super::payload::header::Header;
 use super::payload::notify::Notify;
 use super::settings::{Hooks, Settings};
 use super::state::Core;
+use super::stats::Stats;
 
 /// What a task may use besides its IKE SA.
 pub(crate) struct Cx<'a> {

@@ -85,7 +85,7 @@ impl Checker<'_> {
                 return None;
             }
         };
-        let named = |identity: &Identity| own.names(&super::super::hooks::identity(identity));
+        let named = |identity: &Identity| own.names(&super::super::peers::identity(identity));
         if let Some(identity) = identity
             && !named(identity)
         {

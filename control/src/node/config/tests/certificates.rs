@@ -199,7 +199,7 @@ fn identities_may_be_distinguished_names() {
     );
     assert_eq!(identity("nosuch=gw-a"), Err(()));
     let name = "CN=gw-a,O=Example".parse().unwrap();
-    let name = super::super::super::hooks::identity(&name);
+    let name = super::super::super::peers::identity(&name);
     assert_eq!(name.to_string(), "CN=gw-a,O=Example");
 }
 
