@@ -42,7 +42,8 @@ use super::ts::merge;
 pub struct Engine {
     settings: Settings,
     rng: Box<dyn CryptoRng + Send>,
-    sas: HashMap<SaId, Entry>,
+    /// Boxed: a table has room for up to twice as many.
+    sas: HashMap<SaId, Box<Entry>>,
     /// By the SPI that is ours.
     by_spi: HashMap<u64, SaId>,
     /// By the hash of the first message, so that its repetition makes no second SA.
@@ -240,7 +241,8 @@ impl Engine {
         };
         self.by_spi.get(&ours).copied().filter(|id| {
             // One that is away, because it is at work, will judge for itself.
-            self.sas.get(id).is_none_or(|Entry { sa, .. }| {
+            self.sas.get(id).is_none_or(|entry| {
+                let sa = &entry.sa;
                 let known = if sa.core.initiator {
                     sa.core.spi_r
                 } else {
@@ -370,7 +372,7 @@ impl Engine {
             timer: None,
             peer: None,
         };
-        self.sas.insert(id, entry);
+        self.sas.insert(id, Box::new(entry));
         id
     }
 
@@ -382,7 +384,7 @@ impl Engine {
         hooks: &mut dyn Hooks,
         act: impl FnOnce(&mut Sa, &mut Cx<'_>),
     ) {
-        let Some(Entry { sa, .. }) = self.sas.get_mut(&id) else {
+        let Some(sa) = self.sas.get_mut(&id).map(|entry| &mut entry.sa) else {
             return;
         };
         let mut cx = Cx {
@@ -416,8 +418,8 @@ impl Engine {
         succession: Succession,
         hooks: &mut dyn Hooks,
     ) {
-        if let Some(Entry { sa, .. }) = self.sas.get_mut(&id) {
-            self.transmits.extend(sa.outbox.drain(..));
+        if let Some(entry) = self.sas.get_mut(&id) {
+            self.transmits.extend(entry.sa.outbox.drain(..));
         }
         if let Some(peer) = initial_contact {
             // The old sessions are gone before the new one is there: it may well get their
@@ -486,7 +488,7 @@ impl Engine {
         }
     }
 
-    fn remove(&mut self, id: SaId) -> Option<Entry> {
+    fn remove(&mut self, id: SaId) -> Option<Box<Entry>> {
         let entry = self.sas.remove(&id)?;
         self.by_spi.remove(&entry.sa.core.spi_local());
         if let Some(digest) = entry.sa.first_message {

@@ -125,7 +125,7 @@ impl Engine {
             };
             // One that is not there is at work already; others than handshakes may concern more than
             // one IKE SA, and are no herd.
-            let alone = |entry: &mut Entry| {
+            let alone = |entry: &mut Box<Entry>| {
                 let core = &entry.sa.core;
                 // Guesses of passwords are counted in one place.
                 core.phase != Phase::HalfOpen || core.eap.is_some()
@@ -137,7 +137,7 @@ impl Engine {
             let Some(entry) = self.sas.remove(&id) else {
                 break;
             };
-            work.push(Some(Work::Message(Box::new(entry), header, *datagram)));
+            work.push(Some(Work::Message(entry, header, *datagram)));
         }
         work
     }
@@ -175,7 +175,7 @@ impl Engine {
                     initial_contact: None,
                 }) => {
                     let id = entry.sa.core.id;
-                    self.sas.insert(id, *entry);
+                    self.sas.insert(id, entry);
                     plain.push((id, events));
                 }
                 Some(contact @ Done::Message { .. }) => contacts.push(contact),
@@ -195,7 +195,7 @@ impl Engine {
             } = contact
             {
                 let id = entry.sa.core.id;
-                self.sas.insert(id, *entry);
+                self.sas.insert(id, entry);
                 self.finish(id, now, initial_contact, events, none(), hooks);
             }
         }

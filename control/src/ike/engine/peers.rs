@@ -12,7 +12,7 @@ use super::super::payload::kind as payload_kind;
 use super::super::sa::Sa;
 use super::super::settings::Initiate;
 use super::super::state::{Core, Phase};
-use super::{Engine, Entry};
+use super::Engine;
 
 impl Engine {
     /// Whether a session stands with the peer that is wished for.
@@ -47,7 +47,7 @@ impl Engine {
             .filter(|sa| !new.is_some_and(|new| sa.core.crosses(new)));
         let others: Vec<SaId> = others.map(|sa| sa.core.id).collect();
         for id in others {
-            let Some(Entry { mut sa, .. }) = self.remove(id) else {
+            let Some(mut sa) = self.remove(id).map(|entry| entry.sa) else {
                 continue;
             };
             self.events.extend(sa.core.release());

@@ -13,7 +13,7 @@ use super::super::payload::{sk, skf};
 use super::super::settings::NoHooks;
 use super::super::state::Core;
 use super::super::task::Request;
-use super::{Engine, Entry};
+use super::Engine;
 
 impl Engine {
     /// The cookie that a first message is asked for.
@@ -52,7 +52,7 @@ impl Engine {
         } else {
             header.spi_r
         };
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&ours)?)?;
+        let sa = &self.sas.get(self.by_spi.get(&ours)?)?.sa;
         let key = &sa.core.keys.as_ref()?.seal;
         let (mut first, mut plain) = sk::open(&header, message, key).ok()?;
         change(&mut first, &mut plain);
@@ -67,7 +67,7 @@ impl Engine {
     /// Seals a protected message that this engine has sent again as one of another exchange.
     pub(crate) fn retitle(&self, message: &[u8], exchange: u8) -> Option<Vec<u8>> {
         let mut header = Header::parse(message).ok()?;
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
+        let sa = &self.sas.get(self.by_spi.get(&header.spi_i)?)?.sa;
         let key = &sa.core.keys.as_ref()?.seal;
         let (first, plain) = sk::open(&header, message, key).ok()?;
         header.exchange = exchange;
@@ -77,7 +77,7 @@ impl Engine {
     /// Seals the parts of a message that this engine has sent as one.
     pub(crate) fn join(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let header = Header::parse(parts.first()?).ok()?;
-        let Entry { sa, .. } = self.sas.get(self.by_spi.get(&header.spi_i)?)?;
+        let sa = &self.sas.get(self.by_spi.get(&header.spi_i)?)?.sa;
         let key = &sa.core.keys.as_ref()?.seal;
         let mut whole = Zeroizing::new(Vec::new());
         let mut kind = 0;
