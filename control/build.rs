@@ -43,9 +43,9 @@ fn build(toolchain: &str) -> Result<(), String> {
 }
 
 fn outer() -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .ok_or("no parent folder")?;
+    // Asked for now: this program may have been compiled when the workspace was elsewhere.
+    let control = env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?;
+    let root = Path::new(&control).parent().ok_or("no parent folder")?;
     let package = root.join("xdp-ebpf");
     let common = root.join("common");
     println!("cargo:rerun-if-env-changed={OVERRIDE}");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evergate::ike::x509::{KeyEncoding, Own, PrivateKey, Trust};
 use evergate::ike::{
-    AddressRequest, AssignRefused, Datagram, EapUser, Engine, Event, Hooks, Identity, Initiate,
-    Job, Methods, Proof, Psk, Settings, Spread, TrafficSelector, Transmit, TsRefused, X509,
+    AddressRequest, AssignRefused, Datagram, Engine, Event, Hooks, Identity, Initiate, Job,
+    Methods, Proof, Psk, Settings, Spread, TrafficSelector, Transmit, TsRefused, X509,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -65,10 +65,6 @@ impl Owner {
 impl Hooks for Owner {
     fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
         Some(self.methods.clone())
-    }
-
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
     }
 
     fn unix_time(&mut self) -> u64 {

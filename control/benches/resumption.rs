@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evergate::ike::{
-    AddressRequest, AssignRefused, EapUser, Engine, Event, Hooks, Identity, Initiate, Methods, Psk,
-    SaId, Settings, Ticket, TicketKey, Tickets, TrafficSelector, TsRefused,
+    AddressRequest, AssignRefused, Engine, Event, Hooks, Identity, Initiate, Methods, Psk, SaId,
+    Settings, Ticket, TicketKey, Tickets, TrafficSelector, TsRefused,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -24,10 +24,6 @@ struct Owner {
 impl Hooks for Owner {
     fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
         Some(Psk::new(b"a pre-shared key of 32 bytes ...".to_vec()).into())
-    }
-
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
     }
 
     fn unix_time(&mut self) -> u64 {

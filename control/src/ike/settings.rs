@@ -312,7 +312,9 @@ pub trait Hooks {
     fn auth(&mut self, local: &Identity, remote: &Identity) -> Option<Methods>;
 
     /// The user of that name, who wants to authenticate by EAP; `None` if there is none.
-    fn eap_user(&mut self, name: &str) -> Option<EapUser>;
+    fn eap_user(&mut self, _name: &str) -> Option<EapUser> {
+        None
+    }
 
     /// Who the owner of a certificate is, that is believed, who wants to authenticate by EAP-TLS;
     /// `None` if it is nobody.
@@ -345,11 +347,13 @@ pub trait Hooks {
     /// There is none to give: the peer is told INTERNAL_ADDRESS_FAILURE.
     fn assign(
         &mut self,
-        peer: &Identity,
-        requested: &[IpAddr],
-        wants_v4: bool,
-        wants_v6: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused>;
+        _peer: &Identity,
+        _requested: &[IpAddr],
+        _wants_v4: bool,
+        _wants_v6: bool,
+    ) -> Result<Vec<IpAddr>, AssignRefused> {
+        Err(AssignRefused)
+    }
 
     /// The traffic that an authenticated peer may have, out of what it proposes: (our side, its
     /// side). See [`narrow`](super::narrow).
@@ -359,11 +363,13 @@ pub trait Hooks {
     /// mean the same.
     fn selectors(
         &mut self,
-        peer: &Identity,
-        assigned: &[IpAddr],
-        proposed_local: &[TrafficSelector],
-        proposed_remote: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused>;
+        _peer: &Identity,
+        _assigned: &[IpAddr],
+        _proposed_local: &[TrafficSelector],
+        _proposed_remote: &[TrafficSelector],
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        Err(TsRefused)
+    }
 }
 
 /// No inner address for this peer.
@@ -384,36 +390,12 @@ impl Hooks for NoHooks {
         None
     }
 
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
-    }
-
     fn unix_time(&mut self) -> u64 {
         0
     }
 
     fn allocate_spi(&mut self) -> u32 {
         0
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Err(AssignRefused)
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: &[TrafficSelector],
-        _: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Err(TsRefused)
     }
 }
 

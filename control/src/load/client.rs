@@ -11,8 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::{Plan, Tally};
 use crate::ike::{
-    AddressRequest, AssignRefused, EapUser, Engine, Event, Hooks, IKE_PORT, Identity, Initiate,
-    Methods, SaId, Settings, TrafficSelector, TsRefused,
+    AddressRequest, Engine, Event, Hooks, IKE_PORT, Identity, Initiate, Methods, SaId, Settings,
 };
 use crate::node::sockets::Sockets;
 
@@ -162,10 +161,6 @@ impl Hooks for Owner {
         None
     }
 
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
-    }
-
     fn unix_time(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.map_or(0, |since| since.as_secs())
@@ -173,25 +168,5 @@ impl Hooks for Owner {
 
     fn allocate_spi(&mut self) -> u32 {
         self.spi.clamp(0x100, u32::MAX - 1)
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Err(AssignRefused)
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: &[TrafficSelector],
-        _: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Err(TsRefused)
     }
 }

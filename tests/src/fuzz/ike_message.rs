@@ -1,13 +1,11 @@
 //! A datagram on port 500: the parser reads and writes it back the same, and an engine takes it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use evergate::ike::payload::header::{HEADER, Header};
 use evergate::ike::payload::{parse_chain, write_chain};
-use evergate::ike::{
-    AssignRefused, EapUser, Engine, Hooks, Identity, Methods, Settings, TrafficSelector, TsRefused,
-};
+use evergate::ike::{Engine, Hooks, Identity, Methods, Settings};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -18,36 +16,12 @@ impl Hooks for Nobody {
         None
     }
 
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
-    }
-
     fn unix_time(&mut self) -> u64 {
         0
     }
 
     fn allocate_spi(&mut self) -> u32 {
         0x1000
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Err(AssignRefused)
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: &[TrafficSelector],
-        _: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Err(TsRefused)
     }
 }
 

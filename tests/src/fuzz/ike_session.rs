@@ -8,8 +8,8 @@ use evergate::ike::crypto::AeadKey;
 use evergate::ike::fragment;
 use evergate::ike::payload::header::{Header, exchange};
 use evergate::ike::{
-    AssignRefused, Child, EapUser, Engine, Event, Hooks, Identity, IkeSaKeys, Initiate, Methods,
-    Psk, SaId, Settings, TrafficSelector, Transmit, TsRefused,
+    AssignRefused, Child, Engine, Event, Hooks, Identity, IkeSaKeys, Initiate, Methods, Psk, SaId,
+    Settings, TrafficSelector, Transmit, TsRefused,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -21,10 +21,6 @@ struct Owner(u32);
 impl Hooks for Owner {
     fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
         Some(key())
-    }
-
-    fn eap_user(&mut self, _: &str) -> Option<EapUser> {
-        None
     }
 
     fn unix_time(&mut self) -> u64 {

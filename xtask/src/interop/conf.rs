@@ -118,3 +118,47 @@ secrets {{
         esp = row.cipher.theirs_esp(),
     ))
 }
+
+/// `swanctl.conf` of either role, for whoever needs no more than that it is there.
+pub(super) fn with_psk(
+    psk: &str,
+    [local, remote]: [&str; 2],
+    connection: &str,
+    child: &str,
+) -> String {
+    format!(
+        "connections {{
+  {name} {{
+    version = 2
+    proposals = aes256gcm16-prfsha256-x25519
+    rekey_time = 0
+{connection}    local {{
+      auth = psk
+      id = {local}.example
+    }}
+    remote {{
+      auth = psk
+      id = {remote}.example
+    }}
+    children {{
+      {name} {{
+        esp_proposals = aes256gcm16-x25519
+        rekey_time = 0
+{child}      }}
+    }}
+  }}
+}}
+pools {{
+  v4 {{
+    addrs = {CLIENT_INNER}/32
+  }}
+}}
+secrets {{
+  ike-1 {{
+    secret = \"{psk}\"
+  }}
+}}
+",
+        name = CHILD,
+    )
+}

@@ -1,9 +1,10 @@
 //! Reauthentication with charon: whoever has begun a session begins it anew, before the old one goes.
 
 use super::charon::{self, Charon};
+use super::conf::with_psk;
 use super::{GATEWAY, NAME, for_stock_gateway};
 use crate::cases::Case;
-use crate::lab::topology::{CLIENT_INNER, CLIENT_OUTSIDE, TARGETS, gateway_outside};
+use crate::lab::topology::{CLIENT_OUTSIDE, TARGETS, gateway_outside};
 use crate::lab::{Lab, Place, Setup};
 use crate::probe::Stream;
 use anyhow::{Result, bail};
@@ -22,45 +23,6 @@ pub(super) fn cases() -> Vec<Case> {
         run: Box::new(run),
     });
     cases.into()
-}
-
-/// `swanctl.conf` of either role.
-fn conf(psk: &str, [local, remote]: [&str; 2], connection: &str, child: &str) -> String {
-    format!(
-        "connections {{
-  {name} {{
-    version = 2
-    proposals = aes256gcm16-prfsha256-x25519
-    rekey_time = 0
-{connection}    local {{
-      auth = psk
-      id = {local}.example
-    }}
-    remote {{
-      auth = psk
-      id = {remote}.example
-    }}
-    children {{
-      {name} {{
-        esp_proposals = aes256gcm16-x25519
-        rekey_time = 0
-{child}      }}
-    }}
-  }}
-}}
-pools {{
-  v4 {{
-    addrs = {CLIENT_INNER}/32
-  }}
-}}
-secrets {{
-  ike-1 {{
-    secret = \"{psk}\"
-  }}
-}}
-",
-        name = charon::CHILD,
-    )
 }
 
 fn setup(ike: &str) -> Setup {
@@ -104,7 +66,7 @@ fn theirs(lab: &mut Lab) -> Result<()> {
          reauth_time = 5s\n    over_time = 5s\n",
         gateway_outside(1)
     );
-    let conf = conf(
+    let conf = with_psk(
         &psk(lab)?,
         ["client", "gw1"],
         &connection,
@@ -125,7 +87,7 @@ fn as_gateway(lab: &mut Lab, ike: &str, more: &str) -> Result<Charon> {
         "    local_addrs = {}\n    remote_addrs = %any\n    pools = v4\n    unique = no\n{more}",
         gateway_outside(1)
     );
-    let conf = conf(
+    let conf = with_psk(
         &psk(lab)?,
         ["gw1", "client"],
         &connection,

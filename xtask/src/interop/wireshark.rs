@@ -3,9 +3,10 @@
 
 use super::GATEWAY;
 use super::charon::{CHILD, Charon};
+use super::conf::with_psk;
 use super::matrix::Side;
 use crate::cases::Case;
-use crate::lab::topology::{CLIENT_INNER, CLIENT_OUTSIDE, TARGETS, gateway_outside};
+use crate::lab::topology::{CLIENT_OUTSIDE, TARGETS, gateway_outside};
 use crate::lab::{Event, Lab, Place, Setup};
 use crate::tshark::{Capture, Message};
 use anyhow::{Context as _, Result, ensure};
@@ -125,55 +126,22 @@ fn exchanges(messages: &[Message]) -> Result<()> {
 }
 
 fn swanctl_conf(begins: Side, psk: &str) -> String {
-    let (connection, child, [local, remote]) = match begins {
-        Side::Us => (
-            format!("local_addrs = {}\n    pools = v4", gateway_outside(1)),
-            "local_ts = 10.0.0.0/24",
+    let gateway = gateway_outside(1);
+    match begins {
+        Side::Us => with_psk(
+            psk,
             ["gw1", "client"],
+            &format!("    local_addrs = {gateway}\n    pools = v4\n"),
+            "        local_ts = 10.0.0.0/24\n",
         ),
-        Side::Them => (
-            format!(
-                "local_addrs = {CLIENT_OUTSIDE}\n    remote_addrs = {}\n    vips = 0.0.0.0",
-                gateway_outside(1)
-            ),
-            "remote_ts = 10.0.0.0/24",
+        Side::Them => with_psk(
+            psk,
             ["client", "gw1"],
+            &format!(
+                "    local_addrs = {CLIENT_OUTSIDE}\n    remote_addrs = {gateway}\n    vips = \
+                 0.0.0.0\n"
+            ),
+            "        remote_ts = 10.0.0.0/24\n",
         ),
-    };
-    format!(
-        "connections {{
-  {CHILD} {{
-    version = 2
-    proposals = aes256gcm16-prfsha256-x25519
-    rekey_time = 0
-    {connection}
-    local {{
-      auth = psk
-      id = {local}.example
-    }}
-    remote {{
-      auth = psk
-      id = {remote}.example
-    }}
-    children {{
-      {CHILD} {{
-        esp_proposals = aes256gcm16-x25519
-        rekey_time = 0
-        {child}
-      }}
-    }}
-  }}
-}}
-secrets {{
-  ike-1 {{
-    secret = \"{psk}\"
-  }}
-}}
-pools {{
-  v4 {{
-    addrs = {CLIENT_INNER}/32
-  }}
-}}
-"
-    )
+    }
 }

@@ -93,7 +93,6 @@ impl Engine {
         hooks: &mut dyn Hooks,
     ) -> Vec<Option<Work<'a>>> {
         let mut work = Vec::with_capacity(datagrams.len());
-        let mut digests = Vec::new();
         for datagram in datagrams {
             let Datagram {
                 local,
@@ -105,17 +104,15 @@ impl Engine {
                 continue;
             };
             if header.begins() && !header.response {
-                let digest = self.first_digest(remote, data);
-                // It is counted once it is dealt with.
-                if digests.contains(&digest) || self.by_first_message.contains_key(&digest) {
-                    self.stats.received -= 1;
-                    break;
+                match self.admit(now, local, remote, &header, data, hooks) {
+                    Verdict::Yes(first) => work.push(Some(Work::First(first))),
+                    Verdict::No => work.push(None),
+                    Verdict::Again(_) => {
+                        // It is counted once it is dealt with.
+                        self.stats.received -= 1;
+                        break;
+                    }
                 }
-                digests.push(digest);
-                work.push(match self.admit(now, local, remote, &header, data, hooks) {
-                    Verdict::Yes(first) => Some(Work::First(first)),
-                    Verdict::No | Verdict::Again(_) => None,
-                });
                 continue;
             }
             let Some(id) = self.recipient(&header) else {
@@ -163,42 +160,37 @@ impl Engine {
             Box::new(move || *done = Some(work.carry_out(now, settings, rng, shared, stats)))
         });
         spread.run(jobs.collect());
-        let mut contacts = Vec::new();
-        let mut plain = Vec::new();
+        let (mut messages, mut firsts) = (Vec::new(), Vec::new());
         for (done, stats) in done {
             self.stats.add(&stats);
             match done {
-                Some(Done::First(answered)) => self.answered(*answered),
+                Some(Done::First(answered)) => firsts.push(*answered),
                 Some(Done::Message {
                     entry,
                     events,
-                    initial_contact: None,
-                }) => {
-                    let id = entry.sa.core.id;
-                    self.sas.insert(id, entry);
-                    plain.push((id, events));
-                }
-                Some(contact @ Done::Message { .. }) => contacts.push(contact),
+                    initial_contact,
+                }) => messages.push((entry, events, initial_contact)),
                 None => {}
             }
         }
-        let none = Succession::default;
-        for (id, events) in plain {
-            self.finish(id, now, None, events, none(), hooks);
-        }
-        // Now that all others are back in the tables: these may put an end to some of them.
-        for contact in contacts {
-            if let Done::Message {
-                entry,
-                events,
+        // Those that may put an end to others come when these are back in the tables.
+        messages.sort_by_key(|(.., initial_contact)| initial_contact.is_some());
+        for (entry, events, initial_contact) in messages {
+            let id = entry.sa.core.id;
+            self.sas.insert(id, entry);
+            self.finish(
+                id,
+                now,
                 initial_contact,
-            } = contact
-            {
-                let id = entry.sa.core.id;
-                self.sas.insert(id, entry);
-                self.finish(id, now, initial_contact, events, none(), hooks);
-            }
+                events,
+                Succession::default(),
+                hooks,
+            );
         }
+        // Now that whoever is through has left its half-open slot.
+        firsts
+            .into_iter()
+            .for_each(|answered| self.answered(answered));
     }
 }
 
@@ -241,7 +233,7 @@ impl Work<'_> {
     }
 }
 
-/// The owner answers one thread at a time.
+/// The owner answers one thread at a time: every question is passed on, also those with a default.
 struct Shared<'a, 'b, 'c>(&'a Mutex<&'b mut (dyn Hooks + Send + 'c)>);
 
 impl<'b, 'c> Shared<'_, 'b, 'c> {

@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// What a first message may cost. One that is admitted has its place among the half-open
-    /// sessions from now on.
+    /// sessions from now on, and its repetition is known.
     pub(super) fn admit(
         &mut self,
         now: Instant,
@@ -78,7 +78,7 @@ impl Engine {
             self.stats.malformed += 1;
             return Verdict::No;
         }
-        let digest = self.first_digest(remote, data);
+        let digest = sha256(&[&address(remote), data]);
         if let Some(id) = self.by_first_message.get(&digest).copied() {
             return Verdict::Again(id);
         }
@@ -113,6 +113,7 @@ impl Engine {
         core.spi_i = header.spi_i;
         core.spi_r = self.new_spi();
         self.half_open.insert(core.id, source);
+        self.by_first_message.insert(digest, core.id);
         Verdict::Yes(Box::new(First {
             core,
             header: *header,
@@ -122,11 +123,6 @@ impl Engine {
         }))
     }
 
-    /// By which the repetition of a first message is known.
-    pub(super) fn first_digest(&self, remote: SocketAddr, data: &[u8]) -> [u8; 32] {
-        sha256(&[&address(remote), data])
-    }
-
     /// A first message has been judged: its session is half open, or its sender is refused.
     pub(super) fn answered(&mut self, answered: Answered) {
         let Answered {
@@ -134,12 +130,14 @@ impl Engine {
             local,
             remote,
             header,
+            digest,
             outcome,
         } = answered;
         let (sa, message) = match outcome {
             Ok(made) => made,
             Err(notify) => {
                 self.half_open.remove(id);
+                self.by_first_message.remove(&digest);
                 match notify {
                     Some(notify) => {
                         self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
@@ -240,7 +238,7 @@ pub(super) struct First {
     payloads: Vec<Payload>,
     data: Vec<u8>,
     /// By which its repetition is known.
-    pub(super) digest: [u8; 32],
+    digest: [u8; 32],
 }
 
 /// What came of it.
@@ -249,6 +247,7 @@ pub(super) struct Answered {
     local: SocketAddr,
     remote: SocketAddr,
     header: Header,
+    digest: [u8; 32],
     /// The IKE SA and the answer, or a refusal.
     outcome: Result<(Sa, Vec<u8>), Option<Notify>>,
 }
@@ -264,6 +263,7 @@ impl First {
             local,
             remote,
             header: self.header,
+            digest: self.digest,
             outcome: self.judge(cx),
         }
     }
