@@ -69,11 +69,16 @@ pub enum Command {
         spec: Arc<SessionSpec>,
         /// The group that its traffic belongs to.
         group: GroupId,
+        /// How one sends that takes the place of another; any other waits for [`Command::Begin`].
+        succeeds: Option<Sending>,
+    },
+    /// What the peer of a new session sends is steered here: it may be sent to.
+    Begin {
+        /// The session.
+        id: SessionId,
         /// Whether it becomes the active one of its group at once (sessions that the peer began,
         /// and those written by hand).
         activate: bool,
-        /// Other than at once, the session is one that takes the place of another.
-        sending: Sending,
     },
     /// The peer of a session with ESP in UDP is there now.
     MoveSession(SessionId, SocketAddr),

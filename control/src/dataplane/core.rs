@@ -172,10 +172,12 @@ impl Core {
             Command::AddSession {
                 spec,
                 group,
-                activate,
-                sending,
-            } => {
-                self.add_session(&spec, group, activate, sending, umem, now);
+                succeeds,
+            } => self.add_session(&spec, group, succeeds, now),
+            Command::Begin { id, activate } => {
+                if let Some(index) = self.sessions.by_id(id) {
+                    self.begin_session(index, activate, umem, now);
+                }
             }
             Command::SendOn(id) => {
                 if let Some(index) = self.sessions.by_id(id) {
@@ -222,9 +224,7 @@ impl Core {
         &mut self,
         spec: &Arc<crate::sadb::SessionSpec>,
         group_id: GroupId,
-        activate: bool,
-        sending: Sending,
-        umem: &mut Umem,
+        succeeds: Option<Sending>,
         now: Instant,
     ) {
         let Some(group) = self.groups.index(group_id) else {
@@ -242,18 +242,14 @@ impl Core {
             }
         };
         session.last_heard = Some(now);
-        session.sending = sending;
+        session.sending = succeeds.unwrap_or(Sending::Told);
         self.resolve_outside(&mut session);
-        if sending != Sending::AtOnce {
-            session.announced = self
+        session.announced = succeeds.is_some()
+            && self
                 .sessions
                 .iter()
                 .any(|other| other.group == group && other.announced);
-            self.sessions.insert(session);
-            return;
-        }
         self.sessions.insert(session);
-        self.session_added(spec, group_id, activate, umem, now);
     }
 
     /// Prepares the Ethernet header toward a session's peer.

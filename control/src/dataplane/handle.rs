@@ -132,8 +132,8 @@ pub struct Dataplane {
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
     pub(super) at: BTreeSet<(IpAddr, SessionId)>,
-    /// Those that nothing is steered to yet.
-    pub(super) outdoors: Vec<SessionId>,
+    /// Those that nothing is steered to yet, and whether they become active then.
+    pub(super) outdoors: Vec<(SessionId, bool)>,
     groups: HashMap<GroupId, GroupSpec>,
     inside_name: String,
 }

@@ -13,15 +13,14 @@ use crate::sadb::{SessionId, SessionSpec};
 
 impl Dataplane {
     /// Installs a session: first in the worker, then, by [`let_all_in`](Self::let_all_in), in the maps
-    /// that steer to it.
+    /// that steer to it. Only then is it sent on: its peer answers within microseconds.
     pub fn add_session(&mut self, spec: Arc<SessionSpec>, group: GroupId, activate: bool) {
         self.command(Command::AddSession {
             spec: Arc::clone(&spec),
             group,
-            activate,
-            sending: Sending::AtOnce,
+            succeeds: None,
         });
-        self.outdoors.push(spec.id);
+        self.outdoors.push((spec.id, activate));
         self.keep(spec);
     }
 
@@ -32,10 +31,11 @@ impl Dataplane {
             return Ok(());
         }
         self.settled().await;
-        for id in std::mem::take(&mut self.outdoors) {
+        for (id, activate) in std::mem::take(&mut self.outdoors) {
             if let Some(spec) = self.sessions.get(&id).cloned() {
                 self.let_in(&spec)?;
                 self.outside.add_peer(spec.outside_remote)?;
+                self.command(Command::Begin { id, activate });
             }
         }
         Ok(())
@@ -50,9 +50,9 @@ impl Dataplane {
         sending: Sending,
     ) -> Result<(), LoadError> {
         let id = spec.id;
-        // The peer answers what we send on it within microseconds: not before it is steered here.
+        // As with a new one: not before what the peer answers is steered here.
         let at_first = sending.min(Sending::WhenHeard);
-        self.install(spec, group, false, at_first).await?;
+        self.install(spec, group, at_first).await?;
         if sending == Sending::AtOnce {
             self.send_on(id);
         }
@@ -68,14 +68,12 @@ impl Dataplane {
         &mut self,
         spec: Arc<SessionSpec>,
         group: GroupId,
-        activate: bool,
         sending: Sending,
     ) -> Result<(), LoadError> {
         self.command(Command::AddSession {
             spec: Arc::clone(&spec),
             group,
-            activate,
-            sending,
+            succeeds: Some(sending),
         });
         self.settled().await;
         self.let_in(&spec)?;
@@ -156,7 +154,7 @@ impl Dataplane {
         };
         self.at.remove(&(spec.outside_remote, id));
         self.command(Command::RemoveSession(id));
-        if let Some(at) = self.outdoors.iter().position(|new| *new == id) {
+        if let Some(at) = self.outdoors.iter().position(|(new, _)| *new == id) {
             self.outdoors.swap_remove(at);
             return Ok(());
         }

@@ -9,7 +9,7 @@ use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::{GroupId, Sending, WorkerEvent};
+use super::command::{Sending, WorkerEvent};
 use super::core::{Core, Way, counter};
 use super::opening::prepend;
 use super::session::Session;
@@ -17,7 +17,6 @@ use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::Marks;
 use crate::liveness::{Action, Phase};
 use crate::policy::HeartbeatForm;
-use crate::sadb::SessionSpec;
 
 /// Bytes of a heartbeat of the plain form: as many as the keyed form has.
 const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
@@ -296,15 +295,20 @@ impl Core {
         });
     }
 
-    /// A session is there now.
-    pub(super) fn session_added(
+    /// A new session may be used from now on.
+    pub(super) fn begin_session(
         &mut self,
-        spec: &Arc<SessionSpec>,
-        group: GroupId,
+        index: usize,
         activate: bool,
         umem: &mut Umem,
         now: Instant,
     ) {
+        self.sessions.lead(index);
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.sending = Sending::AtOnce;
+        let (spec, group) = (Arc::clone(&session.spec), session.group);
         if let Some(gateway) = spec.gateway {
             for at in 0..self.groups.watched().len() {
                 let Some(&index) = self.groups.watched().get(at) else {
@@ -328,17 +332,14 @@ impl Core {
             }
             return;
         }
-        let Some(index) = self.groups.index(group) else {
-            return;
-        };
-        let Some(state) = self.groups.get_mut(index) else {
+        let Some(state) = self.groups.get_mut(group) else {
             return;
         };
         if spec.outbound.is_some() {
             state.active = Some(spec.id);
             state.asked = false;
             state.rejected_until = None;
-            self.send_held(index, umem, now);
+            self.send_held(group, umem, now);
         }
     }
 

@@ -185,12 +185,12 @@ impl Node {
                 worked = true;
                 self.on_ike(event).await?;
             }
+            // Before a peer learns its SPI, and before traffic is told to go that way.
+            self.dataplane.let_all_in().await?;
             while let Some(action) = self.next_key_action() {
                 worked = true;
                 self.on_key_action(action).await?;
             }
-            // Before a peer learns its SPI.
-            self.dataplane.let_all_in().await?;
             while let Some(transmit) = self.engine.poll_transmit() {
                 worked = true;
                 if let Err(error) = self.sockets.send(&transmit).await {

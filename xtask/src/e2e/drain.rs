@@ -58,7 +58,10 @@ fn without_loss(lab: &mut Lab, number: u8, next: u8) -> Result<()> {
         gap.millis(),
         drained.as_secs_f64()
     );
-    ensure(lost == 0, || format!("{lost} of {sent} packets lost"))?;
+    ensure(lost == 0, || {
+        let drops = lab.drops();
+        format!("{lost} of {sent} packets lost; dropped were {drops}")
+    })?;
     ensure(report.error.is_none(), || {
         format!("the TCP stream: {report:?}")
     })?;

@@ -1,6 +1,6 @@
 //! What nodes say about themselves: the JSON of `evergate status` and `evergate events`.
 
-use super::topology::gateway_number;
+use super::topology::{GATEWAYS, gateway_number};
 use super::{Lab, Place};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -119,6 +119,19 @@ impl Status {
 }
 
 impl Lab {
+    /// What the client and the gateways that run have dropped, and why; for the message of a case that
+    /// misses packets.
+    pub(crate) fn drops(&self) -> String {
+        let places = GATEWAYS.map(Place::Gateway).into_iter();
+        let told = places.chain([Place::Client]).filter_map(|place| {
+            let drops = self.status(place).ok()?.drops;
+            let reasons = drops.iter().filter(|drop| drop.value > 0);
+            let reasons: Vec<String> = reasons.map(|d| format!("{} {}", d.value, d.name)).collect();
+            (!reasons.is_empty()).then(|| format!("{place}: {}", reasons.join(", ")))
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
+
     /// Asks a node for its status.
     pub(crate) fn status(&self, place: Place) -> Result<Status> {
         let text = self.evergate(place, &["status", "--json"])?;
