@@ -1,11 +1,12 @@
 //! The data plane as the node's core sees it: start, commands in order, a view to read.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -126,6 +127,8 @@ pub struct Dataplane {
     pub attached: Vec<(String, Attached)>,
     commands: mpsc::Sender<Command>,
     wake: OwnedFd,
+    /// Commands were sent since the last wake-up.
+    unread: AtomicBool,
     view: Arc<ArcSwap<WorkerView>>,
     pulse: Arc<CorePulse>,
     worker: Option<JoinHandle<()>>,
@@ -135,6 +138,8 @@ pub struct Dataplane {
     /// Those that nothing is steered to yet, and whether they become active then.
     pub(super) outdoors: Vec<(SessionId, bool)>,
     groups: HashMap<GroupId, GroupSpec>,
+    /// The groups that have a prefix: mostly one.
+    owners: HashMap<IpNet, Vec<GroupId>>,
     inside_name: String,
 }
 
@@ -263,6 +268,7 @@ impl Dataplane {
             attached,
             commands,
             wake,
+            unread: AtomicBool::new(false),
             view,
             pulse,
             worker: Some(worker),
@@ -270,22 +276,32 @@ impl Dataplane {
             at: BTreeSet::new(),
             outdoors: Vec::new(),
             groups: HashMap::new(),
+            owners: HashMap::new(),
             inside_name,
         };
         Ok((dataplane, report_queue))
     }
 
-    /// Sends a command to the worker and wakes it.
+    /// Sends a command to the worker, who reads it when [woken](Self::wake), if not before.
     pub fn command(&self, command: Command) {
         // A worker that is gone has said so by a report already.
         let _ = self.commands.send(command);
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Wakes the worker if it has been sent commands since the last time: a wake-up costs more than
+    /// what most of them say.
+    pub fn wake(&self) {
+        if self.unread.swap(false, Ordering::Relaxed) {
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
     }
 
     /// Waits until the worker has carried out all earlier commands; bounded by a second.
     pub async fn settled(&self) {
         let (done, wait) = oneshot::channel();
         self.command(Command::Barrier(done));
+        self.wake();
         let _ = tokio::time::timeout(BARRIER, wait).await;
     }
 
@@ -311,6 +327,10 @@ impl Dataplane {
             if let Some(inside) = &mut self.inside {
                 inside.add_prefix(*prefix, TunnelEntry::new(0))?;
             }
+            let owners = self.owners.entry(*prefix).or_default();
+            if !owners.contains(&spec.id) {
+                owners.push(spec.id);
+            }
         }
         self.groups.insert(spec.id, spec);
         Ok(())
@@ -330,13 +350,17 @@ impl Dataplane {
 
     /// Takes a prefix that `of` had out of the map, unless another group has it as well.
     fn remove_prefix(&mut self, prefix: IpNet, of: GroupId) -> Result<(), LoadError> {
-        let shared = self
-            .groups
-            .values()
-            .any(|group| group.id != of && group.prefixes.contains(&prefix));
+        let Entry::Occupied(mut owners) = self.owners.entry(prefix) else {
+            return Ok(());
+        };
+        owners.get_mut().retain(|owner| *owner != of);
+        if !owners.get().is_empty() {
+            return Ok(());
+        }
+        owners.remove();
         match &mut self.inside {
-            Some(inside) if !shared => inside.remove_prefix(prefix),
-            _ => Ok(()),
+            Some(inside) => inside.remove_prefix(prefix),
+            None => Ok(()),
         }
     }
 
@@ -398,6 +422,7 @@ impl Dataplane {
             inside.detach();
         }
         self.command(Command::Stop);
+        self.wake();
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }

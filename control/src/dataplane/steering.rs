@@ -14,14 +14,22 @@ use crate::sadb::{SessionId, SessionSpec};
 impl Dataplane {
     /// Installs a session: first in the worker, then, by [`let_all_in`](Self::let_all_in), in the maps
     /// that steer to it. Only then is it sent on: its peer answers within microseconds.
-    pub fn add_session(&mut self, spec: Arc<SessionSpec>, group: GroupId, activate: bool) {
+    ///
+    /// # Errors
+    /// If the kernel does not take its peer's address.
+    pub fn add_session(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        activate: bool,
+    ) -> Result<(), LoadError> {
         self.command(Command::AddSession {
             spec: Arc::clone(&spec),
             group,
             succeeds: None,
         });
         self.outdoors.push((spec.id, activate));
-        self.keep(spec);
+        self.keep(spec).map(drop)
     }
 
     /// Steers to the worker what comes for the sessions that were added; to wait for it costs the
@@ -34,7 +42,6 @@ impl Dataplane {
         for (id, activate) in std::mem::take(&mut self.outdoors) {
             if let Some(spec) = self.sessions.get(&id).cloned() {
                 self.let_in(&spec)?;
-                self.outside.add_peer(spec.outside_remote)?;
                 self.command(Command::Begin { id, activate });
             }
         }
@@ -76,10 +83,8 @@ impl Dataplane {
             succeeds: Some(sending),
         });
         self.settled().await;
-        self.let_in(&spec)?;
-        self.outside.add_peer(spec.outside_remote)?;
-        self.keep(spec);
-        Ok(())
+        self.keep(Arc::clone(&spec))?;
+        self.let_in(&spec)
     }
 
     /// Steers what a session's peer sends to the worker.
@@ -102,23 +107,26 @@ impl Dataplane {
         if tell {
             self.command(Command::MoveSession(spec.id, spec.peer_at()));
         }
-        self.outside.add_peer(spec.outside_remote)?;
+        let before = self.keep(Arc::clone(spec))?;
         self.let_in(spec)?;
-        match self.keep(Arc::clone(spec)) {
+        match before {
             Some(before) => self.forget_peer(before.outside_remote),
             None => Ok(()),
         }
     }
 
-    /// Notes a session, in the place of what was known of it.
-    fn keep(&mut self, spec: Arc<SessionSpec>) -> Option<Arc<SessionSpec>> {
+    /// Notes a session, in the place of what was known of it; its peer's heartbeats are answered.
+    fn keep(&mut self, spec: Arc<SessionSpec>) -> Result<Option<Arc<SessionSpec>>, LoadError> {
         let at = (spec.outside_remote, spec.id);
+        if !self.has_peer(spec.outside_remote) {
+            self.outside.add_peer(spec.outside_remote)?;
+        }
         let before = self.sessions.insert(spec.id, spec);
         if let Some(before) = &before {
             self.at.remove(&(before.outside_remote, before.id));
         }
         self.at.insert(at);
-        before
+        Ok(before)
     }
 
     /// A session goes between other outer addresses, or with UDP where it was without: in the worker,
@@ -138,13 +146,18 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Whether a session is there.
+    fn has_peer(&self, peer: IpAddr) -> bool {
+        let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
+        self.at.range(sessions).next().is_some()
+    }
+
     /// Takes an address out of the peers, unless a session is there.
     fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
-        let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
-        if self.at.range(sessions).next().is_some() {
-            return Ok(());
+        match self.has_peer(peer) {
+            true => Ok(()),
+            false => self.outside.remove_peer(peer),
         }
-        self.outside.remove_peer(peer)
     }
 
     /// Removes a session: first from the maps, then from the worker.

@@ -1,7 +1,6 @@
 //! What the API asks of the core.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -168,8 +167,10 @@ impl Node {
                     })
                     .map_err(|error| CommandError::Failed(error.to_string()))?;
             }
-            self.dataplane.add_session(Arc::clone(&spec), group, true);
-            let taken = self.dataplane.let_all_in().await;
+            let taken = match self.dataplane.add_session(spec, group, true) {
+                Ok(()) => self.dataplane.let_all_in().await,
+                refused => refused,
+            };
             taken.map_err(|error| CommandError::Failed(error.to_string()))?;
         }
         Ok(Done::new(format!("added {}", sas.join(", "))))

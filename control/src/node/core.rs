@@ -191,6 +191,7 @@ impl Node {
                 worked = true;
                 self.on_key_action(action).await?;
             }
+            self.dataplane.wake();
             while let Some(transmit) = self.engine.poll_transmit() {
                 worked = true;
                 if let Err(error) = self.sockets.send(&transmit).await {
@@ -207,6 +208,7 @@ impl Node {
                 worked = true;
                 self.remove_pair(id)?;
             }
+            self.dataplane.wake();
             if !worked {
                 return Ok(());
             }

@@ -239,12 +239,14 @@ impl Node {
     /// client can receive on it only once it has the gateway's answer, and the gateway's packets are
     /// steered to it.
     pub(super) fn succeeds(&self, sa: SaId, spec: &SessionSpec, group: GroupId) -> Option<Sending> {
-        let same = |live: &Live| match spec.gateway {
-            Some(gateway) => live.spec.gateway == Some(gateway),
-            None => live.group == group,
+        let other = |live: &Live| live.sa != sa && !live.retired;
+        let another = match spec.gateway {
+            Some(gateway) => {
+                let mut live = self.table.live.values();
+                live.any(|live| live.spec.gateway == Some(gateway) && other(live))
+            }
+            None => self.table.of_group(group).any(other),
         };
-        let mut others = self.table.live.values();
-        let another = others.any(|live| same(live) && live.sa != sa && !live.retired);
         match (spec.gateway, spec.initiator) {
             (None, false) => another.then_some(Sending::WhenHeard),
             (Some(_), true) => another.then_some(Sending::AtOnce),
@@ -263,10 +265,7 @@ impl Node {
         let dataplane = &mut self.dataplane;
         match succeeds {
             Some(sending) => dataplane.succeed_session(spec, group, sending).await,
-            None => {
-                dataplane.add_session(spec, group, activate);
-                Ok(())
-            }
+            None => dataplane.add_session(spec, group, activate),
         }
     }
 
