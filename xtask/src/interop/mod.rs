@@ -12,6 +12,7 @@ mod libreswan;
 mod life;
 mod matrix;
 mod mobike;
+mod patterns;
 mod pluto;
 mod redirect;
 mod wireshark;
@@ -66,6 +67,7 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
         .chain(libreswan::cases())
         .chain(redirect::cases())
         .chain(mobike::cases())
+        .chain(patterns::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {
