@@ -6,7 +6,7 @@ use super::matrix::{Proof, Row, Side};
 use super::{GATEWAY, conf, told};
 use crate::cases::Case;
 use crate::lab::topology::TARGETS;
-use crate::lab::{KeyKind, Lab, Place, Setup};
+use crate::lab::{KeyKind, Lab, Place, Setup, User};
 use crate::tshark::{Capture, Message};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
@@ -16,8 +16,8 @@ const PINGS: u64 = 5;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for proof in [Proof::Psk, Proof::Rsa] {
-        for begins in Side::ALL {
+    for proof in [Proof::Psk, Proof::Rsa, Proof::EapTls] {
+        for begins in Side::ALL.into_iter().filter(|side| proof.begun_by(*side)) {
             let (how, who) = (proof.name(), begins.name());
             cases.push(Case {
                 name: format!("{}_wireshark_{how}_{who}_begins", super::NAME),
@@ -35,6 +35,7 @@ fn whole_session(lab: &mut Lab, row: Row) -> Result<()> {
         cluster: vec![1],
         // So long that IKE_AUTH goes in parts.
         certificates: certified.then_some(KeyKind::LongRsa),
+        user: row.proof.is_eap().then_some(User::Certificate),
         keylog: true,
         extra: "\n[esp]\nproposals = [\"aes256gcm16-noesn\"]\n".into(),
         ..Setup::default()
@@ -74,8 +75,8 @@ fn whole_session(lab: &mut Lab, row: Row) -> Result<()> {
     )?;
     recording.must_be_sound()?;
     let messages = recording.messages()?;
-    exchanges(&messages)?;
-    certificates(&messages, certified)?;
+    exchanges(&messages, row.proof)?;
+    certificates(&messages, row.proof)?;
     let esp = recording.echoes()?;
     ensure(
         esp.requests >= 3 * PINGS && esp.answers >= 3 * PINGS && esp.spis >= 4,
@@ -95,22 +96,33 @@ fn ping(lab: &Lab) -> Result<()> {
 }
 
 /// All that such a session consists of was said by both, and could be read.
-fn exchanges(messages: &[Message]) -> Result<()> {
+fn exchanges(messages: &[Message], proof: Proof) -> Result<()> {
+    let said = |exchange: &str, response: bool, payloads: &[&str]| {
+        let fits = |m: &&Message| {
+            m.exchange == exchange
+                && m.response == response
+                && payloads.iter().all(|wanted| m.has(wanted))
+        };
+        let found = messages.iter().find(fits).map(drop);
+        found.with_context(|| {
+            format!("no {exchange} (response: {response}) with {payloads:?} in {messages:#?}")
+        })
+    };
     for response in [false, true] {
-        for (exchange, payloads) in [
-            ("IKE_SA_INIT", &["SA", "KE", "NONCE", "N"][..]),
-            ("IKE_AUTH", &["AUTH", "SA", "TSi", "TSr", "CP"]),
-            ("CREATE_CHILD_SA", &["SA", "NONCE", "KE", "TSi", "TSr"]),
-            ("INFORMATIONAL", &[]),
-        ] {
-            let fits = |m: &&Message| {
-                m.exchange == exchange
-                    && m.response == response
-                    && payloads.iter().all(|wanted| m.has(wanted))
-            };
-            let found = messages.iter().find(fits);
-            found.with_context(|| format!("no {exchange} with {payloads:?} in {messages:#?}"))?;
+        said("IKE_SA_INIT", response, &["SA", "KE", "NONCE", "N"])?;
+        let child = ["SA", "NONCE", "KE", "TSi", "TSr"];
+        said("CREATE_CHILD_SA", response, &child)?;
+        said("INFORMATIONAL", response, &[])?;
+        match proof.is_eap() {
+            false => said("IKE_AUTH", response, &["AUTH", "SA", "TSi", "TSr", "CP"])?,
+            true => said("IKE_AUTH", response, &["EAP"])?,
         }
+    }
+    if proof.is_eap() {
+        said("IKE_AUTH", false, &["IDi", "SA", "TSi", "TSr", "CP"])?;
+        said("IKE_AUTH", true, &["IDr", "CERT", "AUTH", "EAP"])?;
+        said("IKE_AUTH", false, &["AUTH"])?;
+        said("IKE_AUTH", true, &["AUTH", "SA", "TSi", "TSr", "CP"])?;
     }
     let unread: Vec<_> = messages.iter().filter(|m| !m.is_read()).collect();
     ensure(unread.is_empty(), || format!("not read: {unread:#?}"))?;
@@ -124,10 +136,12 @@ fn exchanges(messages: &[Message]) -> Result<()> {
     ensure(deleted >= 3, || format!("{deleted} messages delete"))
 }
 
-/// Either side shows its certificate, in an IKE_AUTH message that came in parts; where there is none,
-/// no message is that long.
-fn certificates(messages: &[Message], wanted: bool) -> Result<()> {
-    for response in [false, true] {
+/// Whoever has a certificate shows it in an IKE_AUTH message that came in parts; that of a user is in
+/// EAP.
+fn certificates(messages: &[Message], proof: Proof) -> Result<()> {
+    let by_client = proof == Proof::Rsa;
+    let by_gateway = proof != Proof::Psk;
+    for (response, wanted) in [(false, by_client), (true, by_gateway)] {
         let shown = messages.iter().any(|m| {
             let in_parts = m.parts > 1 && m.has("CERT") && m.has("AUTH");
             m.exchange == "IKE_AUTH" && m.response == response && in_parts
