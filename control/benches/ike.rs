@@ -1,16 +1,19 @@
 //! Handshakes per second of the `ike` room as responder, without sockets and data plane, and the
 //! memory that a session takes there. The clients' own time is not counted.
 
+mod owner;
+
 use std::alloc::System;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use evergate::ike::x509::{KeyEncoding, Own, PrivateKey, Trust};
 use evergate::ike::{
-    AddressRequest, AssignRefused, Datagram, Engine, Event, Hooks, Identity, Initiate, Job,
-    Methods, Proof, Psk, Settings, Spread, TrafficSelector, Transmit, TsRefused, X509,
+    AddressRequest, Datagram, Engine, Event, Initiate, Job, Methods, Proof, Psk, Settings, Spread,
+    Transmit, X509,
 };
+use owner::Owner;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -40,63 +43,6 @@ fn live() -> isize {
 enum Proven {
     Psk,
     Ecdsa,
-}
-
-/// Says yes to everything.
-struct Owner {
-    methods: Methods,
-    next_spi: u32,
-    next_address: u32,
-    now: u64,
-}
-
-impl Owner {
-    fn new(methods: &Methods) -> Owner {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Owner {
-            methods: methods.clone(),
-            next_spi: 0x1000,
-            next_address: u32::from(Ipv4Addr::new(10, 0, 0, 0)),
-            now: now.map_or(0, |since| since.as_secs()),
-        }
-    }
-}
-
-impl Hooks for Owner {
-    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
-        Some(self.methods.clone())
-    }
-
-    fn unix_time(&mut self) -> u64 {
-        self.now
-    }
-
-    fn allocate_spi(&mut self) -> u32 {
-        self.next_spi += 1;
-        self.next_spi
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        self.next_address += 1;
-        Ok(vec![IpAddr::V4(self.next_address.into())])
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        assigned: &[IpAddr],
-        proposed_local: &[TrafficSelector],
-        _: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        let hosts = assigned.iter().copied().map(TrafficSelector::host);
-        Ok((proposed_local.to_vec(), hosts.collect()))
-    }
 }
 
 /// A CA and what it has signed.

@@ -3,58 +3,22 @@
 //!
 //! `cargo bench -p evergate --bench resumption`
 
-use std::net::{IpAddr, SocketAddr};
+mod owner;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evergate::ike::{
-    AddressRequest, AssignRefused, Engine, Event, Hooks, Identity, Initiate, Methods, Psk, SaId,
-    Settings, Ticket, TicketKey, Tickets, TrafficSelector, TsRefused,
+    AddressRequest, Engine, Event, Identity, Initiate, Methods, Psk, SaId, Settings, Ticket,
+    TicketKey, Tickets,
 };
+use owner::Owner;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// Handshakes of each kind.
 const COUNT: usize = 3000;
-
-struct Owner {
-    next_spi: u32,
-}
-
-impl Hooks for Owner {
-    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
-        Some(Psk::new(b"a pre-shared key of 32 bytes ...".to_vec()).into())
-    }
-
-    fn unix_time(&mut self) -> u64 {
-        1_900_000_000
-    }
-
-    fn allocate_spi(&mut self) -> u32 {
-        self.next_spi += 1;
-        self.next_spi
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        _: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Ok(vec![[10, 99, 0, 7].into()])
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        local: &[TrafficSelector],
-        remote: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Ok((local.to_vec(), remote.to_vec()))
-    }
-}
 
 struct Bench {
     now: Instant,
@@ -63,6 +27,10 @@ struct Bench {
     owner: Owner,
     /// What the gateway has spent.
     spent: Duration,
+}
+
+fn methods() -> Methods {
+    Psk::new(b"a pre-shared key of 32 bytes ...".to_vec()).into()
 }
 
 const CLIENT: ([u8; 4], u16) = ([198, 51, 100, 7], 500);
@@ -82,7 +50,7 @@ impl Bench {
             now: Instant::now(),
             client: Engine::new(client, StdRng::seed_from_u64(1)),
             gateway: Engine::new(gateway, StdRng::seed_from_u64(2)),
-            owner: Owner { next_spi: 0x1000 },
+            owner: Owner::new(&methods()),
             spent: Duration::ZERO,
         }
     }
@@ -94,7 +62,7 @@ impl Bench {
             local: SocketAddr::from(CLIENT),
             remote: SocketAddr::from(GATEWAY),
             remote_id: None,
-            auth: Psk::new(b"a pre-shared key of 32 bytes ...".to_vec()).into(),
+            auth: methods(),
             request_addresses: Some(AddressRequest {
                 v4: Some(None),
                 v6: None,

@@ -78,6 +78,9 @@ enum Task {
         /// How long the soak lasts
         #[arg(long, default_value_t = 10)]
         minutes: u64,
+        /// Of the names of the network namespaces
+        #[arg(long, default_value = bench::PREFIX)]
+        prefix: String,
     },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
@@ -174,10 +177,16 @@ fn perform(task: Task) -> Result<()> {
             name,
             quick,
             minutes,
+            prefix,
         } => {
             need_root("cargo xtask bench")?;
             tidy_up_at_signals()?;
-            bench::run(name.as_deref(), bench::Effort { quick, minutes })
+            let effort = bench::Effort {
+                quick,
+                minutes,
+                prefix: &prefix,
+            };
+            bench::run(name.as_deref(), effort)
         }
         Task::Corpus { prefix } => {
             need_root("cargo xtask corpus")?;

@@ -18,14 +18,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs a program and returns what it wrote to stdout; an error carries its stderr.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = output(command)?;
-    if !output.status.success() {
-        bail!(
-            "{} failed ({}): {}",
-            spell(command),
-            output.status,
-            said(&output)
-        );
-    }
+    successful(command, &output)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -50,12 +43,17 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output()?;
+    successful(command, &output)
+}
+
+/// An error with what it said, if it was not.
+fn successful(command: &Command, output: &Output) -> Result<()> {
     if !output.status.success() {
         bail!(
             "{} failed ({}): {}",
             spell(command),
             output.status,
-            said(&output)
+            said(output)
         );
     }
     Ok(())

@@ -189,7 +189,7 @@ pub(crate) fn gateway_in_trouble() -> Status {
         )],
         keylog: Some(KeyLog {
             on: true,
-            directory: "/root/keys".into(),
+            directory: "/run/evergate/keys".into(),
             lines: 12,
         }),
     }

@@ -220,7 +220,7 @@ mod tests {
             "evergate session delete client-1.example",
             "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
              192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
-            "evergate run -c node.toml --keylog /root/keys",
+            "evergate run -c node.toml --keylog /run/evergate/keys",
             "evergate debug keylog",
             "evergate debug keylog on --json",
             "evergate debug keylog off",

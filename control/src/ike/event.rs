@@ -256,6 +256,9 @@ pub enum Failure {
     /// The peer does not accept our proof; as responder: we do not accept the peer's.
     #[error("authentication failed")]
     AuthenticationFailed,
+    /// As responder: the owner knows no peer of the name that it gives.
+    #[error("no peer has this name")]
+    UnknownPeer,
     /// We do not accept the peer's proof of who it is.
     #[error("the peer could not prove its identity")]
     PeerNotAuthenticated,

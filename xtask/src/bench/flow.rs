@@ -3,7 +3,7 @@
 //! Plain routing is measured with no node running, once with the offloads of the veth pairs (a
 //! packet of up to 64 kB crosses as one) and once frame by frame, as a wire would carry it.
 
-use super::{Effort, PREFIX, keep, median};
+use super::{Effort, keep, median};
 use crate::lab::topology::{PLAIN_TARGET, TARGETS};
 use crate::lab::{Lab, Offloads, Place, Setup};
 use crate::probe::{Flood, Probe, measure_flood, now_ns};
@@ -51,8 +51,8 @@ impl Path {
 }
 
 /// Measures twice with no node up, then with all of them.
-fn in_turn(mut measure: impl FnMut(&Lab, Path) -> Result<()>) -> Result<()> {
-    let mut lab = Lab::up(PREFIX, 1)?;
+fn in_turn(effort: Effort<'_>, mut measure: impl FnMut(&Lab, Path) -> Result<()>) -> Result<()> {
+    let mut lab = effort.lab()?;
     lab.set_offloads(Offloads::All)?;
     measure(&lab, Path::PlainOffloads)?;
     lab.set_offloads(Offloads::None)?;
@@ -64,12 +64,12 @@ fn in_turn(mut measure: impl FnMut(&Lab, Path) -> Result<()>) -> Result<()> {
     measure(&lab, Path::Tunnel)
 }
 
-pub(super) fn tcp(effort: Effort) -> Result<()> {
+pub(super) fn tcp(effort: Effort<'_>) -> Result<()> {
     let (runs, seconds) = if effort.quick { (1, 2) } else { (3, 5) };
     let (mut up, mut down) = (Tcp::default(), Tcp::default());
     let (mut plain_rtt, mut tunnel_rtt) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        in_turn(|lab, path| {
+        in_turn(effort, |lab, path| {
             for (side, extra) in [(&mut up, &[][..]), (&mut down, &["-R"][..])] {
                 let bits = transfer(lab, path.target(), seconds, extra)?.bits_per_second;
                 match path {
@@ -146,10 +146,10 @@ struct Rates {
     nearly_lossless: Flood,
 }
 
-pub(super) fn udp(effort: Effort) -> Result<()> {
+pub(super) fn udp(effort: Effort<'_>) -> Result<()> {
     let millis = if effort.quick { 500 } else { 2000 };
     let (mut plain, mut tunnel) = (Vec::new(), Vec::new());
-    in_turn(|lab, path| {
+    in_turn(effort, |lab, path| {
         let rows = match path {
             Path::PlainOffloads => return Ok(()),
             Path::PlainFrames => &mut plain,

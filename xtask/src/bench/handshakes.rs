@@ -3,7 +3,7 @@
 
 mod certificates;
 
-use super::{Effort, PREFIX, keep};
+use super::{Effort, keep};
 use crate::interop::{self, Daemon};
 use crate::lab::topology::gateway_outside;
 use crate::lab::{Lab, Place};
@@ -82,7 +82,7 @@ struct Row {
     kilobytes_each: f64,
 }
 
-pub(super) fn run(effort: Effort) -> Result<()> {
+pub(super) fn run(effort: Effort<'_>) -> Result<()> {
     toolchain::packages(interop::PACKAGES)?;
     // With more sessions charon takes minutes.
     let count = if effort.quick { 2_000 } else { 4_000 };
@@ -97,7 +97,7 @@ pub(super) fn run(effort: Effort) -> Result<()> {
     let mut rows = Vec::new();
     for proven in Proven::ALL {
         for responder in Responder::ALL {
-            let row = measure(responder, proven, count)?;
+            let row = measure(effort.lab()?, responder, proven, count)?;
             let Report {
                 per_second,
                 median_ms,
@@ -123,8 +123,7 @@ pub(super) fn run(effort: Effort) -> Result<()> {
     keep("handshakes", &rows)
 }
 
-fn measure(responder: Responder, proven: Proven, count: usize) -> Result<Row> {
-    let mut lab = Lab::up(PREFIX, 1)?;
+fn measure(mut lab: Lab, responder: Responder, proven: Proven, count: usize) -> Result<Row> {
     let sources: Vec<String> = (0..SOURCES)
         .map(|n| format!("198.51.100.{}", FIRST_SOURCE + n))
         .collect();

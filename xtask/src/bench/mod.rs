@@ -7,13 +7,14 @@ mod handshakes;
 mod outage;
 mod soak;
 
+use crate::lab::Lab;
 use crate::style::bold;
 use crate::{PACKAGES, build, paths, sh, toolchain};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-/// The prefix of the benchmarks' lab.
-const PREFIX: &str = "egb-";
+/// The prefix of the benchmarks' lab, if no other one is wanted.
+pub(crate) const PREFIX: &str = "egb-";
 
 const NAMES: &[&str] = &[
     "outage",
@@ -26,15 +27,24 @@ const NAMES: &[&str] = &[
     "soak",
 ];
 
-/// How much time a run may take.
+/// How much time a run may take, and where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Effort<'a> {
     pub(crate) quick: bool,
     /// Of the soak.
     pub(crate) minutes: u64,
+    /// Of the lab.
+    pub(crate) prefix: &'a str,
 }
 
-pub(crate) fn run(name: Option<&str>, effort: Effort) -> Result<()> {
+impl Effort<'_> {
+    /// A lab without nodes in it; a former one with the same prefix is removed first.
+    fn lab(self) -> Result<Lab> {
+        Lab::up(self.prefix, 1)
+    }
+}
+
+pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
     if let Some(name) = name
         && !NAMES.contains(&name)
     {

@@ -1,6 +1,6 @@
 //! How long nothing comes through when the active gateway fails.
 
-use super::{Effort, PREFIX, keep, median};
+use super::{Effort, keep, median};
 use crate::lab::topology::{GATEWAYS, PLAIN_TARGET, TARGETS};
 use crate::lab::{GENERAL, Lab, Place, Setup};
 use crate::probe::{Probe, now_ns};
@@ -109,9 +109,9 @@ struct Figures {
     rows: Vec<Row>,
 }
 
-pub(super) fn run(effort: Effort) -> Result<()> {
+pub(super) fn run(effort: Effort<'_>) -> Result<()> {
     let rounds = if effort.quick { 3 } else { 20 };
-    let plain = plain_gap(if effort.quick { 2 } else { 10 })?;
+    let plain = plain_gap(effort, if effort.quick { 2 } else { 10 })?;
     println!("  {rounds} failures each; HeartbeatDeferTime = HeartbeatResponseTime = 5ms");
     println!("  plain routing, nothing fails: longest gap {plain:.1} ms");
     println!(
@@ -120,7 +120,7 @@ pub(super) fn run(effort: Effort) -> Result<()> {
     );
     let mut rows = Vec::new();
     for way in WAYS {
-        let row = measure(way, rounds)?;
+        let row = measure(effort, way, rounds)?;
         let lost: Vec<f64> = row.lost_probes.iter().map(|n| *n as f64).collect();
         let each: Vec<String> = (row.outages_ms.iter().zip(&row.plain_ms))
             .map(|(ms, plain)| match *plain > 15.0 {
@@ -152,8 +152,8 @@ pub(super) fn run(effort: Effort) -> Result<()> {
     )
 }
 
-fn plain_gap(seconds: u64) -> Result<f64> {
-    let lab = Lab::up(PREFIX, 1)?;
+fn plain_gap(effort: Effort<'_>, seconds: u64) -> Result<f64> {
+    let lab = effort.lab()?;
     let probe = Probe::start_at(&lab, PLAIN_TARGET, 7000)?;
     std::thread::sleep(Duration::from_millis(200));
     let from = now_ns();
@@ -161,8 +161,8 @@ fn plain_gap(seconds: u64) -> Result<f64> {
     Ok(probe.outage_until_now(from).millis())
 }
 
-fn measure(way: &Way, rounds: usize) -> Result<Row> {
-    let mut lab = Lab::up(PREFIX, 1)?;
+fn measure(effort: Effort<'_>, way: &Way, rounds: usize) -> Result<Row> {
+    let mut lab = effort.lab()?;
     let general = match way.standby {
         true => GENERAL.to_owned(),
         false => GENERAL.replace("Standby = 1", "Standby = 0"),

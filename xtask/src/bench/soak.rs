@@ -1,8 +1,8 @@
 //! Full load and short timers: no healthy gateway may be taken for dead.
 
-use super::{Effort, PREFIX, keep};
+use super::{Effort, keep};
 use crate::lab::topology::{PLAIN_TARGET, TARGETS};
-use crate::lab::{Lab, Place, Setup};
+use crate::lab::{Place, Setup};
 use crate::probe::measure_flood;
 use crate::style::rate;
 use crate::traffic::transfer;
@@ -20,9 +20,9 @@ struct Figures {
     plain_tcp_bits_per_second: f64,
 }
 
-pub(super) fn run(effort: Effort) -> Result<()> {
+pub(super) fn run(effort: Effort<'_>) -> Result<()> {
     let minutes = if effort.quick { 1 } else { effort.minutes };
-    let mut lab = Lab::up(PREFIX, 1)?;
+    let mut lab = effort.lab()?;
     let plain = transfer(&lab, PLAIN_TARGET, 2, &[])?.bits_per_second;
     lab.configure(&Setup::default())?;
     lab.start_all()?;

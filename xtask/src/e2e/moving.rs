@@ -59,6 +59,18 @@ fn moves(lab: &Lab, probe: &Probe, to: &str, act: impl FnOnce(&Lab) -> Result<()
     })
 }
 
+/// The stream is whole, and carried by the sessions that the client had before.
+fn unbroken(lab: &Lab, stream: Stream, before: &Status) -> Result<()> {
+    let report = stream.finish()?;
+    ensure(report.error.is_none(), || {
+        format!("the TCP stream: {report:?}")
+    })?;
+    let after = lab.status(Place::Client)?;
+    ensure(spis(before) == spis(&after), || {
+        format!("sessions were made anew: {after:?}")
+    })
+}
+
 fn keeps_connections(lab: &mut Lab) -> Result<()> {
     up(lab, &in_order_unhurried(1))?;
     let number = active(lab)?;
@@ -69,14 +81,7 @@ fn keeps_connections(lab: &mut Lab) -> Result<()> {
     moves(lab, &probe, CLIENT_ELSEWHERE, Lab::client_moves_away)?;
     moves(lab, &probe, CLIENT_OUTSIDE, Lab::client_moves_back)?;
     moves(lab, &probe, CLIENT_ELSEWHERE, Lab::client_moves_away)?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none(), || {
-        format!("the TCP stream: {report:?}")
-    })?;
-    let after = lab.status(Place::Client)?;
-    ensure(spis(&before) == spis(&after), || {
-        format!("sessions were made anew: {after:?}")
-    })?;
+    unbroken(lab, stream, &before)?;
     ensure(active(lab)? == number, || {
         "another gateway is active".into()
     })?;
@@ -140,14 +145,7 @@ fn in_and_out_of_a_nat(lab: &mut Lab) -> Result<()> {
         lab.nat(mapping)?;
         lab.client_moves_back()
     })?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none(), || {
-        format!("the TCP stream: {report:?}")
-    })?;
-    let after = lab.status(Place::Client)?;
-    ensure(spis(&before) == spis(&after), || {
-        format!("the session was made anew: {after:?}")
-    })
+    unbroken(lab, stream, &before)
 }
 
 /// Connections go on all the same: the new session has the old inner address.

@@ -69,6 +69,11 @@ impl Charon {
         Daemon::launch(lab, place, swanctl_conf, certificates, 1).map(Charon)
     }
 
+    /// Gives it another `swanctl.conf`, and the certificates of its place as they are now.
+    pub(super) fn load(&self, lab: &Lab, swanctl_conf: &str) -> Result<()> {
+        self.0.load(lab, swanctl_conf, true)
+    }
+
     /// Runs a command of `swanctl`; returns what it said.
     pub(super) fn swanctl(&self, lab: &Lab, words: &[&str]) -> Result<String> {
         self.0.swanctl(lab, words)
@@ -149,12 +154,17 @@ impl Daemon {
         lab.wait("charon answers", Duration::from_secs(5), |lab| {
             charon.swanctl(lab, &["--stats"]).map(Some)
         })?;
-        let dir = credentials(lab, certificates.then_some(place))?;
+        charon.load(lab, swanctl_conf, certificates)?;
+        Ok(charon)
+    }
+
+    fn load(&self, lab: &Lab, swanctl_conf: &str, certificates: bool) -> Result<()> {
+        let dir = credentials(lab, certificates.then_some(self.place))?;
         let conf = dir.join("swanctl.conf");
         std::fs::write(&conf, swanctl_conf)?;
         let conf = conf.to_string_lossy();
-        charon.swanctl(lab, &["--load-all", "--noprompt", "--file", &conf])?;
-        Ok(charon)
+        let words = ["--load-all", "--clear", "--noprompt", "--file", &conf];
+        self.swanctl(lab, &words).map(drop)
     }
 
     /// Runs a command of `swanctl`; returns what it said.

@@ -21,7 +21,8 @@ pub(super) fn as_responder(lab: &Lab, row: Row) -> Result<String> {
     let mut text = swanctl_conf(
         lab,
         row,
-        [Place::Gateway(1), Place::Client],
+        Place::Gateway(1),
+        ["gw1.example", "client.example"],
         &connection,
         &child,
     )?;
@@ -35,6 +36,11 @@ pub(super) fn as_responder(lab: &Lab, row: Row) -> Result<String> {
 
 /// `swanctl.conf` of a client of evergate's gateway.
 pub(super) fn as_initiator(lab: &Lab, row: Row) -> Result<String> {
+    as_initiator_named(lab, row, "client.example")
+}
+
+/// The same of one with another name.
+pub(super) fn as_initiator_named(lab: &Lab, row: Row, name: &str) -> Result<String> {
     let (vips, remote_ts) = match row.inner {
         Inner::V4 => ("0.0.0.0", "10.0.0.0/24"),
         Inner::V6 => ("0.0.0.0, ::", "10.0.0.0/24, 2001:db8:3::/64"),
@@ -47,7 +53,8 @@ pub(super) fn as_initiator(lab: &Lab, row: Row) -> Result<String> {
     swanctl_conf(
         lab,
         row,
-        [Place::Client, Place::Gateway(1)],
+        Place::Client,
+        [name, "gw1.example"],
         &connection,
         &child,
     )
@@ -56,19 +63,20 @@ pub(super) fn as_initiator(lab: &Lab, row: Row) -> Result<String> {
 fn swanctl_conf(
     lab: &Lab,
     row: Row,
-    [local, remote]: [Place; 2],
+    place: Place,
+    [local, remote]: [&str; 2],
     connection: &str,
     child: &str,
 ) -> Result<String> {
     let (ours, theirs) = match row.proof {
         Proof::Psk => ("auth = psk".to_owned(), "auth = psk"),
         Proof::Ecdsa | Proof::Rsa => {
-            let cert = lab.dir().join(format!("{local}.pem"));
+            let cert = lab.dir().join(format!("{place}.pem"));
             let proof = format!("auth = pubkey\n      certs = {}", cert.display());
             (proof, "auth = pubkey")
         }
         Proof::EapTls => {
-            let cert = lab.dir().join(format!("{local}.pem"));
+            let cert = lab.dir().join(format!("{place}.pem"));
             let proof = format!("auth = eap-tls\n      certs = {}", cert.display());
             (proof, "auth = pubkey")
         }
@@ -97,11 +105,11 @@ fn swanctl_conf(
     rekey_time = 0
 {connection}    local {{
       {ours}
-      id = {local}.example
+      id = {local}
     }}
     remote {{
       {theirs}
-      id = {remote}.example
+      id = {remote}
     }}
     children {{
       {CHILD} {{

@@ -62,7 +62,7 @@ pub(super) struct Row {
 impl Side {
     pub(super) const ALL: [Side; 2] = [Side::Us, Side::Them];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Side::Us => "evergate",
             Side::Them => "strongswan",
@@ -89,7 +89,7 @@ impl Proof {
         matches!(self, Proof::EapMschapv2 | Proof::EapTls)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Proof::Psk => "psk",
             Proof::Ecdsa => "ecdsa",
@@ -168,6 +168,19 @@ impl Rekey {
 }
 
 impl Row {
+    /// For who is not about combinations: what is usual, beside these two.
+    pub(super) fn of(begins: Side, proof: Proof) -> Row {
+        Row {
+            begins,
+            proof,
+            rekey: Rekey::Child(Side::Them),
+            nat: false,
+            inner: Inner::V4,
+            cipher: Cipher::Aes256Gcm,
+            deletes: Side::Them,
+        }
+    }
+
     pub(super) fn name(&self) -> String {
         let mut words = vec![super::NAME, self.proof.name(), self.begins.name(), "begins"];
         words.push(match self.inner {

@@ -12,6 +12,7 @@ mod libreswan;
 mod life;
 mod matrix;
 mod mobike;
+mod patterns;
 mod pluto;
 mod redirect;
 mod wireshark;
@@ -22,7 +23,7 @@ use crate::lab::topology::{
 };
 use crate::lab::{Event, KeyKind, Lab, Mapping, Place, Setup, USER, User};
 use crate::probe::Stream;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use charon::Charon;
 use matrix::{Inner, Proof, Rekey, Row, Side};
 use std::time::Duration;
@@ -66,6 +67,7 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
         .chain(libreswan::cases())
         .chain(redirect::cases())
         .chain(mobike::cases())
+        .chain(patterns::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {
@@ -264,14 +266,18 @@ fn delete(lab: &Lab, row: Row, ours: Place, charon: &Charon) -> Result<()> {
         Side::Us => "deleted by the operator",
         Side::Them => "deleted by the peer",
     };
+    told(lab, ours, "session_down", &[why])
+}
+
+/// Waits until a node tells of something, in these words among others.
+fn told(lab: &Lab, place: Place, kind: &str, words: &[&str]) -> Result<()> {
     lab.wait(
-        "evergate tells the end",
-        Duration::from_secs(5),
-        |lab| -> Result<Option<()>> {
-            let events = lab.events(ours, 0)?;
-            let told = |e: &Event| e.kind == "session_down" && e.text.contains(why);
-            Ok(events.iter().any(told).then_some(()))
+        &format!("{place} tells of {kind}: {words:?}"),
+        Duration::from_secs(10),
+        |lab| {
+            let events = lab.events(place, 0)?;
+            let fits = |e: &Event| e.kind == kind && words.iter().all(|w| e.text.contains(w));
+            Ok(events.iter().any(fits).then_some(()))
         },
     )
-    .with_context(|| format!("the end of the session is not told as \"{why}\""))
 }

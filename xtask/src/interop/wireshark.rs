@@ -1,13 +1,12 @@
 //! What an independent dissector makes of a whole session with strongSwan, with the keys that
 //! evergate writes.
 
-use super::GATEWAY;
 use super::charon::{CHILD, Charon};
-use super::conf::with_psk;
-use super::matrix::Side;
+use super::matrix::{Proof, Row, Side};
+use super::{GATEWAY, conf, told};
 use crate::cases::Case;
-use crate::lab::topology::{CLIENT_OUTSIDE, TARGETS, gateway_outside};
-use crate::lab::{Event, Lab, Place, Setup};
+use crate::lab::topology::TARGETS;
+use crate::lab::{KeyKind, Lab, Place, Setup, User};
 use crate::tshark::{Capture, Message};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
@@ -16,38 +15,45 @@ use std::time::Duration;
 const PINGS: u64 = 5;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name: &str, begins| Case {
-        name: format!("{}_wireshark_{name}", super::NAME),
-        run: Box::new(move |lab| whole_session(lab, begins)),
-    };
-    vec![
-        case("evergate_begins", Side::Us),
-        case("strongswan_begins", Side::Them),
-    ]
+    let mut cases = Vec::new();
+    for proof in [Proof::Psk, Proof::Rsa, Proof::EapTls] {
+        for begins in Side::ALL.into_iter().filter(|side| proof.begun_by(*side)) {
+            let (how, who) = (proof.name(), begins.name());
+            cases.push(Case {
+                name: format!("{}_wireshark_{how}_{who}_begins", super::NAME),
+                run: Box::new(move |lab| whole_session(lab, Row::of(begins, proof))),
+            });
+        }
+    }
+    cases
 }
 
-fn whole_session(lab: &mut Lab, begins: Side) -> Result<()> {
+fn whole_session(lab: &mut Lab, row: Row) -> Result<()> {
+    let certified = row.proof != Proof::Psk;
     let setup = Setup {
         general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
         cluster: vec![1],
+        // So long that IKE_AUTH goes in parts.
+        certificates: certified.then_some(KeyKind::LongRsa),
+        user: row.proof.is_eap().then_some(User::Certificate),
         keylog: true,
         extra: "\n[esp]\nproposals = [\"aes256gcm16-noesn\"]\n".into(),
         ..Setup::default()
     };
     lab.configure(&setup)?;
-    let psk = std::fs::read_to_string(lab.dir().join("gw1.psk"))?;
     let capture = Capture::start(lab)?;
-    let (ours, charon) = match begins {
+    let (ours, charon) = match row.begins {
         Side::Us => {
             super::for_stock_gateway(lab, &setup)?;
-            let charon = Charon::start(lab, GATEWAY, &swanctl_conf(begins, psk.trim()), false)?;
+            let conf = conf::as_responder(lab, row)?;
+            let charon = Charon::start(lab, GATEWAY, &conf, certified)?;
             lab.start(Place::Client)?;
             (Place::Client, charon)
         }
         Side::Them => {
             lab.start(GATEWAY)?;
-            let charon =
-                Charon::start(lab, Place::Client, &swanctl_conf(begins, psk.trim()), false)?;
+            let conf = conf::as_initiator(lab, row)?;
+            let charon = Charon::start(lab, Place::Client, &conf, certified)?;
             charon.swanctl(lab, &["--initiate", "--child", CHILD])?;
             (GATEWAY, charon)
         }
@@ -55,16 +61,22 @@ fn whole_session(lab: &mut Lab, begins: Side) -> Result<()> {
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
     ping(lab)?;
     charon.swanctl(lab, &["--rekey", "--child", CHILD])?;
-    told(lab, ours, "session_rekeyed", "pair of SAs")?;
+    told(lab, ours, "session_rekeyed", &["pair of SAs"])?;
     ping(lab)?;
     charon.swanctl(lab, &["--rekey", "--ike", CHILD])?;
-    told(lab, ours, "session_rekeyed", "IKE SA")?;
+    told(lab, ours, "session_rekeyed", &["IKE SA"])?;
     ping(lab)?;
     charon.swanctl(lab, &["--terminate", "--ike", CHILD])?;
-    told(lab, ours, "session_down", "deleted by the peer")?;
-    let recording = capture.finish(lab, ours, &format!("strongswan-{ours}"))?;
+    told(lab, ours, "session_down", &["deleted by the peer"])?;
+    let recording = capture.finish(
+        lab,
+        ours,
+        &format!("strongswan-{}-{ours}", row.proof.name()),
+    )?;
     recording.must_be_sound()?;
-    exchanges(&recording.messages()?)?;
+    let messages = recording.messages()?;
+    exchanges(&messages, row.proof)?;
+    certificates(&messages, row.proof)?;
     let esp = recording.echoes()?;
     ensure(
         esp.requests >= 3 * PINGS && esp.answers >= 3 * PINGS && esp.spis >= 4,
@@ -83,35 +95,34 @@ fn ping(lab: &Lab) -> Result<()> {
     lab.exec(Place::Client, &words).map(drop)
 }
 
-fn told(lab: &Lab, place: Place, kind: &str, words: &str) -> Result<()> {
-    lab.wait(
-        &format!("{place} tells of {kind}: {words}"),
-        Duration::from_secs(10),
-        |lab| {
-            let events = lab.events(place, 0)?;
-            let fits = |e: &Event| e.kind == kind && e.text.contains(words);
-            Ok(events.iter().any(fits).then_some(()))
-        },
-    )
-}
-
 /// All that such a session consists of was said by both, and could be read.
-fn exchanges(messages: &[Message]) -> Result<()> {
+fn exchanges(messages: &[Message], proof: Proof) -> Result<()> {
+    let said = |exchange: &str, response: bool, payloads: &[&str]| {
+        let fits = |m: &&Message| {
+            m.exchange == exchange
+                && m.response == response
+                && payloads.iter().all(|wanted| m.has(wanted))
+        };
+        let found = messages.iter().find(fits).map(drop);
+        found.with_context(|| {
+            format!("no {exchange} (response: {response}) with {payloads:?} in {messages:#?}")
+        })
+    };
     for response in [false, true] {
-        for (exchange, payloads) in [
-            ("IKE_SA_INIT", &["SA", "KE", "NONCE", "N"][..]),
-            ("IKE_AUTH", &["AUTH", "SA", "TSi", "TSr", "CP"]),
-            ("CREATE_CHILD_SA", &["SA", "NONCE", "KE", "TSi", "TSr"]),
-            ("INFORMATIONAL", &[]),
-        ] {
-            let fits = |m: &&Message| {
-                m.exchange == exchange
-                    && m.response == response
-                    && payloads.iter().all(|wanted| m.has(wanted))
-            };
-            let found = messages.iter().find(fits);
-            found.with_context(|| format!("no {exchange} with {payloads:?} in {messages:#?}"))?;
+        said("IKE_SA_INIT", response, &["SA", "KE", "NONCE", "N"])?;
+        let child = ["SA", "NONCE", "KE", "TSi", "TSr"];
+        said("CREATE_CHILD_SA", response, &child)?;
+        said("INFORMATIONAL", response, &[])?;
+        match proof.is_eap() {
+            false => said("IKE_AUTH", response, &["AUTH", "SA", "TSi", "TSr", "CP"])?,
+            true => said("IKE_AUTH", response, &["EAP"])?,
         }
+    }
+    if proof.is_eap() {
+        said("IKE_AUTH", false, &["IDi", "SA", "TSi", "TSr", "CP"])?;
+        said("IKE_AUTH", true, &["IDr", "CERT", "AUTH", "EAP"])?;
+        said("IKE_AUTH", false, &["AUTH"])?;
+        said("IKE_AUTH", true, &["AUTH", "SA", "TSi", "TSr", "CP"])?;
     }
     let unread: Vec<_> = messages.iter().filter(|m| !m.is_read()).collect();
     ensure(unread.is_empty(), || format!("not read: {unread:#?}"))?;
@@ -125,23 +136,19 @@ fn exchanges(messages: &[Message]) -> Result<()> {
     ensure(deleted >= 3, || format!("{deleted} messages delete"))
 }
 
-fn swanctl_conf(begins: Side, psk: &str) -> String {
-    let gateway = gateway_outside(1);
-    match begins {
-        Side::Us => with_psk(
-            psk,
-            ["gw1", "client"],
-            &format!("    local_addrs = {gateway}\n    pools = v4\n"),
-            "        local_ts = 10.0.0.0/24\n",
-        ),
-        Side::Them => with_psk(
-            psk,
-            ["client", "gw1"],
-            &format!(
-                "    local_addrs = {CLIENT_OUTSIDE}\n    remote_addrs = {gateway}\n    vips = \
-                 0.0.0.0\n"
-            ),
-            "        remote_ts = 10.0.0.0/24\n",
-        ),
+/// Whoever has a certificate shows it in an IKE_AUTH message that came in parts; that of a user is in
+/// EAP.
+fn certificates(messages: &[Message], proof: Proof) -> Result<()> {
+    let by_client = proof == Proof::Rsa;
+    let by_gateway = proof != Proof::Psk;
+    for (response, wanted) in [(false, by_client), (true, by_gateway)] {
+        let shown = messages.iter().any(|m| {
+            let in_parts = m.parts > 1 && m.has("CERT") && m.has("AUTH");
+            m.exchange == "IKE_AUTH" && m.response == response && in_parts
+        });
+        ensure(shown == wanted, || {
+            format!("certificates in parts: {shown} in {messages:#?}")
+        })?;
     }
+    Ok(())
 }

@@ -41,6 +41,8 @@ pub(crate) enum KeyKind {
     Ecdsa,
     /// Of 2048 bits.
     Rsa,
+    /// Of 4096 bits: an IKE message with a certificate of these does not fit into a packet.
+    LongRsa,
 }
 
 impl KeyKind {
@@ -49,6 +51,7 @@ impl KeyKind {
         match self {
             KeyKind::Ecdsa => "-newkey ec -pkeyopt ec_paramgen_curve:P-256",
             KeyKind::Rsa => "-newkey rsa:2048",
+            KeyKind::LongRsa => "-newkey rsa:4096",
         }
     }
 }
@@ -57,18 +60,26 @@ impl Lab {
     /// Makes a CA, and a certificate for each node.
     pub(super) fn make_certificates(&self, kind: KeyKind) -> Result<()> {
         self.openssl(&AUTHORITY.replace("$NEWKEY", kind.words()))?;
-        self.certify(Place::Client, kind, "-days 3")?;
-        for number in GATEWAYS {
-            self.certify(Place::Gateway(number), kind, "-days 3")?;
+        for place in [Place::Client]
+            .into_iter()
+            .chain(GATEWAYS.map(Place::Gateway))
+        {
+            self.certify(place, &format!("{place}.example"), kind, "-days 3")?;
         }
         Ok(())
     }
 
-    fn certify(&self, place: Place, kind: KeyKind, validity: &str) -> Result<()> {
+    /// Gives a node a certificate of another name, a host's or an e-mail address.
+    pub(crate) fn rename(&self, place: Place, name: &str) -> Result<()> {
+        self.certify(place, name, KeyKind::Ecdsa, "-days 3")
+    }
+
+    fn certify(&self, place: Place, name: &str, kind: KeyKind, validity: &str) -> Result<()> {
         let newkey = kind.words();
+        let what = if name.contains('@') { "email" } else { "DNS" };
         self.openssl(&format!(
-            "openssl req {newkey} -nodes -keyout {place}.key -out {place}.csr -subj /CN={place}.example\n\
-             printf 'subjectAltName=DNS:{place}.example\\nkeyUsage=critical,digitalSignature\\n' \
+            "openssl req {newkey} -nodes -keyout {place}.key -out {place}.csr -subj /CN={name}\n\
+             printf 'subjectAltName={what}:{name}\\nkeyUsage=critical,digitalSignature\\n' \
              > {place}.ext\n\
              openssl ca -batch -notext -config ca.cnf {validity} -in {place}.csr -out {place}.pem \
              -extfile {place}.ext\n"
@@ -87,6 +98,7 @@ impl Lab {
     pub(crate) fn expire(&self, place: Place) -> Result<()> {
         self.certify(
             place,
+            &format!("{place}.example"),
             KeyKind::Ecdsa,
             "-startdate 20200101000000Z -enddate 20210101000000Z",
         )

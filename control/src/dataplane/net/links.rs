@@ -219,14 +219,10 @@ pub async fn remove_address(
 ) -> Result<(), LinkError> {
     let mut request = handle.address().add(index, address, length);
     let message = request.message_mut().clone();
-    match handle.address().del(message).execute().await {
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -EADDRNOTAVAIL => Ok(()),
-        Err(why) => Err(LinkError::Set {
-            what: format!("take the address {address}/{length} from interface {index}"),
-            why,
-        }),
-        Ok(()) => Ok(()),
-    }
+    let done = handle.address().del(message).execute().await;
+    gone(done, EADDRNOTAVAIL, || {
+        format!("take the address {address}/{length} from interface {index}")
+    })
 }
 
 /// Removes a route that [`add_route`] made; it is no error if it is gone already.
@@ -240,12 +236,21 @@ pub async fn remove_route(
     length: u8,
 ) -> Result<(), LinkError> {
     let message = route_message(index, destination, length, None);
-    match handle.route().del(message).execute().await {
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -ESRCH => Ok(()),
-        Err(why) => Err(LinkError::Set {
-            what: format!("remove the route {destination}/{length} from interface {index}"),
-            why,
-        }),
+    let done = handle.route().del(message).execute().await;
+    gone(done, ESRCH, || {
+        format!("remove the route {destination}/{length} from interface {index}")
+    })
+}
+
+/// What came of a removal: it is no error if the kernel does not have it, which it says by `errno`.
+fn gone(
+    done: Result<(), rtnetlink::Error>,
+    errno: i32,
+    what: impl FnOnce() -> String,
+) -> Result<(), LinkError> {
+    match done {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -errno => Ok(()),
+        Err(why) => Err(LinkError::Set { what: what(), why }),
         Ok(()) => Ok(()),
     }
 }

@@ -193,9 +193,10 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
     let proven = core.verify(cx, &methods.remote, id, auth, payloads);
     core.peer = Some(id.identity.clone());
     let failure = match proven {
-        Ok(()) if known => None,
-        // Who it is not is nobody's business but its own.
-        Ok(()) | Err(Failure::PeerNotAuthenticated) => Some(Failure::AuthenticationFailed),
+        // The answer on the wire is the same: who is a peer is nobody's business but ours.
+        _ if !known => Some(Failure::UnknownPeer),
+        Ok(()) => None,
+        Err(Failure::PeerNotAuthenticated) => Some(Failure::AuthenticationFailed),
         Err(failure) => Some(failure),
     };
     if let Some(failure) = failure {

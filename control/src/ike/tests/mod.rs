@@ -18,6 +18,8 @@ mod mutated;
 mod nat;
 mod negotiation;
 mod network;
+mod other_group;
+mod proofs;
 mod reauth;
 mod redirect;
 mod refused;
@@ -347,6 +349,11 @@ impl Pair {
     /// An established session; (client's id, gateway's id).
     pub(super) fn up(&mut self) -> (SaId, SaId) {
         let wish = self.wish();
+        self.up_by(wish)
+    }
+
+    /// The same by another wish.
+    pub(super) fn up_by(&mut self, wish: Initiate) -> (SaId, SaId) {
         self.initiate(wish);
         assert_eq!(self.run(), 4);
         let ids = (

@@ -189,13 +189,7 @@ fn only_a_gateway_that_has_proven_itself_redirects_in_ike_auth() {
 fn a_session_is_redirected_and_stays_until_it_is_closed() {
     let mut pair = Pair::new();
     let wish = wish(&pair);
-    pair.initiate(wish);
-    pair.run();
-    let (a, b) = (
-        pair.a.established().unwrap().0,
-        pair.b.established().unwrap().0,
-    );
-    pair.a.events.clear();
+    let (a, b) = pair.up_by(wish);
     // Also after its IKE SA has been replaced.
     for round in 0..2 {
         assert!(pair.b.engine.redirect(pair.now, b, elsewhere()));
@@ -239,13 +233,7 @@ fn a_responder_may_follow_too() {
     pair.up();
     let mut pair = Pair::with(|_, b| b.follows_redirects = true);
     let wish = wish(&pair);
-    pair.initiate(wish);
-    pair.run();
-    let (a, b) = (
-        pair.a.established().unwrap().0,
-        pair.b.established().unwrap().0,
-    );
-    pair.b.events.clear();
+    let (a, b) = pair.up_by(wish);
     assert!(pair.a.engine.redirect(pair.now, a, elsewhere()));
     pair.run();
     assert!(matches!(&pair.b.events[..], [Event::Redirected { id, .. }] if *id == b));
@@ -255,13 +243,7 @@ fn a_responder_may_follow_too() {
 fn a_malformed_redirect_is_counted() {
     let mut pair = Pair::new();
     let wish = wish(&pair);
-    pair.initiate(wish);
-    pair.run();
-    let (a, b) = (
-        pair.a.established().unwrap().0,
-        pair.b.established().unwrap().0,
-    );
-    pair.a.events.clear();
+    let (a, b) = pair.up_by(wish);
     let to = GatewayIdentity::Fqdn("with space".into());
     assert!(pair.b.engine.redirect(pair.now, b, to));
     pair.run();

@@ -57,10 +57,13 @@ fn an_unknown_identity_gets_the_same_answer() {
     let (client, _, pair) = failing(pair, wish);
     assert_eq!(client, Failure::AuthenticationFailed);
     assert!(pair.b.established().is_none());
-    let [Event::Refused { peer, .. }] = &pair.b.events[..] else {
+    let [Event::Refused { peer, error, .. }] = &pair.b.events[..] else {
         panic!()
     };
-    assert_eq!(peer, &Some(id("stranger.example")));
+    assert_eq!(
+        (peer, error),
+        (&Some(id("stranger.example")), &Failure::UnknownPeer)
+    );
 }
 
 #[test]

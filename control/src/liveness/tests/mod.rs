@@ -1,7 +1,9 @@
 //! Every rule as a table under a virtual clock; invariants under random events.
 
+mod draining;
 mod failover;
 mod properties;
+mod reload;
 mod rules;
 mod states;
 
@@ -149,4 +151,13 @@ fn plays(mode: HeartbeatMode, script: &[(u64, Do)], end: u64, expected: &[&str])
     bench.pass(end);
     assert_eq!(bench.log, expected);
     bench
+}
+
+/// The script's actions after `from` ms, with times cut off: for tests that care what, not when.
+fn what(bench: &Bench, from: u64) -> Vec<&str> {
+    let lines = bench.log.iter().filter_map(|line| line.split_once(": "));
+    lines
+        .filter(|(ms, _)| ms.parse::<u64>().unwrap() >= from)
+        .map(|(_, text)| text)
+        .collect()
 }
