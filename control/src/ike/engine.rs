@@ -58,6 +58,7 @@ pub struct Engine {
     refusals: Refusals,
     guesses: Guesses,
     tokens: crash::Ration,
+    complaints: crash::Ration,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -89,6 +90,7 @@ impl Engine {
             refusals: Refusals::default(),
             guesses: Guesses::default(),
             tokens: crash::Ration::default(),
+            complaints: crash::Ration::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -189,7 +191,7 @@ impl Engine {
         data: &[u8],
         hooks: &mut dyn Hooks,
     ) {
-        let Some(header) = self.read_header(local, remote, data) else {
+        let Some(header) = self.read_header(now, local, remote, data) else {
             return;
         };
         if header.begins() && !header.response {
@@ -212,6 +214,7 @@ impl Engine {
     /// The header of a datagram that is an IKE message of our version.
     fn read_header(
         &mut self,
+        now: Instant,
         local: SocketAddr,
         remote: SocketAddr,
         data: &[u8],
@@ -226,7 +229,7 @@ impl Engine {
             // Section 2.5. A response to a response would go round for ever.
             if header.version >> 4 > VERSION >> 4 && !header.response {
                 let notify = Notify::new(kind::INVALID_MAJOR_VERSION, []);
-                self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
+                self.complain(now, local, remote, &header, notify);
             }
             return None;
         }

@@ -122,8 +122,12 @@ impl Life {
         self.rekey_at = Some(now + wait.mul_f64(0.75 + 0.5 * chance(rng)));
     }
 
-    /// The peer says TEMPORARY_FAILURE: whether it has done so for too long.
-    pub(crate) fn is_put_off_for_good(&mut self, now: Instant) -> bool {
+    /// Whether the peer has said TEMPORARY_FAILURE for too long. `busy`: it says so now.
+    pub(crate) fn is_put_off_for_good(&mut self, now: Instant, busy: bool) -> bool {
+        if !busy {
+            self.put_off = None;
+            return false;
+        }
         let since = *self.put_off.get_or_insert(now);
         now.saturating_duration_since(since) >= OUT_OF_STEP
     }

@@ -110,6 +110,14 @@ impl Sa {
         self.go_on(cx);
     }
 
+    /// Queues an exchange that once is enough of: else a peer that never answers what is on its way
+    /// could have ever more of them wait.
+    pub(super) fn queue_once(&mut self, task: Box<dyn Request>) {
+        if !self.queue.iter().any(|other| other.name() == task.name()) {
+            self.queue.push_back(task);
+        }
+    }
+
     fn go_on(&mut self, cx: &mut Cx<'_>) {
         if self.pending.is_some() || self.dead {
             return;
@@ -275,7 +283,9 @@ impl Sa {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
+        let given_up = parsed.as_ref().ok().and_then(|p| self.is_given_up(p));
         let step = match parsed {
+            Ok(_) if let Some(reason) = given_up => Step::Close(reason),
             Ok(payloads) => {
                 let response = Response {
                     header,

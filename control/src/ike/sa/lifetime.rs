@@ -10,10 +10,11 @@ use super::super::event::{CloseReason, Failure};
 use super::super::life::{ChildSa, Life, REPLACED};
 use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::{HEADER, Header, exchange};
+use super::super::payload::notify::kind;
 use super::super::payload::{Malformed, Payload, parse_chain};
 use super::super::settings::Settings;
 use super::super::state::{Core, Phase};
-use super::super::task::Cx;
+use super::super::task::{Cx, notify};
 use super::super::task::create_child::CreateChild;
 use super::super::task::informational::{Delete, DeleteChild, Liveness};
 use super::super::task::rekey_child::RekeyChild;
@@ -95,6 +96,17 @@ impl Sa {
         self.finish(cx, CloseReason::Crashed);
     }
 
+    /// The peer could not read our request, and holds the IKE SA for over (section 2.21.3): why it is
+    /// over for us too.
+    pub(super) fn is_given_up(&self, payloads: &[Payload]) -> Option<CloseReason> {
+        let fatal = notify(payloads, kind::INVALID_SYNTAX)?;
+        match self.core.phase {
+            Phase::Opening | Phase::HalfOpen => None,
+            Phase::Closing => Some(self.core.closing.clone()),
+            _ => Some(CloseReason::Error(Failure::notified(fatal))),
+        }
+    }
+
     fn expire(&mut self, what: &'static str, cx: &mut Cx<'_>) {
         let error = self.core.failure.take();
         self.core.closing = CloseReason::Expired { what, error };
@@ -158,13 +170,13 @@ impl Sa {
         // peer's life, which is asked again here.
         let pending = old.pending.take().map(|pending| pending.task);
         let question = pending.filter(|task| task.exchange() == exchange::INFORMATIONAL);
-        self.queue.extend(question);
+        question.into_iter().for_each(|task| self.queue_once(task));
         if began && self.core.token.is_some() && settings.crash_secret.is_some() {
-            self.queue.push_back(Box::new(TellToken));
+            self.queue_once(Box::new(TellToken));
         }
         let origin = self.core.origin.as_ref();
         if self.core.ours && origin.is_some_and(|origin| origin.has_ticket) {
-            self.queue.push_back(Box::new(AskForTicket));
+            self.queue_once(Box::new(AskForTicket));
         }
         old.expires = Some((now + REPLACED, "replaced"));
     }

@@ -94,6 +94,14 @@ pub(crate) enum Step {
 pub(crate) trait Request: Send {
     /// Exchange type of its messages.
     fn exchange(&self) -> u8;
+    /// Which task it is.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+    /// What to ask anew if our address has changed before the answer was there.
+    fn from_elsewhere(&self) -> Option<Box<dyn Request>> {
+        None
+    }
     /// Whether it is still wanted when its turn has come.
     fn is_due(&self, _core: &Core) -> bool {
         true

@@ -104,7 +104,7 @@ impl Request for RekeyChild {
                     }
                     if let Some(old) = core.child_mut(self.old) {
                         old.life.retry(cx.now, cx.rng);
-                        if busy && old.life.is_put_off_for_good(cx.now) {
+                        if old.life.is_put_off_for_good(cx.now, busy) {
                             core.give_up(Failure::TemporaryFailure);
                         }
                     }

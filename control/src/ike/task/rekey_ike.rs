@@ -39,6 +39,8 @@ struct Wish {
     spi: u64,
     ni: Vec<u8>,
     pair: KeyPair,
+    /// The responder has asked for another method: once is enough for whoever means it.
+    changed: bool,
 }
 
 impl RekeyIke {
@@ -127,6 +129,7 @@ impl Request for RekeyIke {
             let wanted = notify(response.payloads, kind::INVALID_KE_PAYLOAD);
             if let Some(group) = wanted.and_then(|wanted| wanted_group(wanted, offered))
                 && group != wish.pair.group()
+                && !std::mem::replace(&mut wish.changed, true)
             {
                 wish.pair = KeyPair::generate(group, cx.rng);
                 let wish = Some(wish);
@@ -135,7 +138,8 @@ impl Request for RekeyIke {
             cx.stats.rekeyings_failed += 1;
             let failure = Failure::notified(refusal);
             core.life.retry(cx.now, cx.rng);
-            if failure == Failure::TemporaryFailure && core.life.is_put_off_for_good(cx.now) {
+            let busy = failure == Failure::TemporaryFailure;
+            if core.life.is_put_off_for_good(cx.now, busy) {
                 core.give_up(failure.clone());
             }
             core.failure = Some(failure);
@@ -170,6 +174,7 @@ impl Wish {
             spi: new_spi(cx),
             ni: nonce(cx),
             pair: KeyPair::generate(group, cx.rng),
+            changed: false,
         })
     }
 }
