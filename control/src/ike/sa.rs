@@ -17,7 +17,7 @@ use super::payload::{Malformed, Payload, kind, parse_chain};
 use super::state::{Core, Phase};
 use super::task::informational::Delete;
 use super::task::{
-    Cx, Request, Response, Step, auth, create_child, eap, informational, intermediate,
+    Cx, Request, Response, Step, auth, create_child, eap, followup, informational, intermediate,
 };
 use wire::Incoming;
 
@@ -383,9 +383,10 @@ impl Sa {
                 (_, exchange::CREATE_CHILD_SA) => {
                     create_child::respond(&mut self.core, cx, &payloads)
                 }
+                (_, exchange::IKE_FOLLOWUP_KE) => followup::respond(&mut self.core, cx, &payloads),
                 (_, found) => {
                     let found = u64::from(found);
-                    let expected = "CREATE_CHILD_SA or INFORMATIONAL";
+                    let expected = "CREATE_CHILD_SA, IKE_FOLLOWUP_KE or INFORMATIONAL";
                     self.refuse(
                         Malformed::Value {
                             what: "exchange type",

@@ -216,6 +216,21 @@ mod tests {
     }
 
     #[test]
+    fn the_work_of_narrowing_is_bounded() {
+        // All of it would be 65,025 selectors that have nothing in common.
+        let nets = |i: u8| v4([10, i, 0, 0], [10, i, 0, 255]);
+        let ports = |i: u8| TrafficSelector {
+            protocol: 6,
+            ports: u16::from(i)..=u16::from(i),
+            ..v4([10, 0, 0, 0], [10, 255, 255, 255])
+        };
+        let nets: Vec<TrafficSelector> = (0..255).map(nets).collect();
+        let ports: Vec<TrafficSelector> = (0..255).map(ports).collect();
+        assert_eq!(narrow(&nets, &ports).len(), MOST_NARROWED);
+        assert_eq!(narrow(&nets, &nets), nets);
+    }
+
+    #[test]
     fn protocols_and_ports_narrow_too() {
         let any = v4([0; 4], [255; 4]);
         let tcp = TrafficSelector {

@@ -14,12 +14,12 @@ use super::super::payload::notify::kind;
 use super::super::payload::{Malformed, Payload, parse_chain};
 use super::super::settings::Settings;
 use super::super::state::{Core, Phase};
-use super::super::task::{Cx, notify};
 use super::super::task::create_child::CreateChild;
 use super::super::task::informational::{Delete, DeleteChild, Liveness};
 use super::super::task::rekey_child::RekeyChild;
 use super::super::task::rekey_ike::RekeyIke;
 use super::super::task::ticket::AskForTicket;
+use super::super::task::{Cx, notify};
 use super::super::ts::TrafficSelector;
 use super::Sa;
 
@@ -40,7 +40,10 @@ impl Sa {
         let children = self.core.children.iter();
         let children = children.filter_map(|child| child.life.deadline());
         let reauth = self.core.reauth_until.map(|at| (at, "reauthentication"));
-        let all = children.chain(self.core.life.deadline()).chain(reauth);
+        let awaited = self.core.awaited.as_ref();
+        let awaited = awaited.map(|awaited| (awaited.until, "additional key exchange"));
+        let all = children.chain(self.core.life.deadline());
+        let all = all.chain(reauth).chain(awaited);
         all.min_by_key(|(at, _)| *at)
     }
 
@@ -56,6 +59,7 @@ impl Sa {
         if core.reauth_until.is_some_and(|at| at <= now) {
             return self.expire("the authentication", cx);
         }
+        core.give_up_awaited(cx);
         let over = |c: &&mut ChildSa| c.life.is_over(now);
         let mut over: Vec<_> = core.children.iter_mut().filter(over).collect();
         over.iter_mut().for_each(|child| child.delete());

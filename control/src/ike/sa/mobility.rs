@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::super::nat::{IKE_PORT, NAT_T_PORT};
 use super::super::state::Phase;
-use super::super::task::{Cx, Request};
 use super::super::task::mobike::{Addresses, ReturnRoutability, Update};
+use super::super::task::{Cx, Request};
 use super::Sa;
 
 impl Sa {
@@ -61,5 +61,13 @@ impl Sa {
         self.queue.retain(|other| other.name() != task.name());
         self.queue.push_front(task);
         self.go_on(cx);
+    }
+}
+
+#[cfg(test)]
+impl Sa {
+    /// How many exchanges wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
     }
 }

@@ -435,7 +435,7 @@ impl Core {
     }
 
     /// The peer breaks the protocol.
-    fn invalid_syntax(&mut self, cx: &mut Cx<'_>, what: &'static str) {
+    pub(super) fn invalid_syntax(&mut self, cx: &mut Cx<'_>, what: &'static str) {
         self.end(cx, CloseReason::Error(Failure::WrongAnswer(what)));
     }
 }

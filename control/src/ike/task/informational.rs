@@ -128,7 +128,11 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         match payload {
             Payload::Delete(DeletePayload::Ike) => {
                 // Section 1.4.1: the answer to the deletion of an IKE SA is empty.
-                if let Busy::RekeyIke { rival: Some(rival) } = std::mem::take(&mut core.busy) {
+                if let Busy::RekeyIke {
+                    rival: Some(rival), ..
+                } = std::mem::take(&mut core.busy)
+                    && rival.is_made
+                {
                     // It has rekeyed this one, while we tried the same (section 2.25.2).
                     cx.succession.heir = Some(rival.spi);
                 } else {

@@ -181,6 +181,7 @@ impl Request for ReturnRoutability {
         self.cookie = vec![0; OUR_COOKIE2];
         cx.rng.fill_bytes(&mut self.cookie);
         self.at = Some((core.local, core.remote, core.nat));
+        core.wants_check = false;
         vec![Payload::Notify(Notify::new(
             kind::COOKIE2,
             self.cookie.clone(),

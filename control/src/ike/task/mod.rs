@@ -9,6 +9,7 @@ pub(crate) mod auth;
 pub(crate) mod child;
 pub(crate) mod create_child;
 pub(crate) mod eap;
+pub(crate) mod followup;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod intermediate;

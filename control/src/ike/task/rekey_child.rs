@@ -155,6 +155,7 @@ pub(super) fn answer(
         *rival = Some(Rival {
             spi: u64::from(made.child.spi_in),
             nonces: made.nonces,
+            is_made: true,
         });
     }
     if let Some(old) = core.child_mut(old_spi_in) {
