@@ -27,7 +27,7 @@ use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION};
 use super::payload::notify::{Notify, kind};
 use super::payload::redirect::GatewayIdentity;
-use super::payload::{Payload, sk, ts};
+use super::payload::ts;
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
@@ -324,30 +324,6 @@ impl Engine {
     /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
     pub fn spoke(&mut self, now: Instant, id: SaId) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
-    }
-
-    /// Answers a request in the clear, without keeping anything.
-    fn answer_plain(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        request: &Header,
-        payloads: Vec<Payload>,
-    ) {
-        let header = Header {
-            version: VERSION,
-            initiator: !request.initiator,
-            response: true,
-            ..*request
-        };
-        if let Ok(data) = sk::write_plain(header, &payloads) {
-            self.stats.sent += 1;
-            self.transmits.push_back(Transmit {
-                local,
-                remote,
-                data,
-            });
-        }
     }
 
     fn new_id(&mut self) -> SaId {

@@ -414,28 +414,6 @@ impl Sa {
         self.relocate(cx);
     }
 
-    /// A request has led to another phase: how long may that last?
-    fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
-        let until = cx.now + cx.settings.half_open_timeout;
-        match self.core.phase {
-            // Each round of EAP may take its time.
-            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
-            same if same == before => {}
-            Phase::Childless => {
-                self.expires = Some((until, "no child"));
-                self.core.handshake = None;
-            }
-            Phase::Ended => {
-                // Long enough for a peer whose answer got lost to ask again.
-                self.expires = Some((until, "last answer"));
-                self.core.handshake = None;
-                self.pending = None;
-                self.queue.clear();
-            }
-            _ => self.expires = None,
-        }
-    }
-
     /// Answers a request that can not be read. INVALID_SYNTAX ends the IKE SA on both sides
     /// (section 2.21.3); so does anything wrong in IKE_AUTH.
     fn refuse(&mut self, malformed: Malformed, cx: &mut Cx<'_>) -> Vec<Payload> {

@@ -32,6 +32,28 @@ impl Sa {
         }
     }
 
+    /// A request has led to another phase: how long may that last?
+    pub(super) fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
+        let until = cx.now + cx.settings.half_open_timeout;
+        match self.core.phase {
+            // Each round of EAP may take its time.
+            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
+            same if same == before => {}
+            Phase::Childless => {
+                self.expires = Some((until, "no child"));
+                self.core.handshake = None;
+            }
+            Phase::Ended => {
+                // Long enough for a peer whose answer got lost to ask again.
+                self.expires = Some((until, "last answer"));
+                self.core.handshake = None;
+                self.pending = None;
+                self.queue.clear();
+            }
+            _ => self.expires = None,
+        }
+    }
+
     /// When the next lifetime needs something.
     pub(super) fn lifetime_deadline(&self) -> Option<(Instant, &'static str)> {
         if self.core.phase != Phase::Established {

@@ -27,7 +27,7 @@ impl Sa {
             .flatten()
             .for_each(|data| self.transmit(data, cx));
         // What it says of our addresses is not so any more (section 3.6).
-        let anew = self.pending.as_ref().and_then(|p| p.task.from_elsewhere());
+        let anew = self.pending.as_ref().and_then(|p| p.task.elsewhere());
         anew.into_iter().for_each(|task| self.queue_once(task));
         self.core.wants_update = true;
         self.relocate(cx);

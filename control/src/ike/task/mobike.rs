@@ -83,7 +83,7 @@ impl Request for Addresses {
         exchange::INFORMATIONAL
     }
 
-    fn from_elsewhere(&self) -> Option<Box<dyn Request>> {
+    fn elsewhere(&self) -> Option<Box<dyn Request>> {
         Some(Box::new(Addresses))
     }
 

@@ -100,7 +100,7 @@ pub(crate) trait Request: Send {
         std::any::type_name::<Self>()
     }
     /// What to ask anew if our address has changed before the answer was there.
-    fn from_elsewhere(&self) -> Option<Box<dyn Request>> {
+    fn elsewhere(&self) -> Option<Box<dyn Request>> {
         None
     }
     /// Whether it is still wanted when its turn has come.

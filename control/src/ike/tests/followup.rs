@@ -4,7 +4,7 @@
 use super::session::{Held, Session, spis};
 use super::*;
 
-fn hybrid() -> Vec<IkeProposal> {
+pub(super) fn hybrid() -> Vec<IkeProposal> {
     vec![IkeProposal {
         additional: vec![Some(Group::MlKem768)],
         ..IkeProposal::default()

@@ -96,7 +96,7 @@ fn one_question_waits_however_often_the_peer_moves() {
 }
 
 #[test]
-fn addresses_are_told_anew_from_elsewhere() {
+fn addresses_are_told_anew_elsewhere() {
     // HDR, SK {N(ADDITIONAL_IP4_ADDRESS)} -->, lost; again from the new address, and answered
     // HDR, SK {N(UPDATE_SA_ADDRESSES), …} -->, and the gateway's COOKIE2
     // HDR, SK {N(ADDITIONAL_IP4_ADDRESS)} -->, since the first one may be of the old address

@@ -39,6 +39,7 @@ proptest! {
         fates in prop::collection::vec(fate(), 0..80),
         seed in any::<u64>(),
         pfs in any::<bool>(),
+        hybrid in any::<bool>(),
     ) {
         let mut s = Session::new(|a, b| {
             for settings in [a, b] {
@@ -47,8 +48,17 @@ proptest! {
                 if !pfs {
                     settings.child_groups = Vec::new();
                 }
+                if hybrid {
+                    settings.fragment_size = None;
+                }
             }
         });
+        if hybrid {
+            for node in [&mut s.pair.a, &mut s.pair.b] {
+                let change = |s: &mut Settings| s.ike_proposals = followup::hybrid();
+                node.engine.change_settings(change);
+            }
+        }
         s.pair.a.engine.reseed(StdRng::seed_from_u64(seed));
         s.pair.b.engine.reseed(StdRng::seed_from_u64(!seed));
         let mut at = s.pair.now;
@@ -109,7 +119,7 @@ proptest! {
         s.assert_whole();
         // What stands after all that can still be replaced.
         let request = s.a_rekeys_ike();
-        prop_assert_eq!(s.carry(request), 4);
+        prop_assert_eq!(s.carry(request), if hybrid { 6 } else { 4 });
         let request = s.b_rekeys_child();
         prop_assert_eq!(s.carry(request), 4);
         s.assert_whole();
