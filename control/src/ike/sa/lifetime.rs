@@ -196,7 +196,7 @@ impl Sa {
         // peer's life, which is asked again here.
         let pending = old.pending.take().map(|pending| pending.task);
         let question = pending.filter(|task| task.exchange() == exchange::INFORMATIONAL);
-        question.into_iter().for_each(|task| self.queue_once(task));
+        self.queue.extend(question);
         if began && self.core.token.is_some() && settings.crash_secret.is_some() {
             self.queue_once(Box::new(TellToken));
         }

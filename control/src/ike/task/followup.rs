@@ -71,7 +71,7 @@ pub(super) fn begin(
     rival: Option<Rival>,
     payloads: &[Payload],
 ) -> Step {
-    match rival {
+    let rival = match rival {
         Some(rival) if agreed.lowest() < rival.nonces => {
             if rival.is_made {
                 cx.succession.heir = Some(rival.spi);
@@ -81,15 +81,17 @@ pub(super) fn begin(
             core.life.retry(cx.now, cx.rng);
             return Step::Done;
         }
-        // The peer does not go on.
-        _ => core.awaited = None,
-    }
+        // One that needs no more may have taken over at the peer before it knew of ours.
+        rival => rival.filter(|rival| rival.is_made),
+    };
+    // One that needs more does not get it.
+    core.awaited = None;
     let Some(link) = notify(payloads, kind::ADDITIONAL_KEY_EXCHANGE) else {
         let failure = Failure::WrongAnswer("an additional key exchange without a link");
         return Step::Fail(failure, Some(Box::new(Delete)));
     };
     core.busy = Busy::RekeyIke {
-        rival: None,
+        rival,
         decided: true,
     };
     Step::Next(Box::new(Followup {
@@ -114,9 +116,12 @@ impl Request for Followup {
     }
 
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
-        core.busy = Busy::Free;
+        let rival = match std::mem::take(&mut core.busy) {
+            Busy::RekeyIke { rival, .. } => rival,
+            _ => None,
+        };
         if let Some(refusal) = error(response.payloads) {
-            return core.not_rekeyed(cx, refusal, None);
+            return core.not_rekeyed(cx, refusal, rival);
         }
         let wrong = |what| Step::Fail(Failure::WrongAnswer(what), Some(Box::new(Delete)));
         let Some(ke) = ke_of(response.payloads) else {
@@ -128,7 +133,7 @@ impl Request for Followup {
         let Some(shared) = self.pair.agree(&ke.public) else {
             return wrong("the peer's additional public value is bad");
         };
-        core.rekeyed(cx, &self.agreed, &shared, None, response.payloads)
+        core.rekeyed(cx, &self.agreed, &shared, rival, response.payloads)
     }
 }
 

@@ -186,6 +186,30 @@ fn who_has_gone_on_does_not_begin_the_other_s() {
 }
 
 #[test]
+fn one_makes_an_additional_key_exchange_and_the_other_none() {
+    // The client's order has it last, the gateway's first; whoever answers decides.
+    for seed in 0..8 {
+        for a_hears_first in [true, false] {
+            let mut s = session(seed);
+            let plain = vec![IkeProposal::default()];
+            let both = [plain, hybrid()].concat();
+            s.pair.a.engine.change_settings(|s| s.ike_proposals = both);
+            let (one, two) = (s.a_rekeys_ike(), s.b_rekeys_ike());
+            let (to_b, to_a) = (s.hand(&two[0]), s.hand(&one[0]));
+            let (first, last) = match a_hears_first {
+                true => (to_a, to_b),
+                false => (to_b, to_a),
+            };
+            let out = s.hand(&first[0]);
+            let all = [s.hand(&last[0]), out].concat();
+            s.carry(all);
+            s.assert_whole();
+            assert_eq!(rekeyed(&s), [1, 1]);
+        }
+    }
+}
+
+#[test]
 fn what_is_not_known_of_is_begun_anew() {
     // HDR(A,B), SK {KEi(1), N(ADDITIONAL_KEY_EXCHANGE, another)} -->
     //                  <-- HDR(A,B), SK {N(STATE_NOT_FOUND)}

@@ -54,10 +54,11 @@ proptest! {
             }
         });
         if hybrid {
-            for node in [&mut s.pair.a, &mut s.pair.b] {
-                let change = |s: &mut Settings| s.ike_proposals = followup::hybrid();
-                node.engine.change_settings(change);
-            }
+            // Whoever answers decides: in half of the cases the client does without.
+            let first = if pfs { vec![IkeProposal::default()] } else { Vec::new() };
+            let of_a = [first, followup::hybrid()].concat();
+            s.pair.a.engine.change_settings(|s| s.ike_proposals = of_a);
+            s.pair.b.engine.change_settings(|s| s.ike_proposals = followup::hybrid());
         }
         s.pair.a.engine.reseed(StdRng::seed_from_u64(seed));
         s.pair.b.engine.reseed(StdRng::seed_from_u64(!seed));
