@@ -23,8 +23,6 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=128;
 const BURST: u32 = 200;
 /// … and then one in this time.
 const PERIOD: Duration = Duration::from_millis(2);
-/// The protocol of an IKE SA.
-const IKE: u8 = 1;
 
 /// The token of an IKE SA. SPIs: initiator's, responder's.
 pub(crate) fn make(secret: &Secret, [spi_i, spi_r]: [u64; 2]) -> Vec<u8> {
@@ -34,10 +32,8 @@ pub(crate) fn make(secret: &Secret, [spi_i, spi_r]: [u64; 2]) -> Vec<u8> {
 }
 
 fn notify(secret: &Secret, spis: [u64; 2]) -> Payload {
-    Payload::Notify(Notify {
-        protocol: IKE,
-        ..Notify::new(kind::QCD_TOKEN, make(secret, spis))
-    })
+    // With protocol 0, since it names no SPI (erratum 3449).
+    Payload::Notify(Notify::new(kind::QCD_TOKEN, make(secret, spis)))
 }
 
 /// Our token for an IKE SA, if we make any.

@@ -27,7 +27,7 @@ use super::limits::{HalfOpen, Refusals};
 use super::payload::header::{Header, VERSION};
 use super::payload::notify::{Notify, kind};
 use super::payload::redirect::GatewayIdentity;
-use super::payload::{Payload, sk, ts};
+use super::payload::ts;
 use super::sa::Sa;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
@@ -58,6 +58,7 @@ pub struct Engine {
     refusals: Refusals,
     guesses: Guesses,
     tokens: crash::Ration,
+    complaints: crash::Ration,
     events: VecDeque<Event>,
     transmits: VecDeque<Transmit>,
     stats: Stats,
@@ -89,6 +90,7 @@ impl Engine {
             refusals: Refusals::default(),
             guesses: Guesses::default(),
             tokens: crash::Ration::default(),
+            complaints: crash::Ration::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             stats: Stats::default(),
@@ -189,7 +191,7 @@ impl Engine {
         data: &[u8],
         hooks: &mut dyn Hooks,
     ) {
-        let Some(header) = self.read_header(local, remote, data) else {
+        let Some(header) = self.read_header(now, local, remote, data) else {
             return;
         };
         if header.begins() && !header.response {
@@ -212,6 +214,7 @@ impl Engine {
     /// The header of a datagram that is an IKE message of our version.
     fn read_header(
         &mut self,
+        now: Instant,
         local: SocketAddr,
         remote: SocketAddr,
         data: &[u8],
@@ -226,7 +229,7 @@ impl Engine {
             // Section 2.5. A response to a response would go round for ever.
             if header.version >> 4 > VERSION >> 4 && !header.response {
                 let notify = Notify::new(kind::INVALID_MAJOR_VERSION, []);
-                self.answer_plain(local, remote, &header, vec![Payload::Notify(notify)]);
+                self.complain(now, local, remote, &header, notify);
             }
             return None;
         }
@@ -321,30 +324,6 @@ impl Engine {
     /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
     pub fn spoke(&mut self, now: Instant, id: SaId) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
-    }
-
-    /// Answers a request in the clear, without keeping anything.
-    fn answer_plain(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        request: &Header,
-        payloads: Vec<Payload>,
-    ) {
-        let header = Header {
-            version: VERSION,
-            initiator: !request.initiator,
-            response: true,
-            ..*request
-        };
-        if let Ok(data) = sk::write_plain(header, &payloads) {
-            self.stats.sent += 1;
-            self.transmits.push_back(Transmit {
-                local,
-                remote,
-                data,
-            });
-        }
     }
 
     fn new_id(&mut self) -> SaId {

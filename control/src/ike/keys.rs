@@ -68,8 +68,14 @@ impl IkeKeys {
     /// SKEYSEED after an additional key exchange (RFC 9370 section 2.2.2) with the nonces of
     /// IKE_SA_INIT, and of the IKE SA that replaces this one (RFC 7296 section 2.18) with new ones:
     /// prf(SK_d (old), shared | Ni | Nr), with the old PRF.
-    pub fn next_seed(&self, shared: &[u8], [ni, nr]: [&[u8]; 2]) -> Secret {
-        self.prf.compute(&self.sk_d, &[shared, ni, nr])
+    pub fn next_seed(&self, shared: &[u8], nonces: [&[u8]; 2]) -> Secret {
+        self.next_seed_with(shared, nonces, &[])
+    }
+
+    /// SKEYSEED of the IKE SA that replaces this one after an additional key exchange (RFC 9370
+    /// section 2.2.4): prf(SK_d (old), SK(0) | Ni | Nr | SK(1)). `additional` is empty without one.
+    pub fn next_seed_with(&self, shared: &[u8], [ni, nr]: [&[u8]; 2], additional: &[u8]) -> Secret {
+        self.prf.compute(&self.sk_d, &[shared, ni, nr, additional])
     }
 
     /// SKEYSEED of a session that is resumed (RFC 5723 section 5.1): prf(SK_d (old), "Resumption" | Ni

@@ -122,8 +122,12 @@ impl Life {
         self.rekey_at = Some(now + wait.mul_f64(0.75 + 0.5 * chance(rng)));
     }
 
-    /// The peer says TEMPORARY_FAILURE: whether it has done so for too long.
-    pub(crate) fn is_put_off_for_good(&mut self, now: Instant) -> bool {
+    /// Whether the peer has said TEMPORARY_FAILURE for too long. `busy`: it says so now.
+    pub(crate) fn is_put_off_for_good(&mut self, now: Instant, busy: bool) -> bool {
+        if !busy {
+            self.put_off = None;
+            return false;
+        }
         let since = *self.put_off.get_or_insert(now);
         now.saturating_duration_since(since) >= OUT_OF_STEP
     }
@@ -209,6 +213,8 @@ pub(crate) struct Rival {
     /// Ours: that of the child SA, or of the IKE SA.
     pub(crate) spi: u64,
     pub(crate) nonces: Lowest,
+    /// The SA is there; else an additional key exchange is to follow.
+    pub(crate) is_made: bool,
 }
 
 /// The lower nonce of an exchange. Of two that did the same, the SA of the one with the lowest of
@@ -234,8 +240,9 @@ pub(crate) enum Busy {
     RekeyChild { spi_in: u32, rival: Option<Rival> },
     /// The child SA with this inbound SPI is deleted.
     DeleteChild { spi_in: u32 },
-    /// The IKE SA is replaced.
-    RekeyIke { rival: Option<Rival> },
+    /// The IKE SA is replaced. `decided`: in spite of what the peer may have begun for the same
+    /// purpose.
+    RekeyIke { rival: Option<Rival>, decided: bool },
 }
 
 #[cfg(test)]
@@ -285,6 +292,19 @@ mod tests {
         assert!((22_500..=37_500).contains(&waits[11]), "{waits:?}");
         assert!(!life.is_over(now + Duration::from_secs(199)));
         assert!(life.is_over(now + Duration::from_secs(200)));
+    }
+
+    #[test]
+    fn out_of_step_is_who_has_no_time_on_end() {
+        let (mut life, now) = (Life::default(), Instant::now());
+        let mut for_good = |seconds, busy| {
+            let at = now + Duration::from_secs(seconds);
+            life.is_put_off_for_good(at, busy)
+        };
+        assert!(!for_good(0, true) && !for_good(299, true));
+        // Something else is wrong now.
+        assert!(!for_good(299, false) && !for_good(300, true));
+        assert!(!for_good(599, true) && for_good(600, true));
     }
 
     #[test]

@@ -203,12 +203,11 @@ impl IkeProposal {
     /// no IKE_INTERMEDIATE.
     pub fn without_additional(&self) -> Option<IkeProposal> {
         let can = !self.has_additional() || self.additional.contains(&None);
-        can.then(|| self.for_rekey())
+        can.then(|| self.plain())
     }
 
-    /// The same for rekeying, where the additional key exchange is not made again: the new keys
-    /// follow from the old SK_d (RFC 7296 section 2.18), and so from that exchange too.
-    pub fn for_rekey(&self) -> IkeProposal {
+    /// The same, and no word of an additional key exchange.
+    pub fn plain(&self) -> IkeProposal {
         IkeProposal {
             additional: Vec::new(),
             ..self.clone()

@@ -17,7 +17,7 @@ use super::payload::{Malformed, Payload, kind, parse_chain};
 use super::state::{Core, Phase};
 use super::task::informational::Delete;
 use super::task::{
-    Cx, Request, Response, Step, auth, create_child, eap, informational, intermediate,
+    Cx, Request, Response, Step, auth, create_child, eap, followup, informational, intermediate,
 };
 use wire::Incoming;
 
@@ -108,6 +108,14 @@ impl Sa {
     pub(crate) fn start(&mut self, task: Box<dyn Request>, cx: &mut Cx<'_>) {
         self.queue.push_back(task);
         self.go_on(cx);
+    }
+
+    /// Queues an exchange that once is enough of: else a peer that never answers what is on its way
+    /// could have ever more of them wait.
+    pub(super) fn queue_once(&mut self, task: Box<dyn Request>) {
+        if !self.queue.iter().any(|other| other.name() == task.name()) {
+            self.queue.push_back(task);
+        }
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
@@ -275,7 +283,9 @@ impl Sa {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
+        let given_up = parsed.as_ref().ok().and_then(|p| self.is_given_up(p));
         let step = match parsed {
+            Ok(_) if let Some(reason) = given_up => Step::Close(reason),
             Ok(payloads) => {
                 let response = Response {
                     header,
@@ -373,9 +383,10 @@ impl Sa {
                 (_, exchange::CREATE_CHILD_SA) => {
                     create_child::respond(&mut self.core, cx, &payloads)
                 }
+                (_, exchange::IKE_FOLLOWUP_KE) => followup::respond(&mut self.core, cx, &payloads),
                 (_, found) => {
                     let found = u64::from(found);
-                    let expected = "CREATE_CHILD_SA or INFORMATIONAL";
+                    let expected = "CREATE_CHILD_SA, IKE_FOLLOWUP_KE or INFORMATIONAL";
                     self.refuse(
                         Malformed::Value {
                             what: "exchange type",
@@ -401,28 +412,6 @@ impl Sa {
             self.delete(cx);
         }
         self.relocate(cx);
-    }
-
-    /// A request has led to another phase: how long may that last?
-    fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
-        let until = cx.now + cx.settings.half_open_timeout;
-        match self.core.phase {
-            // Each round of EAP may take its time.
-            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
-            same if same == before => {}
-            Phase::Childless => {
-                self.expires = Some((until, "no child"));
-                self.core.handshake = None;
-            }
-            Phase::Ended => {
-                // Long enough for a peer whose answer got lost to ask again.
-                self.expires = Some((until, "last answer"));
-                self.core.handshake = None;
-                self.pending = None;
-                self.queue.clear();
-            }
-            _ => self.expires = None,
-        }
     }
 
     /// Answers a request that can not be read. INVALID_SYNTAX ends the IKE SA on both sides

@@ -11,6 +11,7 @@ use super::life::{Busy, ChildSa, Life};
 use super::proposal::IkeSuite;
 use super::task::Cx;
 use super::task::eap::Conversation;
+use super::task::followup::Awaited;
 use super::task::intermediate::Intermediate;
 use super::task::resume::{Origin, Resumed};
 use super::x509::Hashes;
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) children: Vec<ChildSa>,
     pub(crate) life: Life,
     pub(crate) busy: Busy,
+    /// The peer replaces this IKE SA, and an additional key exchange is to follow.
+    pub(crate) awaited: Option<Box<Awaited>>,
     /// Why a rekeying failed last.
     pub(crate) failure: Option<Failure>,
     /// An SPI that is allocated but belongs to no child SA yet.
@@ -163,6 +166,7 @@ impl Core {
             children: Vec::new(),
             life: Life::default(),
             busy: Busy::Free,
+            awaited: None,
             failure: None,
             spi_in: None,
             nat: Nat::default(),

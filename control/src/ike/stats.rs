@@ -20,6 +20,9 @@ pub struct Stats {
     pub tokens_sent: u64,
     /// Such requests not answered, because there were too many.
     pub tokens_withheld: u64,
+    /// Messages in the clear that could not be read, and were not answered because there were too
+    /// many.
+    pub complaints_withheld: u64,
     /// Sessions whose peer has proven that it has forgotten them.
     pub crashes: u64,
     /// Child SAs that took the place of another.
@@ -100,6 +103,7 @@ impl Stats {
             tickets_refused,
             tokens_sent,
             tokens_withheld,
+            complaints_withheld,
             crashes,
             children_rekeyed,
             ike_rekeyed,
@@ -140,6 +144,7 @@ impl Stats {
         self.tickets_refused += tickets_refused;
         self.tokens_sent += tokens_sent;
         self.tokens_withheld += tokens_withheld;
+        self.complaints_withheld += complaints_withheld;
         self.crashes += crashes;
         self.children_rekeyed += children_rekeyed;
         self.ike_rekeyed += ike_rekeyed;

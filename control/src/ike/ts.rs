@@ -157,14 +157,22 @@ fn touches(end: IpAddr, start: IpAddr) -> bool {
     next.is_none_or(|next: IpAddr| start <= next)
 }
 
+/// So many selectors are looked for. More than a payload can hold, since some of them may merge; but
+/// who names 255 networks and then 255 ports must not have us compare 65,025 with each other.
+const MOST_NARROWED: usize = 512;
+
 /// The part of `proposed` that `allowed` lets through, in the order of `proposed`, without
-/// repetition. Empty means that nothing is left, which a responder answers with TS_UNACCEPTABLE.
+/// repetition; all that is beyond 512 selectors is left out. Empty means that nothing is left, which
+/// a responder answers with TS_UNACCEPTABLE.
 pub fn narrow(proposed: &[TrafficSelector], allowed: &[TrafficSelector]) -> Vec<TrafficSelector> {
     let mut narrowed: Vec<TrafficSelector> = Vec::new();
     for selector in proposed
         .iter()
         .flat_map(|p| allowed.iter().filter_map(|a| p.intersect(a)))
     {
+        if narrowed.len() == MOST_NARROWED {
+            break;
+        }
         if !narrowed.iter().any(|n| selector.is_within(n)) {
             narrowed.retain(|n| !n.is_within(&selector));
             narrowed.push(selector);
@@ -205,6 +213,21 @@ mod tests {
         // A selector that is in another is not repeated.
         let host = TrafficSelector::host([10, 0, 0, 7]);
         assert_eq!(narrow(&[host, net[0].clone()], &proposed), net);
+    }
+
+    #[test]
+    fn the_work_of_narrowing_is_bounded() {
+        // All of it would be 65,025 selectors that have nothing in common.
+        let nets = |i: u8| v4([10, i, 0, 0], [10, i, 0, 255]);
+        let ports = |i: u8| TrafficSelector {
+            protocol: 6,
+            ports: u16::from(i)..=u16::from(i),
+            ..v4([10, 0, 0, 0], [10, 255, 255, 255])
+        };
+        let nets: Vec<TrafficSelector> = (0..255).map(nets).collect();
+        let ports: Vec<TrafficSelector> = (0..255).map(ports).collect();
+        assert_eq!(narrow(&nets, &ports).len(), MOST_NARROWED);
+        assert_eq!(narrow(&nets, &nets), nets);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Engine {
                 remote,
                 data,
             } = *datagram;
-            let Some(header) = self.read_header(local, remote, data) else {
+            let Some(header) = self.read_header(now, local, remote, data) else {
                 work.push(None);
                 continue;
             };

@@ -92,7 +92,7 @@ impl Engine {
                     }
                     _ => Notify::new(kind::INVALID_SYNTAX, []),
                 };
-                self.answer_plain(local, remote, header, vec![Payload::Notify(notify)]);
+                self.complain(now, local, remote, header, notify);
                 return Verdict::No;
             }
         };

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::super::crash;
-use super::super::event::{CloseReason, Event, SaId};
+use super::super::event::{CloseReason, Event, SaId, Transmit};
 use super::super::identity::Identity;
-use super::super::payload::header::Header;
-use super::super::payload::kind as payload_kind;
+use super::super::payload::header::{Header, VERSION};
+use super::super::payload::notify::Notify;
+use super::super::payload::{Payload, kind as payload_kind, sk};
 use super::super::sa::Sa;
 use super::super::settings::Initiate;
 use super::super::state::{Core, Phase};
@@ -59,6 +60,47 @@ impl Engine {
                 });
             }
         }
+    }
+
+    /// Answers a request in the clear, without keeping anything.
+    pub(super) fn answer_plain(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        request: &Header,
+        payloads: Vec<Payload>,
+    ) {
+        let header = Header {
+            version: VERSION,
+            initiator: !request.initiator,
+            response: true,
+            ..*request
+        };
+        if let Ok(data) = sk::write_plain(header, &payloads) {
+            self.stats.sent += 1;
+            self.transmits.push_back(Transmit {
+                local,
+                remote,
+                data,
+            });
+        }
+    }
+
+    /// Tells the sender of a message in the clear that it can not be read; not too often (section
+    /// 2.21.4).
+    pub(super) fn complain(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        complaint: Notify,
+    ) {
+        if !self.complaints.pass(now) {
+            self.stats.complaints_withheld += 1;
+            return;
+        }
+        self.answer_plain(local, remote, header, vec![Payload::Notify(complaint)]);
     }
 
     /// Whoever speaks to us in an IKE SA that we do not know hears the token of it (RFC 6290). One of

@@ -34,6 +34,11 @@ impl Engine {
         }
     }
 
+    /// How many exchanges of a session wait for their turn.
+    pub(crate) fn waiting(&self, id: SaId) -> Option<usize> {
+        Some(self.sas.get(&id)?.sa.waiting())
+    }
+
     /// Starts any exchange, so that tests can say what no task says.
     pub(crate) fn start(&mut self, now: Instant, id: SaId, task: Box<dyn Request>) {
         self.with(id, now, &mut NoHooks, |sa, cx| sa.start(task, cx));

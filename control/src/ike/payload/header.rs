@@ -22,6 +22,8 @@ pub mod exchange {
     pub const IKE_SESSION_RESUME: u8 = 38;
     /// RFC 9242.
     pub const IKE_INTERMEDIATE: u8 = 43;
+    /// RFC 9370.
+    pub const IKE_FOLLOWUP_KE: u8 = 44;
 }
 
 /// The header of a message. Its length field is not kept: it must equal the length of the datagram.

@@ -24,6 +24,8 @@ pub mod kind {
     pub const UNEXPECTED_NAT_DETECTED: u16 = 41;
     pub const TEMPORARY_FAILURE: u16 = 43;
     pub const CHILD_SA_NOT_FOUND: u16 = 44;
+    /// RFC 9370.
+    pub const STATE_NOT_FOUND: u16 = 47;
 
     /// The first type that is a status and not an error.
     pub const STATUS: u16 = 16384;
@@ -60,6 +62,8 @@ pub mod kind {
     pub const SIGNATURE_HASH_ALGORITHMS: u16 = 16431;
     /// RFC 9242.
     pub const INTERMEDIATE_EXCHANGE_SUPPORTED: u16 = 16438;
+    /// RFC 9370.
+    pub const ADDITIONAL_KEY_EXCHANGE: u16 = 16441;
 }
 
 /// An error or status told to the peer.

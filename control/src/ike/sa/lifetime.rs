@@ -10,15 +10,16 @@ use super::super::event::{CloseReason, Failure};
 use super::super::life::{ChildSa, Life, REPLACED};
 use super::super::payload::delete::Delete as DeletePayload;
 use super::super::payload::header::{HEADER, Header, exchange};
+use super::super::payload::notify::kind;
 use super::super::payload::{Malformed, Payload, parse_chain};
 use super::super::settings::Settings;
 use super::super::state::{Core, Phase};
-use super::super::task::Cx;
 use super::super::task::create_child::CreateChild;
 use super::super::task::informational::{Delete, DeleteChild, Liveness};
 use super::super::task::rekey_child::RekeyChild;
 use super::super::task::rekey_ike::RekeyIke;
 use super::super::task::ticket::AskForTicket;
+use super::super::task::{Cx, notify};
 use super::super::ts::TrafficSelector;
 use super::Sa;
 
@@ -31,6 +32,28 @@ impl Sa {
         }
     }
 
+    /// A request has led to another phase: how long may that last?
+    pub(super) fn set_expiry(&mut self, before: Phase, cx: &Cx<'_>) {
+        let until = cx.now + cx.settings.half_open_timeout;
+        match self.core.phase {
+            // Each round of EAP may take its time.
+            Phase::HalfOpen if self.core.eap.is_some() => self.expires = Some((until, "EAP")),
+            same if same == before => {}
+            Phase::Childless => {
+                self.expires = Some((until, "no child"));
+                self.core.handshake = None;
+            }
+            Phase::Ended => {
+                // Long enough for a peer whose answer got lost to ask again.
+                self.expires = Some((until, "last answer"));
+                self.core.handshake = None;
+                self.pending = None;
+                self.queue.clear();
+            }
+            _ => self.expires = None,
+        }
+    }
+
     /// When the next lifetime needs something.
     pub(super) fn lifetime_deadline(&self) -> Option<(Instant, &'static str)> {
         if self.core.phase != Phase::Established {
@@ -39,7 +62,10 @@ impl Sa {
         let children = self.core.children.iter();
         let children = children.filter_map(|child| child.life.deadline());
         let reauth = self.core.reauth_until.map(|at| (at, "reauthentication"));
-        let all = children.chain(self.core.life.deadline()).chain(reauth);
+        let awaited = self.core.awaited.as_ref();
+        let awaited = awaited.map(|awaited| (awaited.until, "additional key exchange"));
+        let all = children.chain(self.core.life.deadline());
+        let all = all.chain(reauth).chain(awaited);
         all.min_by_key(|(at, _)| *at)
     }
 
@@ -55,6 +81,7 @@ impl Sa {
         if core.reauth_until.is_some_and(|at| at <= now) {
             return self.expire("the authentication", cx);
         }
+        core.give_up_awaited(cx);
         let over = |c: &&mut ChildSa| c.life.is_over(now);
         let mut over: Vec<_> = core.children.iter_mut().filter(over).collect();
         over.iter_mut().for_each(|child| child.delete());
@@ -93,6 +120,17 @@ impl Sa {
         cx.stats.crashes += 1;
         // There is nobody who would hear a DELETE.
         self.finish(cx, CloseReason::Crashed);
+    }
+
+    /// The peer could not read our request, and holds the IKE SA for over (section 2.21.3): why it is
+    /// over for us too.
+    pub(super) fn is_given_up(&self, payloads: &[Payload]) -> Option<CloseReason> {
+        let fatal = notify(payloads, kind::INVALID_SYNTAX)?;
+        match self.core.phase {
+            Phase::Opening | Phase::HalfOpen => None,
+            Phase::Closing => Some(self.core.closing.clone()),
+            _ => Some(CloseReason::Error(Failure::notified(fatal))),
+        }
     }
 
     fn expire(&mut self, what: &'static str, cx: &mut Cx<'_>) {
@@ -160,11 +198,11 @@ impl Sa {
         let question = pending.filter(|task| task.exchange() == exchange::INFORMATIONAL);
         self.queue.extend(question);
         if began && self.core.token.is_some() && settings.crash_secret.is_some() {
-            self.queue.push_back(Box::new(TellToken));
+            self.queue_once(Box::new(TellToken));
         }
         let origin = self.core.origin.as_ref();
         if self.core.ours && origin.is_some_and(|origin| origin.has_ticket) {
-            self.queue.push_back(Box::new(AskForTicket));
+            self.queue_once(Box::new(AskForTicket));
         }
         old.expires = Some((now + REPLACED, "replaced"));
     }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::super::nat::{IKE_PORT, NAT_T_PORT};
 use super::super::state::Phase;
-use super::super::task::Cx;
 use super::super::task::mobike::{Addresses, ReturnRoutability, Update};
+use super::super::task::{Cx, Request};
 use super::Sa;
 
 impl Sa {
@@ -26,6 +26,9 @@ impl Sa {
             .into_iter()
             .flatten()
             .for_each(|data| self.transmit(data, cx));
+        // What it says of our addresses is not so any more (section 3.6).
+        let anew = self.pending.as_ref().and_then(|p| p.task.elsewhere());
+        anew.into_iter().for_each(|task| self.queue_once(task));
         self.core.wants_update = true;
         self.relocate(cx);
         true
@@ -45,12 +48,26 @@ impl Sa {
             return;
         }
         if std::mem::take(&mut self.core.wants_update) {
-            self.queue.push_front(Box::new(Update::new()));
-            self.go_on(cx);
+            self.ask_first(Box::new(Update::new()), cx);
         }
         if std::mem::take(&mut self.core.wants_check) {
-            self.queue.push_front(Box::new(ReturnRoutability::new()));
-            self.go_on(cx);
+            self.ask_first(Box::new(ReturnRoutability::new()), cx);
         }
+    }
+
+    /// Before all others, and but once: what it says it takes from how things are when its turn has
+    /// come.
+    fn ask_first(&mut self, task: Box<dyn Request>, cx: &mut Cx<'_>) {
+        self.queue.retain(|other| other.name() != task.name());
+        self.queue.push_front(task);
+        self.go_on(cx);
+    }
+}
+
+#[cfg(test)]
+impl Sa {
+    /// How many exchanges wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
     }
 }

@@ -175,6 +175,10 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
             Failure::WrongAnswer("no identity"),
         );
     };
+    if cx.settings.mobike && mobike::is_translated(payloads, core.remote, core.local) {
+        let kind = kind::UNEXPECTED_NAT_DETECTED;
+        return refuse(core, cx, kind, Failure::UnexpectedNat);
+    }
     let local_id = cx.settings.local_id.clone();
     let auth = find(payloads, |p| {
         if let Payload::Auth(a) = p {

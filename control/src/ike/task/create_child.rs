@@ -37,6 +37,8 @@ pub(super) struct Wish {
     pub(super) spi: u32,
     ni: Vec<u8>,
     pair: Option<KeyPair>,
+    /// The responder has asked for another method: once is enough for whoever means it.
+    changed: bool,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
 }
@@ -54,6 +56,7 @@ impl Wish {
             spi: cx.hooks.allocate_spi(),
             ni: nonce(cx),
             pair: group.map(|group| KeyPair::generate(group, cx.rng)),
+            changed: false,
             local_ts,
             remote_ts,
         }
@@ -85,8 +88,11 @@ impl Wish {
             return false;
         };
         let current = self.pair.as_ref().map(KeyPair::group);
+        if current == Some(group) || std::mem::replace(&mut self.changed, true) {
+            return false;
+        }
         self.pair = Some(KeyPair::generate(group, cx.rng));
-        current != Some(group)
+        true
     }
 
     /// Reads the responder's choice.
@@ -429,7 +435,7 @@ impl Core {
     }
 
     /// The peer breaks the protocol.
-    fn invalid_syntax(&mut self, cx: &mut Cx<'_>, what: &'static str) {
+    pub(super) fn invalid_syntax(&mut self, cx: &mut Cx<'_>, what: &'static str) {
         self.end(cx, CloseReason::Error(Failure::WrongAnswer(what)));
     }
 }

@@ -27,9 +27,6 @@ impl Request for Liveness {
     }
 
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
-        if let Some(fatal) = notify(response.payloads, kind::INVALID_SYNTAX) {
-            return Step::Close(CloseReason::Error(Failure::notified(fatal)));
-        }
         if core.is_announced() {
             cx.events.push(Event::Alive { id: core.id });
             mobike::answered(core, response.payloads);
@@ -107,9 +104,18 @@ impl Request for Abort {
     }
 }
 
+/// Errors that end an IKE SA.
+const FATAL: [u16; 3] = [
+    kind::AUTHENTICATION_FAILED,
+    kind::INVALID_SYNTAX,
+    kind::UNSUPPORTED_CRITICAL_PAYLOAD,
+];
+
 /// Answers an INFORMATIONAL request of an authenticated peer.
 pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Vec<Payload> {
-    if let Some(failed) = notify(payloads, kind::AUTHENTICATION_FAILED) {
+    // Section 2.21.2: what the peer found wrong with our answer to IKE_AUTH ends the IKE SA, with or
+    // without a DELETE. At any other time nobody should say so.
+    if let Some(failed) = FATAL.iter().find_map(|kind| notify(payloads, *kind)) {
         core.end(cx, CloseReason::Error(Failure::notified(failed)));
         return Vec::new();
     }
@@ -122,7 +128,11 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
         match payload {
             Payload::Delete(DeletePayload::Ike) => {
                 // Section 1.4.1: the answer to the deletion of an IKE SA is empty.
-                if let Busy::RekeyIke { rival: Some(rival) } = std::mem::take(&mut core.busy) {
+                if let Busy::RekeyIke {
+                    rival: Some(rival), ..
+                } = std::mem::take(&mut core.busy)
+                    && rival.is_made
+                {
                     // It has rekeyed this one, while we tried the same (section 2.25.2).
                     cx.succession.heir = Some(rival.spi);
                 } else {

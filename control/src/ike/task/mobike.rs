@@ -83,6 +83,10 @@ impl Request for Addresses {
         exchange::INFORMATIONAL
     }
 
+    fn elsewhere(&self) -> Option<Box<dyn Request>> {
+        Some(Box::new(Addresses))
+    }
+
     fn is_due(&self, core: &Core) -> bool {
         core.mobike
     }
@@ -177,6 +181,7 @@ impl Request for ReturnRoutability {
         self.cookie = vec![0; OUR_COOKIE2];
         cx.rng.fill_bytes(&mut self.cookie);
         self.at = Some((core.local, core.remote, core.nat));
+        core.wants_check = false;
         vec![Payload::Notify(Notify::new(
             kind::COOKIE2,
             self.cookie.clone(),
@@ -192,6 +197,9 @@ impl Request for ReturnRoutability {
             core.wants_delete = true;
         } else if self.at == Some((core.local, core.remote, core.nat)) {
             core.relocated(cx);
+        } else {
+            // Asked of another place than it is at now.
+            core.wants_check = true;
         }
         Step::Done
     }
@@ -202,20 +210,22 @@ pub(super) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
     let Some((local, remote)) = core.heard_at.filter(|_| core.mobike) else {
         return Vec::new();
     };
+    // Whatever else is answered (section 3.7).
+    let cookie = notify(payloads, kind::COOKIE2).filter(|n| COOKIE2.contains(&n.data.len()));
+    let mut answer: Vec<Payload> = cookie.cloned().map(Payload::Notify).into_iter().collect();
+    let mut refused = |kind| {
+        let refusal = Payload::Notify(Notify::new(kind, []));
+        std::iter::once(refusal).chain(answer.drain(..)).collect()
+    };
+    if is_translated(payloads, remote, local) {
+        return refused(kind::UNEXPECTED_NAT_DETECTED);
+    }
     learn_addresses(core, payloads);
-    let mut answer = Vec::new();
     if notify(payloads, kind::UPDATE_SA_ADDRESSES).is_some() && core.is_announced() {
-        let refusal = match notify(payloads, kind::NO_NATS_ALLOWED) {
-            Some(n) if n.data != no_nats(remote, local) => Some(kind::UNEXPECTED_NAT_DETECTED),
-            _ if !may_be_at(remote) => Some(kind::UNACCEPTABLE_ADDRESSES),
-            _ => {
-                let peer = core.peer.as_ref();
-                let may = peer.is_some_and(|peer| cx.hooks.may_move(peer, remote.ip()));
-                (!may).then_some(kind::UNACCEPTABLE_ADDRESSES)
-            }
-        };
-        if let Some(refusal) = refusal {
-            return vec![Payload::Notify(Notify::new(refusal, []))];
+        let peer = core.peer.as_ref();
+        let may = |peer| cx.hooks.may_move(peer, remote.ip());
+        if !may_be_at(remote) || !peer.is_some_and(may) {
+            return refused(kind::UNACCEPTABLE_ADDRESSES);
         }
         let before = (core.local, core.remote, core.nat);
         (core.local, core.remote) = (local, remote);
@@ -227,14 +237,23 @@ pub(super) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
     if notify(payloads, kind::NAT_DETECTION_SOURCE_IP).is_some() {
         answer.extend(nat::detection_between(core, cx.settings, local, remote));
     }
-    let cookie = notify(payloads, kind::COOKIE2).filter(|n| COOKIE2.contains(&n.data.len()));
-    answer.extend(cookie.cloned().map(Payload::Notify));
     answer
 }
 
 fn may_be_at(address: SocketAddr) -> bool {
     let ip = address.ip();
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// Whether a message that names or changes addresses has come otherwise than it was sent, where the
+/// peer allows no NATs (section 3.9).
+pub(super) fn is_translated(
+    payloads: &[Payload],
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> bool {
+    let none = notify(payloads, kind::NO_NATS_ALLOWED);
+    none.is_some_and(|n| n.data != no_nats(source, destination))
 }
 
 /// Data of NO_NATS_ALLOWED (section 4.2.6): both addresses and ports as the sender has them.

@@ -9,6 +9,7 @@ pub(crate) mod auth;
 pub(crate) mod child;
 pub(crate) mod create_child;
 pub(crate) mod eap;
+pub(crate) mod followup;
 pub(crate) mod informational;
 pub(crate) mod init;
 pub(crate) mod intermediate;
@@ -94,6 +95,14 @@ pub(crate) enum Step {
 pub(crate) trait Request: Send {
     /// Exchange type of its messages.
     fn exchange(&self) -> u8;
+    /// Which task it is.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+    /// What to ask anew if our address has changed before the answer was there.
+    fn elsewhere(&self) -> Option<Box<dyn Request>> {
+        None
+    }
     /// Whether it is still wanted when its turn has come.
     fn is_due(&self, _core: &Core) -> bool {
         true

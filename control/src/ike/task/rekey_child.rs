@@ -104,7 +104,7 @@ impl Request for RekeyChild {
                     }
                     if let Some(old) = core.child_mut(self.old) {
                         old.life.retry(cx.now, cx.rng);
-                        if busy && old.life.is_put_off_for_good(cx.now) {
+                        if old.life.is_put_off_for_good(cx.now, busy) {
                             core.give_up(Failure::TemporaryFailure);
                         }
                     }
@@ -155,6 +155,7 @@ pub(super) fn answer(
         *rival = Some(Rival {
             spi: u64::from(made.child.spi_in),
             nonces: made.nonces,
+            is_made: true,
         });
     }
     if let Some(old) = core.child_mut(old_spi_in) {

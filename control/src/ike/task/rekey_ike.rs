@@ -7,6 +7,8 @@
 //!                                <-- HDR(A,B), SK {}
 //! ```
 //!
+//! An additional key exchange comes before the deletion, see `followup.rs`.
+//!
 //! The new IKE SA, with the SPIs C and D, has all child SAs of the old one. If both ends do it at
 //! once, each answers as usual; which of the two new ones has the child SAs is decided by the nonces
 //! as for child SAs.
@@ -26,7 +28,7 @@ use super::child::parts;
 use super::create_child::{ke_of, wanted_group};
 use super::informational::Delete;
 use super::init::{initiator_nonce, key_exchange, nonce};
-use super::{Cx, Request, Response, Step, error, notify};
+use super::{Cx, Request, Response, Step, error, followup, notify};
 
 /// The exchange as initiator.
 pub(crate) struct RekeyIke {
@@ -39,6 +41,8 @@ struct Wish {
     spi: u64,
     ni: Vec<u8>,
     pair: KeyPair,
+    /// The responder has asked for another method: once is enough for whoever means it.
+    changed: bool,
 }
 
 impl RekeyIke {
@@ -49,13 +53,8 @@ impl RekeyIke {
         }
     }
 
-    /// Reads the responder's choice: the new IKE SA, and the lower nonce.
-    fn accept(
-        wish: &Wish,
-        core: &Core,
-        cx: &Cx<'_>,
-        payloads: &[Payload],
-    ) -> Result<(Core, Lowest), Failure> {
+    /// Reads the responder's choice.
+    fn accept(wish: &Wish, cx: &Cx<'_>, payloads: &[Payload]) -> Result<Agreed, Failure> {
         let wrong = Failure::WrongAnswer;
         let (Some(sa), ..) = parts(payloads) else {
             return Err(wrong("rekeying of the IKE SA without a proposal"));
@@ -72,11 +71,45 @@ impl RekeyIke {
         }
         let shared = wish.pair.agree(&ke.public);
         let shared = shared.ok_or(wrong("the peer's public value is bad"))?;
-        let nonces = [&wish.ni[..], nr];
-        let made = core.succeeded(true, suite, &shared, nonces, [wish.spi, spi_r]);
-        let mut made = made.ok_or(wrong("rekeying of the IKE SA before IKE_SA_INIT"))?;
-        made.take_token(payloads);
-        Ok((made, Lowest::of(nonces)))
+        Ok(Agreed {
+            suite,
+            shared,
+            nonces: [wish.ni.clone(), nr.clone()],
+            spis: [wish.spi, spi_r],
+        })
+    }
+}
+
+/// What CREATE_CHILD_SA has agreed for the IKE SA that takes the place of this one.
+pub(super) struct Agreed {
+    pub(super) suite: IkeSuite,
+    shared: Secret,
+    /// Ni, Nr.
+    nonces: [Vec<u8>; 2],
+    /// The initiator's, the responder's.
+    pub(super) spis: [u64; 2],
+}
+
+impl Agreed {
+    pub(super) fn lowest(&self) -> Lowest {
+        let [ni, nr] = &self.nonces;
+        Lowest::of([ni, nr])
+    }
+
+    /// The new IKE SA. `began`: we are its initiator; `additional`: the secret of an additional key
+    /// exchange, or nothing.
+    pub(super) fn make(&self, core: &Core, began: bool, additional: &[u8]) -> Option<Core> {
+        let [ni, nr] = &self.nonces;
+        let (suite, nonces) = (self.suite, [&ni[..], nr]);
+        let keys = core.keys.as_ref()?;
+        let seed = keys.next_seed_with(&self.shared, nonces, additional);
+        let mut new = Core::new(core.id, began, core.local, core.remote);
+        [new.spi_i, new.spi_r] = self.spis;
+        new.phase = Phase::Heir;
+        new.prf = Some(suite.prf);
+        new.suite = Some(suite);
+        new.keys = Some(IkeKeys::derive(suite, &seed, nonces, self.spis, began));
+        Some(new)
     }
 }
 
@@ -87,11 +120,15 @@ impl Request for RekeyIke {
 
     /// The peer may have replaced the IKE SA meanwhile.
     fn is_due(&self, core: &Core) -> bool {
-        core.phase == Phase::Established && core.spi_local() == self.old
+        let replaced = core.spi_local() != self.old || core.awaited.is_some();
+        core.phase == Phase::Established && !replaced
     }
 
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
-        core.busy = Busy::RekeyIke { rival: None };
+        core.busy = Busy::RekeyIke {
+            rival: None,
+            decided: false,
+        };
         if self.wish.is_none() {
             self.wish = Wish::new(cx);
         }
@@ -111,54 +148,35 @@ impl Request for RekeyIke {
 
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
         let rival = match std::mem::take(&mut core.busy) {
-            Busy::RekeyIke { rival } => rival,
+            Busy::RekeyIke { rival, .. } => rival,
             _ => None,
         };
         let Some(mut wish) = self.wish.take() else {
             return Step::Done;
         };
         if let Some(refusal) = error(response.payloads) {
-            if let Some(rival) = rival {
-                // The peer's exchange was the one that counts.
-                cx.succession.heir = Some(rival.spi);
-                return Step::Replaced;
-            }
             let offered = cx.settings.ike_proposals.iter().flat_map(|p| &p.groups);
             let wanted = notify(response.payloads, kind::INVALID_KE_PAYLOAD);
             if let Some(group) = wanted.and_then(|wanted| wanted_group(wanted, offered))
+                && rival.is_none()
                 && group != wish.pair.group()
+                && !std::mem::replace(&mut wish.changed, true)
             {
                 wish.pair = KeyPair::generate(group, cx.rng);
                 let wish = Some(wish);
                 return Step::Next(Box::new(RekeyIke { wish, ..*self }));
             }
-            cx.stats.rekeyings_failed += 1;
-            let failure = Failure::notified(refusal);
-            core.life.retry(cx.now, cx.rng);
-            if failure == Failure::TemporaryFailure && core.life.is_put_off_for_good(cx.now) {
-                core.give_up(failure.clone());
-            }
-            core.failure = Some(failure);
-            return Step::Done;
+            return core.not_rekeyed(cx, refusal, rival);
         }
-        let (made, nonces) = match RekeyIke::accept(&wish, core, cx, response.payloads) {
-            Ok(accepted) => accepted,
+        let agreed = match RekeyIke::accept(&wish, cx, response.payloads) {
+            Ok(agreed) => agreed,
             // The peer uses a new IKE SA that we do not have.
             Err(failure) => return Step::Fail(failure, Some(Box::new(Delete))),
         };
-        cx.succession.made = Some(Box::new(made));
-        match rival {
-            Some(rival) if nonces < rival.nonces => {
-                cx.succession.heir = Some(rival.spi);
-                cx.succession.redundant = Some(wish.spi);
-            }
-            // The peer deletes its own.
-            _ => {
-                cx.succession.heir = Some(wish.spi);
-                cx.succession.delete_old = true;
-            }
+        match agreed.suite.additional {
+            Some(group) => followup::begin(core, cx, agreed, group, rival, response.payloads),
+            None => core.rekeyed(cx, &agreed, &[], rival, response.payloads),
         }
-        Step::Replaced
     }
 }
 
@@ -170,14 +188,23 @@ impl Wish {
             spi: new_spi(cx),
             ni: nonce(cx),
             pair: KeyPair::generate(group, cx.rng),
+            changed: false,
         })
     }
 }
 
-/// Without additional key exchanges: the new keys come from the old ones too.
+/// Behind all others those without the additional key exchange that they require: for peers that make
+/// none when they rekey. The new keys come from the old ones too.
 fn proposals(cx: &Cx<'_>) -> Vec<IkeProposal> {
-    let all = cx.settings.ike_proposals.iter();
-    all.map(IkeProposal::for_rekey).collect()
+    let mut all = cx.settings.ike_proposals.clone();
+    let plain = all.iter().filter(|p| p.has_additional());
+    let plain: Vec<IkeProposal> = plain.map(IkeProposal::plain).collect();
+    for proposal in plain {
+        if !all.contains(&proposal) {
+            all.push(proposal);
+        }
+    }
+    all
 }
 
 /// Chance makes it unused; the engine looks once more.
@@ -208,7 +235,11 @@ pub(super) fn answer(
 ) -> Result<Vec<Payload>, Notify> {
     let refused = |kind| Notify::new(kind, []);
     match core.busy {
-        Busy::Free | Busy::RekeyIke { rival: None } => {}
+        Busy::Free
+        | Busy::RekeyIke {
+            rival: None,
+            decided: false,
+        } => {}
         // Section 2.25.2: our exchange about a child SA, or one of the peer's that is answered.
         _ => return Err(refused(kind::TEMPORARY_FAILURE)),
     }
@@ -229,48 +260,101 @@ pub(super) fn answer(
     let syntax = || refused(kind::INVALID_SYNTAX);
     let shared = pair.agree(&ke.public).ok_or_else(syntax)?;
     let (spi, nr) = (new_spi(cx), nonce(cx));
-    let nonces = [&ni[..], &nr];
-    let made = core.succeeded(false, suite, &shared, nonces, [spi_i, spi]);
-    let made = made.ok_or_else(syntax)?;
-    // What we know of the peer's tokens tells whether it knows of ours.
-    let token = core.token.as_ref().and(crash::token(&made, cx.settings));
-    cx.succession.made = Some(Box::new(made));
-    match &mut core.busy {
-        Busy::RekeyIke { rival } => {
-            let nonces = Lowest::of(nonces);
-            *rival = Some(Rival { spi, nonces });
-        }
-        _ => cx.succession.heir = Some(spi),
-    }
+    let agreed = Agreed {
+        suite,
+        shared,
+        nonces: [ni.clone(), nr.clone()],
+        spis: [spi_i, spi],
+    };
+    let lowest = agreed.lowest();
     proposal.spi = spi.to_be_bytes().to_vec();
     let mut answer = vec![
         Payload::Sa(vec![proposal]),
         Payload::Nonce(nr),
         key_exchange(&pair),
     ];
-    answer.extend(token);
+    let is_made = suite.additional.is_none();
+    match suite.additional {
+        Some(group) => answer.push(followup::expect(core, cx, agreed, group)),
+        None => {
+            let made = agreed.make(core, false, &[]).ok_or_else(syntax)?;
+            answer.extend(core.token_for(&made, cx));
+            cx.succession.made = Some(Box::new(made));
+        }
+    }
+    match &mut core.busy {
+        Busy::RekeyIke { rival, .. } => {
+            *rival = Some(Rival {
+                spi,
+                nonces: lowest,
+                is_made,
+            });
+        }
+        _ if is_made => cx.succession.heir = Some(spi),
+        _ => {}
+    }
     Ok(answer)
 }
 
 impl Core {
-    /// An IKE SA that can replace this one, between the same two, with keys of its own. SPIs:
-    /// initiator's, responder's.
-    fn succeeded(
-        &self,
-        began: bool,
-        suite: IkeSuite,
-        shared: &Secret,
-        nonces: [&[u8]; 2],
-        [spi_i, spi_r]: [u64; 2],
-    ) -> Option<Core> {
-        let seed = self.keys.as_ref()?.next_seed(shared, nonces);
-        let mut new = Core::new(self.id, began, self.local, self.remote);
-        (new.spi_i, new.spi_r) = (spi_i, spi_r);
-        new.phase = Phase::Heir;
-        new.prf = Some(suite.prf);
-        new.suite = Some(suite);
-        new.keys = Some(IkeKeys::derive(suite, &seed, nonces, [spi_i, spi_r], began));
-        Some(new)
+    /// Our exchange has made an IKE SA that can take the place of this one; the peer's may have done
+    /// so too. `payloads`: the last answer.
+    pub(super) fn rekeyed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        agreed: &Agreed,
+        additional: &[u8],
+        rival: Option<Rival>,
+        payloads: &[Payload],
+    ) -> Step {
+        let Some(mut made) = agreed.make(self, true, additional) else {
+            let failure = Failure::WrongAnswer("rekeying of the IKE SA before IKE_SA_INIT");
+            return Step::Fail(failure, Some(Box::new(Delete)));
+        };
+        made.take_token(payloads);
+        cx.succession.made = Some(Box::new(made));
+        let [spi, _] = agreed.spis;
+        match rival.filter(|rival| rival.is_made) {
+            Some(rival) if agreed.lowest() < rival.nonces => {
+                cx.succession.heir = Some(rival.spi);
+                cx.succession.redundant = Some(spi);
+            }
+            // The peer deletes its own.
+            _ => {
+                cx.succession.heir = Some(spi);
+                cx.succession.delete_old = true;
+            }
+        }
+        Step::Replaced
+    }
+
+    /// The peer does not want our exchange.
+    pub(super) fn not_rekeyed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        refusal: &Notify,
+        rival: Option<Rival>,
+    ) -> Step {
+        if let Some(rival) = rival.filter(|rival| rival.is_made) {
+            // Its own was the one that counts.
+            cx.succession.heir = Some(rival.spi);
+            return Step::Replaced;
+        }
+        cx.stats.rekeyings_failed += 1;
+        let failure = Failure::notified(refusal);
+        self.life.retry(cx.now, cx.rng);
+        let busy = [kind::TEMPORARY_FAILURE, kind::STATE_NOT_FOUND].contains(&refusal.kind);
+        if self.life.is_put_off_for_good(cx.now, busy) {
+            self.give_up(failure.clone());
+        }
+        self.failure = Some(failure);
+        Step::Done
+    }
+
+    /// Our token of the IKE SA that takes the place of this one: what we know of the peer's tokens
+    /// tells whether it knows of ours.
+    pub(super) fn token_for(&self, made: &Core, cx: &Cx<'_>) -> Option<Payload> {
+        self.token.as_ref().and(crash::token(made, cx.settings))
     }
 
     /// Takes over what the old IKE SA has beside its keys.
@@ -280,7 +364,7 @@ impl Core {
             _ => Phase::Established,
         };
         old.phase = Phase::Replaced;
-        old.busy = Busy::Free;
+        (old.busy, old.awaited) = (Busy::Free, None);
         self.peer.clone_from(&old.peer);
         self.children = std::mem::take(&mut old.children);
         self.assigned = std::mem::take(&mut old.assigned);

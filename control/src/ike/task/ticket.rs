@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{CloseReason, Event, Failure};
+use super::super::event::Event;
 use super::super::payload::Payload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
@@ -129,9 +129,6 @@ impl Request for AskForTicket {
     }
 
     fn process(&mut self, core: &mut Core, cx: &mut Cx<'_>, response: &Response<'_>) -> Step {
-        if let Some(fatal) = notify(response.payloads, kind::INVALID_SYNTAX) {
-            return Step::Close(CloseReason::Error(Failure::notified(fatal)));
-        }
         take(core, cx, response.payloads);
         Step::Done
     }

@@ -8,18 +8,18 @@ use super::super::task::{Cx, Request, Response, Step};
 use super::*;
 use std::sync::{Arc, Mutex};
 
-const MOVED: &str = "203.0.113.20:4500";
+pub(super) const MOVED: &str = "203.0.113.20:4500";
 
-fn at(address: &str) -> SocketAddr {
+pub(super) fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn pair() -> Pair {
+pub(super) fn pair() -> Pair {
     Pair::with(|a, b| (a.mobike, b.mobike) = (true, true))
 }
 
 /// The client goes on from another address; false if it can not.
-fn moves(pair: &mut Pair, id: SaId, to: &str) -> bool {
+pub(super) fn moves(pair: &mut Pair, id: SaId, to: &str) -> bool {
     pair.a.address = at(to);
     let ip = pair.a.address.ip();
     pair.a.engine.local_moved(pair.now, id, ip)
@@ -62,7 +62,7 @@ impl Request for Says {
 }
 
 /// What the gateway answers to these notifications of the client.
-fn answer(pair: &mut Pair, id: SaId, what: Vec<Notify>) -> Vec<u16> {
+pub(super) fn answer(pair: &mut Pair, id: SaId, what: Vec<Notify>) -> Vec<u16> {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let says = Says {
         what,

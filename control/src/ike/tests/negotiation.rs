@@ -138,7 +138,7 @@ fn an_additional_exchange_is_required_optional_or_left_out() {
     assert_eq!(ike(required).without_additional(), None);
     assert_eq!(ike(optional).without_additional(), Some(ike(plain)));
     assert_eq!(ike(plain).without_additional(), Some(ike(plain)));
-    assert_eq!(ike(required).for_rekey(), ike(plain));
+    assert_eq!(ike(required).plain(), ike(plain));
 }
 
 /// One proposal for an IKE SA from raw transforms: kind, number, key length.

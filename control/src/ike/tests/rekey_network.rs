@@ -39,6 +39,7 @@ proptest! {
         fates in prop::collection::vec(fate(), 0..80),
         seed in any::<u64>(),
         pfs in any::<bool>(),
+        hybrid in any::<bool>(),
     ) {
         let mut s = Session::new(|a, b| {
             for settings in [a, b] {
@@ -47,8 +48,18 @@ proptest! {
                 if !pfs {
                     settings.child_groups = Vec::new();
                 }
+                if hybrid {
+                    settings.fragment_size = None;
+                }
             }
         });
+        if hybrid {
+            // Whoever answers decides: in half of the cases the client does without.
+            let first = if pfs { vec![IkeProposal::default()] } else { Vec::new() };
+            let of_a = [first, followup::hybrid()].concat();
+            s.pair.a.engine.change_settings(|s| s.ike_proposals = of_a);
+            s.pair.b.engine.change_settings(|s| s.ike_proposals = followup::hybrid());
+        }
         s.pair.a.engine.reseed(StdRng::seed_from_u64(seed));
         s.pair.b.engine.reseed(StdRng::seed_from_u64(!seed));
         let mut at = s.pair.now;
@@ -109,7 +120,7 @@ proptest! {
         s.assert_whole();
         // What stands after all that can still be replaced.
         let request = s.a_rekeys_ike();
-        prop_assert_eq!(s.carry(request), 4);
+        prop_assert_eq!(s.carry(request), if hybrid { 6 } else { 4 });
         let request = s.b_rekeys_child();
         prop_assert_eq!(s.carry(request), 4);
         s.assert_whole();
