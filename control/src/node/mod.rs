@@ -31,7 +31,7 @@ mod sessions;
 pub(crate) mod sockets;
 mod start;
 mod status;
-mod threads;
+pub mod threads;
 
 use std::path::PathBuf;
 

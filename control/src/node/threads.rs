@@ -1,6 +1,8 @@
 //! Threads for the key exchange: a herd of clients is served on several cores, while the node's core
 //! decides.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context as _, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -10,18 +12,21 @@ use crate::ike::{Job, Spread};
 /// and all else that the core has to do waits so long.
 const EACH: usize = 8;
 
-/// Threads, or none: then the core does it all by itself.
-pub(super) struct Threads(Option<ThreadPool>);
+/// The core's own thread and others, if there are any.
+pub struct Threads(Option<ThreadPool>);
 
 impl Threads {
-    /// With one thread the core does the work.
-    pub(super) fn new(count: usize) -> Result<Self> {
+    /// So many threads in all, that of the caller among them.
+    ///
+    /// # Errors
+    /// If the system has none to give.
+    pub fn new(count: usize) -> Result<Self> {
         if count <= 1 {
             return Ok(Self(None));
         }
         let name = |number| format!("ike-{number}");
         let pool = ThreadPoolBuilder::new()
-            .num_threads(count)
+            .num_threads(count - 1)
             .thread_name(name)
             .build();
         let pool = pool.with_context(|| format!("{count} threads for IKE can not be had"))?;
@@ -29,8 +34,8 @@ impl Threads {
     }
 
     /// So many datagrams at once keep all of them busy, and the core not for long.
-    pub(super) fn batch(&self) -> usize {
-        EACH * self.0.as_ref().map_or(1, ThreadPool::current_num_threads)
+    pub fn batch(&self) -> usize {
+        EACH * (1 + self.0.as_ref().map_or(0, ThreadPool::current_num_threads))
     }
 }
 
@@ -39,10 +44,16 @@ impl Spread for Threads {
         let Some(pool) = &self.0 else {
             return jobs.into_iter().for_each(|job| job());
         };
-        pool.scope(|scope| {
-            for job in jobs {
-                scope.spawn(move |_| job());
+        // The caller takes part: it has a core already, while one of several that are woken at once
+        // may have to wait for the other's.
+        let jobs = Mutex::new(jobs.into_iter());
+        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || std::iter::from_fn(next).for_each(|job| job());
+        pool.in_place_scope(|scope| {
+            for _ in 0..pool.current_num_threads() {
+                scope.spawn(|_| work());
             }
+            work();
         });
     }
 }

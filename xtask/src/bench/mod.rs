@@ -70,7 +70,9 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
                 sh::run(build::cargo().args(["bench", "-p", "evergate-tests", "--bench", "xdp"]))?
             }
             "esp" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?,
-            "ike" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "ike"]))?,
+            "ike" => sh::run(build::cargo().args([
+                "bench", "-p", "evergate", "--bench", "ike", "--bench", "threads",
+            ]))?,
             "handshakes" => handshakes::run(effort)?,
             _ => soak::run(effort)?,
         }
