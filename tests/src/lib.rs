@@ -1,3 +1,4 @@
 //! Tests that cross rooms; see `tests/`. What they share with the fuzz targets is here.
 
 pub mod fuzz;
+pub mod sim;

@@ -1,0 +1,384 @@
+//! A client: policy's list of gateways, key management, initiator, and the worker's monitor.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use evergate::ike::{
+    AddressRequest, Engine, Event, IKE_PORT, Identity, Initiate, SaId, Settings, TrafficSelector,
+};
+use evergate::kms::{self, KeyManagement, SessionHandle};
+use evergate::liveness::{self, Monitor};
+use evergate::policy::ClusterId;
+use evergate::sadb::{Producer, SessionId};
+use evergate_common::heartbeat;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::owner::{Owner, client_name, methods, targets};
+use super::session::Session;
+use super::{Packet, Scenario, Step, client_address, client_inner, inner_packet, label};
+
+const CLUSTER: ClusterId = ClusterId(1);
+/// How long a session that was replaced, or left, still receives.
+const AFTERLIFE: Duration = Duration::from_secs(3);
+const HEARTBEAT: [u8; 4] = [0xff; 4];
+/// Heartbeats whose answers are waited for.
+const ASKED: usize = 8;
+
+pub(super) struct Client {
+    index: usize,
+    engine: Engine,
+    owner: Owner,
+    kms: KeyManagement<StdRng>,
+    monitor: Monitor,
+    sessions: BTreeMap<SessionId, Session>,
+    by_gateway: HashMap<IpAddr, SessionId>,
+    pending: HashMap<SaId, IpAddr>,
+    dying: Vec<(Instant, SessionId)>,
+    /// Gateways that want to be left.
+    leaving: Vec<IpAddr>,
+    refused_until: Option<Instant>,
+    number: u64,
+    pub(super) wake_at: Option<Duration>,
+}
+
+impl Client {
+    pub(super) fn new(
+        index: usize,
+        gateways: &[IpAddr],
+        scenario: &Scenario,
+        start: Instant,
+        rng: &mut StdRng,
+    ) -> Client {
+        let mut order = gateways.to_vec();
+        order.shuffle(rng);
+        let mut settings = Settings::new(Identity::Fqdn(client_name(index)));
+        (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+        let kms = kms::Settings {
+            standby: scenario.standby,
+            // A client that was refused for long comes back within the time that a run settles in.
+            retry_cap: scenario.settle / 4,
+            ..kms::Settings::default()
+        };
+        let mut kms = KeyManagement::new(kms, StdRng::from_rng(rng));
+        kms.set_clusters(vec![(CLUSTER, order.clone())], start);
+        Client {
+            index,
+            engine: Engine::new(settings, StdRng::from_rng(rng)),
+            owner: Owner::new(rng),
+            kms,
+            monitor: Monitor::new(CLUSTER, order, scenario.timing),
+            sessions: BTreeMap::new(),
+            by_gateway: HashMap::new(),
+            pending: HashMap::new(),
+            dying: Vec::new(),
+            leaving: Vec::new(),
+            refused_until: None,
+            number: 0,
+            wake_at: None,
+        }
+    }
+
+    pub(super) fn active(&self) -> Option<IpAddr> {
+        self.monitor.active()
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        let timers = [
+            self.engine.next_timeout(),
+            self.kms.next_deadline(),
+            self.monitor.next_deadline(),
+        ];
+        let timers = timers.into_iter().flatten().map(|(at, _)| at);
+        timers.chain(self.dying.iter().map(|(at, _)| *at)).min()
+    }
+
+    pub(super) fn wake(&mut self, step: &mut Step<'_>) {
+        self.engine.handle_timeout(step.now, &mut self.owner);
+        self.kms.poll(step.now);
+        self.monitor.poll(step.now);
+        self.dying.sort();
+        while let Some((at, id)) = self.dying.first().copied()
+            && at <= step.now
+        {
+            self.dying.remove(0);
+            self.end(id, true, step.now);
+        }
+        self.pump(step);
+    }
+
+    /// An application sends a packet.
+    pub(super) fn payload(&mut self, target: IpAddr, step: &mut Step<'_>) {
+        self.number += 1;
+        let source = client_inner(self.index);
+        let packet = inner_packet(source, target, self.index as u32, self.number);
+        step.watch.payload(self.index);
+        let active = self.monitor.active();
+        let id = active.and_then(|gateway| self.by_gateway.get(&gateway).copied());
+        match id.and_then(|id| self.sessions.get_mut(&id)) {
+            Some(session) => {
+                if let Some(sealed) = session.seal(Some(&packet), step.watch) {
+                    step.out
+                        .push((session.spec.outside_remote, Packet::Esp(sealed)));
+                    self.monitor.on_sent(step.now);
+                }
+            }
+            None if self.refused_until.is_some_and(|until| step.now < until) => {}
+            None => self.monitor.on_wanted(step.now),
+        }
+        self.pump(step);
+    }
+
+    pub(super) fn arrive(&mut self, from: IpAddr, packet: Packet, step: &mut Step<'_>) {
+        match packet {
+            Packet::Ike(t) => {
+                let engine = &mut self.engine;
+                engine.handle_datagram(step.now, t.remote, t.local, &t.data, &mut self.owner);
+            }
+            Packet::Esp(bytes) if bytes.starts_with(&HEARTBEAT) => {
+                self.answered(from, &bytes, step)
+            }
+            Packet::Esp(bytes) => self.open(bytes, step),
+        }
+        self.pump(step);
+    }
+
+    fn answered(&mut self, from: IpAddr, bytes: &[u8], step: &mut Step<'_>) {
+        let Some(heartbeat) = heartbeat::decode(bytes) else {
+            return;
+        };
+        let spi = u32::from_be_bytes(heartbeat.spi);
+        let mut sessions = self.sessions.values_mut();
+        let Some(session) = sessions.find(|s| s.spec.gateway == Some(from) && s.spi_out() == spi)
+        else {
+            return;
+        };
+        let Ok(answer) = heartbeat::verify_answer(bytes, &session.heartbeat_key) else {
+            return;
+        };
+        let asked = (answer.counter, answer.token);
+        if session.asked.contains(&asked) {
+            session.asked.retain(|other| *other != asked);
+            self.monitor
+                .on_answer(from, answer.counter, answer.health, step.now);
+        }
+    }
+
+    fn open(&mut self, bytes: Vec<u8>, step: &mut Step<'_>) {
+        let spi = bytes.first_chunk().map(|spi| u32::from_be_bytes(*spi));
+        let mut sessions = self.sessions.values_mut();
+        let Some(session) = sessions.find(|session| Some(session.spi_in()) == spi) else {
+            return;
+        };
+        let Some(inner) = session.open(bytes, step.watch) else {
+            return;
+        };
+        if let Some(gateway) = session.spec.gateway {
+            self.monitor.on_heard(gateway, step.now);
+        }
+        if let Some((client, number)) = inner.and_then(|inner| label(&inner)) {
+            step.watch
+                .holds(client == self.index, "a client hears what is another's");
+            step.watch.answer(client, number);
+        }
+    }
+
+    fn pump(&mut self, step: &mut Step<'_>) {
+        loop {
+            let mut worked = false;
+            while let Some(event) = self.engine.poll_event() {
+                worked = true;
+                self.on_ike(event, step);
+            }
+            while let Some(action) = self.kms.next_action() {
+                worked = true;
+                self.on_key_action(action, step.now);
+            }
+            while let Some(action) = self.monitor.next_action() {
+                worked = true;
+                self.on_monitor(action, step);
+            }
+            self.leave_the_unused(step.now);
+            while let Some(t) = self.engine.poll_transmit() {
+                worked = true;
+                if t.remote.port() == IKE_PORT {
+                    step.out.push((t.remote.ip(), Packet::Ike(t)));
+                }
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    fn on_ike(&mut self, event: Event, step: &mut Step<'_>) {
+        let now = step.now;
+        match event {
+            Event::Established {
+                id,
+                remote,
+                child,
+                exporter,
+                ..
+            } => {
+                let gateway = remote.ip();
+                let ends = [client_address(self.index), gateway];
+                let sadb = &mut self.owner.sadb;
+                let session = Session::new(sadb, id, ends, Some(gateway), &child, &exporter);
+                self.pending.remove(&id);
+                let handle = SessionHandle(session.id.0);
+                if let Some(old) = self.by_gateway.insert(gateway, session.id) {
+                    self.dying.push((now + AFTERLIFE, old));
+                }
+                self.sessions.insert(session.id, session);
+                self.kms.on_authenticated(gateway, handle, now);
+                self.monitor.on_keyed(gateway, now);
+            }
+            Event::Failed {
+                id, error, spi_in, ..
+            } => {
+                if let Some(spi) = spi_in {
+                    self.owner.sadb.release_spi(spi);
+                }
+                if let Some(gateway) = self.pending.remove(&id) {
+                    self.kms.on_failed(gateway, error.to_string(), now);
+                }
+            }
+            Event::Redirected { id, .. } => {
+                let session = self.sessions.values().find(|session| session.sa == id);
+                let gateway = session.and_then(|session| session.spec.gateway);
+                if let Some(gateway) = gateway
+                    && self.kms.has_other(gateway)
+                {
+                    if !self.leaving.contains(&gateway) {
+                        self.leaving.push(gateway);
+                    }
+                    self.monitor.on_leave(gateway, None, now);
+                }
+            }
+            Event::Closed { id, .. } => {
+                let of_sa = self.sessions.values().filter(|session| session.sa == id);
+                let ids: Vec<_> = of_sa.map(|session| session.id).collect();
+                ids.into_iter().for_each(|id| self.end(id, false, now));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_key_action(&mut self, action: kms::Action, now: Instant) {
+        match action {
+            kms::Action::Authenticate { gateway } => {
+                let at = |ip| SocketAddr::new(ip, IKE_PORT);
+                let wish = Initiate {
+                    local: at(client_address(self.index)),
+                    remote: at(gateway),
+                    remote_id: None,
+                    auth: methods(),
+                    request_addresses: Some(AddressRequest {
+                        v4: Some(None),
+                        v6: None,
+                    }),
+                    local_ts: vec![TrafficSelector::any_v4()],
+                    remote_ts: vec![targets()],
+                    initial_contact: self.kms.session(gateway).is_none(),
+                    follows_redirects: true,
+                    redirected_from: None,
+                };
+                let id = self.engine.initiate(now, wish, &mut self.owner);
+                self.pending.insert(id, gateway);
+            }
+            kms::Action::Granted { gateway, .. } => {
+                if self.by_gateway.contains_key(&gateway) {
+                    self.monitor.on_keyed(gateway, now);
+                }
+            }
+            kms::Action::Rejected { retry_at, .. } => {
+                self.refused_until = Some(retry_at);
+                self.monitor.on_key_failed(now);
+            }
+            kms::Action::DropSession { session, .. } => {
+                let id = SessionId(session.0);
+                if self.dying.iter().all(|(_, dying)| *dying != id) {
+                    self.end(id, true, now);
+                }
+            }
+        }
+    }
+
+    fn on_monitor(&mut self, action: liveness::Action, step: &mut Step<'_>) {
+        match action {
+            liveness::Action::Heartbeat { gateway, counter } => {
+                let id = self.by_gateway.get(&gateway);
+                let Some(session) = id.and_then(|id| self.sessions.get_mut(id)) else {
+                    return;
+                };
+                let token: [u8; 8] = step.rng.random();
+                if session.asked.len() >= ASKED {
+                    session.asked.remove(0);
+                }
+                session.asked.push((counter, token));
+                let spi = session.spi_out().to_be_bytes();
+                let bytes = heartbeat::encode_request(&session.heartbeat_key, counter, spi, token);
+                step.out.push((gateway, Packet::Esp(bytes.to_vec())));
+            }
+            liveness::Action::Activate { gateway } => {
+                step.watch.switched(self.index, gateway);
+                self.refused_until = None;
+                self.kms.on_active(CLUSTER, Some(gateway), step.now);
+                let id = self.by_gateway.get(&gateway);
+                let session = id.and_then(|id| self.sessions.get_mut(id));
+                step.watch
+                    .holds(session.is_some(), "a gateway is used without a session");
+                if let Some(dummy) = session.and_then(|s| s.seal(None, step.watch)) {
+                    step.out.push((gateway, Packet::Esp(dummy)));
+                }
+            }
+            liveness::Action::Inactive => self.kms.on_active(CLUSTER, None, step.now),
+            liveness::Action::Dead { gateway, .. } => {
+                self.kms.on_dead(gateway, step.now);
+                while let Some(action) = self.kms.next_action() {
+                    self.on_key_action(action, step.now);
+                }
+                let kept = self.by_gateway.contains_key(&gateway);
+                step.watch
+                    .holds(!kept, "a session is kept for a gateway declared dead");
+            }
+            liveness::Action::RequestKey { after } => self.kms.request(CLUSTER, after, step.now),
+            liveness::Action::Health { .. } => {}
+        }
+    }
+
+    fn leave_the_unused(&mut self, now: Instant) {
+        let active = self.monitor.active();
+        let left = self
+            .leaving
+            .extract_if(.., |gateway| Some(*gateway) != active);
+        for gateway in left.collect::<Vec<_>>() {
+            if let Some(session) = self.kms.session(gateway) {
+                self.kms.on_left(gateway, now);
+                self.dying.push((now + AFTERLIFE, SessionId(session.0)));
+            }
+        }
+    }
+
+    fn end(&mut self, id: SessionId, close: bool, now: Instant) {
+        self.dying.retain(|(_, dying)| *dying != id);
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        let _ = self.owner.sadb.remove(Producer::Ike, id);
+        if close {
+            self.engine.close(now, session.sa);
+        }
+        let Some(gateway) = session.spec.gateway else {
+            return;
+        };
+        if self.by_gateway.get(&gateway) == Some(&id) {
+            self.by_gateway.remove(&gateway);
+            self.monitor.on_unkeyed(gateway, now);
+        }
+        self.kms.on_session_lost(gateway, SessionHandle(id.0), now);
+    }
+}

@@ -1,0 +1,113 @@
+//! What happens in a run.
+
+use std::time::Duration;
+
+use evergate::liveness::Timing;
+use evergate::policy::HeartbeatMode;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// Something goes wrong with a gateway, or right again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is gone, with all that it knew.
+    Crash(usize),
+    /// It comes back after a crash.
+    Restart(usize),
+    Freeze(usize),
+    Thaw(usize),
+    PullWan(usize),
+    PullLan(usize),
+    /// Nothing reaches it.
+    Deafen(usize),
+    /// Nothing comes from it.
+    Mute(usize),
+    /// Its links are well.
+    Mend(usize),
+    /// It lets go of its clients, for good.
+    Drain(usize),
+    /// So many of a thousand packets are lost from now on.
+    Loss(u32),
+}
+
+/// A run, but for chance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    pub seed: u64,
+    pub clients: usize,
+    pub gateways: usize,
+    pub standby: usize,
+    pub timing: Timing,
+    /// From one packet of a client's application to the next.
+    pub pace: Duration,
+    pub delay: Duration,
+    /// More delay, by chance, up to this.
+    pub jitter: Duration,
+    /// Of a thousand packets.
+    pub loss: u32,
+    pub doubled: u32,
+    pub faults: Vec<(Duration, Fault)>,
+    /// After the last fault, until each client must be served again.
+    pub settle: Duration,
+    /// In the end each client has heard something within this time.
+    pub patience: Duration,
+}
+
+impl Scenario {
+    /// Any scenario; the same for the same seed.
+    pub fn random(seed: u64) -> Scenario {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let ms = Duration::from_millis;
+        let gateways = rng.random_range(2..=4);
+        let mut scenario = Scenario {
+            seed,
+            clients: rng.random_range(1..=3),
+            gateways,
+            standby: rng.random_range(0..=1),
+            timing: Timing {
+                mode: match rng.random() {
+                    true => HeartbeatMode::Instant,
+                    false => HeartbeatMode::Deferred,
+                },
+                response_time: ms(rng.random_range(5..=50)),
+                defer_time: ms(rng.random_range(5..=50)),
+            },
+            pace: ms(rng.random_range(5..=50)),
+            delay: Duration::from_micros(rng.random_range(50..=500)),
+            jitter: Duration::from_micros(rng.random_range(0..=1000)),
+            loss: match rng.random_range(0..4) {
+                0 => rng.random_range(1..=20),
+                _ => 0,
+            },
+            doubled: rng.random_range(0..=20),
+            faults: Vec::new(),
+            settle: Duration::from_secs(60),
+            patience: Duration::from_secs(2),
+        };
+        let mut at = Duration::from_secs(1);
+        for _ in 0..rng.random_range(1..=6) {
+            at += ms(rng.random_range(50..=3000));
+            let g = rng.random_range(0..gateways);
+            let (fault, undone) = match rng.random_range(0..8) {
+                0 | 1 => (Fault::Crash(g), Fault::Restart(g)),
+                2 => (Fault::Freeze(g), Fault::Thaw(g)),
+                3 => (Fault::PullWan(g), Fault::Mend(g)),
+                4 => (Fault::PullLan(g), Fault::Mend(g)),
+                5 => (Fault::Deafen(g), Fault::Mend(g)),
+                6 => (Fault::Mute(g), Fault::Mend(g)),
+                _ => (Fault::Loss(rng.random_range(0..=300)), Fault::Loss(0)),
+            };
+            scenario.faults.push((at, fault));
+            let wait = ms(rng.random_range(100..=10_000));
+            scenario.faults.push((at + wait, undone));
+        }
+        scenario.faults.sort_by_key(|(at, _)| *at);
+        scenario
+    }
+
+    /// When the run is over.
+    pub fn end(&self) -> Duration {
+        let last = self.faults.last().map(|(at, _)| *at);
+        last.unwrap_or_default() + self.settle
+    }
+}

@@ -1,0 +1,193 @@
+//! What must hold at every step.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::label;
+
+/// A client changes gateways no more often in a minute, while there is one that is well.
+const SWITCHES: usize = 60;
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    pub seed: u64,
+    pub at: Duration,
+    pub what: String,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Broken { seed, at, what } = self;
+        write!(f, "seed {seed}, after {:.6} s: {what}", at.as_secs_f64())
+    }
+}
+
+/// One client.
+#[derive(Clone, Default)]
+struct Served {
+    /// Since when it sends and hears nothing.
+    waits_from: Option<Duration>,
+    last_answer: Option<Duration>,
+    switches: Vec<Duration>,
+}
+
+pub(super) struct Watch {
+    now: Duration,
+    healthy: bool,
+    broken: Option<String>,
+    /// What each key sealed, and what was accepted under it.
+    sealed: HashMap<Vec<u8>, HashSet<u64>>,
+    opened: HashMap<Vec<u8>, HashSet<u64>>,
+    at_target: HashSet<(usize, u64)>,
+    answers: HashSet<(usize, u64)>,
+    clients: Vec<Served>,
+    pub(super) sent: u64,
+    pub(super) answered: u64,
+    pub(super) switches: u64,
+    pub(super) longest: Duration,
+    pub(super) digest: u64,
+}
+
+impl Watch {
+    pub(super) fn new(clients: usize) -> Watch {
+        Watch {
+            now: Duration::ZERO,
+            healthy: true,
+            broken: None,
+            sealed: HashMap::new(),
+            opened: HashMap::new(),
+            at_target: HashSet::new(),
+            answers: HashSet::new(),
+            clients: vec![Served::default(); clients],
+            sent: 0,
+            answered: 0,
+            switches: 0,
+            longest: Duration::ZERO,
+            digest: 0,
+        }
+    }
+
+    /// `healthy`: there is a gateway that is well.
+    pub(super) fn at(&mut self, now: Duration, healthy: bool) {
+        (self.now, self.healthy) = (now, healthy);
+    }
+
+    /// The first thing that did not hold.
+    pub(super) fn verdict(&mut self, at: Duration, seed: u64) -> Result<(), Broken> {
+        match self.broken.take() {
+            Some(what) => Err(Broken { seed, at, what }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn holds(&mut self, it: bool, what: &str) {
+        if !it && self.broken.is_none() {
+            self.broken = Some(what.to_owned());
+        }
+    }
+
+    fn note(&mut self, what: impl std::hash::Hash) {
+        let mut hasher = DefaultHasher::new();
+        (self.digest, self.now, what).hash(&mut hasher);
+        self.digest = hasher.finish();
+    }
+
+    /// No key seals two packets with the same nonce: it is the sequence number.
+    pub(super) fn sealed(&mut self, key: &[u8], sequence: u64) {
+        let fresh = self
+            .sealed
+            .entry(key.to_vec())
+            .or_default()
+            .insert(sequence);
+        self.holds(fresh, "a key and a nonce are used twice");
+    }
+
+    pub(super) fn opened(&mut self, key: &[u8], sequence: u64) {
+        let fresh = self
+            .opened
+            .entry(key.to_vec())
+            .or_default()
+            .insert(sequence);
+        self.holds(fresh, "a packet is accepted twice");
+        let known = self
+            .sealed
+            .get(key)
+            .is_some_and(|all| all.contains(&sequence));
+        self.holds(known, "a packet is accepted that nobody has sealed");
+    }
+
+    /// Nothing of the inner packet is in the clear.
+    pub(super) fn on_the_wire(&mut self, esp: &[u8], inner: &[u8]) {
+        let seen = esp.windows(inner.len()).any(|window| window == inner);
+        self.holds(!seen, "an inner packet is in the clear");
+    }
+
+    pub(super) fn payload(&mut self, client: usize) {
+        self.sent += 1;
+        let now = self.now;
+        self.clients[client].waits_from.get_or_insert(now);
+    }
+
+    pub(super) fn at_target(&mut self, packet: &[u8]) {
+        if let Some(label) = label(packet) {
+            let fresh = self.at_target.insert(label);
+            self.holds(fresh, "a target gets a packet twice");
+            self.note(label);
+        }
+    }
+
+    pub(super) fn answer(&mut self, client: usize, number: u64) {
+        let fresh = self.answers.insert((client, number));
+        self.holds(fresh, "a client gets an answer twice");
+        self.answered += 1;
+        let now = self.now;
+        let served = &mut self.clients[client];
+        // Before the first answer it was not served yet.
+        if let (Some(from), Some(_)) = (served.waits_from, served.last_answer) {
+            self.longest = self.longest.max(now.saturating_sub(from));
+        }
+        served.waits_from = None;
+        served.last_answer = Some(now);
+        self.note((client, number));
+    }
+
+    pub(super) fn switched(&mut self, client: usize, gateway: IpAddr) {
+        self.switches += 1;
+        self.note((client, gateway));
+        // Without any that is well they try one after the other, for now as fast as these answer.
+        if !self.healthy {
+            return;
+        }
+        let now = self.now;
+        let switches = &mut self.clients[client].switches;
+        switches.retain(|at| *at + Duration::from_secs(60) > now);
+        switches.push(now);
+        let often = switches.len() > SWITCHES;
+        self.holds(!often, "a client goes from gateway to gateway without end");
+    }
+
+    /// With a gateway that is well, each client has heard something lately.
+    pub(super) fn all_are_served(
+        &self,
+        end: Duration,
+        patience: Duration,
+        seed: u64,
+    ) -> Result<(), Broken> {
+        for (client, served) in self.clients.iter().enumerate() {
+            let last = served.last_answer.unwrap_or_default();
+            if last + patience < end {
+                return Err(Broken {
+                    seed,
+                    at: end,
+                    what: format!(
+                        "client {client} is not served: it heard something last after {last:?}"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
