@@ -236,6 +236,9 @@ impl World {
                         Node::Client(client) => client.wake(step),
                         Node::Gateway(gateway) => gateway.wake(step),
                     });
+                } else {
+                    // It was put off.
+                    self.plan(at);
                 }
             }
             What::Payload(index) => {
@@ -299,10 +302,9 @@ impl World {
         }
     }
 
-    /// Whether a timer of the node is due; sees to it that there is another look at it when one is.
-    fn awake(&mut self, at: Place) -> bool {
-        let (start, now) = (self.start, self.now);
-        let (wake_at, next) = match at {
+    /// When a node is looked at again, and when its next timer is due.
+    fn timer(&mut self, at: Place) -> (&mut Option<Duration>, Option<Instant>) {
+        match at {
             Place::Client(index) => {
                 let client = &mut self.clients[index];
                 let next = client.next();
@@ -313,7 +315,13 @@ impl World {
                 let next = gateway.next();
                 (&mut gateway.wake_at, next)
             }
-        };
+        }
+    }
+
+    /// Whether a timer of the node is due.
+    fn awake(&mut self, at: Place) -> bool {
+        let (start, now) = (self.start, self.now);
+        let (wake_at, next) = self.timer(at);
         if wake_at.is_some_and(|at| at <= now) {
             *wake_at = None;
         }
@@ -358,18 +366,7 @@ impl World {
 
     fn plan(&mut self, at: Place) {
         let (start, now) = (self.start, self.now);
-        let (wake_at, next) = match at {
-            Place::Client(index) => {
-                let client = &mut self.clients[index];
-                let next = client.next();
-                (&mut client.wake_at, next)
-            }
-            Place::Gateway(index) => {
-                let gateway = &mut self.gateways[index];
-                let next = gateway.next();
-                (&mut gateway.wake_at, next)
-            }
-        };
+        let (wake_at, next) = self.timer(at);
         let Some(next) = next else { return };
         let next = next.saturating_duration_since(start).max(now);
         if wake_at.is_none_or(|at| next < at) {
