@@ -155,6 +155,22 @@ impl Core {
         }
     }
 
+    /// The LAN was out of reach: what was announced meanwhile went unheard, and so did the claims of
+    /// others. Each address is announced again as soon as its client speaks.
+    pub(super) fn announce_anew(&mut self) {
+        let Some(lan) = &mut self.lan else { return };
+        let active: Vec<IpAddr> = lan.announcer.active().collect();
+        for address in active {
+            lan.announcer.deactivate(address);
+            lan.stop_listening_for(address);
+        }
+        for index in self.sessions.indexes() {
+            if let Some(session) = self.sessions.get_mut(index) {
+                session.announced = false;
+            }
+        }
+    }
+
     /// A session that was announced is gone. What a newer session of the same client announces
     /// stays.
     pub(super) fn withdraw(&mut self, session: &Session) {

@@ -454,7 +454,11 @@ impl Core {
     /// The key management service has a key for a gateway already.
     pub(super) fn granted(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
         if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
-            monitor.on_keyed(gateway, now);
+            // It may have ended since.
+            match self.sessions.by_gateway(gateway) {
+                Some(_) => monitor.on_granted(gateway, now),
+                None => monitor.on_key_failed(now),
+            }
         }
         self.obey(group, umem, now);
     }
@@ -481,5 +485,8 @@ impl Core {
     /// A link of ours went down or came up: silence of the gateways meanwhile says nothing.
     pub(super) fn on_link(&mut self, up: bool, now: Instant) {
         self.each_monitor(|monitor| monitor.on_link(up, now));
+        if up {
+            self.announce_anew();
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::SessionHandle;
+use super::damping::Damping;
 use super::refresh::Refresh;
 use crate::policy::ClusterId;
 
@@ -20,6 +21,8 @@ pub(super) struct Gateway {
     pub(super) failures: u32,
     /// Background attempts leave it alone until then; requests do not.
     pub(super) hold_until: Instant,
+    /// Requests leave it alone too if it dies over and over.
+    pub(super) damping: Damping,
 }
 
 impl Gateway {
@@ -31,6 +34,7 @@ impl Gateway {
             refresh: None,
             failures: 0,
             hold_until: now,
+            damping: Damping::default(),
         }
     }
 }

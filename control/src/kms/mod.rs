@@ -15,6 +15,7 @@
 
 mod backoff;
 mod cluster;
+mod damping;
 mod redirect;
 mod refresh;
 mod service;
@@ -75,7 +76,8 @@ pub enum Action {
     Rejected {
         /// The cluster that asked.
         cluster: ClusterId,
-        /// Each gateway asked, in that order, and why there is no session with it.
+        /// Each gateway asked, in that order, and why there is no session with it; then those that
+        /// were passed over because they keep dying.
         tried: Vec<(IpAddr, String)>,
         /// The earliest time of another attempt. It is made by itself if no gateway of the cluster
         /// is keyed, else if a request comes before it.

@@ -175,11 +175,13 @@ impl<R: Rng> KeyManagement<R> {
 
     /// A monitor found `gateway` dead: its key is removed, for every cluster.
     pub fn on_dead(&mut self, gateway: IpAddr, now: Instant) {
-        if let Some(session) = self.session(gateway) {
-            self.actions
-                .push_back(Action::DropSession { gateway, session });
-            self.lose(gateway, now);
-        }
+        let Some((session, since)) = self.find(gateway).and_then(|entry| entry.session) else {
+            return;
+        };
+        self.actions
+            .push_back(Action::DropSession { gateway, session });
+        self.lose(gateway, now);
+        self.damp(gateway, now.saturating_duration_since(since), now);
     }
 
     /// The monitor of `cluster` uses this gateway now, or none. Standby gateways are the ones
@@ -240,11 +242,8 @@ impl<R: Rng> KeyManagement<R> {
 
     /// The cached session with `gateway`.
     pub fn session(&self, gateway: IpAddr) -> Option<SessionHandle> {
-        let entry = self
-            .gateways
-            .iter()
-            .find(|entry| entry.address == gateway)?;
-        entry.session.map(|(session, _)| session)
+        let (session, _) = self.find(gateway)?.session?;
+        Some(session)
     }
 
     /// The clusters that list `gateway`: whose monitors have to hear of its sessions.
@@ -334,7 +333,9 @@ impl<R: Rng> KeyManagement<R> {
         let mut round = preferred.into_iter().chain(cluster.round_from(run.after));
         let next = round.find(|gateway| {
             // Keyed can only be the gateway that shall be left: no need to ask it.
-            self.session(*gateway).is_none() && run.tried.iter().all(|(asked, _)| asked != gateway)
+            self.session(*gateway).is_none()
+                && run.tried.iter().all(|(asked, _)| asked != gateway)
+                && self.damped(*gateway, now).is_none()
         });
         drop(round);
         let Some(gateway) = next else {
@@ -361,6 +362,12 @@ impl<R: Rng> KeyManagement<R> {
     fn reject(&mut self, c: usize, now: Instant) {
         let cluster = &self.clusters[c];
         let after = cluster.running().and_then(|run| run.after);
+        let damped_until = self.damped_until(cluster, now);
+        let passed_over = cluster.order.iter().filter_map(|gateway| {
+            let (_, reason) = self.damped(*gateway, now)?;
+            Some((*gateway, reason))
+        });
+        let passed_over: Vec<_> = passed_over.collect();
         // Without any key the cluster is of no use: nobody needs to ask again, and a client that
         // only answers never would.
         let keyless = cluster.order.iter().all(|gw| self.session(*gw).is_none());
@@ -368,7 +375,8 @@ impl<R: Rng> KeyManagement<R> {
         let cluster = &mut self.clusters[c];
         cluster.failures = cluster.failures.saturating_add(1);
         cluster.failed_at = Some(now);
-        let retry_at = now + self.settings.backoff(cluster.failures, &mut self.rng);
+        let waited = now + self.settings.backoff(cluster.failures, &mut self.rng);
+        let retry_at = damped_until.map_or(waited, |until| until.min(waited));
         let done = std::mem::replace(
             &mut cluster.job,
             Job::BackOff {
@@ -376,11 +384,16 @@ impl<R: Rng> KeyManagement<R> {
                 wanted,
             },
         );
-        let tried = if let Job::Running(run) = done {
+        let mut tried = if let Job::Running(run) = done {
             run.tried
         } else {
             Vec::new()
         };
+        // One that died while it was asked is both.
+        let news = passed_over.into_iter();
+        let news = news.filter(|(gateway, _)| tried.iter().all(|(asked, _)| asked != gateway));
+        let news: Vec<_> = news.collect();
+        tried.extend(news);
         self.actions.push_back(Action::Rejected {
             cluster: cluster.id,
             tried,
@@ -435,6 +448,10 @@ impl<R: Rng> KeyManagement<R> {
         cluster
             .round_from(after)
             .find(|gateway| Some(*gateway) != after && self.session(*gateway).is_some())
+    }
+
+    pub(super) fn find(&self, gateway: IpAddr) -> Option<&Gateway> {
+        self.gateways.iter().find(|entry| entry.address == gateway)
     }
 
     pub(super) fn entry(&mut self, gateway: IpAddr) -> Option<&mut Gateway> {

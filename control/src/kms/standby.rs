@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rand::Rng;
 
-use super::cluster::{Cluster, Gateway};
+use super::cluster::Cluster;
 use super::service::KeyManagement;
 
 impl<R: Rng> KeyManagement<R> {
@@ -75,9 +75,5 @@ impl<R: Rng> KeyManagement<R> {
         let entry = self.find(gateway)?;
         let free = entry.session.is_none() && !entry.authenticating;
         free.then_some(entry.hold_until)
-    }
-
-    fn find(&self, gateway: IpAddr) -> Option<&Gateway> {
-        self.gateways.iter().find(|entry| entry.address == gateway)
     }
 }

@@ -209,6 +209,17 @@ impl Monitor {
         }
     }
 
+    /// The key request was granted: there is a session with `gateway`. As [`Monitor::on_keyed`], and
+    /// the request is over even if that changes nothing: where nobody else answers, it is the gateway
+    /// to be left that is keyed anew.
+    pub fn on_granted(&mut self, gateway: IpAddr, now: Instant) {
+        self.asked = false;
+        self.on_keyed(gateway, now);
+        if self.active.is_none() {
+            self.on_key_failed(now);
+        }
+    }
+
     /// The gateway itself made a session with us: it becomes the active one.
     pub fn on_peer_initiated(&mut self, gateway: IpAddr, now: Instant) {
         let Some(i) = self.index(gateway) else { return };

@@ -264,6 +264,13 @@ impl Node {
     }
 
     pub(super) fn on_client_report(&mut self, report: WorkerReport) {
+        if let WorkerEvent::Active {
+            gateway: Some(gateway),
+            ..
+        } = report.event
+        {
+            self.taken_back(gateway, Instant::now());
+        }
         let Role::Client(client) = &mut self.role else {
             return;
         };
@@ -314,7 +321,16 @@ impl Node {
                 let Some(cluster) = cluster_of(group) else {
                     return;
                 };
-                client.kms.on_dead(gateway, Instant::now());
+                let now = Instant::now();
+                client.kms.on_dead(gateway, now);
+                // Those that were left or replaced, and were to receive for a while, need not any more.
+                let all = self.table.live.values();
+                let of_it = all.filter(|live| live.spec.gateway == Some(gateway));
+                for live in of_it {
+                    if self.dying.contains(live.spec.id) {
+                        self.dying.insert(now, live.spec.id);
+                    }
+                }
                 let silent = silent_for.as_secs_f64() * 1e3;
                 let text = format!("gateway {gateway} is dead: silent for {silent:.1} ms");
                 NewEvent::new(EventKind::GatewayDead, text)

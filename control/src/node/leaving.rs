@@ -12,6 +12,7 @@ use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use crate::dataplane::Command;
 use crate::ike::{Failure, GatewayIdentity, Identity, RedirectLimit, SaId};
+use crate::kms::SessionHandle;
 use crate::sadb::SessionId;
 
 /// What a client knows of gateways that have sent it elsewhere.
@@ -19,6 +20,8 @@ use crate::sadb::SessionId;
 pub(super) struct Leaving {
     /// Those that want to be left, as long as there is a session with them.
     gateways: HashSet<IpAddr>,
+    /// Sessions that were left, and end soon.
+    left: HashMap<IpAddr, SessionId>,
     /// From each gateway that was named, who has named it; for its first message.
     named_by: HashMap<IpAddr, IpAddr>,
     limit: RedirectLimit,
@@ -132,8 +135,29 @@ impl Node {
         for gateway in left {
             if let Some(session) = client.kms.session(gateway) {
                 client.kms.on_left(gateway, now);
-                self.dying.insert(now + AFTERLIFE, SessionId(session.0));
+                let session = SessionId(session.0);
+                self.dying.insert(now + AFTERLIFE, session);
+                client.leaving.left.insert(gateway, session);
             }
+        }
+        let dying = &self.dying;
+        client.leaving.left.retain(|_, id| dying.contains(*id));
+    }
+
+    /// Traffic has gone back to a gateway that was left: the others are worse. Its session does not end
+    /// then.
+    pub(super) fn taken_back(&mut self, gateway: IpAddr, now: Instant) {
+        let Role::Client(client) = &mut self.role else {
+            return;
+        };
+        if let Some(id) = client.leaving.left.remove(&gateway)
+            && client.kms.session(gateway).is_none()
+            && self.dying.remove(id).is_some()
+        {
+            client.leaving.gateways.insert(gateway);
+            client
+                .kms
+                .on_peer_initiated(gateway, SessionHandle(id.0), now);
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Client {
     dying: Vec<(Instant, SessionId)>,
     /// Gateways that want to be left.
     leaving: Vec<IpAddr>,
+    /// Sessions that were left, and end soon.
+    left: HashMap<IpAddr, SessionId>,
     refused_until: Option<Instant>,
     number: u64,
     pub(super) wake_at: Option<Duration>,
@@ -75,6 +77,7 @@ impl Client {
             pending: HashMap::new(),
             dying: Vec::new(),
             leaving: Vec::new(),
+            left: HashMap::new(),
             refused_until: None,
             number: 0,
             wake_at: None,
@@ -289,11 +292,10 @@ impl Client {
                 let id = self.engine.initiate(now, wish, &mut self.owner);
                 self.pending.insert(id, gateway);
             }
-            kms::Action::Granted { gateway, .. } => {
-                if self.by_gateway.contains_key(&gateway) {
-                    self.monitor.on_keyed(gateway, now);
-                }
-            }
+            kms::Action::Granted { gateway, .. } => match self.by_gateway.contains_key(&gateway) {
+                true => self.monitor.on_granted(gateway, now),
+                false => self.monitor.on_key_failed(now),
+            },
             kms::Action::Rejected { retry_at, .. } => {
                 self.refused_until = Some(retry_at);
                 self.monitor.on_key_failed(now);
@@ -325,6 +327,7 @@ impl Client {
             }
             liveness::Action::Activate { gateway } => {
                 step.watch.switched(self.index, gateway);
+                self.taken_back(gateway, step.now);
                 self.refused_until = None;
                 self.kms.on_active(CLUSTER, Some(gateway), step.now);
                 let id = self.by_gateway.get(&gateway);
@@ -341,7 +344,17 @@ impl Client {
                 while let Some(action) = self.kms.next_action() {
                     self.on_key_action(action, step.now);
                 }
-                let kept = self.by_gateway.contains_key(&gateway);
+                let dying = self.dying.iter().map(|(_, id)| *id);
+                let dying = dying.filter(|id| {
+                    let session = self.sessions.get(id);
+                    session.is_some_and(|session| session.spec.gateway == Some(gateway))
+                });
+                let dying: Vec<_> = dying.collect();
+                dying
+                    .into_iter()
+                    .for_each(|id| self.end(id, true, step.now));
+                let mut sessions = self.sessions.values();
+                let kept = sessions.any(|session| session.spec.gateway == Some(gateway));
                 step.watch
                     .holds(!kept, "a session is kept for a gateway declared dead");
             }
@@ -359,7 +372,22 @@ impl Client {
             if let Some(session) = self.kms.session(gateway) {
                 self.kms.on_left(gateway, now);
                 self.dying.push((now + AFTERLIFE, SessionId(session.0)));
+                self.left.insert(gateway, SessionId(session.0));
             }
+        }
+    }
+
+    /// Traffic has gone back to a gateway that was left.
+    fn taken_back(&mut self, gateway: IpAddr, now: Instant) {
+        let Some(id) = self.left.remove(&gateway) else {
+            return;
+        };
+        let dies = self.dying.iter().any(|(_, dying)| *dying == id);
+        if dies && self.kms.session(gateway).is_none() {
+            self.dying.retain(|(_, dying)| *dying != id);
+            self.leaving.push(gateway);
+            self.kms
+                .on_peer_initiated(gateway, SessionHandle(id.0), now);
         }
     }
 

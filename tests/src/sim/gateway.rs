@@ -41,6 +41,7 @@ pub(super) struct Gateway {
     links: bool,
     health: u8,
     waiting: Vec<(IpAddr, Packet)>,
+    thawed_at: Option<Instant>,
     pub(super) wake_at: Option<Duration>,
 }
 
@@ -66,6 +67,7 @@ impl Gateway {
             links: true,
             health: HEALTH_WELL,
             waiting: Vec::new(),
+            thawed_at: None,
             wake_at: None,
         }
     }
@@ -84,9 +86,10 @@ impl Gateway {
         }
     }
 
-    pub(super) fn thaw(&mut self) {
+    pub(super) fn thaw(&mut self, now: Instant) {
         if self.state == State::Frozen {
             self.state = State::Runs;
+            self.thawed_at = Some(now);
         }
     }
 
@@ -105,6 +108,11 @@ impl Gateway {
 
     /// Whether all its links are up: with one down it answers no heartbeats.
     pub(super) fn link(&mut self, up: bool) {
+        if up && !self.links {
+            // What the LAN has said and heard meanwhile is not known.
+            let sessions = self.sessions.values_mut();
+            sessions.for_each(|session| session.announced = false);
+        }
         self.links = up;
     }
 
@@ -122,13 +130,19 @@ impl Gateway {
         self.pump(step);
     }
 
+    /// It takes clients again; those that left may stay where they are.
+    pub(super) fn undrain(&mut self) {
+        self.health = HEALTH_WELL;
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         if self.state != State::Runs {
             return None;
         }
         let ike = self.engine.next_timeout().map(|(at, _)| at);
         let dying = self.dying.iter().map(|(at, _)| *at).min();
-        ike.into_iter().chain(dying).min()
+        let thawed = self.thawed_at.filter(|_| !self.waiting.is_empty());
+        ike.into_iter().chain(dying).chain(thawed).min()
     }
 
     pub(super) fn wake(&mut self, step: &mut Step<'_>) {

@@ -286,7 +286,7 @@ impl World {
             }
             Fault::Freeze(g) => self.gateways[g].freeze(),
             Fault::Thaw(g) => {
-                self.gateways[g].thaw();
+                self.gateways[g].thaw(self.start + self.now);
                 self.later(Duration::ZERO, What::Wake(Place::Gateway(g)));
             }
             Fault::Drain(g) => self.step(Place::Gateway(g), |node, step| {
@@ -294,6 +294,7 @@ impl World {
                     gateway.drain(step);
                 }
             }),
+            Fault::Undrain(g) => self.gateways[g].undrain(),
             _ => self.net.fault(fault),
         }
         for g in 0..self.gateways.len() {
@@ -329,8 +330,7 @@ impl World {
     }
 
     fn step(&mut self, at: Place, act: impl FnOnce(Node<'_>, &mut Step<'_>)) {
-        let healthy = (0..self.gateways.len()).any(|g| self.is_healthy(g));
-        self.watch.at(self.now, healthy);
+        self.watch.at(self.now);
         let mut step = Step {
             now: self.start + self.now,
             rng: &mut self.rng,

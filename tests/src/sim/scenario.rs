@@ -24,8 +24,10 @@ pub enum Fault {
     Mute(usize),
     /// Its links are well.
     Mend(usize),
-    /// It lets go of its clients, for good.
+    /// It lets go of its clients.
     Drain(usize),
+    /// It takes clients again.
+    Undrain(usize),
     /// So many of a thousand packets are lost from now on.
     Loss(u32),
 }
@@ -88,13 +90,14 @@ impl Scenario {
         for _ in 0..rng.random_range(1..=6) {
             at += ms(rng.random_range(50..=3000));
             let g = rng.random_range(0..gateways);
-            let (fault, undone) = match rng.random_range(0..8) {
+            let (fault, undone) = match rng.random_range(0..9) {
                 0 | 1 => (Fault::Crash(g), Fault::Restart(g)),
                 2 => (Fault::Freeze(g), Fault::Thaw(g)),
                 3 => (Fault::PullWan(g), Fault::Mend(g)),
                 4 => (Fault::PullLan(g), Fault::Mend(g)),
                 5 => (Fault::Deafen(g), Fault::Mend(g)),
                 6 => (Fault::Mute(g), Fault::Mend(g)),
+                7 => (Fault::Drain(g), Fault::Undrain(g)),
                 _ => (Fault::Loss(rng.random_range(0..=300)), Fault::Loss(0)),
             };
             scenario.faults.push((at, fault));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::label;
 
-/// A client changes gateways no more often in a minute, while there is one that is well.
+/// A client changes gateways no more often in a minute.
 const SWITCHES: usize = 60;
 
 /// An invariant that does not hold.
@@ -36,7 +36,6 @@ struct Served {
 
 pub(super) struct Watch {
     now: Duration,
-    healthy: bool,
     broken: Option<String>,
     /// What each key sealed, and what was accepted under it.
     sealed: HashMap<Vec<u8>, HashSet<u64>>,
@@ -55,7 +54,6 @@ impl Watch {
     pub(super) fn new(clients: usize) -> Watch {
         Watch {
             now: Duration::ZERO,
-            healthy: true,
             broken: None,
             sealed: HashMap::new(),
             opened: HashMap::new(),
@@ -70,9 +68,8 @@ impl Watch {
         }
     }
 
-    /// `healthy`: there is a gateway that is well.
-    pub(super) fn at(&mut self, now: Duration, healthy: bool) {
-        (self.now, self.healthy) = (now, healthy);
+    pub(super) fn at(&mut self, now: Duration) {
+        self.now = now;
     }
 
     /// The first thing that did not hold.
@@ -157,10 +154,6 @@ impl Watch {
     pub(super) fn switched(&mut self, client: usize, gateway: IpAddr) {
         self.switches += 1;
         self.note((client, gateway));
-        // Without any that is well they try one after the other, for now as fast as these answer.
-        if !self.healthy {
-            return;
-        }
         let now = self.now;
         let switches = &mut self.clients[client].switches;
         switches.retain(|at| *at + Duration::from_secs(60) > now);

@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[
     ("failover_without_standby", without_standby_keyed),
     ("failover_after_lan_cable_pulled", after_lan_pulled),
     ("failover_after_wan_cable_pulled", after_wan_pulled),
+    ("claim_unheard_while_the_lan_was_out", claim_unheard),
     ("failover_from_frozen_daemon", from_frozen),
     ("failover_with_deferred_heartbeats", deferred),
     ("failover_after_sigterm", after_sigterm),
@@ -24,6 +25,8 @@ pub(super) const CASES: &[Case] = &[
 
 /// With a standby keyed. Generous: build machines are busy; `cargo xtask bench` measures.
 pub(super) const SOON: f64 = 500.0;
+/// Until a node knows of a link.
+const SOON_UP: Duration = Duration::from_secs(5);
 /// With an IKE exchange, which may meet a dead gateway first.
 pub(super) const WITH_EXCHANGE: f64 = 6000.0;
 
@@ -92,6 +95,32 @@ fn after_lan_pulled(lab: &mut Lab) -> Result<()> {
         lab.restore_lan(number)?;
     }
     must_ping(lab, Place::Client, &[TARGETS[1]])
+}
+
+/// While a gateway's cable is out, someone else says that he has the client's address. When it is back
+/// the gateway must say otherwise as soon as the client speaks: nobody tells it what it has missed.
+fn claim_unheard(lab: &mut Lab) -> Result<()> {
+    let alone = Setup {
+        general: "Heartbeat = NONE\nStandby = 0\nRandomOrder = no\n".into(),
+        cluster: vec![1],
+        ..Setup::default()
+    };
+    up(lab, &alone)?;
+    must_ping(lab, Place::Client, &[TARGETS[0]])?;
+    // The address is announced several times; this is after the last.
+    std::thread::sleep(Duration::from_millis(1500));
+    lab.pull_lan(1)?;
+    let nobody = "02:00:00:00:00:aa";
+    let claim = ["ip", "neigh", "replace", CLIENT_INNER, "lladdr", nobody];
+    let claim = [&claim[..], &["dev", "eth0", "nud", "reachable"]].concat();
+    lab.exec(Place::Target, &claim)?;
+    lab.restore_lan(1)?;
+    lab.wait("the gateway sees its link", SOON_UP, |lab| {
+        let events = lab.events(Place::Gateway(1), 0)?;
+        let back = events.iter().any(|event| event.text.contains("lan0 is up"));
+        Ok(back.then_some(()))
+    })?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(3))
 }
 
 fn after_wan_pulled(lab: &mut Lab) -> Result<()> {

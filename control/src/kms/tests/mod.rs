@@ -1,5 +1,6 @@
 //! Every rule as a table under a virtual clock; invariants under random events.
 
+mod damping;
 mod properties;
 mod redirect;
 mod reload;

@@ -72,6 +72,30 @@ fn draining_stays_if_the_request_is_rejected() {
     );
 }
 
+// The request may end with a new key for the very gateway that shall be left, if none other answers.
+// It is over then: when that gateway dies, there is another.
+#[test]
+fn a_request_that_changed_nothing_is_over() {
+    let script = [
+        (0, Keyed(A)),
+        (10, Leave(A, None)),
+        (11, Granted(A)),
+        (12, Unkeyed(A)),
+        (13, Granted(X)),
+        (14, Granted(A)),
+    ];
+    let expected = [
+        "0: activate A",
+        "10: health A 1",
+        "10: ask after A",
+        "12: inactive",
+        "12: ask after A",
+        "13: ask after A",
+        "14: activate A",
+    ];
+    plays(Instantly, &script, 15, &expected);
+}
+
 // A gateway asks to be left without a heartbeat: for the one that it names if that is keyed, else
 // for the next one that is.
 #[test]

@@ -29,6 +29,7 @@ const DRAINING: u8 = 0x01;
 #[derive(Clone, Debug)]
 enum Do {
     Keyed(IpAddr),
+    Granted(IpAddr),
     Unkeyed(IpAddr),
     PeerInitiated(IpAddr),
     KeyFailed,
@@ -99,6 +100,7 @@ impl Bench {
         let now = self.now;
         match what {
             Do::Keyed(gateway) => self.monitor.on_keyed(gateway, now),
+            Do::Granted(gateway) => self.monitor.on_granted(gateway, now),
             Do::Unkeyed(gateway) => self.monitor.on_unkeyed(gateway, now),
             Do::PeerInitiated(gateway) => self.monitor.on_peer_initiated(gateway, now),
             Do::KeyFailed => self.monitor.on_key_failed(now),

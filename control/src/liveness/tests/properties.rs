@@ -31,6 +31,7 @@ fn mode() -> impl Strategy<Value = HeartbeatMode> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => gateway().prop_map(|gw| Event::Script(Do::Keyed(gw))),
+        1 => gateway().prop_map(|gw| Event::Script(Do::Granted(gw))),
         1 => gateway().prop_map(|gw| Event::Script(Do::Unkeyed(gw))),
         1 => gateway().prop_map(|gw| Event::Script(Do::PeerInitiated(gw))),
         1 => Just(Event::Script(Do::KeyFailed)),
@@ -136,12 +137,16 @@ impl Watched {
         let now = self.now;
         let listed = |gw: IpAddr| self.monitor.snapshot().any(|known| known.address == gw);
         match what {
-            Do::Keyed(gw) | Do::PeerInitiated(gw) => {
+            Do::Keyed(gw) | Do::Granted(gw) | Do::PeerInitiated(gw) => {
                 if listed(gw) && !self.keyed.contains(&gw) {
                     self.keyed.push(gw);
                 }
                 match what {
                     Do::Keyed(_) => self.monitor.on_keyed(gw, now),
+                    Do::Granted(_) => {
+                        self.asking = false;
+                        self.monitor.on_granted(gw, now);
+                    }
                     _ => self.monitor.on_peer_initiated(gw, now),
                 }
             }
