@@ -82,6 +82,19 @@ enum Task {
         #[arg(long, default_value = bench::PREFIX)]
         prefix: String,
     },
+    /// Runs a cluster of the real cores under a virtual clock, with faults by chance, until so many
+    /// gateways were taken from clients that used them
+    Simulate {
+        /// Ends after so many failovers
+        #[arg(long, default_value_t = suite::FAILOVERS)]
+        failovers: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Only this seed
+        #[arg(long, conflicts_with_all = ["failovers", "from"])]
+        seed: Option<u64>,
+    },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
         /// Of the names of the network namespaces
@@ -188,6 +201,19 @@ fn perform(task: Task) -> Result<()> {
             };
             bench::run(name.as_deref(), effort)
         }
+        Task::Simulate {
+            failovers,
+            from,
+            seed,
+        } => match seed {
+            Some(seed) => suite::simulate(&["--seed", &seed.to_string()]),
+            None => suite::simulate(&[
+                "--failovers",
+                &failovers.to_string(),
+                "--from",
+                &from.to_string(),
+            ]),
+        },
         Task::Corpus { prefix } => {
             need_root("cargo xtask corpus")?;
             tidy_up_at_signals()?;

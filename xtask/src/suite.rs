@@ -11,6 +11,9 @@ const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
 /// The prefix of the tests' lab: beside the demo's.
 pub(crate) const PREFIX: &str = "egt-";
 
+/// How many failovers are simulated after the tests.
+pub(crate) const FAILOVERS: u64 = 100_000;
+
 /// How much is run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scope {
@@ -36,6 +39,16 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
     if !scope.e2e && !only_interop {
         tally = workspace(filter)?;
     }
+    if filter.is_empty() && !scope.e2e {
+        println!("\nsimulated failovers");
+        match simulate(&["--failovers", &FAILOVERS.to_string()]) {
+            Ok(()) => tally.count((1, 0)),
+            Err(error) => {
+                println!("{error:#}");
+                tally.count((0, 1));
+            }
+        }
+    }
     if !only_interop {
         tally.count(e2e::run(filter, prefix)?);
     }
@@ -54,6 +67,14 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
         bail!("no test matches {filter:?}");
     }
     Ok(())
+}
+
+/// Runs the simulator: with optimisation, it is thirty times slower without.
+pub(crate) fn simulate(words: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "evergate-tests"];
+    let mut command = build::cargo();
+    command.args(run).args(["--bin", "simulate", "--"]);
+    sh::run(command.args(words))
 }
 
 /// Records sessions of all kinds, and makes the corpus of the fuzz targets of them.

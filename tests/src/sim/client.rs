@@ -18,7 +18,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::owner::{Owner, client_name, methods, targets};
 use super::session::Session;
-use super::{Packet, Scenario, Step, client_address, client_inner, inner_packet, label};
+use super::{
+    Packet, RETRANSMIT, Scenario, Step, client_address, client_inner, inner_packet, label,
+};
 
 const CLUSTER: ClusterId = ClusterId(1);
 /// How long a session that was replaced, or left, still receives.
@@ -58,6 +60,7 @@ impl Client {
         order.shuffle(rng);
         let mut settings = Settings::new(Identity::Fqdn(client_name(index)));
         (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+        settings.retransmit = RETRANSMIT;
         let kms = kms::Settings {
             standby: scenario.standby,
             // A client that was refused for long comes back within the time that a run settles in.

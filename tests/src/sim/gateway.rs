@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 
 use super::owner::Owner;
 use super::session::Session;
-use super::{Packet, Step, gateway_address, source_and_destination};
+use super::{Packet, RETRANSMIT, Step, gateway_address, source_and_destination};
 
 /// How long a session that was replaced still receives.
 const AFTERLIFE: Duration = Duration::from_secs(3);
@@ -48,6 +48,7 @@ pub(super) struct Gateway {
 fn engine(index: usize, rng: &mut StdRng) -> Engine {
     let mut settings = Settings::new(Identity::Fqdn(format!("gw{index}.example")));
     (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+    settings.retransmit = RETRANSMIT;
     settings.half_open_per_source = 64;
     settings.cookie_threshold = usize::MAX;
     Engine::new(settings, StdRng::from_rng(rng))

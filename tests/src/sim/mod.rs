@@ -8,6 +8,7 @@
 
 mod client;
 mod gateway;
+mod hunt;
 mod net;
 mod owner;
 mod scenario;
@@ -19,17 +20,25 @@ use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use evergate::ike::Transmit;
+use evergate::ike::{Retransmit, Transmit};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use client::Client;
 use gateway::Gateway;
+pub use hunt::{Found, Sum, hunt};
 use net::Net;
 pub use scenario::{Fault, Scenario};
 pub use watch::Broken;
 use watch::Watch;
 
+/// As the nodes' configuration has it if it says nothing.
+const RETRANSMIT: Retransmit = Retransmit {
+    first: Duration::from_millis(200),
+    factor: 2.0,
+    cap: Duration::from_secs(10),
+    tries: 4,
+};
 /// How long a frame takes on the LAN of gateways and targets.
 const LAN: Duration = Duration::from_micros(50);
 
@@ -270,7 +279,12 @@ impl World {
 
     fn fault(&mut self, fault: Fault) {
         let hits = match fault {
-            Fault::Crash(g) | Fault::Freeze(g) | Fault::PullWan(g) | Fault::PullLan(g) => Some(g),
+            Fault::Crash(g)
+            | Fault::Freeze(g)
+            | Fault::PullWan(g)
+            | Fault::PullLan(g)
+            | Fault::Deafen(g)
+            | Fault::Mute(g) => Some(g),
             _ => None,
         };
         if let Some(g) = hits {

@@ -74,7 +74,7 @@ impl Scenario {
                 response_time: ms(rng.random_range(5..=50)),
                 defer_time: ms(rng.random_range(5..=50)),
             },
-            pace: ms(rng.random_range(5..=50)),
+            pace: ms(rng.random_range(10..=100)),
             delay: Duration::from_micros(rng.random_range(50..=500)),
             jitter: Duration::from_micros(rng.random_range(0..=1000)),
             loss: match rng.random_range(0..4) {
@@ -83,11 +83,17 @@ impl Scenario {
             },
             doubled: rng.random_range(0..=20),
             faults: Vec::new(),
-            settle: Duration::from_secs(60),
+            settle: Duration::from_secs(40),
             patience: Duration::from_secs(2),
         };
         let mut at = Duration::from_secs(1);
-        for _ in 0..rng.random_range(1..=6) {
+        // A short story is soon told; in a long one things come together that have nothing to do with
+        // each other.
+        let faults = match rng.random_range(0..3) {
+            0 => rng.random_range(20..=100),
+            _ => rng.random_range(1..=6),
+        };
+        for _ in 0..faults {
             at += ms(rng.random_range(50..=3000));
             let g = rng.random_range(0..gateways);
             let (fault, undone) = match rng.random_range(0..9) {

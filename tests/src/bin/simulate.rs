@@ -1,0 +1,58 @@
+//! Runs scenarios of the simulator until they have had so many failovers: `cargo xtask simulate` calls
+//! this. Each scenario follows from its seed.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use evergate_tests::sim::{Sum, hunt};
+
+/// How often it says how far it is.
+const SAYS: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+struct Args {
+    /// Ends after so many failovers
+    #[arg(long, default_value_t = 100_000)]
+    failovers: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this seed
+    #[arg(long, conflicts_with_all = ["failovers", "from"])]
+    seed: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let (seeds, failovers) = match args.seed {
+        Some(seed) => (seed..seed.saturating_add(1), u64::MAX),
+        None => (args.from..u64::MAX, args.failovers),
+    };
+    let start = Instant::now();
+    let said = Mutex::new(start);
+    let progress = |sum: &Sum| {
+        let Ok(mut said) = said.lock() else { return };
+        if said.elapsed() > SAYS {
+            *said = Instant::now();
+            println!("{:.0} s: {sum}", start.elapsed().as_secs_f64());
+        }
+    };
+    match hunt(seeds.clone(), failovers, progress) {
+        Ok(sum) => {
+            let seconds = start.elapsed().as_secs_f64();
+            println!("{sum}: every promise held, from seed {} on", seeds.start);
+            println!(
+                "{seconds:.0} s, {:.0} scenarios a minute",
+                sum.runs as f64 / seconds * 60.0
+            );
+            ExitCode::SUCCESS
+        }
+        Err(found) => {
+            eprintln!("{found}");
+            eprintln!("again: cargo xtask simulate --seed {}", found.broken.seed);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Many scenarios, on all cores, until enough has gone wrong in them or a promise is broken.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Broken, Report, Scenario, World};
+
+/// What many runs came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Scenarios run.
+    pub runs: u64,
+    /// The sums of what [`Report`] has.
+    pub failovers: u64,
+    pub sent: u64,
+    pub answered: u64,
+    pub switches: u64,
+    /// The longest of all.
+    pub longest: Duration,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.failovers += report.failovers;
+        self.sent += report.sent;
+        self.answered += report.answered;
+        self.switches += report.switches;
+        self.longest = self.longest.max(report.longest);
+    }
+}
+
+impl std::fmt::Display for Sum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} scenarios, {} failovers, {} packets, {} answers, {} changes of the gateway",
+            self.runs, self.failovers, self.sent, self.answered, self.switches
+        )
+    }
+}
+
+/// The smallest scenario found that breaks a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub broken: Broken,
+    pub scenario: Scenario,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{:#?}", self.broken, self.scenario)
+    }
+}
+
+/// Runs the scenarios of `seeds` until they have had so many failovers. `progress` hears of each.
+///
+/// # Errors
+/// One that breaks a promise, without what is not needed to break it.
+pub fn hunt(
+    seeds: Range<u64>,
+    failovers: u64,
+    progress: impl Fn(&Sum) + Sync,
+) -> Result<Sum, Box<Found>> {
+    let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let sum = Mutex::new(Sum::default());
+    let found = Mutex::new(None);
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let scenario = Scenario::random(seed);
+            match World::run(&scenario) {
+                Ok(report) => {
+                    let mut sum = sum.lock().unwrap_or_else(|broken| broken.into_inner());
+                    sum.add(&report);
+                    progress(&sum);
+                    if sum.failovers >= failovers {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+                Err(broken) => {
+                    stop.store(true, Ordering::Relaxed);
+                    let mut found = found.lock().unwrap_or_else(|broken| broken.into_inner());
+                    found.get_or_insert((scenario, broken));
+                }
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    match found
+        .into_inner()
+        .unwrap_or_else(|broken| broken.into_inner())
+    {
+        Some((scenario, broken)) => Err(Box::new(shrunk(scenario, broken))),
+        None => Ok(sum
+            .into_inner()
+            .unwrap_or_else(|broken| broken.into_inner())),
+    }
+}
+
+/// The same without what is not needed to break it: first in large pieces, then fault by fault.
+fn shrunk(mut scenario: Scenario, mut broken: Broken) -> Found {
+    let mut piece = scenario.faults.len().div_ceil(2).max(1);
+    loop {
+        let mut at = 0;
+        while at < scenario.faults.len() {
+            let mut less = scenario.clone();
+            let end = less.faults.len().min(at + piece);
+            less.faults.drain(at..end);
+            match World::run(&less) {
+                Ok(_) => at = end,
+                Err(other) => (scenario, broken) = (less, other),
+            }
+        }
+        if piece == 1 {
+            return Found { broken, scenario };
+        }
+        piece = piece.div_ceil(2);
+    }
+}
