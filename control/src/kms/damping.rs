@@ -40,21 +40,27 @@ impl<R: Rng> KeyManagement<R> {
         }
     }
 
-    /// Until when requests pass `gateway` over, and why; `None` if they need not.
-    pub(super) fn damped(&self, gateway: IpAddr, now: Instant) -> Option<(Instant, String)> {
-        let damping = self.find(gateway)?.damping;
-        let until = damping.until.filter(|until| now < *until)?;
-        let deaths = damping.early_deaths;
-        let left = (until - now).as_millis();
-        let reason = format!(
-            "not asked for another {left} ms: its last {deaths} sessions were dead soon after they came up"
-        );
-        Some((until, reason))
+    /// Until when requests pass `gateway` over; `None` if they need not.
+    pub(super) fn damped(&self, gateway: IpAddr, now: Instant) -> Option<Instant> {
+        let until = self.find(gateway)?.damping.until;
+        until.filter(|until| now < *until)
     }
 
-    /// When the first gateway of `cluster` that is passed over may be asked again.
-    pub(super) fn damped_until(&self, cluster: &Cluster, now: Instant) -> Option<Instant> {
-        let damped = cluster.order.iter().filter_map(|gw| self.damped(*gw, now));
-        damped.map(|(until, _)| until).min()
+    /// The gateways of `cluster` that requests pass over: until when, and why.
+    pub(super) fn passed_over(
+        &self,
+        cluster: &Cluster,
+        now: Instant,
+    ) -> Vec<(IpAddr, Instant, String)> {
+        let damped = cluster.order.iter().filter_map(|gateway| {
+            let until = self.damped(*gateway, now)?;
+            let deaths = self.find(*gateway)?.damping.early_deaths;
+            let left = (until - now).as_millis();
+            let reason = format!(
+                "not asked for another {left} ms: its last {deaths} sessions were dead soon after they came up"
+            );
+            Some((*gateway, until, reason))
+        });
+        damped.collect()
     }
 }

@@ -362,12 +362,7 @@ impl<R: Rng> KeyManagement<R> {
     fn reject(&mut self, c: usize, now: Instant) {
         let cluster = &self.clusters[c];
         let after = cluster.running().and_then(|run| run.after);
-        let damped_until = self.damped_until(cluster, now);
-        let passed_over = cluster.order.iter().filter_map(|gateway| {
-            let (_, reason) = self.damped(*gateway, now)?;
-            Some((*gateway, reason))
-        });
-        let passed_over: Vec<_> = passed_over.collect();
+        let passed_over = self.passed_over(cluster, now);
         // Without any key the cluster is of no use: nobody needs to ask again, and a client that
         // only answers never would.
         let keyless = cluster.order.iter().all(|gw| self.session(*gw).is_none());
@@ -376,7 +371,8 @@ impl<R: Rng> KeyManagement<R> {
         cluster.failures = cluster.failures.saturating_add(1);
         cluster.failed_at = Some(now);
         let waited = now + self.settings.backoff(cluster.failures, &mut self.rng);
-        let retry_at = damped_until.map_or(waited, |until| until.min(waited));
+        let ends = passed_over.iter().map(|(_, until, _)| *until);
+        let retry_at = ends.fold(waited, Instant::min);
         let done = std::mem::replace(
             &mut cluster.job,
             Job::BackOff {
@@ -390,10 +386,11 @@ impl<R: Rng> KeyManagement<R> {
             Vec::new()
         };
         // One that died while it was asked is both.
-        let news = passed_over.into_iter();
-        let news = news.filter(|(gateway, _)| tried.iter().all(|(asked, _)| asked != gateway));
-        let news: Vec<_> = news.collect();
-        tried.extend(news);
+        for (gateway, _, reason) in passed_over {
+            if tried.iter().all(|(asked, _)| *asked != gateway) {
+                tried.push((gateway, reason));
+            }
+        }
         self.actions.push_back(Action::Rejected {
             cluster: cluster.id,
             tried,
