@@ -44,6 +44,9 @@ pub(super) struct Client {
     left: HashMap<IpAddr, SessionId>,
     refused_until: Option<Instant>,
     number: u64,
+    /// When it began exchanges, since the start.
+    pub(super) begun: Vec<Duration>,
+    start: Instant,
     pub(super) wake_at: Option<Duration>,
 }
 
@@ -93,6 +96,8 @@ impl Client {
             left: HashMap::new(),
             refused_until: None,
             number: 0,
+            begun: Vec::new(),
+            start,
             wake_at: None,
         }
     }
@@ -309,6 +314,7 @@ impl Client {
     fn on_key_action(&mut self, action: kms::Action, now: Instant) {
         match action {
             kms::Action::Authenticate { gateway } => {
+                self.begun.push(now.saturating_duration_since(self.start));
                 let at = |ip| SocketAddr::new(ip, IKE_PORT);
                 let wish = Initiate {
                     local: at(client_address(self.index)),

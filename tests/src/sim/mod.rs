@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod faults;
 mod gateway;
+mod herd;
 mod hunt;
 mod net;
 mod owner;
@@ -32,6 +33,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use client::Client;
 use clock::Clocks;
 use gateway::Gateway;
+pub use herd::Herd;
 pub use hunt::{Found, Sum, hunt};
 use net::Net;
 use packet::{echo, inner_packet, label, source_and_destination};
@@ -159,6 +161,20 @@ fn client_address(index: usize) -> IpAddr {
     [198, 51, (index >> 8) as u8, index as u8].into()
 }
 
+fn gateway_at(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(at) => usize::from(at.octets()[3]).checked_sub(1),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn client_at(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(at) => Some(usize::from(at.octets()[2]) << 8 | usize::from(at.octets()[3])),
+        IpAddr::V6(_) => None,
+    }
+}
+
 fn client_inner(index: usize) -> IpAddr {
     [10, 64, (index >> 8) as u8, index as u8].into()
 }
@@ -173,7 +189,7 @@ impl World {
     /// The invariant that was broken, and when.
     pub fn run(scenario: &Scenario) -> Result<Report, Broken> {
         let mut world = World::new(scenario.clone());
-        world.go()?;
+        world.go_until(scenario.end())?;
         Ok(world.report())
     }
 
@@ -212,6 +228,7 @@ impl World {
         for (at, fault) in world.scenario.faults.clone() {
             world.later(at, What::Fault(fault));
         }
+        world.promise(None);
         world
     }
 
@@ -224,12 +241,18 @@ impl World {
         }));
     }
 
-    fn go(&mut self) -> Result<(), Broken> {
-        let end = self.scenario.end();
-        while let Some(Reverse(due)) = self.queue.pop() {
-            if due.at > end {
+    fn has(&self, place: Place) -> bool {
+        match place {
+            Place::Client(index) => index < self.clients.len(),
+            Place::Gateway(index) => index < self.gateways.len(),
+        }
+    }
+
+    fn go_until(&mut self, end: Duration) -> Result<(), Broken> {
+        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
+            let Some(Reverse(due)) = self.queue.pop() else {
                 break;
-            }
+            };
             self.now = due.at;
             self.take(due.what);
             self.watch.at(self.now);
@@ -369,14 +392,12 @@ impl World {
             Place::Gateway(index) => gateway_address(index),
         };
         let at = match from {
-            Place::Client(_) => (0..self.gateways.len())
-                .find(|g| gateway_address(*g) == to)
-                .map(Place::Gateway),
-            Place::Gateway(_) => (0..self.clients.len())
-                .find(|c| client_address(*c) == to)
-                .map(Place::Client),
+            Place::Client(_) => gateway_at(to).map(Place::Gateway),
+            Place::Gateway(_) => client_at(to).map(Place::Client),
         };
-        let Some(at) = at else { return };
+        let Some(at) = at.filter(|at| self.has(*at)) else {
+            return;
+        };
         for delay in self.net.ways(from, at, &mut self.rng) {
             let packet = packet.clone();
             let from = address;

@@ -62,6 +62,8 @@ pub(super) struct Watch {
     pub(super) switches: u64,
     pub(super) longest: Duration,
     pub(super) digest: u64,
+    /// The soonest that something promised is due.
+    earliest: Option<Duration>,
 }
 
 impl Watch {
@@ -79,6 +81,7 @@ impl Watch {
             switches: 0,
             longest: Duration::ZERO,
             digest: 0,
+            earliest: None,
         }
     }
 
@@ -192,22 +195,29 @@ impl Watch {
         for served in &mut self.clients {
             served.promised = None;
         }
+        self.earliest = None;
     }
 
     /// What a client sends from `from` on is answered until `until`, at the latest.
     pub(super) fn promise(&mut self, client: usize, from: Duration, until: Duration) {
         let served = &mut self.clients[client];
         served.promised = Some(Promise { from, until });
+        self.earliest = self.earliest.min(Some(until)).or(Some(until));
     }
 
     /// Whether all that was promised until now came true.
     pub(super) fn judge(&mut self) {
         let now = self.now;
+        if self.earliest.is_none_or(|earliest| now <= earliest) {
+            return;
+        }
         let late = |served: &Served| served.promised.is_some_and(|p| p.until < now);
         if let Some(client) = self.clients.iter().position(late) {
             let promise = self.clients[client].promised;
             let what = format!("client {client} is not through in time: {promise:?}");
             self.holds(false, &what);
         }
+        let all = self.clients.iter();
+        self.earliest = all.filter_map(|served| served.promised).map(|p| p.until).min();
     }
 }
