@@ -52,7 +52,9 @@ pub(super) struct Client {
 
 fn order(policy: &Resolved) -> Vec<IpAddr> {
     let cluster = policy.cluster(CLUSTER);
-    cluster.map(|cluster| cluster.gateways.clone()).unwrap_or_default()
+    cluster
+        .map(|cluster| cluster.gateways.clone())
+        .unwrap_or_default()
 }
 
 fn timing(policy: &Resolved) -> Timing {
@@ -113,7 +115,10 @@ impl Client {
                 self.monitor.on_keyed(*gateway, now);
             }
         }
-        if order.iter().all(|gateway| self.kms.session(*gateway).is_none()) {
+        if order
+            .iter()
+            .all(|gateway| self.kms.session(*gateway).is_none())
+        {
             self.kms.request(CLUSTER, None, now);
         }
         self.pump(step);

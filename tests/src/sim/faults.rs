@@ -1,12 +1,13 @@
 //! What goes wrong, and what is promised all the same.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::{Fault, Node, Place, World, gateway_address, policy, promise};
 use super::session::Session;
+use super::{Fault, Node, Place, What, World, gateway_address, policy, promise};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -33,9 +34,9 @@ impl World {
             Fault::Freeze(g) => self.gateways[g].freeze(),
             Fault::Thaw(g) => {
                 {
-                let shown = self.clocks.of(Place::Gateway(g)).shows(self.now);
-                self.gateways[g].thaw(shown);
-            }
+                    let shown = self.clocks.of(Place::Gateway(g)).shows(self.now);
+                    self.gateways[g].thaw(shown);
+                }
                 self.later(Duration::ZERO, What::Wake(Place::Gateway(g)));
             }
             Fault::Drain(g) => self.step(Place::Gateway(g), |node, step| {
@@ -73,7 +74,7 @@ impl World {
     }
 
     /// What the clients are promised after a fault that hit `gateway`.
-    fn promise(&mut self, gateway: Option<usize>) {
+    pub(super) fn promise(&mut self, gateway: Option<usize>) {
         self.watch.nothing_is_promised();
         for g in 0..self.gateways.len() {
             let well = self.is_healthy(g);

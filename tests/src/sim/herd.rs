@@ -29,7 +29,9 @@ const QUANTILES: [f64; 8] = [10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32, 26
 /// Pearson's chi-square of `counts` against equal shares.
 fn chi_square(counts: &[u64]) -> f64 {
     let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-    let parts = counts.iter().map(|count| (*count as f64 - expected).powi(2) / expected);
+    let parts = counts
+        .iter()
+        .map(|count| (*count as f64 - expected).powi(2) / expected);
     parts.sum()
 }
 
@@ -119,7 +121,11 @@ impl std::fmt::Display for Herd {
         writeln!(f, "after the death of the first: {:?}", self.after)?;
         writeln!(f, "  chi-square {after:.1}, by chance up to {most_after}")?;
         let slot = Self::SLOT.as_millis();
-        writeln!(f, "exchanges in each {slot} ms after it: {:?}", self.exchanges)?;
+        writeln!(
+            f,
+            "exchanges in each {slot} ms after it: {:?}",
+            self.exchanges
+        )?;
         write!(f, "longest time without an answer: {:?}", self.longest)
     }
 }

@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 
 /// An inner packet: IPv4, with who sends it and its number.
-pub(super) fn inner_packet(source: IpAddr, destination: IpAddr, client: u32, number: u64) -> Vec<u8> {
+pub(super) fn inner_packet(
+    source: IpAddr,
+    destination: IpAddr,
+    client: u32,
+    number: u64,
+) -> Vec<u8> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
         unreachable!("all inner addresses are IPv4");
     };

@@ -93,7 +93,9 @@ impl Scenario {
             settle: Duration::from_secs(60),
         };
         let nodes = scenario.clients + gateways;
-        scenario.drift = (0..nodes).map(|_| rng.random_range(-DRIFT..=DRIFT)).collect();
+        scenario.drift = (0..nodes)
+            .map(|_| rng.random_range(-DRIFT..=DRIFT))
+            .collect();
         let mut at = Duration::from_secs(1);
         // A short story is soon told; in a long one things come together that have nothing to do with
         // each other.

@@ -218,6 +218,9 @@ impl Watch {
             self.holds(false, &what);
         }
         let all = self.clients.iter();
-        self.earliest = all.filter_map(|served| served.promised).map(|p| p.until).min();
+        self.earliest = all
+            .filter_map(|served| served.promised)
+            .map(|p| p.until)
+            .min();
     }
 }
