@@ -124,10 +124,13 @@ impl Client {
         self.pump(step);
     }
 
-    /// The sessions that it would use, with whom.
-    pub(super) fn keyed(&self) -> impl Iterator<Item = (IpAddr, &Session)> {
+    /// The sessions that it would use: with whom, and whether it is going to keep them.
+    pub(super) fn keyed(&self) -> impl Iterator<Item = (IpAddr, &Session, bool)> {
         let all = self.by_gateway.iter();
-        all.filter_map(|(gateway, id)| Some((*gateway, self.sessions.get(id)?)))
+        all.filter_map(|(gateway, id)| {
+            let kept = self.dying.iter().all(|(_, dying)| dying != id);
+            Some((*gateway, self.sessions.get(id)?, kept))
+        })
     }
 
     pub(super) fn active(&self) -> Option<IpAddr> {

@@ -88,13 +88,17 @@ impl World {
         for index in 0..self.clients.len() {
             let client = &self.clients[index];
             let hit = gateway.filter(|g| client.active() == Some(gateway_address(*g)));
-            let usable = |address: IpAddr, session: &Session| {
+            let usable = |address: IpAddr, session: &Session, kept: bool| {
                 let g = (0..self.gateways.len()).find(|g| gateway_address(*g) == address);
                 g.is_some_and(|g| {
-                    self.well_since[g].is_some() && self.gateways[g].keeps(session.spi_out())
+                    kept && self.well_since[g].is_some()
+                        && self.gateways[g].keeps(session.spi_out())
                 })
             };
-            let keyed: Vec<bool> = client.keyed().map(|(at, s)| usable(at, s)).collect();
+            let keyed: Vec<bool> = client
+                .keyed()
+                .map(|(at, s, kept)| usable(at, s, kept))
+                .collect();
             let dead = keyed.iter().filter(|usable| !**usable).count();
             let within = match hit {
                 Some(_) if dead < keyed.len() => {
