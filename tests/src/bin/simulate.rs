@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use evergate_tests::sim::{Sum, hunt};
+use evergate_tests::sim::{Herd, Sum, hunt};
 
 /// How often it says how far it is.
 const SAYS: Duration = Duration::from_secs(30);
@@ -19,13 +19,39 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Instead: so many clients lose a gateway
+    #[arg(long, conflicts_with_all = ["failovers", "from", "seed"])]
+    herd: Option<usize>,
     /// Only this seed
     #[arg(long, conflicts_with_all = ["failovers", "from"])]
     seed: Option<u64>,
 }
 
+/// A herd without standby, and one with.
+fn lose_one(clients: usize) -> ExitCode {
+    for standby in [0, 1] {
+        match Herd::run(clients, standby, 1) {
+            Ok(herd) => {
+                println!("standby {standby}: {herd}\n");
+                if !herd.is_even() {
+                    eprintln!("that is not by chance");
+                    return ExitCode::FAILURE;
+                }
+            }
+            Err(broken) => {
+                eprintln!("{broken}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(clients) = args.herd {
+        return lose_one(clients);
+    }
     let (seeds, failovers) = match args.seed {
         Some(seed) => (seed..seed.saturating_add(1), u64::MAX),
         None => (args.from..u64::MAX, args.failovers),

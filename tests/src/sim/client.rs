@@ -8,12 +8,11 @@ use evergate::ike::{
     AddressRequest, Engine, Event, IKE_PORT, Identity, Initiate, SaId, Settings, TrafficSelector,
 };
 use evergate::kms::{self, KeyManagement, SessionHandle};
-use evergate::liveness::{self, Monitor};
-use evergate::policy::ClusterId;
+use evergate::liveness::{self, Monitor, Timing};
+use evergate::policy::{ClusterId, Resolved};
 use evergate::sadb::{Producer, SessionId};
 use evergate_common::heartbeat;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::owner::{Owner, client_name, methods, targets};
@@ -45,26 +44,42 @@ pub(super) struct Client {
     left: HashMap<IpAddr, SessionId>,
     refused_until: Option<Instant>,
     number: u64,
+    /// When it began exchanges, since the start.
+    pub(super) begun: Vec<Duration>,
+    start: Instant,
     pub(super) wake_at: Option<Duration>,
+}
+
+fn order(policy: &Resolved) -> Vec<IpAddr> {
+    let cluster = policy.cluster(CLUSTER);
+    cluster
+        .map(|cluster| cluster.gateways.clone())
+        .unwrap_or_default()
+}
+
+fn timing(policy: &Resolved) -> Timing {
+    Timing {
+        mode: policy.general.heartbeat,
+        response_time: policy.general.response_time,
+        defer_time: policy.general.defer_time,
+    }
 }
 
 impl Client {
     pub(super) fn new(
         index: usize,
-        gateways: &[IpAddr],
+        policy: &Resolved,
         scenario: &Scenario,
         start: Instant,
         rng: &mut StdRng,
     ) -> Client {
-        let mut order = gateways.to_vec();
-        order.shuffle(rng);
+        let order = order(policy);
         let mut settings = Settings::new(Identity::Fqdn(client_name(index)));
         (settings.child_lifetime, settings.ike_lifetime) = (None, None);
         settings.retransmit = RETRANSMIT;
         let kms = kms::Settings {
-            standby: scenario.standby,
-            // A client that was refused for long comes back within the time that a run settles in.
-            retry_cap: scenario.settle / 4,
+            standby: policy.general.standby as usize,
+            retry_cap: scenario.retry_cap(),
             ..kms::Settings::default()
         };
         let mut kms = KeyManagement::new(kms, StdRng::from_rng(rng));
@@ -74,7 +89,7 @@ impl Client {
             engine: Engine::new(settings, StdRng::from_rng(rng)),
             owner: Owner::new(rng),
             kms,
-            monitor: Monitor::new(CLUSTER, order, scenario.timing),
+            monitor: Monitor::new(CLUSTER, order, timing(policy)),
             sessions: BTreeMap::new(),
             by_gateway: HashMap::new(),
             pending: HashMap::new(),
@@ -83,8 +98,39 @@ impl Client {
             left: HashMap::new(),
             refused_until: None,
             number: 0,
+            begun: Vec::new(),
+            start,
             wake_at: None,
         }
+    }
+
+    /// The policy was read again.
+    pub(super) fn reload(&mut self, policy: &Resolved, step: &mut Step<'_>) {
+        let (order, now) = (order(policy), step.now);
+        self.kms.set_clusters(vec![(CLUSTER, order.clone())], now);
+        self.monitor.set_timing(timing(policy), now);
+        self.monitor.set_order(order.clone(), now);
+        for gateway in &order {
+            if self.by_gateway.contains_key(gateway) {
+                self.monitor.on_keyed(*gateway, now);
+            }
+        }
+        if order
+            .iter()
+            .all(|gateway| self.kms.session(*gateway).is_none())
+        {
+            self.kms.request(CLUSTER, None, now);
+        }
+        self.pump(step);
+    }
+
+    /// The sessions that it would use: with whom, and whether it is going to keep them.
+    pub(super) fn keyed(&self) -> impl Iterator<Item = (IpAddr, &Session, bool)> {
+        let all = self.by_gateway.iter();
+        all.filter_map(|(gateway, id)| {
+            let kept = self.dying.iter().all(|(_, dying)| dying != id);
+            Some((*gateway, self.sessions.get(id)?, kept))
+        })
     }
 
     pub(super) fn active(&self) -> Option<IpAddr> {
@@ -120,7 +166,7 @@ impl Client {
         self.number += 1;
         let source = client_inner(self.index);
         let packet = inner_packet(source, target, self.index as u32, self.number);
-        step.watch.payload(self.index);
+        step.watch.payload(self.index, self.number);
         let active = self.monitor.active();
         let id = active.and_then(|gateway| self.by_gateway.get(&gateway).copied());
         match id.and_then(|id| self.sessions.get_mut(&id)) {
@@ -276,6 +322,7 @@ impl Client {
     fn on_key_action(&mut self, action: kms::Action, now: Instant) {
         match action {
             kms::Action::Authenticate { gateway } => {
+                self.begun.push(now.saturating_duration_since(self.start));
                 let at = |ip| SocketAddr::new(ip, IKE_PORT);
                 let wish = Initiate {
                     local: at(client_address(self.index)),

@@ -117,6 +117,12 @@ impl Gateway {
         self.links = up;
     }
 
+    /// Whether it has this session, and is going to keep it.
+    pub(super) fn keeps(&self, spi_in: u32) -> bool {
+        let id = self.by_spi.get(&spi_in);
+        id.is_some_and(|id| self.dying.iter().all(|(_, dying)| dying != id))
+    }
+
     /// It takes no one any more, and wants to be left.
     pub(super) fn drain(&mut self, step: &mut Step<'_>) {
         if self.state != State::Runs {

@@ -7,10 +7,16 @@
 //! of rings, and with a LAN that knows who announced an address last.
 
 mod client;
+mod clock;
+mod faults;
 mod gateway;
+mod herd;
 mod hunt;
 mod net;
 mod owner;
+mod packet;
+mod policy;
+mod promise;
 mod scenario;
 mod session;
 mod watch;
@@ -25,9 +31,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use client::Client;
+use clock::Clocks;
 use gateway::Gateway;
+pub use herd::Herd;
 pub use hunt::{Found, Sum, hunt};
 use net::Net;
+use packet::{echo, inner_packet, label, source_and_destination};
 pub use scenario::{Fault, Scenario};
 pub use watch::Broken;
 use watch::Watch;
@@ -126,8 +135,11 @@ pub struct Report {
 
 /// A cluster in its network.
 pub struct World {
-    start: Instant,
+    clocks: Clocks,
     now: Duration,
+    /// Since when each gateway has been well, and on the clients' lists.
+    well_since: Vec<Option<Duration>>,
+    listed: Vec<bool>,
     order: u64,
     queue: BinaryHeap<Reverse<Due>>,
     rng: StdRng,
@@ -149,6 +161,20 @@ fn client_address(index: usize) -> IpAddr {
     [198, 51, (index >> 8) as u8, index as u8].into()
 }
 
+fn gateway_at(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(at) => usize::from(at.octets()[3]).checked_sub(1),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn client_at(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(at) => Some(usize::from(at.octets()[2]) << 8 | usize::from(at.octets()[3])),
+        IpAddr::V6(_) => None,
+    }
+}
+
 fn client_inner(index: usize) -> IpAddr {
     [10, 64, (index >> 8) as u8, index as u8].into()
 }
@@ -163,23 +189,27 @@ impl World {
     /// The invariant that was broken, and when.
     pub fn run(scenario: &Scenario) -> Result<Report, Broken> {
         let mut world = World::new(scenario.clone());
-        world.go()?;
+        world.go_until(scenario.end())?;
         Ok(world.report())
     }
 
     fn new(scenario: Scenario) -> World {
         let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(scenario.seed);
-        let gateways: Vec<IpAddr> = (0..scenario.gateways).map(gateway_address).collect();
+        let listed = vec![true; scenario.gateways];
         let seed = |rng: &mut StdRng| StdRng::from_rng(rng);
         let mut world = World {
-            start,
+            clocks: Clocks::new(&scenario, start),
             now: Duration::ZERO,
+            well_since: vec![Some(Duration::ZERO); scenario.gateways],
             order: 0,
             queue: BinaryHeap::new(),
             net: Net::new(&scenario),
             clients: (0..scenario.clients)
-                .map(|index| Client::new(index, &gateways, &scenario, start, &mut rng))
+                .map(|index| {
+                    let policy = policy::read(&scenario, &listed, &mut rng);
+                    Client::new(index, &policy, &scenario, start, &mut rng)
+                })
                 .collect(),
             gateways: (0..scenario.gateways)
                 .map(|index| Gateway::new(index, seed(&mut rng)))
@@ -187,6 +217,7 @@ impl World {
             lan: HashMap::new(),
             watch: Watch::new(scenario.clients),
             failovers: 0,
+            listed,
             rng,
             scenario,
         };
@@ -197,6 +228,7 @@ impl World {
         for (at, fault) in world.scenario.faults.clone() {
             world.later(at, What::Fault(fault));
         }
+        world.promise(None);
         world
     }
 
@@ -209,26 +241,29 @@ impl World {
         }));
     }
 
-    fn go(&mut self) -> Result<(), Broken> {
-        let end = self.scenario.end();
-        while let Some(Reverse(due)) = self.queue.pop() {
-            if due.at > end {
+    fn has(&self, place: Place) -> bool {
+        match place {
+            Place::Client(index) => index < self.clients.len(),
+            Place::Gateway(index) => index < self.gateways.len(),
+        }
+    }
+
+    fn go_until(&mut self, end: Duration) -> Result<(), Broken> {
+        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
+            let Some(Reverse(due)) = self.queue.pop() else {
                 break;
-            }
+            };
             self.now = due.at;
             self.take(due.what);
+            self.watch.at(self.now);
+            self.watch.judge();
             self.watch.verdict(self.now, self.scenario.seed)?;
-        }
-        let healthy = (0..self.gateways.len()).any(|g| self.is_healthy(g));
-        if healthy {
-            self.watch
-                .all_are_served(end, self.scenario.patience, self.scenario.seed)?;
         }
         Ok(())
     }
 
     fn is_healthy(&self, gateway: usize) -> bool {
-        self.gateways[gateway].runs() && self.net.is_open(gateway)
+        self.gateways[gateway].runs() && self.net.is_open(gateway) && self.listed[gateway]
     }
 
     fn take(&mut self, what: What) {
@@ -277,46 +312,6 @@ impl World {
         }
     }
 
-    fn fault(&mut self, fault: Fault) {
-        let hits = match fault {
-            Fault::Crash(g)
-            | Fault::Freeze(g)
-            | Fault::PullWan(g)
-            | Fault::PullLan(g)
-            | Fault::Deafen(g)
-            | Fault::Mute(g) => Some(g),
-            _ => None,
-        };
-        if let Some(g) = hits {
-            let address = gateway_address(g);
-            let used = self.clients.iter().filter(|c| c.active() == Some(address));
-            self.failovers += used.count() as u64;
-        }
-        match fault {
-            Fault::Crash(g) => self.gateways[g].crash(),
-            Fault::Restart(g) => {
-                let rng = StdRng::from_rng(&mut self.rng);
-                self.gateways[g].restart(rng);
-            }
-            Fault::Freeze(g) => self.gateways[g].freeze(),
-            Fault::Thaw(g) => {
-                self.gateways[g].thaw(self.start + self.now);
-                self.later(Duration::ZERO, What::Wake(Place::Gateway(g)));
-            }
-            Fault::Drain(g) => self.step(Place::Gateway(g), |node, step| {
-                if let Node::Gateway(gateway) = node {
-                    gateway.drain(step);
-                }
-            }),
-            Fault::Undrain(g) => self.gateways[g].undrain(),
-            _ => self.net.fault(fault),
-        }
-        for g in 0..self.gateways.len() {
-            let link = self.net.has_lan(g) && self.net.has_wan(g);
-            self.gateways[g].link(link);
-        }
-    }
-
     /// When a node is looked at again, and when its next timer is due.
     fn timer(&mut self, at: Place) -> (&mut Option<Duration>, Option<Instant>) {
         match at {
@@ -335,18 +330,19 @@ impl World {
 
     /// Whether a timer of the node is due.
     fn awake(&mut self, at: Place) -> bool {
-        let (start, now) = (self.start, self.now);
+        let now = self.now;
+        let shown = self.clocks.of(at).shows(now);
         let (wake_at, next) = self.timer(at);
         if wake_at.is_some_and(|at| at <= now) {
             *wake_at = None;
         }
-        next.is_some_and(|next| next <= start + now)
+        next.is_some_and(|next| next <= shown)
     }
 
     fn step(&mut self, at: Place, act: impl FnOnce(Node<'_>, &mut Step<'_>)) {
         self.watch.at(self.now);
         let mut step = Step {
-            now: self.start + self.now,
+            now: self.clocks.of(at).shows(self.now),
             rng: &mut self.rng,
             watch: &mut self.watch,
             out: Vec::new(),
@@ -379,10 +375,11 @@ impl World {
     }
 
     fn plan(&mut self, at: Place) {
-        let (start, now) = (self.start, self.now);
+        let now = self.now;
+        let clock = self.clocks.of(at);
         let (wake_at, next) = self.timer(at);
         let Some(next) = next else { return };
-        let next = next.saturating_duration_since(start).max(now);
+        let next = clock.when(next).max(now);
         if wake_at.is_none_or(|at| next < at) {
             *wake_at = Some(next);
             self.later(next - now, What::Wake(at));
@@ -395,14 +392,12 @@ impl World {
             Place::Gateway(index) => gateway_address(index),
         };
         let at = match from {
-            Place::Client(_) => (0..self.gateways.len())
-                .find(|g| gateway_address(*g) == to)
-                .map(Place::Gateway),
-            Place::Gateway(_) => (0..self.clients.len())
-                .find(|c| client_address(*c) == to)
-                .map(Place::Client),
+            Place::Client(_) => gateway_at(to).map(Place::Gateway),
+            Place::Gateway(_) => client_at(to).map(Place::Client),
         };
-        let Some(at) = at else { return };
+        let Some(at) = at.filter(|at| self.has(*at)) else {
+            return;
+        };
         for delay in self.net.ways(from, at, &mut self.rng) {
             let packet = packet.clone();
             let from = address;
@@ -449,43 +444,4 @@ impl World {
 enum Node<'a> {
     Client(&'a mut Client),
     Gateway(&'a mut Gateway),
-}
-
-/// An inner packet: IPv4, with who sends it and its number.
-fn inner_packet(source: IpAddr, destination: IpAddr, client: u32, number: u64) -> Vec<u8> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
-        unreachable!("all inner addresses are IPv4");
-    };
-    let mut packet = vec![0; 32];
-    packet[0] = 0x45;
-    packet[3] = 32;
-    packet[8] = 64;
-    packet[9] = 253;
-    packet[12..16].copy_from_slice(&source.octets());
-    packet[16..20].copy_from_slice(&destination.octets());
-    packet[20..24].copy_from_slice(&client.to_be_bytes());
-    packet[24..32].copy_from_slice(&number.to_be_bytes());
-    packet
-}
-
-fn source_and_destination(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-        Some(octets.into())
-    };
-    Some((address(12)?, address(16)?))
-}
-
-/// Who has sent an inner packet in the first place, and its number.
-fn label(packet: &[u8]) -> Option<(usize, u64)> {
-    let client = u32::from_be_bytes(packet.get(20..24)?.try_into().ok()?);
-    let number = u64::from_be_bytes(packet.get(24..32)?.try_into().ok()?);
-    Some((client as usize, number))
-}
-
-/// The same packet back.
-fn echo(packet: Vec<u8>) -> Option<Vec<u8>> {
-    let (source, destination) = source_and_destination(&packet)?;
-    let (client, number) = label(&packet)?;
-    Some(inner_packet(destination, source, client as u32, number))
 }

@@ -41,6 +41,10 @@ impl Net {
         }
     }
 
+    pub(super) fn loses(&self) -> bool {
+        self.loss > 0
+    }
+
     pub(super) fn has_wan(&self, gateway: usize) -> bool {
         self.links[gateway].wan
     }

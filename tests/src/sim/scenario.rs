@@ -7,6 +7,9 @@ use evergate::policy::HeartbeatMode;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+/// Clocks are wrong by no more than this, in millionths: ten times what a cheap crystal is.
+pub(super) const DRIFT: i32 = 1000;
+
 /// Something goes wrong with a gateway, or right again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -30,6 +33,9 @@ pub enum Fault {
     Undrain(usize),
     /// So many of a thousand packets are lost from now on.
     Loss(u32),
+    /// The clients read a policy without it, or with it again. The last one stays.
+    Unlist(usize),
+    List(usize),
 }
 
 /// A run, but for chance.
@@ -45,14 +51,14 @@ pub struct Scenario {
     pub delay: Duration,
     /// More delay, by chance, up to this.
     pub jitter: Duration,
+    /// How much faster the clocks of nodes go, clients first: millionths.
+    pub drift: Vec<i32>,
     /// Of a thousand packets.
     pub loss: u32,
     pub doubled: u32,
     pub faults: Vec<(Duration, Fault)>,
-    /// After the last fault, until each client must be served again.
+    /// How long it goes on after the last fault: longer than any promise takes.
     pub settle: Duration,
-    /// In the end each client has heard something within this time.
-    pub patience: Duration,
 }
 
 impl Scenario {
@@ -82,10 +88,14 @@ impl Scenario {
                 _ => 0,
             },
             doubled: rng.random_range(0..=20),
+            drift: Vec::new(),
             faults: Vec::new(),
-            settle: Duration::from_secs(40),
-            patience: Duration::from_secs(2),
+            settle: Duration::from_secs(60),
         };
+        let nodes = scenario.clients + gateways;
+        scenario.drift = (0..nodes)
+            .map(|_| rng.random_range(-DRIFT..=DRIFT))
+            .collect();
         let mut at = Duration::from_secs(1);
         // A short story is soon told; in a long one things come together that have nothing to do with
         // each other.
@@ -96,7 +106,7 @@ impl Scenario {
         for _ in 0..faults {
             at += ms(rng.random_range(50..=3000));
             let g = rng.random_range(0..gateways);
-            let (fault, undone) = match rng.random_range(0..9) {
+            let (fault, undone) = match rng.random_range(0..10) {
                 0 | 1 => (Fault::Crash(g), Fault::Restart(g)),
                 2 => (Fault::Freeze(g), Fault::Thaw(g)),
                 3 => (Fault::PullWan(g), Fault::Mend(g)),
@@ -104,6 +114,7 @@ impl Scenario {
                 5 => (Fault::Deafen(g), Fault::Mend(g)),
                 6 => (Fault::Mute(g), Fault::Mend(g)),
                 7 => (Fault::Drain(g), Fault::Undrain(g)),
+                8 => (Fault::Unlist(g), Fault::List(g)),
                 _ => (Fault::Loss(rng.random_range(0..=300)), Fault::Loss(0)),
             };
             scenario.faults.push((at, fault));
@@ -112,6 +123,11 @@ impl Scenario {
         }
         scenario.faults.sort_by_key(|(at, _)| *at);
         scenario
+    }
+
+    /// The longest wait of a client's key management.
+    pub fn retry_cap(&self) -> Duration {
+        Duration::from_secs(10)
     }
 
     /// When the run is over.

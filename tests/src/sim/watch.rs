@@ -1,6 +1,6 @@
 //! What must hold at every step.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,7 +32,21 @@ struct Served {
     waits_from: Option<Duration>,
     last_answer: Option<Duration>,
     switches: Vec<Duration>,
+    promised: Option<Promise>,
+    /// When it sent what is not answered yet, by number; the newest last.
+    sent: VecDeque<(u64, Duration)>,
 }
+
+/// That the client is through again.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    /// Answers to what was sent before prove nothing.
+    from: Duration,
+    until: Duration,
+}
+
+/// So many packets of a client are remembered.
+const REMEMBERED: usize = 64;
 
 pub(super) struct Watch {
     now: Duration,
@@ -48,6 +62,8 @@ pub(super) struct Watch {
     pub(super) switches: u64,
     pub(super) longest: Duration,
     pub(super) digest: u64,
+    /// The soonest that something promised is due.
+    earliest: Option<Duration>,
 }
 
 impl Watch {
@@ -65,6 +81,7 @@ impl Watch {
             switches: 0,
             longest: Duration::ZERO,
             digest: 0,
+            earliest: None,
         }
     }
 
@@ -122,10 +139,15 @@ impl Watch {
         self.holds(!seen, "an inner packet is in the clear");
     }
 
-    pub(super) fn payload(&mut self, client: usize) {
+    pub(super) fn payload(&mut self, client: usize, number: u64) {
         self.sent += 1;
         let now = self.now;
-        self.clients[client].waits_from.get_or_insert(now);
+        let served = &mut self.clients[client];
+        served.waits_from.get_or_insert(now);
+        if served.sent.len() >= REMEMBERED {
+            served.sent.pop_front();
+        }
+        served.sent.push_back((number, now));
     }
 
     pub(super) fn at_target(&mut self, packet: &[u8]) {
@@ -147,6 +169,12 @@ impl Watch {
             self.longest = self.longest.max(now.saturating_sub(from));
         }
         served.waits_from = None;
+        let sent_at = served.sent.iter().find(|(sent, _)| *sent == number);
+        if let (Some((_, at)), Some(promise)) = (sent_at, served.promised)
+            && *at >= promise.from
+        {
+            served.promised = None;
+        }
         served.last_answer = Some(now);
         self.note((client, number));
     }
@@ -162,25 +190,37 @@ impl Watch {
         self.holds(!often, "a client goes from gateway to gateway without end");
     }
 
-    /// With a gateway that is well, each client has heard something lately.
-    pub(super) fn all_are_served(
-        &self,
-        end: Duration,
-        patience: Duration,
-        seed: u64,
-    ) -> Result<(), Broken> {
-        for (client, served) in self.clients.iter().enumerate() {
-            let last = served.last_answer.unwrap_or_default();
-            if last + patience < end {
-                return Err(Broken {
-                    seed,
-                    at: end,
-                    what: format!(
-                        "client {client} is not served: it heard something last after {last:?}"
-                    ),
-                });
-            }
+    /// Something has changed: what was promised before is promised no more.
+    pub(super) fn nothing_is_promised(&mut self) {
+        for served in &mut self.clients {
+            served.promised = None;
         }
-        Ok(())
+        self.earliest = None;
+    }
+
+    /// What a client sends from `from` on is answered until `until`, at the latest.
+    pub(super) fn promise(&mut self, client: usize, from: Duration, until: Duration) {
+        let served = &mut self.clients[client];
+        served.promised = Some(Promise { from, until });
+        self.earliest = self.earliest.min(Some(until)).or(Some(until));
+    }
+
+    /// Whether all that was promised until now came true.
+    pub(super) fn judge(&mut self) {
+        let now = self.now;
+        if self.earliest.is_none_or(|earliest| now <= earliest) {
+            return;
+        }
+        let late = |served: &Served| served.promised.is_some_and(|p| p.until < now);
+        if let Some(client) = self.clients.iter().position(late) {
+            let promise = self.clients[client].promised;
+            let what = format!("client {client} is not through in time: {promise:?}");
+            self.holds(false, &what);
+        }
+        let all = self.clients.iter();
+        self.earliest = all
+            .filter_map(|served| served.promised)
+            .map(|p| p.until)
+            .min();
     }
 }
