@@ -32,6 +32,13 @@ impl Leaving {
     pub(super) fn sent_to(&mut self, gateway: IpAddr) -> Option<IpAddr> {
         self.named_by.remove(&gateway)
     }
+
+    /// A session that was left goes on under another name, with fresh keys.
+    pub(super) fn rekeyed(&mut self, old: SessionId, new: SessionId) {
+        for left in self.left.values_mut().filter(|left| **left == old) {
+            *left = new;
+        }
+    }
 }
 
 impl Answers {
@@ -159,5 +166,20 @@ impl Node {
                 .kms
                 .on_peer_initiated(gateway, SessionHandle(id.0), now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_keys_leave_a_session_left() {
+        let gateway = IpAddr::from([192, 0, 2, 1]);
+        let mut leaving = Leaving::default();
+        leaving.left.insert(gateway, SessionId(1));
+        leaving.rekeyed(SessionId(7), SessionId(8));
+        leaving.rekeyed(SessionId(1), SessionId(2));
+        assert_eq!(leaving.left, HashMap::from([(gateway, SessionId(2))]));
     }
 }

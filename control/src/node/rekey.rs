@@ -90,6 +90,7 @@ impl Node {
             if let (Some(gateway), Role::Client(client)) = (live.spec.gateway, &mut self.role) {
                 let handle = |id: SessionId| SessionHandle(id.0);
                 client.kms.on_rekeyed(gateway, handle(old), handle(new));
+                client.leaving.rekeyed(old, new);
             }
             // A session that only receives any more goes on doing so under its new name.
             if let Some(at) = self.dying.remove(old) {

@@ -1,6 +1,6 @@
 //! A client: policy's list of gateways, key management, initiator, and the worker's monitor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use evergate::ike::{
 use evergate::kms::{self, KeyManagement, SessionHandle};
 use evergate::liveness::{self, Monitor, Timing};
 use evergate::policy::{ClusterId, Resolved};
-use evergate::sadb::{Producer, SessionId};
+use evergate::sadb::SessionId;
 use evergate_common::heartbeat;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::owner::{Owner, client_name, methods, targets};
+use super::scenario::{Rekeying, lifetimes};
 use super::session::Session;
+use super::table::Table;
 use super::{
     Packet, RETRANSMIT, Scenario, Step, client_address, client_inner, inner_packet, label,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
-/// How long a session that was replaced, or left, still receives.
-const AFTERLIFE: Duration = Duration::from_secs(3);
 const HEARTBEAT: [u8; 4] = [0xff; 4];
 /// Heartbeats whose answers are waited for.
 const ASKED: usize = 8;
@@ -34,10 +34,9 @@ pub(super) struct Client {
     owner: Owner,
     kms: KeyManagement<StdRng>,
     monitor: Monitor,
-    sessions: BTreeMap<SessionId, Session>,
-    by_gateway: HashMap<IpAddr, SessionId>,
+    table: Table,
+    rekeying: Option<Rekeying>,
     pending: HashMap<SaId, IpAddr>,
-    dying: Vec<(Instant, SessionId)>,
     /// Gateways that want to be left.
     leaving: Vec<IpAddr>,
     /// Sessions that were left, and end soon.
@@ -75,7 +74,7 @@ impl Client {
     ) -> Client {
         let order = order(policy);
         let mut settings = Settings::new(Identity::Fqdn(client_name(index)));
-        (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+        (settings.child_lifetime, settings.ike_lifetime) = lifetimes(scenario.rekeying);
         settings.retransmit = RETRANSMIT;
         let kms = kms::Settings {
             standby: policy.general.standby as usize,
@@ -90,10 +89,9 @@ impl Client {
             owner: Owner::new(rng),
             kms,
             monitor: Monitor::new(CLUSTER, order, timing(policy)),
-            sessions: BTreeMap::new(),
-            by_gateway: HashMap::new(),
+            table: Table::default(),
+            rekeying: scenario.rekeying,
             pending: HashMap::new(),
-            dying: Vec::new(),
             leaving: Vec::new(),
             left: HashMap::new(),
             refused_until: None,
@@ -111,7 +109,7 @@ impl Client {
         self.monitor.set_timing(timing(policy), now);
         self.monitor.set_order(order.clone(), now);
         for gateway in &order {
-            if self.by_gateway.contains_key(gateway) {
+            if self.table.lead(*gateway).is_some() {
                 self.monitor.on_keyed(*gateway, now);
             }
         }
@@ -126,11 +124,8 @@ impl Client {
 
     /// The sessions that it would use: with whom, and whether it is going to keep them.
     pub(super) fn keyed(&self) -> impl Iterator<Item = (IpAddr, &Session, bool)> {
-        let all = self.by_gateway.iter();
-        all.filter_map(|(gateway, id)| {
-            let kept = self.dying.iter().all(|(_, dying)| dying != id);
-            Some((*gateway, self.sessions.get(id)?, kept))
-        })
+        let leads = self.table.leads();
+        leads.map(|(at, session)| (at, session, !self.table.dies(session.id)))
     }
 
     pub(super) fn active(&self) -> Option<IpAddr> {
@@ -144,20 +139,20 @@ impl Client {
             self.monitor.next_deadline(),
         ];
         let timers = timers.into_iter().flatten().map(|(at, _)| at);
-        timers.chain(self.dying.iter().map(|(at, _)| *at)).min()
+        timers.chain(self.table.next()).min()
     }
 
     pub(super) fn wake(&mut self, step: &mut Step<'_>) {
         self.engine.handle_timeout(step.now, &mut self.owner);
         self.kms.poll(step.now);
         self.monitor.poll(step.now);
-        self.dying.sort();
-        while let Some((at, id)) = self.dying.first().copied()
-            && at <= step.now
-        {
-            self.dying.remove(0);
-            self.end(id, true, step.now);
-        }
+        let [dying, retired] = self.table.due(step.now);
+        dying
+            .into_iter()
+            .for_each(|id| self.end(id, true, step.now));
+        retired
+            .into_iter()
+            .for_each(|id| self.remove_pair(id, step.now));
         self.pump(step);
     }
 
@@ -168,14 +163,15 @@ impl Client {
         let packet = inner_packet(source, target, self.index as u32, self.number);
         step.watch.payload(self.index, self.number);
         let active = self.monitor.active();
-        let id = active.and_then(|gateway| self.by_gateway.get(&gateway).copied());
-        match id.and_then(|id| self.sessions.get_mut(&id)) {
+        match active.and_then(|gateway| self.table.leading(gateway)) {
             Some(session) => {
+                let id = session.id;
                 if let Some(sealed) = session.seal(Some(&packet), step.watch) {
                     step.out
                         .push((session.spec.outside_remote, Packet::Esp(sealed)));
                     self.monitor.on_sent(step.now);
                 }
+                self.judge_traffic(id, step.now);
             }
             None if self.refused_until.is_some_and(|until| step.now < until) => {}
             None => self.monitor.on_wanted(step.now),
@@ -202,7 +198,7 @@ impl Client {
             return;
         };
         let spi = u32::from_be_bytes(heartbeat.spi);
-        let mut sessions = self.sessions.values_mut();
+        let mut sessions = self.table.iter_mut();
         let Some(session) = sessions.find(|s| s.spec.gateway == Some(from) && s.spi_out() == spi)
         else {
             return;
@@ -220,10 +216,11 @@ impl Client {
 
     fn open(&mut self, bytes: Vec<u8>, step: &mut Step<'_>) {
         let spi = bytes.first_chunk().map(|spi| u32::from_be_bytes(*spi));
-        let mut sessions = self.sessions.values_mut();
-        let Some(session) = sessions.find(|session| Some(session.spi_in()) == spi) else {
+        let id = spi.and_then(|spi| self.table.by_spi(spi));
+        let Some(session) = id.and_then(|id| self.table.get_mut(id)) else {
             return;
         };
+        let id = session.id;
         let Some(inner) = session.open(bytes, step.watch) else {
             return;
         };
@@ -234,6 +231,18 @@ impl Client {
             step.watch
                 .holds(client == self.index, "a client hears what is another's");
             step.watch.answer(client, number);
+        }
+        self.table.heard(id);
+        self.judge_traffic(id, step.now);
+    }
+
+    /// Fresh keys, where the old ones have protected enough.
+    fn judge_traffic(&mut self, id: SessionId, now: Instant) {
+        if let Some(rekeying) = self.rekeying
+            && let Some(session) = self.table.get(id)
+            && session.has_carried(rekeying.packets)
+        {
+            self.engine.rekey_child(now, session.sa, session.spi_in());
         }
     }
 
@@ -277,14 +286,15 @@ impl Client {
             } => {
                 let gateway = remote.ip();
                 let ends = [client_address(self.index), gateway];
-                let sadb = &mut self.owner.sadb;
-                let session = Session::new(sadb, id, ends, Some(gateway), &child, &exporter);
+                let (sadb, keys) = (&mut self.owner.sadb, (&child, &exporter));
+                let session = Session::new(sadb, step.watch, id, ends, Some(gateway), keys);
                 self.pending.remove(&id);
                 let handle = SessionHandle(session.id.0);
-                if let Some(old) = self.by_gateway.insert(gateway, session.id) {
-                    self.dying.push((now + AFTERLIFE, old));
-                }
-                self.sessions.insert(session.id, session);
+                let others = self.table.others(gateway, id);
+                self.table.insert(session);
+                others
+                    .into_iter()
+                    .for_each(|other| self.table.let_die(other, now));
                 self.kms.on_authenticated(gateway, handle, now);
                 self.monitor.on_keyed(gateway, now);
             }
@@ -299,7 +309,7 @@ impl Client {
                 }
             }
             Event::Redirected { id, .. } => {
-                let session = self.sessions.values().find(|session| session.sa == id);
+                let session = self.table.of_sa(id);
                 let gateway = session.and_then(|session| session.spec.gateway);
                 if let Some(gateway) = gateway
                     && self.kms.has_other(gateway)
@@ -310,10 +320,38 @@ impl Client {
                     self.monitor.on_leave(gateway, None, now);
                 }
             }
-            Event::Closed { id, .. } => {
-                let of_sa = self.sessions.values().filter(|session| session.sa == id);
-                let ids: Vec<_> = of_sa.map(|session| session.id).collect();
-                ids.into_iter().for_each(|id| self.end(id, false, now));
+            Event::ChildRekeyed {
+                id: sa,
+                child,
+                outbound,
+                exporter,
+                ..
+            } => {
+                let (sadb, made) = (&mut self.owner.sadb, (sa, &child, &exporter));
+                let renamed = self.table.rekeyed(sadb, step.watch, made, outbound);
+                step.watch.rekeyings += u64::from(renamed.is_some());
+                if let Some((old, new)) = renamed
+                    && let Some(gateway) = self.table.get(new).and_then(|s| s.spec.gateway)
+                {
+                    let handle = |id: SessionId| SessionHandle(id.0);
+                    self.kms.on_rekeyed(gateway, handle(old), handle(new));
+                    for left in self.left.values_mut().filter(|left| **left == old) {
+                        *left = new;
+                    }
+                }
+            }
+            Event::ChildClosed { id: sa, spi_in, .. } => {
+                let of = (sa, self.engine.is_established(sa));
+                if let Some(id) = self.table.child_closed(of, spi_in, now) {
+                    self.end(id, true, now);
+                }
+            }
+            Event::Rekeyed { .. } => step.watch.rekeyings += 1,
+            Event::ChildFailed { spi_in, .. } => self.owner.sadb.release_spi(spi_in),
+            Event::Closed { id: sa, .. } => {
+                if let Some(id) = self.table.of_sa(sa).map(|session| session.id) {
+                    self.end(id, false, now);
+                }
             }
             _ => {}
         }
@@ -342,7 +380,7 @@ impl Client {
                 let id = self.engine.initiate(now, wish, &mut self.owner);
                 self.pending.insert(id, gateway);
             }
-            kms::Action::Granted { gateway, .. } => match self.by_gateway.contains_key(&gateway) {
+            kms::Action::Granted { gateway, .. } => match self.table.lead(gateway).is_some() {
                 true => self.monitor.on_granted(gateway, now),
                 false => self.monitor.on_key_failed(now),
             },
@@ -352,7 +390,7 @@ impl Client {
             }
             kms::Action::DropSession { session, .. } => {
                 let id = SessionId(session.0);
-                if self.dying.iter().all(|(_, dying)| *dying != id) {
+                if !self.table.dies(id) {
                     self.end(id, true, now);
                 }
             }
@@ -362,8 +400,7 @@ impl Client {
     fn on_monitor(&mut self, action: liveness::Action, step: &mut Step<'_>) {
         match action {
             liveness::Action::Heartbeat { gateway, counter } => {
-                let id = self.by_gateway.get(&gateway);
-                let Some(session) = id.and_then(|id| self.sessions.get_mut(id)) else {
+                let Some(session) = self.table.leading(gateway) else {
                     return;
                 };
                 let token: [u8; 8] = step.rng.random();
@@ -380,8 +417,7 @@ impl Client {
                 self.taken_back(gateway, step.now);
                 self.refused_until = None;
                 self.kms.on_active(CLUSTER, Some(gateway), step.now);
-                let id = self.by_gateway.get(&gateway);
-                let session = id.and_then(|id| self.sessions.get_mut(id));
+                let session = self.table.leading(gateway);
                 step.watch
                     .holds(session.is_some(), "a gateway is used without a session");
                 if let Some(dummy) = session.and_then(|s| s.seal(None, step.watch)) {
@@ -394,17 +430,16 @@ impl Client {
                 while let Some(action) = self.kms.next_action() {
                     self.on_key_action(action, step.now);
                 }
-                let dying = self.dying.iter().map(|(_, id)| *id);
-                let dying = dying.filter(|id| {
-                    let session = self.sessions.get(id);
-                    session.is_some_and(|session| session.spec.gateway == Some(gateway))
-                });
-                let dying: Vec<_> = dying.collect();
+                let with = |session: &&Session| session.spec.gateway == Some(gateway);
+                let all = self.table.iter().filter(with);
+                let dying: Vec<_> = all
+                    .map(|session| session.id)
+                    .filter(|id| self.table.dies(*id))
+                    .collect();
                 dying
                     .into_iter()
                     .for_each(|id| self.end(id, true, step.now));
-                let mut sessions = self.sessions.values();
-                let kept = sessions.any(|session| session.spec.gateway == Some(gateway));
+                let kept = self.table.iter().any(|session| with(&session));
                 step.watch
                     .holds(!kept, "a session is kept for a gateway declared dead");
             }
@@ -421,7 +456,7 @@ impl Client {
         for gateway in left.collect::<Vec<_>>() {
             if let Some(session) = self.kms.session(gateway) {
                 self.kms.on_left(gateway, now);
-                self.dying.push((now + AFTERLIFE, SessionId(session.0)));
+                self.table.let_die(SessionId(session.0), now);
                 self.left.insert(gateway, SessionId(session.0));
             }
         }
@@ -432,31 +467,42 @@ impl Client {
         let Some(id) = self.left.remove(&gateway) else {
             return;
         };
-        let dies = self.dying.iter().any(|(_, dying)| *dying == id);
-        if dies && self.kms.session(gateway).is_none() {
-            self.dying.retain(|(_, dying)| *dying != id);
+        if self.table.dies(id) && self.kms.session(gateway).is_none() {
+            self.table.let_live(id);
             self.leaving.push(gateway);
             self.kms
                 .on_peer_initiated(gateway, SessionHandle(id.0), now);
         }
     }
 
+    /// Ends a session, with all its pairs of SAs.
     fn end(&mut self, id: SessionId, close: bool, now: Instant) {
-        self.dying.retain(|(_, dying)| *dying != id);
-        let Some(session) = self.sessions.remove(&id) else {
+        let Some(sa) = self.table.get(id).map(|session| session.sa) else {
             return;
         };
-        let _ = self.owner.sadb.remove(Producer::Ike, id);
+        let current = self.table.of_sa(sa);
+        // The key management knows it by the pair that is in use.
+        let (id, gateway) = match current {
+            Some(session) => (session.id, session.spec.gateway),
+            None => (id, None),
+        };
         if close {
-            self.engine.close(now, session.sa);
+            self.engine.close(now, sa);
         }
-        let Some(gateway) = session.spec.gateway else {
-            return;
-        };
-        if self.by_gateway.get(&gateway) == Some(&id) {
-            self.by_gateway.remove(&gateway);
+        for pair in self.table.all_of(sa) {
+            self.remove_pair(pair, now);
+        }
+        if let Some(gateway) = gateway {
+            self.kms.on_session_lost(gateway, SessionHandle(id.0), now);
+        }
+    }
+
+    fn remove_pair(&mut self, id: SessionId, now: Instant) {
+        let removed = self.table.remove(&mut self.owner.sadb, id);
+        if let Some(gateway) = removed.and_then(|session| session.spec.gateway)
+            && self.table.lead(gateway).is_none()
+        {
             self.monitor.on_unkeyed(gateway, now);
         }
-        self.kms.on_session_lost(gateway, SessionHandle(id.0), now);
     }
 }

@@ -100,13 +100,15 @@ impl World {
                 .map(|(at, s, kept)| usable(at, s, kept))
                 .collect();
             let dead = keyed.iter().filter(|usable| !**usable).count();
-            let within = match hit {
-                Some(_) if dead < keyed.len() => {
+            let standby = hit.is_some() && dead < keyed.len();
+            let within = match standby {
+                true => {
                     promise::with_standby(&self.scenario, u32::try_from(dead).unwrap_or(u32::MAX))
                 }
-                _ => most,
+                false => most,
             };
-            self.watch.promise(index, self.now, self.now + within);
+            let time = [self.now, self.now + within];
+            self.watch.promise(index, time, standby);
         }
     }
 }

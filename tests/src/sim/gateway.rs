@@ -1,21 +1,21 @@
 //! A gateway: responder, the worker's table of sessions, heartbeats answered as the NIC's program does.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use evergate::dataplane::Sending;
 use evergate::ike::{Engine, Event, GatewayIdentity, IKE_PORT, Identity, Settings};
-use evergate::sadb::{Producer, SessionId};
+use evergate::sadb::SessionId;
 use evergate_common::heartbeat::{self, HEALTH_DRAINING, HEALTH_WELL};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::owner::Owner;
+use super::scenario::{Rekeying, lifetimes};
 use super::session::Session;
+use super::table::Table;
 use super::{Packet, RETRANSMIT, Step, gateway_address, source_and_destination};
 
-/// How long a session that was replaced still receives.
-const AFTERLIFE: Duration = Duration::from_secs(3);
 /// What waits in the rings of one that does not run.
 const RINGS: usize = 256;
 const HEARTBEAT: [u8; 4] = [0xff; 4];
@@ -32,11 +32,8 @@ pub(super) struct Gateway {
     address: IpAddr,
     engine: Engine,
     owner: Owner,
-    sessions: BTreeMap<SessionId, Session>,
-    by_spi: HashMap<u32, SessionId>,
-    /// The newest session of each client.
-    by_inner: HashMap<IpAddr, SessionId>,
-    dying: Vec<(Instant, SessionId)>,
+    table: Table,
+    rekeying: Option<Rekeying>,
     state: State,
     links: bool,
     health: u8,
@@ -45,9 +42,9 @@ pub(super) struct Gateway {
     pub(super) wake_at: Option<Duration>,
 }
 
-fn engine(index: usize, rng: &mut StdRng) -> Engine {
+fn engine(index: usize, rekeying: Option<Rekeying>, rng: &mut StdRng) -> Engine {
     let mut settings = Settings::new(Identity::Fqdn(format!("gw{index}.example")));
-    (settings.child_lifetime, settings.ike_lifetime) = (None, None);
+    (settings.child_lifetime, settings.ike_lifetime) = lifetimes(rekeying);
     settings.retransmit = RETRANSMIT;
     settings.half_open_per_source = 64;
     settings.cookie_threshold = usize::MAX;
@@ -55,15 +52,13 @@ fn engine(index: usize, rng: &mut StdRng) -> Engine {
 }
 
 impl Gateway {
-    pub(super) fn new(index: usize, mut rng: StdRng) -> Gateway {
+    pub(super) fn new(index: usize, rekeying: Option<Rekeying>, mut rng: StdRng) -> Gateway {
         Gateway {
             address: gateway_address(index),
-            engine: engine(index, &mut rng),
+            engine: engine(index, rekeying, &mut rng),
             owner: Owner::new(&mut rng),
-            sessions: BTreeMap::new(),
-            by_spi: HashMap::new(),
-            by_inner: HashMap::new(),
-            dying: Vec::new(),
+            table: Table::default(),
+            rekeying,
             state: State::Runs,
             links: true,
             health: HEALTH_WELL,
@@ -103,7 +98,7 @@ impl Gateway {
             return;
         };
         let links = self.links;
-        *self = Gateway::new(usize::from(address.octets()[3]) - 1, rng);
+        *self = Gateway::new(usize::from(address.octets()[3]) - 1, self.rekeying, rng);
         self.links = links;
     }
 
@@ -111,7 +106,7 @@ impl Gateway {
     pub(super) fn link(&mut self, up: bool) {
         if up && !self.links {
             // What the LAN has said and heard meanwhile is not known.
-            let sessions = self.sessions.values_mut();
+            let sessions = self.table.iter_mut();
             sessions.for_each(|session| session.announced = false);
         }
         self.links = up;
@@ -119,8 +114,8 @@ impl Gateway {
 
     /// Whether it has this session, and is going to keep it.
     pub(super) fn keeps(&self, spi_in: u32) -> bool {
-        let id = self.by_spi.get(&spi_in);
-        id.is_some_and(|id| self.dying.iter().all(|(_, dying)| dying != id))
+        let id = self.table.by_spi(spi_in);
+        id.is_some_and(|id| !self.table.dies(id))
     }
 
     /// It takes no one any more, and wants to be left.
@@ -129,8 +124,7 @@ impl Gateway {
             return;
         }
         self.health = HEALTH_DRAINING;
-        let all: Vec<_> = self.sessions.values().map(|session| session.sa).collect();
-        for sa in all {
+        for sa in self.table.sas() {
             let itself = GatewayIdentity::Address(self.address);
             self.engine.redirect(step.now, sa, itself);
         }
@@ -147,7 +141,7 @@ impl Gateway {
             return None;
         }
         let ike = self.engine.next_timeout().map(|(at, _)| at);
-        let dying = self.dying.iter().map(|(at, _)| *at).min();
+        let dying = self.table.next();
         let thawed = self.thawed_at.filter(|_| !self.waiting.is_empty());
         ike.into_iter().chain(dying).chain(thawed).min()
     }
@@ -160,12 +154,12 @@ impl Gateway {
             self.arrive(from, packet, step);
         }
         self.engine.handle_timeout(step.now, &mut self.owner);
-        self.dying.sort();
-        while let Some((at, id)) = self.dying.first().copied()
-            && at <= step.now
-        {
-            self.dying.remove(0);
-            self.end(id, true, step.now);
+        let [dying, retired] = self.table.due(step.now);
+        dying
+            .into_iter()
+            .for_each(|id| self.end(id, true, step.now));
+        for id in retired {
+            self.table.remove(&mut self.owner.sadb, id);
         }
         self.pump(step);
     }
@@ -200,16 +194,16 @@ impl Gateway {
             return None;
         }
         let spi = heartbeat::decode(bytes)?.spi;
-        let session = self.by_spi.get(&u32::from_be_bytes(spi))?;
-        let key = self.sessions.get(session)?.heartbeat_key;
+        let session = self.table.by_spi(u32::from_be_bytes(spi))?;
+        let key = self.table.get(session)?.heartbeat_key;
         let answer = heartbeat::answer(bytes, &key, self.health).ok()?;
         Some(Packet::Esp(answer.to_vec()))
     }
 
     fn open(&mut self, bytes: Vec<u8>, step: &mut Step<'_>) {
         let spi = bytes.first_chunk().map(|spi| u32::from_be_bytes(*spi));
-        let id = spi.and_then(|spi| self.by_spi.get(&spi).copied());
-        let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) else {
+        let id = spi.and_then(|spi| self.table.by_spi(spi));
+        let Some(session) = id.and_then(|id| self.table.get_mut(id)) else {
             return;
         };
         let Some(inner) = session.open(bytes, step.watch) else {
@@ -227,11 +221,26 @@ impl Gateway {
                 .holds(owned, "a target hears from an address that no session owns");
             step.inner.push(inner);
         }
+        let id = session.id;
+        self.table.heard(id);
+        self.judge_traffic(id, step);
+    }
+
+    /// Fresh keys, where the old ones have protected enough.
+    fn judge_traffic(&mut self, id: SessionId, step: &mut Step<'_>) {
+        if let Some(rekeying) = self.rekeying
+            && let Some(session) = self.table.get(id)
+            && session.has_carried(rekeying.packets)
+        {
+            self.engine
+                .rekey_child(step.now, session.sa, session.spi_in());
+            self.pump(step);
+        }
     }
 
     /// Another gateway has this inner address now.
     pub(super) fn hears_claim(&mut self, address: IpAddr) {
-        for session in self.sessions.values_mut() {
+        for session in self.table.iter_mut() {
             if session
                 .spec
                 .remote_inner
@@ -249,14 +258,15 @@ impl Gateway {
             return;
         }
         let client = source_and_destination(&packet).map(|(_, destination)| destination);
-        let id = client.and_then(|client| self.by_inner.get(&client).copied());
-        let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) else {
+        let Some(session) = client.and_then(|client| self.table.leading(client)) else {
             return;
         };
+        let id = session.id;
         if let Some(sealed) = session.seal(Some(&packet), step.watch) {
             step.out
                 .push((session.spec.outside_remote, Packet::Esp(sealed)));
         }
+        self.judge_traffic(id, step);
     }
 
     fn pump(&mut self, step: &mut Step<'_>) {
@@ -271,13 +281,31 @@ impl Gateway {
                 } => {
                     let ends = [self.address, remote.ip()];
                     let sadb = &mut self.owner.sadb;
-                    let session = Session::new(sadb, id, ends, None, &child, &exporter);
+                    let keys = (&child, &exporter);
+                    let session = Session::new(sadb, step.watch, id, ends, None, keys);
                     self.take(session, step.now);
                 }
-                Event::Closed { id, .. } => {
-                    let of_sa = self.sessions.values().filter(|session| session.sa == id);
-                    let ids: Vec<_> = of_sa.map(|session| session.id).collect();
-                    ids.into_iter().for_each(|id| self.end(id, false, step.now));
+                Event::ChildRekeyed {
+                    id: sa,
+                    child,
+                    outbound,
+                    exporter,
+                    ..
+                } => {
+                    let (sadb, made) = (&mut self.owner.sadb, (sa, &child, &exporter));
+                    self.table.rekeyed(sadb, step.watch, made, outbound);
+                }
+                Event::ChildClosed { id: sa, spi_in, .. } => {
+                    let of = (sa, self.engine.is_established(sa));
+                    if let Some(id) = self.table.child_closed(of, spi_in, step.now) {
+                        self.end(id, true, step.now);
+                    }
+                }
+                Event::ChildFailed { spi_in, .. } => self.owner.sadb.release_spi(spi_in),
+                Event::Closed { id: sa, .. } => {
+                    if let Some(id) = self.table.of_sa(sa).map(|session| session.id) {
+                        self.end(id, false, step.now);
+                    }
                 }
                 _ => {}
             }
@@ -289,26 +317,26 @@ impl Gateway {
         }
     }
 
-    fn take(&mut self, session: Session, now: Instant) {
-        for net in &session.spec.remote_inner {
-            if let Some(old) = self.by_inner.insert(net.addr(), session.id) {
-                self.dying.push((now + AFTERLIFE, old));
-            }
+    fn take(&mut self, mut session: Session, now: Instant) {
+        let others = self.table.others(session.place, session.sa);
+        if !others.is_empty() {
+            session.sending = Sending::WhenHeard;
         }
-        self.by_spi.insert(session.spi_in(), session.id);
-        self.sessions.insert(session.id, session);
+        self.table.insert(session);
+        others
+            .into_iter()
+            .for_each(|id| self.table.let_die(id, now));
     }
 
     fn end(&mut self, id: SessionId, close: bool, now: Instant) {
-        self.dying.retain(|(_, dying)| *dying != id);
-        let Some(session) = self.sessions.remove(&id) else {
+        let Some(sa) = self.table.get(id).map(|session| session.sa) else {
             return;
         };
-        self.by_spi.remove(&session.spi_in());
-        self.by_inner.retain(|_, newest| *newest != id);
-        let _ = self.owner.sadb.remove(Producer::Ike, id);
         if close {
-            self.engine.close(now, session.sa);
+            self.engine.close(now, sa);
+        }
+        for id in self.table.all_of(sa) {
+            self.table.remove(&mut self.owner.sadb, id);
         }
     }
 }

@@ -55,6 +55,7 @@ impl Herd {
                 response_time: Duration::from_millis(100),
                 defer_time: Duration::from_millis(500),
             },
+            rekeying: None,
             pace: Duration::from_secs(1),
             delay: Duration::from_micros(500),
             jitter: Duration::from_micros(500),

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Broken, Report, Scenario, World};
+use super::{Broken, Promises, Report, Scenario, World};
 
 /// What many runs came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sum {
     /// Scenarios run.
     pub runs: u64,
@@ -17,6 +17,8 @@ pub struct Sum {
     pub sent: u64,
     pub answered: u64,
     pub switches: u64,
+    pub rekeyings: u64,
+    pub promises: Promises,
     /// The longest of all.
     pub longest: Duration,
 }
@@ -28,16 +30,33 @@ impl Sum {
         self.sent += report.sent;
         self.answered += report.answered;
         self.switches += report.switches;
+        self.rekeyings += report.rekeyings;
+        self.promises.add(&report.promises);
         self.longest = self.longest.max(report.longest);
     }
 }
 
 impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Promises {
+            standby,
+            others,
+            tightest,
+        } = self.promises;
         write!(
             f,
-            "{} scenarios, {} failovers, {} packets, {} answers, {} changes of the gateway",
-            self.runs, self.failovers, self.sent, self.answered, self.switches
+            "{} scenarios, {} failovers, {} packets, {} answers, {} changes of the gateway, {} \
+             rekeyings; \
+             through in time {standby} times with a session to go on with ({:.0} % of the bound at \
+             most), {others} times without ({:.0} %)",
+            self.runs,
+            self.failovers,
+            self.sent,
+            self.answered,
+            self.switches,
+            self.rekeyings,
+            100.0 * tightest[0],
+            100.0 * tightest[1],
         )
     }
 }

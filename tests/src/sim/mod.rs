@@ -6,6 +6,8 @@
 //! What the nodes' shells do is done here by [`client`] and [`gateway`], with packets by value instead
 //! of rings, and with a LAN that knows who announced an address last.
 
+mod agenda;
+mod bits;
 mod client;
 mod clock;
 mod faults;
@@ -19,10 +21,10 @@ mod policy;
 mod promise;
 mod scenario;
 mod session;
+mod table;
 mod watch;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ use evergate::ike::{Retransmit, Transmit};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use agenda::Agenda;
 use client::Client;
 use clock::Clocks;
 use gateway::Gateway;
@@ -37,9 +40,9 @@ pub use herd::Herd;
 pub use hunt::{Found, Sum, hunt};
 use net::Net;
 use packet::{echo, inner_packet, label, source_and_destination};
-pub use scenario::{Fault, Scenario};
-pub use watch::Broken;
+pub use scenario::{Fault, Rekeying, Scenario};
 use watch::Watch;
+pub use watch::{Broken, Promises};
 
 /// As the nodes' configuration has it if it says nothing.
 const RETRANSMIT: Retransmit = Retransmit {
@@ -48,6 +51,14 @@ const RETRANSMIT: Retransmit = Retransmit {
     cap: Duration::from_secs(10),
     tries: 4,
 };
+/// How often it is looked whether all are through again.
+const STEP: Duration = Duration::from_millis(500);
+/// After that, what was left goes on: sessions end that had been replaced.
+const AFTERMATH: Duration = Duration::from_secs(4);
+/// And then nothing happens any more.
+const QUIET: Duration = Duration::from_secs(4);
+/// Longer than any packet and its answer take.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long a frame takes on the LAN of gateways and targets.
 const LAN: Duration = Duration::from_micros(50);
 
@@ -81,29 +92,6 @@ enum What {
     Fault(Fault),
 }
 
-struct Due {
-    at: Duration,
-    order: u64,
-    what: What,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// What a node's step leads to.
 struct Step<'a> {
     now: Instant,
@@ -118,7 +106,7 @@ struct Step<'a> {
 }
 
 /// What a run came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Faults that took a gateway from clients that used it.
     pub failovers: u64,
@@ -127,6 +115,10 @@ pub struct Report {
     pub answered: u64,
     /// How often clients changed the gateway in use.
     pub switches: u64,
+    /// Fresh keys of ESP and of IKE, as the clients count them.
+    pub rekeyings: u64,
+    /// Promises that came true.
+    pub promises: Promises,
     /// The longest time that a client went without an answer.
     pub longest: Duration,
     /// Sums up all that happened, in its order: two runs of a seed have the same.
@@ -140,8 +132,7 @@ pub struct World {
     /// Since when each gateway has been well, and on the clients' lists.
     well_since: Vec<Option<Duration>>,
     listed: Vec<bool>,
-    order: u64,
-    queue: BinaryHeap<Reverse<Due>>,
+    agenda: Agenda<What>,
     rng: StdRng,
     net: Net,
     clients: Vec<Client>,
@@ -189,7 +180,8 @@ impl World {
     /// The invariant that was broken, and when.
     pub fn run(scenario: &Scenario) -> Result<Report, Broken> {
         let mut world = World::new(scenario.clone());
-        world.go_until(scenario.end())?;
+        world.go_until(scenario.last())?;
+        world.settle()?;
         Ok(world.report())
     }
 
@@ -202,8 +194,7 @@ impl World {
             clocks: Clocks::new(&scenario, start),
             now: Duration::ZERO,
             well_since: vec![Some(Duration::ZERO); scenario.gateways],
-            order: 0,
-            queue: BinaryHeap::new(),
+            agenda: Agenda::new(),
             net: Net::new(&scenario),
             clients: (0..scenario.clients)
                 .map(|index| {
@@ -212,7 +203,7 @@ impl World {
                 })
                 .collect(),
             gateways: (0..scenario.gateways)
-                .map(|index| Gateway::new(index, seed(&mut rng)))
+                .map(|index| Gateway::new(index, scenario.rekeying, seed(&mut rng)))
                 .collect(),
             lan: HashMap::new(),
             watch: Watch::new(scenario.clients),
@@ -233,12 +224,7 @@ impl World {
     }
 
     fn later(&mut self, after: Duration, what: What) {
-        self.order += 1;
-        self.queue.push(Reverse(Due {
-            at: self.now + after,
-            order: self.order,
-            what,
-        }));
+        self.agenda.put(self.now + after, what);
     }
 
     fn has(&self, place: Place) -> bool {
@@ -249,17 +235,32 @@ impl World {
     }
 
     fn go_until(&mut self, end: Duration) -> Result<(), Broken> {
-        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
-            let Some(Reverse(due)) = self.queue.pop() else {
-                break;
-            };
-            self.now = due.at;
-            self.take(due.what);
+        while let Some((at, what)) = self.agenda.take(end) {
+            self.now = at;
+            self.take(what);
             self.watch.at(self.now);
             self.watch.judge();
             self.watch.verdict(self.now, self.scenario.seed)?;
         }
         Ok(())
+    }
+
+    /// Goes on after the last fault until everybody is through again, and then for a quiet while, in
+    /// which nothing may be lost.
+    fn settle(&mut self) -> Result<(), Broken> {
+        let end = self.scenario.end();
+        while self.watch.somebody_waits() && self.now < end {
+            self.go_until((self.now + STEP).min(end))?;
+        }
+        if self.net.loses() || self.well_since.iter().all(Option::is_none) {
+            return self.go_until(end);
+        }
+        self.go_until(self.now + AFTERMATH)?;
+        let quiet = self.now;
+        self.go_until(quiet + QUIET)?;
+        self.watch
+            .all_is_answered(quiet, quiet + QUIET - ROUND_TRIP);
+        self.watch.verdict(self.now, self.scenario.seed)
     }
 
     fn is_healthy(&self, gateway: usize) -> bool {
@@ -435,6 +436,8 @@ impl World {
             sent: watch.sent,
             answered: watch.answered,
             switches: watch.switches,
+            rekeyings: watch.rekeyings,
+            promises: watch.promises,
             longest: watch.longest,
             digest: watch.digest,
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evergate::ike::Lifetime;
 use evergate::liveness::Timing;
 use evergate::policy::HeartbeatMode;
 use rand::rngs::StdRng;
@@ -9,6 +10,22 @@ use rand::{RngExt as _, SeedableRng as _};
 
 /// Clocks are wrong by no more than this, in millionths: ten times what a cheap crystal is.
 pub(super) const DRIFT: i32 = 1000;
+
+/// When keys are replaced. Both ends have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rekeying {
+    /// After this time, less or more by chance.
+    pub child: Duration,
+    pub ike: Duration,
+    /// And ESP keys after so many packets in one direction.
+    pub packets: u64,
+}
+
+/// Of child SAs and IKE SAs.
+pub(super) fn lifetimes(rekeying: Option<Rekeying>) -> (Option<Lifetime>, Option<Lifetime>) {
+    let child = rekeying.map(|rekeying| Lifetime::new(rekeying.child));
+    (child, rekeying.map(|rekeying| Lifetime::new(rekeying.ike)))
+}
 
 /// Something goes wrong with a gateway, or right again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +63,7 @@ pub struct Scenario {
     pub gateways: usize,
     pub standby: usize,
     pub timing: Timing,
+    pub rekeying: Option<Rekeying>,
     /// From one packet of a client's application to the next.
     pub pace: Duration,
     pub delay: Duration,
@@ -57,7 +75,7 @@ pub struct Scenario {
     pub loss: u32,
     pub doubled: u32,
     pub faults: Vec<(Duration, Fault)>,
-    /// How long it goes on after the last fault: longer than any promise takes.
+    /// How long it goes on after the last fault, at most: longer than any promise takes.
     pub settle: Duration,
 }
 
@@ -80,6 +98,7 @@ impl Scenario {
                 response_time: ms(rng.random_range(5..=50)),
                 defer_time: ms(rng.random_range(5..=50)),
             },
+            rekeying: None,
             pace: ms(rng.random_range(10..=100)),
             delay: Duration::from_micros(rng.random_range(50..=500)),
             jitter: Duration::from_micros(rng.random_range(0..=1000)),
@@ -90,12 +109,19 @@ impl Scenario {
             doubled: rng.random_range(0..=20),
             drift: Vec::new(),
             faults: Vec::new(),
-            settle: Duration::from_secs(60),
+            settle: Duration::from_secs(120),
         };
         let nodes = scenario.clients + gateways;
         scenario.drift = (0..nodes)
             .map(|_| rng.random_range(-DRIFT..=DRIFT))
             .collect();
+        if rng.random() {
+            scenario.rekeying = Some(Rekeying {
+                child: ms(rng.random_range(1_000..=20_000)),
+                ike: ms(rng.random_range(2_000..=40_000)),
+                packets: rng.random_range(20..=1000),
+            });
+        }
         let mut at = Duration::from_secs(1);
         // A short story is soon told; in a long one things come together that have nothing to do with
         // each other.
@@ -130,9 +156,14 @@ impl Scenario {
         Duration::from_secs(10)
     }
 
-    /// When the run is over.
-    pub fn end(&self) -> Duration {
+    /// When the last fault is.
+    pub fn last(&self) -> Duration {
         let last = self.faults.last().map(|(at, _)| *at);
-        last.unwrap_or_default() + self.settle
+        last.unwrap_or_default()
+    }
+
+    /// When the run is over, whatever is still waited for.
+    pub fn end(&self) -> Duration {
+        self.last() + self.settle
     }
 }

@@ -3,17 +3,25 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use evergate::dataplane::Sending;
 use evergate::esp::{self, Backend, InboundSa, OutboundSa};
 use evergate::ike::{Child, EspCipher, Exporter, SaId, TrafficSelector};
 use evergate::sadb::{Change, Producer, SaSpec, Sadb, SessionId, SessionSpec};
 use ipnet::IpNet;
 
-use super::watch::Watch;
+use super::watch::{Key, Watch};
 
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) sa: SaId,
     pub(super) spec: Arc<SessionSpec>,
+    /// What it is for: the gateway that it leads to, or the inner address of a client.
+    pub(super) place: IpAddr,
+    pub(super) sending: Sending,
+    /// Another pair of SAs has taken, or takes, its place.
+    pub(super) retired: bool,
+    /// Nothing was ever sent on it: both ends made one at once.
+    pub(super) redundant: bool,
     pub(super) heartbeat_key: [u8; 16],
     /// Heartbeats under way: counter and token.
     pub(super) asked: Vec<(u32, [u8; 8])>,
@@ -21,6 +29,10 @@ pub(super) struct Session {
     pub(super) announced: bool,
     outbound: OutboundSa,
     inbound: InboundSa,
+    /// To seal, and to open.
+    keys: [Key; 2],
+    /// Packets in each direction.
+    packets: [u64; 2],
 }
 
 /// All selectors here are hosts, or a network of 16 bits.
@@ -31,15 +43,18 @@ fn prefix(selector: &TrafficSelector) -> IpNet {
     }
 }
 
+/// Whoever did not begin the session waits longer by this part of the limit.
+const PATIENCE: u64 = 8;
+
 impl Session {
     /// Enters it into the SA database.
     pub(super) fn new(
         sadb: &mut Sadb,
+        watch: &mut Watch,
         sa: SaId,
         [local, remote]: [IpAddr; 2],
         gateway: Option<IpAddr>,
-        child: &Child,
-        exporter: &Exporter,
+        (child, exporter): (&Child, &Exporter),
     ) -> Session {
         assert!(child.cipher == EspCipher::Aes256Gcm, "{:?}", child.cipher);
         let spec_of = |spi, key: &[u8], salt: [u8; 4]| {
@@ -69,9 +84,14 @@ impl Session {
         });
         let spec = spec.expect("the session was added");
         let (outbound, inbound) = (spec.outbound.as_ref(), spec.inbound.as_ref());
+        let inner = spec.remote_inner.first().map(IpNet::addr);
         Session {
             id: spec.id,
             sa,
+            place: gateway.or(inner).expect("selectors"),
+            sending: Sending::AtOnce,
+            retired: false,
+            redundant: false,
             heartbeat_key,
             asked: Vec::new(),
             announced: false,
@@ -81,8 +101,34 @@ impl Session {
             inbound: inbound
                 .and_then(|sa| sa.receiver(Backend::default()).ok())
                 .expect("a receiver"),
+            keys: [&child.key_out, &child.key_in].map(|key| watch.key(key)),
+            packets: [0; 2],
             spec: Arc::clone(&spec),
         }
+    }
+
+    /// With the keys of a child SA that takes the place of this one's.
+    pub(super) fn successor(
+        &self,
+        sadb: &mut Sadb,
+        child: &Child,
+        exporter: &Exporter,
+        watch: &mut Watch,
+    ) -> Session {
+        let ends = [self.spec.outside_local, self.spec.outside_remote];
+        let gateway = self.spec.gateway;
+        let mut new = Session::new(sadb, watch, self.sa, ends, gateway, (child, exporter));
+        new.announced = self.announced;
+        new
+    }
+
+    /// Whether it has carried so much that fresh keys are due.
+    pub(super) fn has_carried(&self, limit: u64) -> bool {
+        let patience = match self.spec.gateway {
+            Some(_) => limit,
+            None => limit + limit / PATIENCE,
+        };
+        !self.retired && self.packets.iter().any(|packets| *packets >= patience)
     }
 
     pub(super) fn spi_in(&self) -> u32 {
@@ -106,8 +152,8 @@ impl Session {
             None => self.outbound.seal_dummy(&mut buffer, at.start, len),
         };
         let sealed = sealed.ok()?;
-        let key = self.spec.outbound.as_ref()?.key.expose();
-        watch.sealed(key, self.outbound.sequence());
+        watch.sealed(self.keys[0], self.outbound.sequence());
+        self.packets[0] += 1;
         if let Some(inner) = inner {
             watch.on_the_wire(&buffer[sealed.clone()], inner);
         }
@@ -123,8 +169,8 @@ impl Session {
     ) -> Option<Option<Vec<u8>>> {
         let all = 0..packet.len();
         let opened = self.inbound.open(&mut packet, all).ok()?;
-        let key = self.spec.inbound.as_ref()?.key.expose();
-        watch.opened(key, opened.sequence);
+        watch.opened(self.keys[1], opened.sequence);
+        self.packets[1] += 1;
         if opened.is_dummy() {
             return Some(None);
         }
