@@ -94,6 +94,9 @@ enum Task {
         /// Only this seed
         #[arg(long, conflicts_with_all = ["failovers", "from"])]
         seed: Option<u64>,
+        /// Instead: so many clients lose a gateway, and spread over the rest
+        #[arg(long, conflicts_with_all = ["failovers", "from", "seed"])]
+        herd: Option<usize>,
     },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
@@ -205,9 +208,11 @@ fn perform(task: Task) -> Result<()> {
             failovers,
             from,
             seed,
-        } => match seed {
-            Some(seed) => suite::simulate(&["--seed", &seed.to_string()]),
-            None => suite::simulate(&[
+            herd,
+        } => match (seed, herd) {
+            (Some(seed), _) => suite::simulate(&["--seed", &seed.to_string()]),
+            (None, Some(clients)) => suite::simulate(&["--herd", &clients.to_string()]),
+            (None, None) => suite::simulate(&[
                 "--failovers",
                 &failovers.to_string(),
                 "--from",

@@ -11,6 +11,8 @@ const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
 /// The prefix of the tests' lab: beside the demo's.
 pub(crate) const PREFIX: &str = "egt-";
 
+/// So many simulated clients lose a gateway after that.
+const HERD: usize = 10_000;
 /// How many failovers are simulated after the tests.
 pub(crate) const FAILOVERS: u64 = 100_000;
 
@@ -41,7 +43,9 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
     }
     if filter.is_empty() && !scope.e2e {
         println!("\nsimulated failovers");
-        match simulate(&["--failovers", &FAILOVERS.to_string()]) {
+        let failovers = ["--failovers", &FAILOVERS.to_string()];
+        let herd = ["--herd", &HERD.to_string()];
+        match simulate(&failovers).and_then(|()| simulate(&herd)) {
             Ok(()) => tally.count((1, 0)),
             Err(error) => {
                 println!("{error:#}");

@@ -1,26 +1,29 @@
 //! A client: policy's list of gateways, key management, initiator, and the worker's monitor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evergate::ike::{
-    AddressRequest, Engine, Event, IKE_PORT, Identity, Initiate, SaId, Settings, TrafficSelector,
+    AddressRequest, CloseReason, Engine, Event, IKE_PORT, Identity, Initiate, SaId, Settings,
+    Ticket, TrafficSelector,
 };
 use evergate::kms::{self, KeyManagement, SessionHandle};
 use evergate::liveness::{self, Monitor, Timing};
 use evergate::policy::{ClusterId, Resolved};
-use evergate::sadb::SessionId;
+use evergate::sadb::{Path, SessionId};
 use evergate_common::heartbeat;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::nat::{encapsulation, path};
 use super::owner::{Owner, client_name, methods, targets};
 use super::scenario::{Rekeying, lifetimes};
 use super::session::Session;
 use super::table::Table;
 use super::{
     Packet, RETRANSMIT, Scenario, Step, client_address, client_inner, inner_packet, label,
+    nat_address,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -36,6 +39,13 @@ pub(super) struct Client {
     monitor: Monitor,
     table: Table,
     rekeying: Option<Rekeying>,
+    address: IpAddr,
+    nat: Option<IpAddr>,
+    /// How often it has moved, and its NAT.
+    moves: [u8; 2],
+    /// The ticket of each gateway.
+    wallet: BTreeMap<IpAddr, (SaId, Ticket)>,
+    policy: Vec<IpAddr>,
     pending: HashMap<SaId, IpAddr>,
     /// Gateways that want to be left.
     leaving: Vec<IpAddr>,
@@ -76,6 +86,7 @@ impl Client {
         let mut settings = Settings::new(Identity::Fqdn(client_name(index)));
         (settings.child_lifetime, settings.ike_lifetime) = lifetimes(scenario.rekeying);
         settings.retransmit = RETRANSMIT;
+        (settings.mobike, settings.request_tickets) = (true, scenario.tickets);
         let kms = kms::Settings {
             standby: policy.general.standby as usize,
             retry_cap: scenario.retry_cap(),
@@ -88,9 +99,14 @@ impl Client {
             engine: Engine::new(settings, StdRng::from_rng(rng)),
             owner: Owner::new(rng),
             kms,
-            monitor: Monitor::new(CLUSTER, order, timing(policy)),
+            monitor: Monitor::new(CLUSTER, order.clone(), timing(policy)),
             table: Table::default(),
             rekeying: scenario.rekeying,
+            address: client_address(index, 0),
+            nat: scenario.nat.then(|| nat_address(index, 0)),
+            moves: [0; 2],
+            wallet: BTreeMap::new(),
+            policy: order,
             pending: HashMap::new(),
             leaving: Vec::new(),
             left: HashMap::new(),
@@ -102,9 +118,56 @@ impl Client {
         }
     }
 
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// As the outer network knows it.
+    pub(super) fn outer(&self) -> IpAddr {
+        self.nat.unwrap_or(self.address)
+    }
+
+    /// Its NAT has another address, if it has one. It does not know.
+    pub(super) fn remap(&mut self) {
+        if let Some(nat) = &mut self.nat {
+            self.moves[1] = self.moves[1].wrapping_add(1);
+            *nat = nat_address(self.index, self.moves[1]);
+        }
+    }
+
+    /// Its own address is replaced.
+    pub(super) fn move_on(&mut self, step: &mut Step<'_>) {
+        self.moves[0] = self.moves[0].wrapping_add(1);
+        self.address = client_address(self.index, self.moves[0]);
+        let (now, local) = (step.now, self.address);
+        // What had only begun begins again.
+        for sa in self.pending.keys().copied().collect::<BTreeSet<_>>() {
+            self.engine.close(now, sa);
+        }
+        for sa in self.table.sas() {
+            let Some(spec) = self.table.of_sa(sa).map(|session| session.spec.clone()) else {
+                continue;
+            };
+            if self.engine.local_moved(now, sa, local) {
+                let path = Path {
+                    local,
+                    remote: spec.outside_remote,
+                    encap: spec.encap,
+                    roams: spec.roams,
+                };
+                self.table.relocate(&mut self.owner.sadb, sa, &path);
+            } else {
+                self.engine.forget(sa);
+                self.end(spec.id, false, now);
+            }
+        }
+        self.pump(step);
+    }
+
     /// The policy was read again.
     pub(super) fn reload(&mut self, policy: &Resolved, step: &mut Step<'_>) {
         let (order, now) = (order(policy), step.now);
+        self.policy = order.clone();
         self.kms.set_clusters(vec![(CLUSTER, order.clone())], now);
         self.monitor.set_timing(timing(policy), now);
         self.monitor.set_order(order.clone(), now);
@@ -264,7 +327,7 @@ impl Client {
             self.leave_the_unused(step.now);
             while let Some(t) = self.engine.poll_transmit() {
                 worked = true;
-                if t.remote.port() == IKE_PORT {
+                if !t.is_keep_alive() {
                     step.out.push((t.remote.ip(), Packet::Ike(t)));
                 }
             }
@@ -279,15 +342,20 @@ impl Client {
         match event {
             Event::Established {
                 id,
+                local,
                 remote,
+                nat,
+                resumed,
                 child,
                 exporter,
                 ..
             } => {
                 let gateway = remote.ip();
-                let ends = [client_address(self.index), gateway];
+                let ends = [local.ip(), gateway];
+                let encap = encapsulation(nat, local, remote);
+                step.watch.resumed += u64::from(resumed);
                 let (sadb, keys) = (&mut self.owner.sadb, (&child, &exporter));
-                let session = Session::new(sadb, step.watch, id, ends, Some(gateway), keys);
+                let session = Session::new(sadb, step.watch, id, ends, Some(gateway), keys, encap);
                 self.pending.remove(&id);
                 let handle = SessionHandle(session.id.0);
                 let others = self.table.others(gateway, id);
@@ -343,12 +411,31 @@ impl Client {
             Event::ChildClosed { id: sa, spi_in, .. } => {
                 let of = (sa, self.engine.is_established(sa));
                 if let Some(id) = self.table.child_closed(of, spi_in, now) {
+                    self.wallet.retain(|_, (of, _)| *of != sa);
                     self.end(id, true, now);
                 }
             }
             Event::Rekeyed { .. } => step.watch.rekeyings += 1,
             Event::ChildFailed { spi_in, .. } => self.owner.sadb.release_spi(spi_in),
-            Event::Closed { id: sa, .. } => {
+            Event::Ticket { id: sa, ticket } => {
+                let gateway = self.table.of_sa(sa).and_then(|s| s.spec.gateway);
+                if let Some(gateway) = gateway {
+                    self.wallet.insert(gateway, (sa, ticket));
+                }
+            }
+            Event::Relocated {
+                id,
+                local,
+                remote,
+                nat,
+            } => {
+                let path = path(nat, local, remote);
+                self.table.relocate(&mut self.owner.sadb, id, &path);
+            }
+            Event::Closed { id: sa, reason, .. } => {
+                if reason == CloseReason::PeerDeleted {
+                    self.wallet.retain(|_, (of, _)| *of != sa);
+                }
                 if let Some(id) = self.table.of_sa(sa).map(|session| session.id) {
                     self.end(id, false, now);
                 }
@@ -361,9 +448,10 @@ impl Client {
         match action {
             kms::Action::Authenticate { gateway } => {
                 self.begun.push(now.saturating_duration_since(self.start));
+                let ticket = self.ticket(gateway);
                 let at = |ip| SocketAddr::new(ip, IKE_PORT);
                 let wish = Initiate {
-                    local: at(client_address(self.index)),
+                    local: at(self.address),
                     remote: at(gateway),
                     remote_id: None,
                     auth: methods(),
@@ -377,7 +465,10 @@ impl Client {
                     follows_redirects: true,
                     redirected_from: None,
                 };
-                let id = self.engine.initiate(now, wish, &mut self.owner);
+                let id = match ticket {
+                    Some(ticket) => self.engine.resume(now, wish, ticket, &mut self.owner),
+                    None => self.engine.initiate(now, wish, &mut self.owner),
+                };
                 self.pending.insert(id, gateway);
             }
             kms::Action::Granted { gateway, .. } => match self.table.lead(gateway).is_some() {
@@ -395,6 +486,23 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// What a session with a gateway is resumed by: its own ticket, or the newest of those of gateways
+    /// that are gone.
+    fn ticket(&mut self, gateway: IpAddr) -> Option<Ticket> {
+        let issuer = match self.wallet.contains_key(&gateway) {
+            true => gateway,
+            false => {
+                let kms = &self.kms;
+                let others = self.policy.iter();
+                let others = others.filter(|other| kms.session(**other).is_none());
+                let others = others.filter_map(|other| Some((self.wallet.get(other)?.0, *other)));
+                others.max()?.1
+            }
+        };
+        let (_, ticket) = self.wallet.remove(&issuer)?;
+        Some(ticket)
     }
 
     fn on_monitor(&mut self, action: liveness::Action, step: &mut Step<'_>) {

@@ -47,6 +47,12 @@ impl World {
             Fault::Undrain(g) => self.gateways[g].undrain(),
             Fault::Unlist(g) => self.list(g, false),
             Fault::List(g) => self.list(g, true),
+            Fault::Move(c) => self.step(Place::Client(c), |node, step| {
+                if let Node::Client(client) = node {
+                    client.move_on(step);
+                }
+            }),
+            Fault::Remap(c) => self.clients[c].remap(),
             _ => self.net.fault(fault),
         }
         for g in 0..self.gateways.len() {
@@ -92,7 +98,7 @@ impl World {
                 let g = (0..self.gateways.len()).find(|g| gateway_address(*g) == address);
                 g.is_some_and(|g| {
                     kept && self.well_since[g].is_some()
-                        && self.gateways[g].keeps(session.spi_out())
+                        && self.gateways[g].keeps(session.spi_out(), client.outer())
                 })
             };
             let keyed: Vec<bool> = client

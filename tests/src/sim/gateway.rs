@@ -1,23 +1,28 @@
 //! A gateway: responder, the worker's table of sessions, heartbeats answered as the NIC's program does.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evergate::dataplane::Sending;
-use evergate::ike::{Engine, Event, GatewayIdentity, IKE_PORT, Identity, Settings};
+use evergate::ike::{Engine, Event, GatewayIdentity, Identity, NAT_T_PORT, Settings, Tickets};
 use evergate::sadb::SessionId;
 use evergate_common::heartbeat::{self, HEALTH_DRAINING, HEALTH_WELL};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use super::nat::{encapsulation, path};
 use super::owner::Owner;
-use super::scenario::{Rekeying, lifetimes};
+use super::owner::ticket_key;
+use super::scenario::{Scenario, lifetimes};
 use super::session::Session;
 use super::table::Table;
 use super::{Packet, RETRANSMIT, Step, gateway_address, source_and_destination};
 
 /// What waits in the rings of one that does not run.
 const RINGS: usize = 256;
+/// Used tickets that it remembers.
+const TICKETS: usize = 1 << 10;
 const HEARTBEAT: [u8; 4] = [0xff; 4];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub(super) struct Gateway {
     engine: Engine,
     owner: Owner,
     table: Table,
-    rekeying: Option<Rekeying>,
+    scenario: Scenario,
     state: State,
     links: bool,
     health: u8,
@@ -42,9 +47,14 @@ pub(super) struct Gateway {
     pub(super) wake_at: Option<Duration>,
 }
 
-fn engine(index: usize, rekeying: Option<Rekeying>, rng: &mut StdRng) -> Engine {
+fn engine(index: usize, scenario: &Scenario, rng: &mut StdRng) -> Engine {
     let mut settings = Settings::new(Identity::Fqdn(format!("gw{index}.example")));
-    (settings.child_lifetime, settings.ike_lifetime) = lifetimes(rekeying);
+    (settings.child_lifetime, settings.ike_lifetime) = lifetimes(scenario.rekeying);
+    settings.mobike = true;
+    let tickets = scenario
+        .tickets
+        .then(|| Tickets::new(vec![ticket_key()], TICKETS));
+    settings.tickets = tickets.map(Arc::new);
     settings.retransmit = RETRANSMIT;
     settings.half_open_per_source = 64;
     settings.cookie_threshold = usize::MAX;
@@ -52,13 +62,16 @@ fn engine(index: usize, rekeying: Option<Rekeying>, rng: &mut StdRng) -> Engine 
 }
 
 impl Gateway {
-    pub(super) fn new(index: usize, rekeying: Option<Rekeying>, mut rng: StdRng) -> Gateway {
+    pub(super) fn new(index: usize, scenario: &Scenario, mut rng: StdRng) -> Gateway {
         Gateway {
             address: gateway_address(index),
-            engine: engine(index, rekeying, &mut rng),
+            engine: engine(index, scenario, &mut rng),
             owner: Owner::new(&mut rng),
             table: Table::default(),
-            rekeying,
+            scenario: Scenario {
+                faults: Vec::new(),
+                ..scenario.clone()
+            },
             state: State::Runs,
             links: true,
             health: HEALTH_WELL,
@@ -98,7 +111,11 @@ impl Gateway {
             return;
         };
         let links = self.links;
-        *self = Gateway::new(usize::from(address.octets()[3]) - 1, self.rekeying, rng);
+        *self = Gateway::new(
+            usize::from(address.octets()[3]) - 1,
+            &self.scenario.clone(),
+            rng,
+        );
         self.links = links;
     }
 
@@ -112,10 +129,12 @@ impl Gateway {
         self.links = up;
     }
 
-    /// Whether it has this session, and is going to keep it.
-    pub(super) fn keeps(&self, spi_in: u32) -> bool {
+    /// Whether it has this session, is going to keep it, and knows that its client is there.
+    pub(super) fn keeps(&self, spi_in: u32, client: IpAddr) -> bool {
         let id = self.table.by_spi(spi_in);
-        id.is_some_and(|id| !self.table.dies(id))
+        let kept = id.filter(|id| !self.table.dies(*id));
+        let session = kept.and_then(|id| self.table.get(id));
+        session.is_some_and(|session| session.spec.outside_remote == client)
     }
 
     /// It takes no one any more, and wants to be left.
@@ -183,24 +202,28 @@ impl Gateway {
             }
             Packet::Esp(bytes) if bytes.starts_with(&HEARTBEAT) => {
                 step.out
-                    .extend(self.reflect(&bytes).map(|answer| (from, answer)));
+                    .extend(self.reflect(from, &bytes).map(|answer| (from, answer)));
             }
-            Packet::Esp(bytes) => self.open(bytes, step),
+            Packet::Esp(bytes) => self.open(from, bytes, step),
         }
     }
 
-    fn reflect(&self, bytes: &[u8]) -> Option<Packet> {
+    fn reflect(&self, from: IpAddr, bytes: &[u8]) -> Option<Packet> {
         if !self.links {
             return None;
         }
         let spi = heartbeat::decode(bytes)?.spi;
         let session = self.table.by_spi(u32::from_be_bytes(spi))?;
-        let key = self.table.get(session)?.heartbeat_key;
+        let session = self.table.get(session)?;
+        if session.spec.outside_remote != from {
+            return None;
+        }
+        let key = session.heartbeat_key;
         let answer = heartbeat::answer(bytes, &key, self.health).ok()?;
         Some(Packet::Esp(answer.to_vec()))
     }
 
-    fn open(&mut self, bytes: Vec<u8>, step: &mut Step<'_>) {
+    fn open(&mut self, from: IpAddr, bytes: Vec<u8>, step: &mut Step<'_>) {
         let spi = bytes.first_chunk().map(|spi| u32::from_be_bytes(*spi));
         let id = spi.and_then(|spi| self.table.by_spi(spi));
         let Some(session) = id.and_then(|id| self.table.get_mut(id)) else {
@@ -221,14 +244,21 @@ impl Gateway {
                 .holds(owned, "a target hears from an address that no session owns");
             step.inner.push(inner);
         }
-        let id = session.id;
+        let (id, sa) = (session.id, session.sa);
+        let elsewhere = session.spec.outside_remote != from;
+        if session.spec.roams && session.newest && elsewhere {
+            let remote = SocketAddr::new(from, NAT_T_PORT);
+            self.table.follow(&mut self.owner.sadb, id, remote);
+            self.engine.peer_moved(step.now, sa, remote);
+            step.watch.moves += 1;
+        }
         self.table.heard(id);
         self.judge_traffic(id, step);
     }
 
     /// Fresh keys, where the old ones have protected enough.
     fn judge_traffic(&mut self, id: SessionId, step: &mut Step<'_>) {
-        if let Some(rekeying) = self.rekeying
+        if let Some(rekeying) = self.scenario.rekeying
             && let Some(session) = self.table.get(id)
             && session.has_carried(rekeying.packets)
         {
@@ -274,7 +304,9 @@ impl Gateway {
             match event {
                 Event::Established {
                     id,
+                    local,
                     remote,
+                    nat,
                     child,
                     exporter,
                     ..
@@ -282,8 +314,25 @@ impl Gateway {
                     let ends = [self.address, remote.ip()];
                     let sadb = &mut self.owner.sadb;
                     let keys = (&child, &exporter);
-                    let session = Session::new(sadb, step.watch, id, ends, None, keys);
+                    let encap = encapsulation(nat, local, remote);
+                    let session = Session::new(sadb, step.watch, id, ends, None, keys, encap);
                     self.take(session, step.now);
+                }
+                Event::Relocated {
+                    id,
+                    local,
+                    remote,
+                    nat,
+                } => {
+                    step.watch.moves += 1;
+                    let path = path(nat, local, remote);
+                    self.table.relocate(&mut self.owner.sadb, id, &path);
+                }
+                Event::Moved { id: sa, remote } => {
+                    step.watch.moves += 1;
+                    for id in self.table.all_of(sa) {
+                        self.table.follow(&mut self.owner.sadb, id, remote);
+                    }
                 }
                 Event::ChildRekeyed {
                     id: sa,
@@ -311,7 +360,7 @@ impl Gateway {
             }
         }
         while let Some(t) = self.engine.poll_transmit() {
-            if t.remote.port() == IKE_PORT {
+            if !t.is_keep_alive() {
                 step.out.push((t.remote.ip(), Packet::Ike(t)));
             }
         }

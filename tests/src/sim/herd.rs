@@ -56,6 +56,8 @@ impl Herd {
                 defer_time: Duration::from_millis(500),
             },
             rekeying: None,
+            tickets: false,
+            nat: false,
             pace: Duration::from_secs(1),
             delay: Duration::from_micros(500),
             jitter: Duration::from_micros(500),
@@ -92,11 +94,15 @@ impl Herd {
         })
     }
 
-    /// Whether chance explains how they spread, and nobody stayed with the dead.
+    /// Whether chance explains how they spread, nobody stayed with the dead, and no [`Herd::SLOT`] had
+    /// more than a fifth of the exchanges.
     pub fn is_even(&self) -> bool {
+        let (all, most) = (self.exchanges.iter(), self.exchanges.iter().max());
+        let spread = most.is_some_and(|most| most * 5 <= all.sum());
         let all = self.chi_square.iter();
         let even = all.clone().all(|(found, most)| found < most);
-        even && self.after.first() == Some(&0)
+        even && spread
+            && self.after.first() == Some(&0)
             && self.after.iter().sum::<u64>() == self.clients as u64
     }
 }

@@ -18,6 +18,8 @@ pub struct Sum {
     pub answered: u64,
     pub switches: u64,
     pub rekeyings: u64,
+    pub resumed: u64,
+    pub moves: u64,
     pub promises: Promises,
     /// The longest of all.
     pub longest: Duration,
@@ -31,6 +33,8 @@ impl Sum {
         self.answered += report.answered;
         self.switches += report.switches;
         self.rekeyings += report.rekeyings;
+        self.resumed += report.resumed;
+        self.moves += report.moves;
         self.promises.add(&report.promises);
         self.longest = self.longest.max(report.longest);
     }
@@ -46,7 +50,7 @@ impl std::fmt::Display for Sum {
         write!(
             f,
             "{} scenarios, {} failovers, {} packets, {} answers, {} changes of the gateway, {} \
-             rekeyings; \
+             rekeyings, {} sessions resumed, {} moves; \
              through in time {standby} times with a session to go on with ({:.0} % of the bound at \
              most), {others} times without ({:.0} %)",
             self.runs,
@@ -55,6 +59,8 @@ impl std::fmt::Display for Sum {
             self.answered,
             self.switches,
             self.rekeyings,
+            self.resumed,
+            self.moves,
             100.0 * tightest[0],
             100.0 * tightest[1],
         )

@@ -14,6 +14,7 @@ mod faults;
 mod gateway;
 mod herd;
 mod hunt;
+mod nat;
 mod net;
 mod owner;
 mod packet;
@@ -117,6 +118,10 @@ pub struct Report {
     pub switches: u64,
     /// Fresh keys of ESP and of IKE, as the clients count them.
     pub rekeyings: u64,
+    /// Sessions that were made by a ticket.
+    pub resumed: u64,
+    /// How often a gateway found a client elsewhere.
+    pub moves: u64,
     /// Promises that came true.
     pub promises: Promises,
     /// The longest time that a client went without an answer.
@@ -148,8 +153,14 @@ fn gateway_address(index: usize) -> IpAddr {
     [192, 0, 2, index as u8 + 1].into()
 }
 
-fn client_address(index: usize) -> IpAddr {
-    [198, 51, (index >> 8) as u8, index as u8].into()
+/// The addresses that a client has one after the other.
+fn client_address(index: usize, moves: u8) -> IpAddr {
+    [198, moves, (index >> 8) as u8, index as u8].into()
+}
+
+/// Those of the NAT before it.
+fn nat_address(index: usize, moves: u8) -> IpAddr {
+    [203, moves, (index >> 8) as u8, index as u8].into()
 }
 
 fn gateway_at(address: IpAddr) -> Option<usize> {
@@ -203,7 +214,7 @@ impl World {
                 })
                 .collect(),
             gateways: (0..scenario.gateways)
-                .map(|index| Gateway::new(index, scenario.rekeying, seed(&mut rng)))
+                .map(|index| Gateway::new(index, &scenario, seed(&mut rng)))
                 .collect(),
             lan: HashMap::new(),
             watch: Watch::new(scenario.clients),
@@ -362,7 +373,7 @@ impl World {
             ..
         } = step;
         for (to, packet) in out {
-            self.send(at, to, &packet);
+            self.send(at, to, packet);
         }
         if let Place::Gateway(index) = at {
             for address in announced {
@@ -387,14 +398,24 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: Place, to: IpAddr, packet: &Packet) {
-        let address = match from {
-            Place::Client(index) => client_address(index),
-            Place::Gateway(index) => gateway_address(index),
-        };
-        let at = match from {
-            Place::Client(_) => gateway_at(to).map(Place::Gateway),
-            Place::Gateway(_) => client_at(to).map(Place::Client),
+    fn send(&mut self, from: Place, to: IpAddr, mut packet: Packet) {
+        let (address, at) = match from {
+            Place::Client(index) => {
+                let outer = self.clients[index].outer();
+                if let Packet::Ike(t) = &mut packet {
+                    t.local.set_ip(outer);
+                }
+                (outer, gateway_at(to).map(Place::Gateway))
+            }
+            Place::Gateway(index) => {
+                let client = client_at(to).filter(|client| *client < self.clients.len());
+                // Nobody has the addresses that were left.
+                let client = client.filter(|client| self.clients[*client].outer() == to);
+                if let (Some(client), Packet::Ike(t)) = (client, &mut packet) {
+                    t.remote.set_ip(self.clients[client].address());
+                }
+                (gateway_address(index), client.map(Place::Client))
+            }
         };
         let Some(at) = at.filter(|at| self.has(*at)) else {
             return;
@@ -437,6 +458,8 @@ impl World {
             answered: watch.answered,
             switches: watch.switches,
             rekeyings: watch.rekeyings,
+            resumed: watch.resumed,
+            moves: watch.moves,
             promises: watch.promises,
             longest: watch.longest,
             digest: watch.digest,

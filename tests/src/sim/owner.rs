@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use evergate::ike::{AssignRefused, Hooks, Identity, Methods, Psk, TrafficSelector, TsRefused};
+use evergate::ike::{
+    AssignRefused, Hooks, Identity, Methods, Psk, TicketKey, TrafficSelector, TsRefused,
+};
 use evergate::sadb::Sadb;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -26,6 +28,11 @@ impl Owner {
 /// What all prove themselves by.
 pub(super) fn methods() -> Methods {
     Psk::new("what all nodes of the simulator share".to_owned()).into()
+}
+
+/// Of all gateways.
+pub(super) fn ticket_key() -> TicketKey {
+    TicketKey::new(&[7; 32]).expect("32 octets")
 }
 
 pub(super) fn client_name(index: usize) -> String {

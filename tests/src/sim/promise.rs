@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use evergate::ike::Retransmit;
 use evergate::policy::HeartbeatMode;
 
 use super::{LAN, RETRANSMIT, Scenario};
@@ -40,7 +41,19 @@ pub(super) fn with_standby(scenario: &Scenario, dead: u32) -> Duration {
 /// make sessions and be dead by heartbeat, or answer nothing.
 pub(super) fn without_standby(scenario: &Scenario) -> Duration {
     let others = u32::try_from(scenario.gateways.saturating_sub(1)).unwrap_or(u32::MAX);
-    let exchange = RETRANSMIT.total() + round_trip(scenario);
+    // A gateway that does not answer to a ticket is asked without one.
+    let ticket = match scenario.tickets {
+        true => {
+            RETRANSMIT.total()
+                - Retransmit {
+                    tries: RETRANSMIT.tries - 2,
+                    ..RETRANSMIT
+                }
+                .total()
+        }
+        false => Duration::ZERO,
+    };
+    let exchange = ticket + RETRANSMIT.total() + round_trip(scenario);
     let each = exchange + detection(scenario);
     // A gateway that kept dying is passed over for the longest wait, and a request that was rejected
     // waits as long; before and after, each of the others may be asked in vain.

@@ -53,6 +53,10 @@ pub enum Fault {
     /// The clients read a policy without it, or with it again. The last one stays.
     Unlist(usize),
     List(usize),
+    /// A client's own address is replaced.
+    Move(usize),
+    /// The NAT before a client is: nobody tells it.
+    Remap(usize),
 }
 
 /// A run, but for chance.
@@ -64,6 +68,10 @@ pub struct Scenario {
     pub standby: usize,
     pub timing: Timing,
     pub rekeying: Option<Rekeying>,
+    /// Sessions are resumed by tickets that any gateway opens.
+    pub tickets: bool,
+    /// Clients are each behind a NAT.
+    pub nat: bool,
     /// From one packet of a client's application to the next.
     pub pace: Duration,
     pub delay: Duration,
@@ -99,6 +107,8 @@ impl Scenario {
                 defer_time: ms(rng.random_range(5..=50)),
             },
             rekeying: None,
+            tickets: rng.random(),
+            nat: rng.random_range(0..3) == 0,
             pace: ms(rng.random_range(10..=100)),
             delay: Duration::from_micros(rng.random_range(50..=500)),
             jitter: Duration::from_micros(rng.random_range(0..=1000)),
@@ -132,7 +142,12 @@ impl Scenario {
         for _ in 0..faults {
             at += ms(rng.random_range(50..=3000));
             let g = rng.random_range(0..gateways);
-            let (fault, undone) = match rng.random_range(0..10) {
+            let c = rng.random_range(0..scenario.clients);
+            let moves = |rng: &mut StdRng| match rng.random() {
+                true => Fault::Move(c),
+                false => Fault::Remap(c),
+            };
+            let (fault, undone) = match rng.random_range(0..12) {
                 0 | 1 => (Fault::Crash(g), Fault::Restart(g)),
                 2 => (Fault::Freeze(g), Fault::Thaw(g)),
                 3 => (Fault::PullWan(g), Fault::Mend(g)),
@@ -141,6 +156,7 @@ impl Scenario {
                 6 => (Fault::Mute(g), Fault::Mend(g)),
                 7 => (Fault::Drain(g), Fault::Undrain(g)),
                 8 => (Fault::Unlist(g), Fault::List(g)),
+                9 | 10 => (moves(&mut rng), moves(&mut rng)),
                 _ => (Fault::Loss(rng.random_range(0..=300)), Fault::Loss(0)),
             };
             scenario.faults.push((at, fault));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use evergate::dataplane::Sending;
 use evergate::esp::{self, Backend, InboundSa, OutboundSa};
 use evergate::ike::{Child, EspCipher, Exporter, SaId, TrafficSelector};
-use evergate::sadb::{Change, Producer, SaSpec, Sadb, SessionId, SessionSpec};
+use evergate::sadb::{Change, Producer, SaSpec, Sadb, SessionId, SessionSpec, UdpEncap};
 use ipnet::IpNet;
 
 use super::watch::{Key, Watch};
@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) heartbeat_key: [u8; 16],
     /// Heartbeats under way: counter and token.
     pub(super) asked: Vec<(u32, [u8; 8])>,
+    /// What was opened last is the newest of all.
+    pub(super) newest: bool,
     /// A gateway has told the LAN of it.
     pub(super) announced: bool,
     outbound: OutboundSa,
@@ -55,6 +57,7 @@ impl Session {
         [local, remote]: [IpAddr; 2],
         gateway: Option<IpAddr>,
         (child, exporter): (&Child, &Exporter),
+        encap: Option<UdpEncap>,
     ) -> Session {
         assert!(child.cipher == EspCipher::Aes256Gcm, "{:?}", child.cipher);
         let spec_of = |spi, key: &[u8], salt: [u8; 4]| {
@@ -63,6 +66,9 @@ impl Session {
         };
         let mut spec = SessionSpec::new(local, remote, Producer::Ike);
         spec.gateway = gateway;
+        spec.encap = encap;
+        // Only clients are behind NATs.
+        spec.roams = encap.is_some() && gateway.is_none();
         spec.inbound = Some(spec_of(child.spi_in, &child.key_in, child.salt_in));
         spec.outbound = Some(spec_of(child.spi_out, &child.key_out, child.salt_out));
         spec.remote_inner = child.remote_ts.iter().map(prefix).collect();
@@ -94,6 +100,7 @@ impl Session {
             redundant: false,
             heartbeat_key,
             asked: Vec::new(),
+            newest: false,
             announced: false,
             outbound: outbound
                 .and_then(|sa| sa.sender(Backend::default()).ok())
@@ -116,8 +123,9 @@ impl Session {
         watch: &mut Watch,
     ) -> Session {
         let ends = [self.spec.outside_local, self.spec.outside_remote];
-        let gateway = self.spec.gateway;
-        let mut new = Session::new(sadb, watch, self.sa, ends, gateway, (child, exporter));
+        let (gateway, encap) = (self.spec.gateway, self.spec.encap);
+        let keys = (child, exporter);
+        let mut new = Session::new(sadb, watch, self.sa, ends, gateway, keys, encap);
         new.announced = self.announced;
         new
     }
@@ -171,6 +179,7 @@ impl Session {
         let opened = self.inbound.open(&mut packet, all).ok()?;
         watch.opened(self.keys[1], opened.sequence);
         self.packets[1] += 1;
+        self.newest = opened.sequence == self.inbound.sequence();
         if opened.is_dummy() {
             return Some(None);
         }

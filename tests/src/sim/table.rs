@@ -2,12 +2,12 @@
 //! same peer is sent on, and which only receive any more.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evergate::dataplane::Sending;
 use evergate::ike::{Child, Exporter, Outbound, SaId};
-use evergate::sadb::{Producer, Sadb, SessionId};
+use evergate::sadb::{Change, Path, Producer, Sadb, SessionId};
 
 use super::session::Session;
 use super::watch::Watch;
@@ -133,6 +133,28 @@ impl Table {
         // Of several that do, the last one counts.
         if self.lead(place).is_none_or(|used| used < id) {
             self.leads.insert(place, id);
+        }
+    }
+
+    /// All pairs of a session take another path.
+    pub(super) fn relocate(&mut self, sadb: &mut Sadb, sa: SaId, path: &Path) {
+        for id in self.all_of(sa) {
+            let changes = sadb.relocate(Producer::Ike, id, path);
+            self.moved(id, changes.unwrap_or_default());
+        }
+    }
+
+    /// The peer of a pair is behind a NAT, and elsewhere than before.
+    pub(super) fn follow(&mut self, sadb: &mut Sadb, id: SessionId, remote: SocketAddr) {
+        let changes = sadb.move_peer(Producer::Ike, id, remote);
+        self.moved(id, changes.unwrap_or_default());
+    }
+
+    fn moved(&mut self, id: SessionId, changes: Vec<Change>) {
+        for change in changes {
+            if let (Change::Move(spec), Some(session)) = (change, self.all.get_mut(&id)) {
+                session.spec = spec;
+            }
         }
     }
 
