@@ -44,7 +44,10 @@ impl World {
                     gateway.drain(step);
                 }
             }),
-            Fault::Undrain(g) => self.gateways[g].undrain(),
+            Fault::Undrain(g) => {
+                self.gateways[g].undrain();
+                self.drained[g] = Some(self.now);
+            }
             Fault::Unlist(g) => self.list(g, false),
             Fault::List(g) => self.list(g, true),
             Fault::Move(c) => self.step(Place::Client(c), |node, step| {
@@ -97,7 +100,9 @@ impl World {
             let usable = |address: IpAddr, session: &Session, kept: bool| {
                 let g = (0..self.gateways.len()).find(|g| gateway_address(*g) == address);
                 g.is_some_and(|g| {
-                    kept && self.well_since[g].is_some()
+                    let said = self.drained[g].is_some_and(|at| self.now < at + promise::HEALTH);
+                    kept && !said
+                        && self.well_since[g].is_some()
                         && self.gateways[g].keeps(session.spi_out(), client.outer())
                 })
             };

@@ -137,6 +137,8 @@ pub struct World {
     /// Since when each gateway has been well, and on the clients' lists.
     well_since: Vec<Option<Duration>>,
     listed: Vec<bool>,
+    /// When each took clients again after a drain.
+    drained: Vec<Option<Duration>>,
     agenda: Agenda<What>,
     rng: StdRng,
     net: Net,
@@ -219,6 +221,7 @@ impl World {
             lan: HashMap::new(),
             watch: Watch::new(scenario.clients),
             failovers: 0,
+            drained: vec![None; scenario.gateways],
             listed,
             rng,
             scenario,

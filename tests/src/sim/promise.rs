@@ -8,6 +8,10 @@ use evergate::policy::HeartbeatMode;
 
 use super::{LAN, RETRANSMIT, Scenario};
 
+/// So long a client remembers that a gateway drained (docs/failover.md, rule 9), and longer than that:
+/// it leaves it again for the first other one that it has a session with, dead or not.
+pub(super) const HEALTH: Duration = Duration::from_secs(31);
+
 /// For clocks that are wrong, and what is rounded on the way.
 fn slack(of: Duration) -> Duration {
     of + of / 100 + Duration::from_millis(1)
