@@ -6,6 +6,8 @@ pub mod api;
 pub mod cli;
 pub mod dataplane;
 pub mod esp;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ike;
 pub mod kms;
 pub mod liveness;

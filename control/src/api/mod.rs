@@ -16,4 +16,5 @@ pub(crate) mod socket;
 mod tests;
 
 pub use client::Client;
+pub(crate) use routes::router;
 pub use server::{ApiServer, Command, CommandError, Reply, Shared};

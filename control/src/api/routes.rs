@@ -27,7 +27,7 @@ struct App {
     command_timeout: Duration,
 }
 
-pub(super) fn router(shared: Shared, command_timeout: Duration) -> axum::Router {
+pub(crate) fn router(shared: Shared, command_timeout: Duration) -> axum::Router {
     axum::Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))

@@ -53,7 +53,7 @@ fn epoch() -> SystemTime {
 }
 
 /// One line for each event; a gap in the numbers gets a line of its own.
-fn render(events: &[Event], after: u64, epoch: SystemTime, colour: bool) -> String {
+pub(crate) fn render(events: &[Event], after: u64, epoch: SystemTime, colour: bool) -> String {
     let mut out = String::new();
     let mut last = after;
     for event in events {

@@ -26,6 +26,10 @@ use zeroize::Zeroizing;
 use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::model::Done;
+pub(crate) use events::render as show_events;
+pub(crate) use sa::render as show_sas;
+pub(crate) use status::render as show_status;
+
 use args::{BenchCommand, Cli, Command, DebugCommand, NodeArgs, PolicyCommand, SessionCommand};
 
 /// The command was refused, or a file has errors.

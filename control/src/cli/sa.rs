@@ -43,7 +43,7 @@ fn whole(words: SaWords) -> anyhow::Result<SaWords> {
     ))
 }
 
-fn render(list: &[SaView], colour: bool) -> String {
+pub(crate) fn render(list: &[SaView], colour: bool) -> String {
     if list.is_empty() {
         return "no SAs\n".to_owned();
     }

@@ -55,7 +55,7 @@ fn draw(picture: &str, replace: bool) -> std::io::Result<()> {
 }
 
 /// The picture, with a line end at its end.
-pub(super) fn render(status: &Status, colour: bool) -> String {
+pub(crate) fn render(status: &Status, colour: bool) -> String {
     let mut out = String::new();
     // Writing to a String does not fail, here and below.
     let _ = writeln!(

@@ -62,5 +62,6 @@ pub use settings::{
 };
 pub use stats::Stats;
 pub use task::redirect::RedirectLimit;
+pub(crate) use ticket::rewrite_state as rewrite_ticket_state;
 pub use ticket::{Ticket, TicketKey, Tickets};
 pub use ts::{TrafficSelector, is_narrowing, merge, narrow};

@@ -2,41 +2,78 @@
 //! targets of `fuzz/` call them for libFuzzer; `tests/fuzz_corpus.rs` with the corpus, and changes of
 //! it, wherever there is a stable compiler.
 
+mod api_answer;
+mod api_request;
+mod config;
 mod esp_packet;
+mod esp_stream;
+mod failover;
 mod heartbeat;
+mod ike_eap;
 mod ike_fragments;
 mod ike_message;
+mod ike_peer;
 mod ike_proof;
 mod ike_proposals;
 mod ike_session;
+mod inner_packet;
+mod neighbours;
+mod netlink;
 mod packet_parser;
 mod policy;
 mod sa_words;
+mod script;
+mod ticket;
+mod verdicts;
 
+pub use api_answer::api_answer;
+pub use api_request::api_request;
+pub use config::config;
 pub use esp_packet::esp_packet;
+pub use esp_stream::esp_stream;
+pub use failover::failover;
 pub use heartbeat::heartbeat;
+pub use ike_eap::ike_eap;
 pub use ike_fragments::ike_fragments;
 pub use ike_message::ike_message;
+pub use ike_peer::ike_peer;
 pub use ike_proof::ike_proof;
 pub use ike_proposals::ike_proposals;
 pub use ike_session::ike_session;
+pub use inner_packet::inner_packet;
+pub use neighbours::neighbours;
+pub use netlink::netlink;
 pub use packet_parser::packet_parser;
 pub use policy::policy;
 pub use sa_words::sa_words;
+pub use ticket::ticket;
+pub use verdicts::verdicts;
 
 /// The body of a target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("api_answer", api_answer),
+    ("api_request", api_request),
+    ("config", config),
     ("esp_packet", esp_packet),
+    ("esp_stream", esp_stream),
+    ("failover", failover),
     ("heartbeat", heartbeat),
+    ("ike_eap", ike_eap),
     ("ike_fragments", ike_fragments),
     ("ike_message", ike_message),
+    ("ike_peer", ike_peer),
     ("ike_proof", ike_proof),
     ("ike_proposals", ike_proposals),
     ("ike_session", ike_session),
+    ("inner_packet", inner_packet),
+    ("neighbours", neighbours),
+    ("netlink", netlink),
     ("packet_parser", packet_parser),
     ("policy", policy),
     ("sa_words", sa_words),
+    ("ticket", ticket),
+    ("verdicts", verdicts),
 ];

@@ -96,7 +96,7 @@ impl InUse {
 
 /// What must be read again.
 #[derive(Debug, Default, Clone, Copy)]
-struct Dirty {
+pub(super) struct Dirty {
     links: bool,
     routes: bool,
     neighbours: bool,
@@ -127,7 +127,7 @@ pub struct FibWatch {
     reports: mpsc::Receiver<(u32, IpAddr)>,
     interfaces: Vec<Interface>,
     routes: Arc<RouteTables>,
-    neighbours: BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>,
+    neighbours: Known,
     announced: HashMap<String, LinkChange>,
     pokes: HashMap<(u32, IpAddr), Instant>,
     dirty: Dirty,
@@ -279,9 +279,7 @@ impl FibWatch {
         Ok(())
     }
 
-    async fn read_neighbours(
-        &self,
-    ) -> Result<BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>, NetlinkError> {
+    async fn read_neighbours(&self) -> Result<Known, NetlinkError> {
         let mut all = BTreeMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = NeighbourMessage::default();
@@ -425,11 +423,14 @@ fn monitor() -> std::io::Result<TokioSocket> {
     Ok(monitor)
 }
 
+/// The neighbours that are known, and their MACs if they are usable.
+pub(super) type Known = BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>;
+
 /// Takes in one datagram of notifications.
-fn note(
+pub(super) fn note(
     datagram: &[u8],
     interfaces: &[Interface],
-    neighbours: &mut BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>,
+    neighbours: &mut Known,
     dirty: &mut Dirty,
 ) {
     let mut rest = datagram;
@@ -465,7 +466,7 @@ fn note(
 fn note_neighbour(
     message: &RouteNetlinkMessage,
     interfaces: &[Interface],
-    neighbours: &mut BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>,
+    neighbours: &mut Known,
 ) -> bool {
     let (one, gone): (Option<Neighbour>, bool) = match message {
         RouteNetlinkMessage::NewNeighbour(message) => (netlink::neighbour(message), false),

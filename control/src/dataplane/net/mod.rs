@@ -21,3 +21,4 @@ pub mod overhead;
 pub mod slow;
 
 mod netlink;
+pub(crate) mod offline;

@@ -76,6 +76,12 @@ impl Tickets {
     }
 }
 
+/// Reads the state inside a ticket and writes it again; `None` if it is none.
+pub(crate) fn rewrite_state(text: &[u8]) -> Option<Vec<u8>> {
+    let state = State::read(text).ok()?;
+    Some(state.write().to_vec())
+}
+
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tickets({} keys)", self.keys().len())

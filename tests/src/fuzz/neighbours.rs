@@ -1,0 +1,172 @@
+//! ARP and neighbour discovery: any frame; and a LAN on which an announcer hears what stations say.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use evergate::dataplane::net::announce::{Activation, Announcer, FRAME};
+use evergate::dataplane::net::arp::{self, Arp, Operation};
+use evergate::dataplane::net::checksum::transport_v6;
+use evergate::dataplane::net::nd::{self, Nd};
+
+use super::script::Script;
+
+const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const CAPACITY: usize = 6;
+
+/// Eight addresses of each family: more than there is room for.
+fn address(byte: u8) -> IpAddr {
+    match byte & 8 {
+        0 => Ipv4Addr::new(10, 0, 0, byte & 7).into(),
+        _ => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(byte & 7)).into(),
+    }
+}
+
+/// A station with a lower MAC than ours, ours, and one with a higher.
+fn station(byte: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, 1 + byte % 3]
+}
+
+/// Corrects the checksum of a message of neighbour discovery, so that what it says is looked at.
+fn mend(frame: &mut [u8]) {
+    let Some((header, icmp)) = frame
+        .get_mut(14..)
+        .and_then(|ip| ip.split_at_mut_checked(40))
+    else {
+        return;
+    };
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let Some(icmp) = icmp.get_mut(..length).filter(|icmp| icmp.len() >= 8) else {
+        return;
+    };
+    let at = |from: usize| <[u8; 16]>::try_from(&header[from..from + 16]).expect("16 bytes");
+    icmp[2..4].fill(0);
+    let sum = transport_v6(at(8).into(), at(24).into(), 58, icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn any_frame(frame: &[u8]) {
+    let mut out = [0; FRAME];
+    if let Ok(arp) = Arp::parse(frame)
+        && let Some(length) = arp.reply(OURS, &mut out)
+    {
+        let answer = Arp::parse(&out[..length]).expect("an answer of ours is right");
+        assert_eq!((answer.sender, answer.sender_mac), (arp.target, OURS));
+        assert_eq!(answer.ethernet.tag, arp.ethernet.tag);
+    }
+    if let Ok(nd) = Nd::parse(frame)
+        && let Some(length) = nd.reply(OURS, &mut out)
+    {
+        let answer = Nd::parse(&out[..length]).expect("an answer of ours is right");
+        assert_eq!(answer.target, nd.target);
+        assert_eq!(answer.reply(OURS, &mut [0; FRAME]), None);
+    }
+}
+
+/// What is said on the LAN: a frame of any bytes, or one that is well formed.
+fn said(script: &mut Script<'_>) -> Vec<u8> {
+    let kind = script.byte();
+    let mut frame = vec![0; FRAME];
+    let length = match (kind % 4, address(script.byte())) {
+        (0, _) => {
+            frame = script.part().to_vec();
+            if kind & 0x80 != 0 {
+                mend(&mut frame);
+            }
+            return frame;
+        }
+        (1, IpAddr::V4(who)) => {
+            let form = if kind & 4 == 0 {
+                Operation::Request
+            } else {
+                Operation::Reply
+            };
+            arp::announcement(form, who, station(kind >> 3), None, &mut frame)
+        }
+        (_, IpAddr::V4(who)) => {
+            // Somebody asks for an address.
+            let mac = station(kind >> 3);
+            arp::announcement(Operation::Request, who, mac, None, &mut frame).inspect(|_| {
+                frame[28..32].copy_from_slice(&[10, 0, 0, script.byte() & 15]);
+            })
+        }
+        (_, IpAddr::V6(who)) => nd::announcement(who, station(kind >> 3), None, &mut frame),
+    };
+    frame.truncate(length.expect("there is room"));
+    // Something is changed after all.
+    let at = usize::from(script.byte());
+    if let Some(byte) = frame.get_mut(at) {
+        *byte ^= script.byte();
+        mend(&mut frame);
+    }
+    frame
+}
+
+pub fn neighbours(data: &[u8]) {
+    any_frame(data);
+    let mut mended = data.to_vec();
+    mend(&mut mended);
+    any_frame(&mended);
+
+    let mut script = Script::new(data);
+    let mut announcer = Announcer::new(OURS, None, CAPACITY);
+    let mut active = BTreeSet::new();
+    let mut now = Instant::now();
+    let mut out = [0; FRAME];
+    while !script.over() {
+        let what = script.byte();
+        let one = address(what >> 4);
+        match what % 8 {
+            0 => match announcer.activate(one, now) {
+                Activation::New => assert!(active.insert(one), "active twice"),
+                Activation::Already => assert!(active.contains(&one)),
+                Activation::Full => assert!(!active.contains(&one)),
+            },
+            1 => {
+                announcer.deactivate(one);
+                active.remove(&one);
+            }
+            2 => {
+                announcer.forget(one);
+                active.remove(&one);
+            }
+            3 => announcer.overslept(now),
+            4 => now += Duration::from_micros(500 << (what >> 4)),
+            _ => {
+                let frame = said(&mut script);
+                let heard = announcer.on_frame(&frame, now, &mut out);
+                if let Some(length) = heard.reply {
+                    let asked = match (Arp::parse(&frame), Nd::parse(&frame)) {
+                        (Ok(arp), _) => arp.target.into(),
+                        (_, Ok(nd)) => nd.target.into(),
+                        _ => panic!("an answer to nothing"),
+                    };
+                    assert!(active.contains(&asked), "an answer for another's address");
+                    any_frame(&out[..length]);
+                }
+                if let Some(yielded) = heard.yielded {
+                    assert!(active.remove(&yielded.address), "it was not ours");
+                    assert_ne!(yielded.to, OURS);
+                }
+            }
+        }
+        let mut frames = 0;
+        while let Some(length) = announcer.poll(now, &mut out) {
+            let (address, mac): (IpAddr, _) = match Arp::parse(&out[..length]) {
+                Ok(arp) => (arp.sender.into(), arp.sender_mac),
+                Err(_) => {
+                    let nd = Nd::parse(&out[..length]).expect("an announcement is right");
+                    (nd.target.into(), nd.ethernet.source)
+                }
+            };
+            assert!(active.contains(&address), "another's address is announced");
+            assert_eq!(mac, OURS);
+            frames += 1;
+            assert!(frames <= 2 * CAPACITY, "it never ends");
+        }
+        assert_eq!(announcer.active().collect::<BTreeSet<_>>(), active);
+        assert!(active.len() <= CAPACITY);
+        let next = announcer.next_deadline();
+        assert!(next.is_none_or(|at| at > now), "what is due was not sent");
+    }
+}
