@@ -74,9 +74,9 @@ impl Hand {
                 self.policy(lab, order)
             }
             Kind::Fewer => {
-                let fewer = &mut self.setup.cluster.clone();
-                fewer.retain(|n| u64::from(*n) != fault.amount % 3 + 1);
-                self.policy(lab, fewer.clone())
+                let mut fewer = self.setup.cluster.clone();
+                fewer.retain(|number| u64::from(*number) != fault.amount);
+                self.policy(lab, fewer)
             }
             Kind::Broken => self.broken(lab, fault.amount),
             Kind::Drain => lab.evergate(place, &["drain"]).map(drop),

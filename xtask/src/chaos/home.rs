@@ -6,9 +6,9 @@
 use crate::lab::{Lab, Place, Process};
 use crate::probe::wait_ready;
 use crate::sh;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -35,7 +35,8 @@ impl Home {
         let state = lab.dir().join("state");
         fs::create_dir_all(&state)?;
         let at = state.to_string_lossy();
-        let script = "mount -t tmpfs -o size=\"$1\",mode=700 none \"$2\" && echo ready && exec cat";
+        let script =
+            "mount -t tmpfs -o size=\"$1\",mode=1777 none \"$2\" && echo ready && exec cat";
         let words = ["sh", "-euc", script, "sh", SIZE, &at];
         let mut holder = lab.spawn_piped(place, &words)?;
         wait_ready(&mut holder)
@@ -96,18 +97,21 @@ impl Home {
         Ok(String::from_utf8_lossy(&new).into_owned())
     }
 
-    /// Leaves no byte free on the disk.
+    /// Leaves no byte free on the disk, nor at the end of the log.
     pub(super) fn fill(&self) -> Result<()> {
-        let mut file = File::create(self.disk.join("fill"))?;
-        let zeros = [0u8; 4096];
-        for _ in 0..64 << 10 {
-            match file.write_all(&zeros) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(error.into()),
+        let log = self.disk.join("log");
+        for (path, part) in [(self.disk.join("fill"), 4096), (log, 1)] {
+            let mut file = File::options().create(true).append(true).open(path)?;
+            let spaces = vec![b' '; part];
+            loop {
+                match file.write_all(&spaces) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
-        bail!("the disk of {} never gets full", self.place)
+        Ok(())
     }
 
     pub(super) fn empty(&self) -> Result<()> {

@@ -152,7 +152,7 @@ pub(crate) struct Fault {
     /// Since the round began.
     pub(crate) from: Duration,
     pub(crate) until: Duration,
-    /// Of what there is more and less: per cent, an MTU, a seed.
+    /// Of what there is more and less: per cent, an MTU, a gateway's number, a seed.
     pub(crate) amount: u64,
 }
 
@@ -229,6 +229,8 @@ impl Plan {
         let amount = match kind {
             Kind::LossTo | Kind::LossFrom => 5 + self.chance.below(60),
             Kind::Mtu | Kind::MtuPath => 1300 + self.chance.below(150),
+            // One of the other two.
+            Kind::Fewer => (u64::from(spared) + self.chance.below(2)) % 3 + 1,
             _ => self.chance.next(),
         };
         Fault {
@@ -313,6 +315,10 @@ mod tests {
                     assert_ne!(fault.place, Place::Gateway(round.spared), "{round:?}");
                     assert!(fault.until + CALM <= round.length, "{round:?}");
                     assert!(fault.from <= fault.until);
+                    if fault.kind == Kind::Fewer {
+                        assert_ne!(fault.amount, u64::from(round.spared));
+                        assert!((1..=3).contains(&fault.amount));
+                    }
                 }
                 let at: HashSet<_> = round
                     .faults
