@@ -61,6 +61,7 @@ impl Hand {
             Kind::LanDown => link(lab, place, "lan0", &["down"]),
             Kind::WanDown => link(lab, place, "wan0", &["down"]),
             Kind::ClientLink => link(lab, Place::Wan, "client", &["down"]),
+            Kind::Moves => lab.client_moves_away(),
             Kind::NothingTo | Kind::NothingFrom => self.lose(lab, fault, 100),
             Kind::LossTo | Kind::LossFrom => self.lose(lab, fault, fault.amount),
             Kind::Mtu => mtu(lab, place, outside(place), fault.amount),
@@ -119,6 +120,7 @@ impl Hand {
                 lab.exec(place, &route).map(drop)
             }
             Kind::ClientLink => link(lab, Place::Wan, "client", &["up"]),
+            Kind::Moves => lab.client_moves_back(),
             Kind::NothingTo | Kind::NothingFrom | Kind::LossTo | Kind::LossFrom => {
                 let it = (place, fault.kind);
                 self.losses.retain(|(place, kind, _)| (*place, *kind) != it);

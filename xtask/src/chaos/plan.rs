@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     WanDown,
     /// The client's own cable.
     ClientLink,
+    /// The client goes to another network, and comes back.
+    Moves,
     /// Packets of one direction are dropped: all, or so many per cent.
     NothingTo,
     NothingFrom,
@@ -48,7 +50,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Kill,
         Self::Terminate,
         Self::Freeze,
@@ -57,6 +59,7 @@ impl Kind {
         Self::WanPulled,
         Self::WanDown,
         Self::ClientLink,
+        Self::Moves,
         Self::NothingTo,
         Self::NothingFrom,
         Self::LossTo,
@@ -82,6 +85,7 @@ impl Kind {
             Self::WanPulled => "WAN cable pulled",
             Self::WanDown => "WAN interface down",
             Self::ClientLink => "own cable pulled",
+            Self::Moves => "moves and comes back",
             Self::NothingTo => "nothing gets there",
             Self::NothingFrom => "nothing comes back",
             Self::LossTo => "loss on the way there",
@@ -103,7 +107,7 @@ impl Kind {
         match self {
             Self::Kill | Self::Terminate | Self::Freeze | Self::Drain => 0,
             Self::LanPulled | Self::LanDown => 1,
-            Self::WanPulled | Self::WanDown | Self::ClientLink => 2,
+            Self::WanPulled | Self::WanDown | Self::ClientLink | Self::Moves => 2,
             Self::NothingTo | Self::NothingFrom | Self::LossTo | Self::LossFrom => 3,
             Self::Mtu => 2,
             Self::MtuPath => 4,
@@ -124,7 +128,9 @@ impl Kind {
             Place::Client,
         ];
         match self {
-            Self::ClientLink | Self::Reorder | Self::Fewer | Self::Broken => &[Place::Client],
+            Self::ClientLink | Self::Moves | Self::Reorder | Self::Fewer | Self::Broken => {
+                &[Place::Client]
+            }
             Self::MtuPath => &[Place::Wan],
             Self::Freeze | Self::Mtu | Self::DiskFull | Self::NoDescriptors | Self::Clock => NODE,
             _ => GATEWAY,

@@ -1,4 +1,4 @@
-//! A minute of what `cargo xtask chaos` does for hours, and what it has found.
+//! A minute of what `cargo xtask chaos` does for hours, and what that can not do.
 
 use super::failover::{SOON, survives};
 use super::{Case, ensure, in_order, up};
