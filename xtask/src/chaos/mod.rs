@@ -331,6 +331,10 @@ impl<'a> Run<'a> {
             self.wrong(what);
         }
         for (address, stream) in std::mem::take(&mut self.streams) {
+            if self.report.lost {
+                // It would wait for answers until TCP gives up.
+                continue;
+            }
             let stream = stream.finish()?;
             if let Some(error) = &stream.error {
                 self.wrong(format!("at the end: the TCP stream to {address}: {error}"));

@@ -56,7 +56,12 @@ pub(super) fn check(to: SocketAddr, bytes: Option<u64>) -> Result<()> {
         .with_context(|| format!("no connection to {to}"))?;
     println!("ready");
     let reader = stream.try_clone()?;
-    let checker = std::thread::spawn(move || compare(&reader));
+    let checker = std::thread::spawn(move || {
+        let report = compare(&reader);
+        // Nobody reads any more: whoever still writes shall not wait for that.
+        let _ = reader.shutdown(std::net::Shutdown::Both);
+        report
+    });
     let sent = match bytes {
         Some(bytes) => pour(&stream, bytes),
         None => feed(&stream, &stop),
