@@ -5,7 +5,7 @@
 
 use crate::lab::{Lab, Place, Process};
 use crate::probe::wait_ready;
-use crate::sh;
+use crate::{paths, sh};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -49,7 +49,7 @@ impl Home {
         let own = |text: &str| text.to_owned();
         let run = format!(
             "exec env LD_PRELOAD='{}' CHAOS_CLOCK='{}' \"$@\" 2>>'{at}/log'",
-            library(lab)?.display(),
+            library()?.display(),
             clock.display()
         );
         lab.run_by(
@@ -132,16 +132,16 @@ impl Home {
 }
 
 /// The clock that leaps, made when it is first asked for.
-fn library(lab: &Lab) -> Result<PathBuf> {
-    let made = lab.dir().join("clock.so");
-    let source = lab.dir().join("clock.c");
+fn library() -> Result<PathBuf> {
+    let folder = paths::target().join("chaos");
+    fs::create_dir_all(&folder)?;
+    let (source, made) = (folder.join("clock.c"), folder.join("clock.so"));
     let same = fs::read_to_string(&source).is_ok_and(|text| text == CLOCK);
     if !same || !made.exists() {
         fs::write(&source, CLOCK)?;
-        let flags = [
-            "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o",
-        ];
-        sh::read(Command::new("cc").args(flags).arg(&made).arg(&source))
+        let mut command = Command::new("cc");
+        command.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]);
+        sh::read(command.arg("-o").arg(&made).arg(&source))
             .context("the clock that leaps (a C compiler is needed)")?;
     }
     Ok(made)

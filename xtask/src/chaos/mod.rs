@@ -402,6 +402,8 @@ fn bound(round: &Round, before: &Status, real_ns: u64) -> Option<Duration> {
     let waits = match (fault.kind, fault.place) {
         (Kind::LossTo | Kind::LossFrom, _) => return None,
         (Kind::Moves, _) => EXCHANGES,
+        // The gateway answers until the kernel has told it.
+        (Kind::LanPulled | Kind::LanDown, _) => LINK_EVENT + SWITCH,
         (Kind::ClientLink, _) => real + LINK_EVENT + SWITCH,
         (Kind::Freeze, Place::Client) => real + SWITCH,
         (Kind::Freeze, _) => DEAD_MAN + SWITCH,
