@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod cases;
+mod chaos;
 mod demo;
 mod e2e;
 mod interop;
@@ -97,6 +98,19 @@ enum Task {
         /// Instead: so many clients lose a gateway, and spread over the rest
         #[arg(long, conflicts_with_all = ["failovers", "from", "seed"])]
         herd: Option<usize>,
+    },
+    /// Runs the real binaries in a lab under faults by chance, with traffic whose every byte is
+    /// checked, and looks at every frame between client and gateways
+    Chaos {
+        /// How long: 90s, 20m, 2h
+        #[arg(long = "for", default_value = "10m", value_parser = chaos::duration)]
+        time: std::time::Duration,
+        /// Replays the same faults at the same times; without: a new one, which is told
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Of the names of the network namespaces
+        #[arg(long, default_value = chaos::PREFIX)]
+        prefix: String,
     },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
@@ -219,6 +233,12 @@ fn perform(task: Task) -> Result<()> {
                 &from.to_string(),
             ]),
         },
+        Task::Chaos { time, seed, prefix } => {
+            need_root("cargo xtask chaos")?;
+            tidy_up_at_signals()?;
+            let new = || u64::from(rand::random::<u32>());
+            chaos::run(time, seed.unwrap_or_else(new), &prefix)
+        }
         Task::Corpus { prefix } => {
             need_root("cargo xtask corpus")?;
             tidy_up_at_signals()?;

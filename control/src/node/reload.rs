@@ -154,6 +154,15 @@ impl Node {
         };
         let policy = read_policy(&client.policy)?;
         let resolved = policy.resolve(client.auto, &mut client.rng);
+        // A file that was cut short: at a start that is warned of, but here connections would end.
+        let none = |policy: &Resolved| policy.tunnels.is_empty() && policy.unresolved.is_empty();
+        if none(&resolved) && !none(&client.resolved) {
+            bail!(
+                "the policy {} has no tunnel any more, so nothing would be protected: \
+                 stop the node if that is meant",
+                client.policy.display()
+            );
+        }
         let changes = policy::diff(&client.resolved, &resolved);
         let ended: Vec<SessionId> = self
             .table

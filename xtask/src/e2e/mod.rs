@@ -1,6 +1,7 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
 mod certificates;
+mod chaos;
 mod drain;
 mod failover;
 mod life;
@@ -34,6 +35,7 @@ const CASES: &[&[Case]] = &[
     rekey::CASES,
     life::CASES,
     wireshark::CASES,
+    chaos::CASES,
 ];
 
 /// Runs the cases whose name contains `filter`; returns how many passed and failed.

@@ -44,6 +44,8 @@ pub(crate) struct Lab {
     nodes: HashMap<Place, Process>,
     /// Nodes write their keys.
     keylog: bool,
+    /// What runs a node's daemon: words before its own.
+    run_by: HashMap<Place, Vec<String>>,
     kept: bool,
 }
 
@@ -69,6 +71,7 @@ impl Lab {
             dir,
             nodes: HashMap::new(),
             keylog: false,
+            run_by: HashMap::new(),
             kept: false,
         };
         std::fs::create_dir_all(lab.socket_dir())?;
@@ -108,6 +111,11 @@ impl Lab {
     /// Runs a program to its end in a namespace, whatever it answers.
     pub(crate) fn try_exec(&self, place: Place, words: &[&str]) -> Result<Output> {
         sh::output(&mut process::in_namespace(&self.ns(place), words))
+    }
+
+    /// From now on a node's daemon is run by these words, followed by its own.
+    pub(crate) fn run_by(&mut self, place: Place, words: Vec<String>) {
+        self.run_by.insert(place, words);
     }
 
     /// Starts a program in a namespace; what it says goes to `log/NAME.log`.

@@ -107,12 +107,13 @@ table ip filter {
         )
     }
 
-    fn wan_rules(&self, rules: &str) -> Result<()> {
+    /// Has the router load these rules of nftables.
+    pub(crate) fn wan_rules(&self, rules: &str) -> Result<()> {
         let ns = self.ns(Place::Wan);
         sh::feed(
             Command::new("ip").args(["netns", "exec", &ns, "nft", "-f", "-"]),
             rules,
         )
-        .context("the router can not be a NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, nftables)")
+        .context("the router takes no rules (CONFIG_NF_TABLES, CONFIG_NFT_NAT, nftables)")
     }
 }

@@ -314,7 +314,9 @@ interface = \"{TUN}\"
         let (binary, config) = (binary.to_string_lossy(), config.to_string_lossy());
         let keys = self.keys(place);
         let keys = keys.to_string_lossy();
-        let mut words = vec![&*binary, "run", "-c", &config];
+        let run_by = self.run_by.get(&place).into_iter().flatten();
+        let mut words: Vec<&str> = run_by.map(String::as_str).collect();
+        words.extend([&*binary, "run", "-c", &config]);
         if self.keylog {
             words.extend(["--keylog", &keys]);
         }
@@ -405,6 +407,13 @@ interface = \"{TUN}\"
             .iter_mut()
             .filter_map(|(place, p)| ended(p).then_some(*place))
             .collect()
+    }
+
+    /// How a daemon that [`Self::unexpected_ends`] names has ended; it may be started again then.
+    pub(crate) fn bury(&mut self, place: Place) -> Result<ExitStatus> {
+        let ended = self.node(place)?.ended()?;
+        self.nodes.remove(&place);
+        ended.with_context(|| format!("{place} had not ended"))
     }
 
     /// The process id of a node's daemon.

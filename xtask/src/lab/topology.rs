@@ -94,3 +94,11 @@ pub(crate) fn gateway_number(address: &str) -> Option<u8> {
             .contains(&address.to_owned())
     })
 }
+
+/// Whether an address is one of the networks behind the gateways, which is never seen outside.
+pub(crate) fn is_inner(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.octets()[..3] == [10, 0, 0],
+        IpAddr::V6(v6) => v6.segments()[..4] == [0x2001, 0xdb8, 3, 0],
+    }
+}

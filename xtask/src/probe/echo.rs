@@ -96,7 +96,7 @@ pub(super) fn echo(listen: SocketAddr) -> Result<()> {
 }
 
 /// Sleeps until a point of CLOCK_MONOTONIC; at once when it has passed.
-pub(super) fn sleep_until(at_ns: u64) {
+pub(crate) fn sleep_until(at_ns: u64) {
     let at = Duration::from_nanos(at_ns).into();
     while clock_nanosleep(
         ClockId::CLOCK_MONOTONIC,

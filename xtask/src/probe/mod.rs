@@ -10,8 +10,9 @@ mod record;
 mod stream;
 
 pub(crate) use blast::{Flood, measure_flood};
-pub(crate) use record::{Outage, Probe, Record};
-pub(crate) use stream::{Stream, StreamReport};
+pub(crate) use echo::sleep_until;
+pub(crate) use record::{Answer, Outage, Probe, Record, wait_ready};
+pub(crate) use stream::{MARK, Stream, StreamReport};
 
 use crate::lab::{Lab, Place, Process};
 use anyhow::{Context, Result};
@@ -79,6 +80,16 @@ pub(crate) enum Helper {
         #[arg(long, default_value_t = 1)]
         count: u32,
     },
+    /// Sends datagrams of all sizes and known content, and compares what comes back
+    #[command(hide = true)]
+    Flow {
+        to: SocketAddr,
+        #[arg(long)]
+        interval_us: u64,
+    },
+    /// Reads every frame at the router's ends of the cables, and judges it
+    #[command(hide = true)]
+    Watch,
     /// Sends first messages of IKE from random addresses
     #[command(hide = true)]
     Knock {
@@ -99,7 +110,7 @@ impl Knocking {
     pub(crate) fn start(lab: &Lab, to: IpAddr, rate: u64) -> Result<Self> {
         let (to, rate) = (to.to_string(), rate.to_string());
         let mut process = lab.helper(Place::Wan, &["knock", &to, "--rate", &rate])?;
-        let output = record::wait_ready(&mut process)?;
+        let output = wait_ready(&mut process)?;
         Ok(Self { process, output })
     }
 
@@ -136,6 +147,8 @@ impl Helper {
                 payload,
                 count,
             } => inject::inject(from, to, protocol, &payload, count),
+            Self::Flow { to, interval_us } => crate::chaos::flow(to, interval_us),
+            Self::Watch => crate::chaos::watch(),
             Self::Knock { to, rate } => knock::knock(to, rate),
         }
     }
@@ -149,7 +162,7 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 /// A flag that is set when stdin ends: the parent wants no more, or is gone.
-fn until_stdin_ends() -> Arc<AtomicBool> {
+pub(crate) fn until_stdin_ends() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     std::thread::spawn(move || {

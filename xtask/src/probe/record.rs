@@ -182,7 +182,7 @@ impl Probe {
 }
 
 /// Waits for a helper's line that it listens.
-pub(super) fn wait_ready(helper: &mut Process) -> Result<BufReader<std::process::ChildStdout>> {
+pub(crate) fn wait_ready(helper: &mut Process) -> Result<BufReader<std::process::ChildStdout>> {
     let stdout = helper
         .stdout()
         .ok_or_else(|| anyhow!("a helper has no stdout"))?;

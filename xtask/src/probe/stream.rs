@@ -15,6 +15,11 @@ use std::time::Duration;
 const CHUNK: usize = 8192;
 const PAUSE: Duration = Duration::from_millis(10);
 const PORT: u16 = 7001;
+/// What is inside bears it: eight times in a row, so that whoever looks for it on the wire need not
+/// look at each byte.
+pub(crate) const MARK: [u8; 8] = *b"EVERGATE";
+/// So often, in bytes of the stream: at least once in each full segment.
+const MARKED: u64 = 1024;
 
 /// What the checker found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +56,12 @@ pub(super) fn check(to: SocketAddr, bytes: Option<u64>) -> Result<()> {
         .with_context(|| format!("no connection to {to}"))?;
     println!("ready");
     let reader = stream.try_clone()?;
-    let checker = std::thread::spawn(move || compare(&reader));
+    let checker = std::thread::spawn(move || {
+        let report = compare(&reader);
+        // Nobody reads any more: whoever still writes shall not wait for that.
+        let _ = reader.shutdown(std::net::Shutdown::Both);
+        report
+    });
     let sent = match bytes {
         Some(bytes) => pour(&stream, bytes),
         None => feed(&stream, &stop),
@@ -131,12 +141,19 @@ fn compare(mut stream: &TcpStream) -> StreamReport {
     }
 }
 
-/// The known bytes: xorshift64, so that no shifted or repeated part looks right.
-struct Pattern(u64);
+/// The known bytes: xorshift64, so that no shifted or repeated part looks right, and the mark now
+/// and then.
+struct Pattern {
+    state: u64,
+    at: u64,
+}
 
 impl Pattern {
     fn new() -> Self {
-        Self(0x9E37_79B9_7F4A_7C15)
+        Self {
+            state: 0x9E37_79B9_7F4A_7C15,
+            at: 0,
+        }
     }
 }
 
@@ -144,10 +161,15 @@ impl Iterator for Pattern {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        Some((self.0 >> 32) as u8)
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let at = (self.at % MARKED) as usize;
+        self.at += 1;
+        match at < 8 * MARK.len() {
+            true => MARK.get(at % MARK.len()).copied(),
+            false => Some((self.state >> 32) as u8),
+        }
     }
 }
 
@@ -197,6 +219,11 @@ impl Stream {
             output,
             _server: server,
         })
+    }
+
+    /// Whether it has ended before it was asked to: [`Self::finish`] says why.
+    pub(crate) fn broken(&mut self) -> Result<bool> {
+        Ok(self.client.ended()?.is_some())
     }
 
     /// Ends the stream and returns what was found.
