@@ -41,7 +41,7 @@ pub fn inner_packet(data: &[u8]) {
         let Ok(length) = build(problem, ours, packet, &mut out) else {
             continue;
         };
-        let told = &out[..length];
+        let told = out[..length].to_vec();
         let (header, most) = if ours.is_ipv4() {
             (20, MAX_V4)
         } else {
@@ -61,7 +61,7 @@ pub fn inner_packet(data: &[u8]) {
             }
         }
         // Nobody answers it.
-        let again = build(problem, ours, &told.to_vec(), &mut out);
+        let again = build(problem, ours, &told, &mut out);
         assert_eq!(again, Err(NoAnswer::AboutError));
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -26,10 +26,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::fib::{Fib, Interface, Neighbours, RouteTables, TABLE_DEFAULT, TABLE_LOCAL};
-use super::frame::{Mac, take};
+use super::frame::Mac;
 use super::links;
 pub use super::netlink::NetlinkError;
-use super::netlink::{self, Link, Neighbour};
+use super::netlink::{self, Link};
+use super::notices::{Dirty, Known, note};
 
 /// Rebuilding may take one part in this many of the thread's time.
 const SHARE: u32 = 5;
@@ -94,27 +95,12 @@ impl InUse {
     }
 }
 
-/// What must be read again.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Dirty {
-    links: bool,
-    routes: bool,
-    neighbours: bool,
-    /// A single neighbour was changed in place; only publishing is left.
-    publish: bool,
-}
-
-impl Dirty {
-    const ALL: Self = Self {
-        links: true,
-        routes: true,
-        neighbours: true,
-        publish: true,
-    };
-
-    fn any(self) -> bool {
-        self.links || self.routes || self.neighbours || self.publish
-    }
+/// Which changes of links are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tells {
+    All,
+    /// Those of links that are down: they do not wait for the next reading.
+    Downs,
 }
 
 /// The task. Open it in the network namespace that it is to watch, then spawn [`run`](Self::run).
@@ -200,6 +186,7 @@ impl FibWatch {
                     let Some(next) = self.monitor.recv_from_full().now_or_never() else { break };
                     self.take(next)?;
                 }
+                self.tell_changes(Tells::Downs);
             }
             Some((interface, address)) = self.reports.recv() => self.poke(interface, address)?,
             () = sleep_until(wake.unwrap_or(far)) => {}
@@ -209,7 +196,7 @@ impl FibWatch {
             self.update().await?;
             self.paid = self.paid.max(now) + now.elapsed() * SHARE;
         } else if self.retry_changes.is_some_and(|at| at <= now) {
-            self.tell_changes();
+            self.tell_changes(Tells::All);
         }
         Ok(())
     }
@@ -228,7 +215,7 @@ impl FibWatch {
             Ok((datagram, _)) => {
                 note(
                     &datagram,
-                    &self.interfaces,
+                    &mut self.interfaces,
                     &mut self.neighbours,
                     &mut self.dirty,
                 );
@@ -274,7 +261,7 @@ impl FibWatch {
             Arc::new(Neighbours::new(usable)),
         )));
         if dirty.links {
-            self.tell_changes();
+            self.tell_changes(Tells::All);
         }
         Ok(())
     }
@@ -302,8 +289,10 @@ impl FibWatch {
 
     /// Sends the state of each interface that differs from what was sent last. What finds no room
     /// is tried again soon.
-    fn tell_changes(&mut self) {
-        self.retry_changes = None;
+    fn tell_changes(&mut self, which: Tells) {
+        if which == Tells::All {
+            self.retry_changes = None;
+        }
         for name in &self.names {
             let own = self
                 .interfaces
@@ -317,7 +306,7 @@ impl FibWatch {
                 mac: own.and_then(|own| own.mac),
                 addresses: own.map(Interface::reachable).unwrap_or_default(),
             };
-            if self.announced.get(name) == Some(&state) {
+            if self.announced.get(name) == Some(&state) || which == Tells::Downs && state.up {
                 continue;
             }
             match self.changes.try_send(state.clone()) {
@@ -421,67 +410,4 @@ fn monitor() -> std::io::Result<TokioSocket> {
     let groups = GROUPS.iter().fold(0, |all, group| all | 1 << (group - 1));
     socket.bind(&SocketAddr::new(0, groups))?;
     Ok(monitor)
-}
-
-/// The neighbours that are known, and their MACs if they are usable.
-pub(super) type Known = BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>;
-
-/// Takes in one datagram of notifications.
-pub(super) fn note(
-    datagram: &[u8],
-    interfaces: &[Interface],
-    neighbours: &mut Known,
-    dirty: &mut Dirty,
-) {
-    let mut rest = datagram;
-    // Header: length (4), type (2), flags (2), sequence (4), port (4), in the host's byte order.
-    while let (Some(length), Some(kind)) = (take::<4>(rest, 0), take::<2>(rest, 4)) {
-        let length = u32::from_ne_bytes(length) as usize;
-        let Some(message) = rest.get(..length).filter(|_| length >= 16) else {
-            return;
-        };
-        match u16::from_ne_bytes(kind) {
-            // Links and addresses (RTM_NEWLINK to RTM_DELADDR): routes may go with them silently.
-            16..=21 => (dirty.links, dirty.routes) = (true, true),
-            // Routes and next hop objects.
-            24 | 25 | 104 | 105 => dirty.routes = true,
-            // Neighbours.
-            28 | 29 => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-                Ok(NetlinkMessage {
-                    payload: NetlinkPayload::InnerMessage(inner),
-                    ..
-                }) => {
-                    dirty.publish |= note_neighbour(&inner, interfaces, neighbours);
-                }
-                // Not understood: read them all.
-                _ => dirty.neighbours = true,
-            },
-            _ => {}
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-}
-
-/// True if a look-up may now answer differently.
-fn note_neighbour(
-    message: &RouteNetlinkMessage,
-    interfaces: &[Interface],
-    neighbours: &mut Known,
-) -> bool {
-    let (one, gone): (Option<Neighbour>, bool) = match message {
-        RouteNetlinkMessage::NewNeighbour(message) => (netlink::neighbour(message), false),
-        RouteNetlinkMessage::DelNeighbour(message) => (netlink::neighbour(message), true),
-        _ => return false,
-    };
-    let Some(one) = one else { return false };
-    if !interfaces.iter().any(|own| own.index == one.interface) {
-        return false;
-    }
-    let key = (one.interface, one.address);
-    let before = if gone {
-        neighbours.remove(&key)
-    } else {
-        neighbours.insert(key, (one.state, one.mac))
-    };
-    before.and_then(|(_, mac)| mac) != one.mac.filter(|_| !gone)
 }

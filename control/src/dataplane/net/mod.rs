@@ -21,4 +21,5 @@ pub mod overhead;
 pub mod slow;
 
 mod netlink;
+mod notices;
 pub(crate) mod offline;

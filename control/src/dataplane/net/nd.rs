@@ -27,7 +27,7 @@ pub enum NotNd {
     Code(u8),
     #[error("wrong ICMPv6 checksum")]
     Checksum,
-    #[error("the target is a multicast address")]
+    #[error("the target is no host's address")]
     Target,
     #[error("an option of length zero or longer than the packet")]
     Option,
@@ -110,7 +110,8 @@ impl Nd {
         if transport_v6(source, destination, ICMPV6, icmp) != 0 {
             return Err(NotNd::Checksum);
         }
-        if target.is_multicast() {
+        // Nor is it anybody's: an answer would come from nowhere.
+        if target.is_multicast() || target.is_unspecified() {
             return Err(NotNd::Target);
         }
         if source.is_multicast() {
@@ -429,6 +430,13 @@ mod tests {
             target_mac: Some(THEIRS),
         };
         assert_eq!(parse(&answer), Err(NotNd::Addresses));
+    }
+
+    #[test]
+    fn nobody_has_the_unspecified_address() {
+        let mut question = solicitation(None, HOST);
+        question.target = Ipv6Addr::UNSPECIFIED;
+        assert_eq!(Nd::parse(&bytes(&question)), Err(NotNd::Target));
     }
 
     proptest! {

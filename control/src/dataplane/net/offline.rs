@@ -6,8 +6,8 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::fib::{Fib, Interface, Neighbours, RouteTables};
-use super::fib_watch::{Dirty, Known, note};
 use super::frame::take;
+use super::notices::{Dirty, Known, note};
 use super::{links, netlink};
 
 /// Takes each datagram as an answer to a dump, then as a notification.
@@ -23,13 +23,13 @@ pub(crate) fn of_datagrams(datagrams: &[&[u8]]) -> Fib {
             _ => {}
         }
     }
-    let interfaces: Vec<Interface> = found
+    let mut interfaces: Vec<Interface> = found
         .iter()
         .map(|link| links::interface(link, &addresses))
         .collect();
     let (mut neighbours, mut dirty) = (Known::new(), Dirty::default());
     for datagram in datagrams {
-        note(datagram, &interfaces, &mut neighbours, &mut dirty);
+        note(datagram, &mut interfaces, &mut neighbours, &mut dirty);
     }
     let indices: Vec<u32> = interfaces.iter().map(|own| own.index).collect();
     let usable = neighbours
