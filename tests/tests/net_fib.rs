@@ -117,30 +117,25 @@ fn the_fib_follows_links() {
     let change = watched.change();
     assert_eq!((change.interface.as_str(), change.up), ("lan0", false));
     lab.peer.ip("link set lan0 up");
-    assert!(watched.change().up);
+    watched.until_change(|change| change.up);
     watched.until("10.1.0.2", |found| found.resolution != LINK_DOWN);
 
     // Switched off: the kernel drops the IPv4 routes without announcing them.
     lab.host.ip("link set lan0 down");
     watched.until("10.1.0.2", |found| found.via == Some(ip("192.0.2.254")));
-    assert!(!watched.change().up);
+    watched.until_change(|change| !change.up);
     lab.host.ip("link set lan0 up");
     watched.until("10.1.0.2", |found| {
         found.interface == lan.index && found.via.is_none()
     });
-    assert!(watched.change().up);
+    watched.until_change(|change| change.up);
     lab.host.ip("link set lan0 mtu 1400");
     watched.until("10.1.0.2", |found| found.mtu == 1400);
-    assert_eq!(watched.change().mtu, 1400);
+    watched.until_change(|change| change.mtu == 1400);
 
     // Gone, and made anew under the same name.
     lab.host.ip("link del lan0");
-    let gone = loop {
-        let change = watched.change();
-        if change.index == 0 {
-            break change;
-        }
-    };
+    let gone = watched.until_change(|change| change.index == 0);
     assert_eq!((gone.interface.as_str(), gone.up), ("lan0", false));
     lab.host.ip(&format!(
         "link add lan0 type veth peer name lan0 netns {}",
@@ -152,12 +147,7 @@ fn the_fib_follows_links() {
     lab.host
         .ip("neigh replace 10.1.0.2 dev lan0 lladdr 02:00:00:00:aa:02 nud permanent");
     watched.until_resolution("10.1.0.2", Resolution::Resolved(OTHER));
-    let made = loop {
-        let change = watched.change();
-        if change.up {
-            break change;
-        }
-    };
+    let made = watched.until_change(|change| change.up);
     assert!(made.index != 0 && made.index != lan.index);
 }
 

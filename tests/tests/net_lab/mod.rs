@@ -197,6 +197,17 @@ impl Watched {
         self.until(address, |found| found.resolution == wanted)
     }
 
+    /// The first change that is so. A link that goes down is told at once, and again when its addresses
+    /// have been read.
+    pub(crate) fn until_change(&mut self, wanted: impl Fn(&LinkChange) -> bool) -> LinkChange {
+        loop {
+            let change = self.change();
+            if wanted(&change) {
+                return change;
+            }
+        }
+    }
+
     pub(crate) fn change(&mut self) -> LinkChange {
         let start = Instant::now();
         loop {
