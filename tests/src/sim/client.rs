@@ -210,12 +210,14 @@ impl Client {
         self.kms.poll(step.now);
         self.monitor.poll(step.now);
         let [dying, retired] = self.table.due(step.now);
-        dying
-            .into_iter()
-            .for_each(|id| self.end(id, true, step.now));
-        retired
-            .into_iter()
-            .for_each(|id| self.remove_pair(id, step.now));
+        for id in dying {
+            self.end(id, true, step.now);
+            self.obey_monitor(step);
+        }
+        for id in retired {
+            self.remove_pair(id, step.now);
+            self.obey_monitor(step);
+        }
         self.pump(step);
     }
 
@@ -315,15 +317,14 @@ impl Client {
             while let Some(event) = self.engine.poll_event() {
                 worked = true;
                 self.on_ike(event, step);
+                self.obey_monitor(step);
             }
             while let Some(action) = self.kms.next_action() {
                 worked = true;
                 self.on_key_action(action, step.now);
+                self.obey_monitor(step);
             }
-            while let Some(action) = self.monitor.next_action() {
-                worked = true;
-                self.on_monitor(action, step);
-            }
+            worked |= self.obey_monitor(step);
             self.leave_the_unused(step.now);
             while let Some(t) = self.engine.poll_transmit() {
                 worked = true;
@@ -335,6 +336,16 @@ impl Client {
                 return;
             }
         }
+    }
+
+    /// As the worker does after each command: what the monitor wants may be of no use after the next one.
+    fn obey_monitor(&mut self, step: &mut Step<'_>) -> bool {
+        let mut worked = false;
+        while let Some(action) = self.monitor.next_action() {
+            worked = true;
+            self.on_monitor(action, step);
+        }
+        worked
     }
 
     fn on_ike(&mut self, event: Event, step: &mut Step<'_>) {
