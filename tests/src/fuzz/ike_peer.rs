@@ -2,79 +2,28 @@
 //! and number, between true messages and beside them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evergate::ike::crypto::AeadKey;
-use evergate::ike::eap::EapUser;
 use evergate::ike::fragment;
 use evergate::ike::payload::header::{Header, exchange};
 use evergate::ike::{
-    AssignRefused, Engine, Event, Hooks, Identity, IkeSaKeys, Initiate, Methods, Psk, SaId, Secret,
-    Settings, TicketKey, Tickets, TrafficSelector, Transmit, TsRefused,
+    Engine, Event, Identity, IkeSaKeys, Initiate, SaId, Secret, Settings, TicketKey, Tickets,
+    Transmit,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
+use super::owner::{Owner, key};
 use super::script::Script;
 
 /// Of a script.
 const MOST_STEPS: usize = 64;
 /// More than the parts of the longest message that is sent in answer to one.
 const MOST_ANSWERS: usize = 16;
-
-/// Answers all questions of an engine.
-struct Owner(u32);
-
-impl Hooks for Owner {
-    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
-        Some(key())
-    }
-
-    fn eap_user(&mut self, name: &str) -> Option<EapUser> {
-        let anna = Identity::Email("anna@example.org".to_owned());
-        (name == "anna").then(|| EapUser::new(anna, "a password of 22 bytes"))
-    }
-
-    fn may_resume(&mut self, _: &Identity) -> bool {
-        true
-    }
-
-    fn unix_time(&mut self) -> u64 {
-        1_893_456_000
-    }
-
-    fn allocate_spi(&mut self) -> u32 {
-        self.0 += 1;
-        self.0
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        v4: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Ok(v4.then(|| [10, 99, 0, 7].into()).into_iter().collect())
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        local: &[TrafficSelector],
-        remote: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Ok((local.to_vec(), remote.to_vec()))
-    }
-}
-
-fn key() -> Methods {
-    Psk::new("a key of 22 bytes each".to_owned()).into()
-}
 
 /// What an IKE SA has of child SAs, as its events tell.
 #[derive(Default)]

@@ -1,61 +1,20 @@
 //! What a peer that has made a key exchange with us says inside its protected messages: real
 //! messages, of which one is replaced by any other, sealed with the right key.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evergate::ike::crypto::AeadKey;
 use evergate::ike::fragment;
 use evergate::ike::payload::header::{Header, exchange};
 use evergate::ike::{
-    AssignRefused, Child, Engine, Event, Hooks, Identity, IkeSaKeys, Initiate, Methods, Psk, SaId,
-    Settings, TrafficSelector, Transmit, TsRefused,
+    Child, Engine, Event, Identity, IkeSaKeys, Initiate, SaId, Settings, Transmit,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
-/// Answers all questions of an engine.
-struct Owner(u32);
-
-impl Hooks for Owner {
-    fn auth(&mut self, _: &Identity, _: &Identity) -> Option<Methods> {
-        Some(key())
-    }
-
-    fn unix_time(&mut self) -> u64 {
-        1_893_456_000
-    }
-
-    fn allocate_spi(&mut self) -> u32 {
-        self.0 += 1;
-        self.0
-    }
-
-    fn assign(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        v4: bool,
-        _: bool,
-    ) -> Result<Vec<IpAddr>, AssignRefused> {
-        Ok(v4.then(|| [10, 99, 0, 7].into()).into_iter().collect())
-    }
-
-    fn selectors(
-        &mut self,
-        _: &Identity,
-        _: &[IpAddr],
-        local: &[TrafficSelector],
-        remote: &[TrafficSelector],
-    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
-        Ok((local.to_vec(), remote.to_vec()))
-    }
-}
-
-fn key() -> Methods {
-    Psk::new("a key of 22 bytes each".to_owned()).into()
-}
+use super::owner::{Owner, key};
 
 /// One end.
 struct End {

@@ -19,6 +19,7 @@ mod ike_session;
 mod inner_packet;
 mod neighbours;
 mod netlink;
+mod owner;
 mod packet_parser;
 mod policy;
 mod sa_words;

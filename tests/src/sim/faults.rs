@@ -29,7 +29,7 @@ impl World {
             Fault::Crash(g) => self.gateways[g].crash(),
             Fault::Restart(g) => {
                 let rng = StdRng::from_rng(&mut self.rng);
-                self.gateways[g].restart(rng);
+                self.gateways[g].restart(&self.scenario, rng);
             }
             Fault::Freeze(g) => self.gateways[g].freeze(),
             Fault::Thaw(g) => {

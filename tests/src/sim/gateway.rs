@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use super::nat::{encapsulation, path};
 use super::owner::Owner;
 use super::owner::ticket_key;
-use super::scenario::{Scenario, lifetimes};
+use super::scenario::{Rekeying, Scenario, lifetimes};
 use super::session::Session;
 use super::table::Table;
 use super::{Packet, RETRANSMIT, Step, gateway_address, source_and_destination};
@@ -38,7 +38,7 @@ pub(super) struct Gateway {
     engine: Engine,
     owner: Owner,
     table: Table,
-    scenario: Scenario,
+    rekeying: Option<Rekeying>,
     state: State,
     links: bool,
     health: u8,
@@ -68,10 +68,7 @@ impl Gateway {
             engine: engine(index, scenario, &mut rng),
             owner: Owner::new(&mut rng),
             table: Table::default(),
-            scenario: Scenario {
-                faults: Vec::new(),
-                ..scenario.clone()
-            },
+            rekeying: scenario.rekeying,
             state: State::Runs,
             links: true,
             health: HEALTH_WELL,
@@ -103,7 +100,7 @@ impl Gateway {
     }
 
     /// After a crash: nothing is known any more.
-    pub(super) fn restart(&mut self, rng: StdRng) {
+    pub(super) fn restart(&mut self, scenario: &Scenario, rng: StdRng) {
         if self.state != State::Dead {
             return;
         }
@@ -111,11 +108,7 @@ impl Gateway {
             return;
         };
         let links = self.links;
-        *self = Gateway::new(
-            usize::from(address.octets()[3]) - 1,
-            &self.scenario.clone(),
-            rng,
-        );
+        *self = Gateway::new(usize::from(address.octets()[3]) - 1, scenario, rng);
         self.links = links;
     }
 
@@ -258,7 +251,7 @@ impl Gateway {
 
     /// Fresh keys, where the old ones have protected enough.
     fn judge_traffic(&mut self, id: SessionId, step: &mut Step<'_>) {
-        if let Some(rekeying) = self.scenario.rekeying
+        if let Some(rekeying) = self.rekeying
             && let Some(session) = self.table.get(id)
             && session.has_carried(rekeying.packets)
         {

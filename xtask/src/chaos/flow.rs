@@ -2,10 +2,8 @@
 
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, Place, Process};
-use crate::probe::{
-    Answer, MARK, Outage, Record, now_ns, sleep_until, until_stdin_ends, wait_ready,
-};
-use anyhow::{Context, Result, anyhow};
+use crate::probe::{Answer, MARK, Outage, Record, now_ns, send_paced, wait_ready};
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
@@ -31,31 +29,7 @@ const WINDOW: u64 = 20_000;
 /// Sends until stdin ends. Stdout: `start NS INTERVAL_NS`; for each answer `SEQ SENT_NS RECEIVED_NS
 /// BYTES`, `twice SEQ` or `wrong SEQ`; at the end `sent COUNT`.
 pub(crate) fn flow(to: SocketAddr, interval_us: u64) -> Result<()> {
-    let stop = until_stdin_ends();
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket
-        .connect(to)
-        .with_context(|| format!("no way to {to}"))?;
-    let interval = interval_us.max(1).saturating_mul(1000);
-    let start = now_ns() + 5_000_000;
-    println!("start {start} {interval}");
-    let done = Arc::new(AtomicBool::new(false));
-    let receiver = {
-        let (socket, done) = (socket.try_clone()?, Arc::clone(&done));
-        std::thread::spawn(move || receive(&socket, &done))
-    };
-    let mut seq = 0u64;
-    while !stop.load(Ordering::Relaxed) {
-        sleep_until(start + seq * interval);
-        // A packet not sent counts as lost.
-        let _ = socket.send(&datagram(seq, now_ns()));
-        seq += 1;
-    }
-    std::thread::sleep(Duration::from_millis(400));
-    done.store(true, Ordering::Relaxed);
-    let _ = receiver.join();
-    println!("sent {seq}");
-    Ok(())
+    send_paced(to, interval_us, receive, datagram)
 }
 
 fn receive(socket: &UdpSocket, done: &AtomicBool) {

@@ -19,6 +19,23 @@ const LATE: Duration = Duration::from_millis(400);
 /// Sends one packet each interval until stdin ends. Stdout: `start NS INTERVAL_NS`, then a line
 /// `SEQ SENT_NS RECEIVED_NS` for each answer, at the end `sent COUNT`.
 pub(super) fn send(to: SocketAddr, interval_us: u64) -> Result<()> {
+    let mut packet = [0u8; SIZE];
+    packet[..4].copy_from_slice(&MAGIC);
+    send_paced(to, interval_us, receive, |seq, now| {
+        packet[8..16].copy_from_slice(&seq.to_be_bytes());
+        packet[16..24].copy_from_slice(&now.to_be_bytes());
+        packet
+    })
+}
+
+/// The sending end of a probe: `make` gets number and stamp of each packet, `receive` prints what comes
+/// back until it is told to end. Stdout: `start NS INTERVAL_NS` first, `sent COUNT` last.
+pub(crate) fn send_paced<P: AsRef<[u8]>>(
+    to: SocketAddr,
+    interval_us: u64,
+    receive: fn(&UdpSocket, &AtomicBool),
+    mut make: impl FnMut(u64, u64) -> P,
+) -> Result<()> {
     let stop = until_stdin_ends();
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
@@ -33,15 +50,11 @@ pub(super) fn send(to: SocketAddr, interval_us: u64) -> Result<()> {
         let (socket, done) = (socket.try_clone()?, Arc::clone(&done));
         std::thread::spawn(move || receive(&socket, &done))
     };
-    let mut packet = [0u8; SIZE];
-    packet[..4].copy_from_slice(&MAGIC);
     let mut seq = 0u64;
     while !stop.load(Ordering::Relaxed) {
         sleep_until(start + seq * interval);
-        packet[8..16].copy_from_slice(&seq.to_be_bytes());
-        packet[16..24].copy_from_slice(&now_ns().to_be_bytes());
         // An unreachable target is what is being measured: a packet not sent counts as lost.
-        let _ = socket.send(&packet);
+        let _ = socket.send(make(seq, now_ns()).as_ref());
         seq += 1;
     }
     std::thread::sleep(LATE);

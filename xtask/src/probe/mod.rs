@@ -10,7 +10,7 @@ mod record;
 mod stream;
 
 pub(crate) use blast::{Flood, measure_flood};
-pub(crate) use echo::sleep_until;
+pub(crate) use echo::send_paced;
 pub(crate) use record::{Answer, Outage, Probe, Record, wait_ready};
 pub(crate) use stream::{MARK, Stream, StreamReport};
 
