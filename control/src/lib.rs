@@ -14,4 +14,5 @@ pub mod liveness;
 pub mod load;
 pub mod node;
 pub mod policy;
+pub mod privilege;
 pub mod sadb;

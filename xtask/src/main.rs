@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything around the code: set-up, the lab of network namespaces, the demo, the
 //! tests and the benchmarks.
 
+mod audit;
 mod bench;
 mod build;
 mod cases;
@@ -118,6 +119,11 @@ enum Task {
         #[arg(long, default_value = suite::PREFIX)]
         prefix: String,
     },
+    /// Looks at all dependencies: licences, sources, withdrawn versions, known vulnerabilities; and at
+    /// what systemd says of the unit
+    Audit,
+    /// Writes a list of all components, in CycloneDX's form, to `target/sbom/`
+    Sbom,
     /// Installs the eBPF tool chain and the packages that building and testing need
     Setup,
     /// Formatting, clippy with warnings denied, tests
@@ -248,6 +254,8 @@ fn perform(task: Task) -> Result<()> {
             need_root("cargo xtask setup")?;
             suite::set_up()
         }
+        Task::Audit => audit::run(),
+        Task::Sbom => audit::components(),
         Task::Ci => {
             need_root("cargo xtask ci")?;
             tidy_up_at_signals()?;

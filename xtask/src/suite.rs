@@ -1,6 +1,6 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::{PACKAGES, build, e2e, interop, paths, sh, toolchain, tshark};
+use crate::{PACKAGES, audit, build, e2e, interop, paths, sh, toolchain, tshark};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -112,7 +112,7 @@ pub(crate) fn corpus(prefix: &str) -> Result<()> {
     )
 }
 
-/// Formatting, clippy with warnings denied, tests.
+/// Formatting, clippy with warnings denied, dependencies, tests.
 pub(crate) fn ci() -> Result<()> {
     sh::run(build::cargo().args(["fmt", "--all", "--check"]))?;
     set_up()?;
@@ -125,6 +125,7 @@ pub(crate) fn ci() -> Result<()> {
         "warnings",
     ];
     sh::run(build::cargo().args(clippy))?;
+    audit::run()?;
     test("", Scope::default(), PREFIX)
 }
 

@@ -281,13 +281,34 @@ fn distribution_way() -> Result<Ebpf> {
     })
 }
 
-/// The folder of a `bpf-linker` of this LLVM version, built if it is not there.
-fn linker(llvm: u32) -> Result<PathBuf> {
+/// Where programs are kept that were built once.
+fn cache() -> Result<PathBuf> {
     let home = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let root = home.join(format!("evergate/bpf-linker-{LINKER_VERSION}-llvm-{llvm}"));
+    Ok(home.join("evergate"))
+}
+
+/// A program from crates.io, of that name and version, built if it is not there.
+pub(crate) fn tool((name, version): (&str, &str)) -> Result<PathBuf> {
+    let root = cache()?.join(format!("{name}-{version}"));
+    let program = root.join("bin").join(name);
+    if !program.is_file() {
+        println!("building {name} {version} (some minutes)");
+        let mut install = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        install
+            .args(["install", name, "--quiet", "--locked", "--version", version])
+            .arg("--root")
+            .arg(&root);
+        read(&mut install)?;
+    }
+    Ok(program)
+}
+
+/// The folder of a `bpf-linker` of this LLVM version, built if it is not there.
+fn linker(llvm: u32) -> Result<PathBuf> {
+    let root = cache()?.join(format!("bpf-linker-{LINKER_VERSION}-llvm-{llvm}"));
     let folder = root.join("bin");
     if folder.join("bpf-linker").is_file() {
         return Ok(folder);

@@ -26,7 +26,7 @@ pub(crate) struct Capture {
 impl Capture {
     /// Everything between the client and the router.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
-        let file = lab.dir().join("log/capture.pcapng");
+        let file = lab.logs().join("capture.pcapng");
         let _ = std::fs::remove_file(&file);
         let name = file.to_string_lossy();
         let log = lab.log("dumpcap");

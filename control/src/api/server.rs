@@ -128,20 +128,25 @@ pub enum StartError {
 }
 
 impl ApiServer {
-    /// Listens on `socket_path` and answers from a thread of its own.
+    /// Listens on `socket_path` and answers from a thread of its own. `group`: whom the socket is given to.
     ///
     /// # Errors
     /// If another evergate answers there, or the socket can not be made.
-    pub fn start(socket_path: &Path, shared: Shared) -> Result<Self, StartError> {
-        Self::start_with(socket_path, shared, COMMAND_TIMEOUT)
+    pub fn start(
+        socket_path: &Path,
+        group: Option<u32>,
+        shared: Shared,
+    ) -> Result<Self, StartError> {
+        Self::start_with(socket_path, group, shared, COMMAND_TIMEOUT)
     }
 
     pub(crate) fn start_with(
         socket_path: &Path,
+        group: Option<u32>,
         shared: Shared,
         command_timeout: Duration,
     ) -> Result<Self, StartError> {
-        let (listener, owned) = socket::listen(socket_path)?;
+        let (listener, owned) = socket::listen(socket_path, group)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -154,6 +159,7 @@ impl ApiServer {
         let thread = std::thread::Builder::new()
             .name("evergate-api".to_owned())
             .spawn(move || {
+                crate::privilege::drop_capabilities();
                 let app = routes::router(shared, command_timeout);
                 runtime.block_on(serve(listener, app, owned, stopped));
                 // Tasks of connections that outlived the grace end with their runtime.

@@ -50,12 +50,15 @@ fn identity(meta: &Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// Opens the listening socket at `path`: mode 0660, directory created with mode 0755. The file of
-/// a daemon that was killed is replaced.
+/// Opens the listening socket at `path`: mode 0660, of that group, directory created with mode 0755. The
+/// file of a daemon that was killed is replaced.
 ///
 /// # Errors
 /// [`SocketError::InUse`] if somebody accepts connections there, and each refusal of the kernel.
-pub(crate) fn listen(path: &Path) -> Result<(UnixListener, Owned), SocketError> {
+pub(crate) fn listen(
+    path: &Path,
+    group: Option<u32>,
+) -> Result<(UnixListener, Owned), SocketError> {
     let failed = |what| {
         move |source| SocketError::Io {
             what,
@@ -84,6 +87,9 @@ pub(crate) fn listen(path: &Path) -> Result<(UnixListener, Owned), SocketError> 
         .map_err(|e| failed("lock the directory of")(e.into()))?;
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(failed("set the group of"))?;
+    }
     std::fs::set_permissions(path, Permissions::from_mode(0o660))
         .map_err(failed("set the mode of"))?;
     let meta = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
@@ -148,7 +154,7 @@ mod tests {
     fn a_fresh_path_gets_directory_and_modes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/node.sock");
-        let (_listener, owned) = listen(&path).unwrap();
+        let (_listener, owned) = listen(&path, None).unwrap();
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o660);
         assert_eq!(
@@ -169,15 +175,15 @@ mod tests {
             path.exists(),
             "the standard library leaves the file, as SIGKILL does"
         );
-        listen(&path).unwrap();
+        listen(&path, None).unwrap();
     }
 
     #[test]
     fn a_living_daemon_keeps_its_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.sock");
-        let _first = listen(&path).unwrap();
-        let error = listen(&path).unwrap_err().to_string();
+        let _first = listen(&path, None).unwrap();
+        let error = listen(&path, None).unwrap_err().to_string();
         assert_eq!(
             error,
             format!("another evergate already answers on {}", path.display())
@@ -189,11 +195,14 @@ mod tests {
     fn a_frozen_daemon_with_a_full_queue_lives_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.sock");
-        let (listener, _owned) = listen(&path).unwrap();
+        let (listener, _owned) = listen(&path, None).unwrap();
         // A queue of one, and nobody accepts.
         rustix::net::listen(&listener, 0).unwrap();
         let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        assert!(matches!(listen(&path).unwrap_err(), SocketError::InUse(_)));
+        assert!(matches!(
+            listen(&path, None).unwrap_err(),
+            SocketError::InUse(_)
+        ));
     }
 
     #[test]
@@ -201,11 +210,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        let error = listen(&path).unwrap_err().to_string();
+        let error = listen(&path, None).unwrap_err().to_string();
         assert!(error.contains("exists and is not a socket"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
         let long = dir.path().join("x".repeat(120));
-        let error = listen(&long).unwrap_err().to_string();
+        let error = listen(&long, None).unwrap_err().to_string();
         assert!(error.contains("at most 107"), "{error}");
     }
 
@@ -213,7 +222,7 @@ mod tests {
     fn a_successor_s_file_survives_the_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.sock");
-        let (_listener, owned) = listen(&path).unwrap();
+        let (_listener, owned) = listen(&path, None).unwrap();
         std::fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop(owned);

@@ -34,7 +34,7 @@ fn node_with(command_timeout: Duration) -> Node {
         events: events.clone(),
         commands: sender,
     };
-    let server = ApiServer::start_with(&socket, shared, command_timeout).unwrap();
+    let server = ApiServer::start_with(&socket, None, shared, command_timeout).unwrap();
     Node {
         client: Client::new(&socket),
         events,
@@ -262,7 +262,7 @@ async fn stopping_removes_the_socket_and_a_second_start_is_refused() {
         events: EventLog::new(),
         commands: mpsc::channel(1).0,
     };
-    let error = ApiServer::start(&node.socket, shared.clone())
+    let error = ApiServer::start(&node.socket, None, shared.clone())
         .unwrap_err()
         .to_string();
     assert_eq!(
@@ -289,7 +289,7 @@ async fn stopping_removes_the_socket_and_a_second_start_is_refused() {
         node.client.status().await.unwrap_err(),
         ClientError::NotRunning(_)
     ));
-    let again = ApiServer::start(&node.socket, shared).unwrap();
+    let again = ApiServer::start(&node.socket, None, shared).unwrap();
     node.client.status().await.unwrap();
     again.stop();
 }

@@ -104,7 +104,10 @@ impl Worker {
     pub(super) fn start(self, name: &str) -> io::Result<JoinHandle<()>> {
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || self.run())
+            .spawn(move || {
+                crate::privilege::drop_capabilities();
+                self.run();
+            })
     }
 
     fn run(mut self) {

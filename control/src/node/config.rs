@@ -17,6 +17,7 @@ mod secret;
 mod tests;
 pub(super) mod users;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::ike::{EspProposal, IkeProposal};
+use crate::privilege::Privileges;
 
 pub use secret::Psk;
 
@@ -74,6 +76,10 @@ pub struct Config {
     pub users: Vec<User>,
     /// Gateway: peers and users that are not named one by one.
     pub groups: Vec<Group>,
+    /// What the running node may do.
+    pub privileges: Privileges,
+    /// The folders of the files that this one names, and its own.
+    pub folders: BTreeSet<PathBuf>,
     /// What is allowed but probably not meant; for the log at start.
     pub warnings: Vec<Problem>,
 }

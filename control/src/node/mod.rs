@@ -37,11 +37,17 @@ use std::path::PathBuf;
 
 use config::Config;
 
+use crate::privilege::Confinement;
+
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or can not go on. `keylog`: a folder that
-/// the keys of all sessions are written to.
+/// the keys of all sessions are written to. `confinement`: how far the process is confined already.
 ///
 /// # Errors
 /// It can not start or go on, and why.
-pub async fn run(config: Config, keylog: Option<PathBuf>) -> anyhow::Result<()> {
-    start::start(config, keylog).await?.run().await
+pub async fn run(
+    config: Config,
+    keylog: Option<PathBuf>,
+    confinement: &Confinement,
+) -> anyhow::Result<()> {
+    start::start(config, keylog, confinement).await?.run().await
 }

@@ -45,6 +45,7 @@ use crate::esp::Backend;
 use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
+use crate::privilege::{Confinement, capabilities};
 use crate::sadb::Sadb;
 
 /// SAs that a client's, and a gateway's, XDP program has room for.
@@ -58,7 +59,11 @@ const MARGIN: Duration = Duration::from_secs(30);
 const COMMANDS: usize = 64;
 
 /// Starts a node.
-pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Node> {
+pub(super) async fn start(
+    config: Config,
+    keylog: Option<PathBuf>,
+    confinement: &Confinement,
+) -> Result<Node> {
     let started = Instant::now();
     let events = EventLog::new();
     let mut keylog = KeyLog::new(keylog, events.clone());
@@ -167,6 +172,7 @@ pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Nod
     let shown = Arc::clone(&board);
     let api = ApiServer::start(
         &config.socket,
+        confinement.socket_group,
         Shared {
             status: Arc::new(move || shown.status()),
             events: events.clone(),
@@ -287,6 +293,10 @@ pub(super) async fn start(config: Config, keylog: Option<PathBuf>) -> Result<Nod
         Some(resolved) => node.take_up_policy(resolved).await?,
         None => node.prepare_clients()?,
     }
+    confinement.seal(match node.config.role {
+        config::Role::Client => capabilities::CLIENT,
+        config::Role::Gateway => capabilities::GATEWAY,
+    })?;
     Ok(node)
 }
 

@@ -28,6 +28,7 @@ impl Threads {
         let pool = ThreadPoolBuilder::new()
             .num_threads(count - 1)
             .thread_name(name)
+            .start_handler(|_| crate::privilege::drop_capabilities())
             .build();
         let pool = pool.with_context(|| format!("{count} threads for IKE can not be had"))?;
         Ok(Self(Some(pool)))

@@ -3,7 +3,7 @@
 use super::home::Home;
 use super::plan::{Fault, Kind};
 use crate::lab::topology::{GATEWAYS, gateway_outside};
-use crate::lab::{Lab, Place, Setup};
+use crate::lab::{Lab, NODE_USER, Place, Setup};
 use crate::sh;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{HashMap, HashSet};
@@ -250,5 +250,9 @@ fn limit(pid: i32) -> Result<String> {
 
 fn set_limit(pid: i32, limit: &str) -> Result<()> {
     let (pid, limit) = (format!("--pid={pid}"), format!("--nofile={limit}"));
-    sh::read(Command::new("prlimit").args([pid, limit])).map(drop)
+    // As the node's user: root without CAP_SYS_RESOURCE may not.
+    let user = NODE_USER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    sh::read(command.args(["prlimit", &pid, &limit])).map(drop)
 }

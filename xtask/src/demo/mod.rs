@@ -173,7 +173,7 @@ impl<'a> Show<'a> {
         if !self.iperf.still_runs() {
             bail!(
                 "iperf3 ended before everything had happened: choose more --seconds, or see {}",
-                self.lab.dir().join("log").display()
+                self.lab.logs().display()
             );
         }
         let active_before = match gateway {

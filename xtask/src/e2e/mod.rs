@@ -7,6 +7,7 @@ mod failover;
 mod life;
 mod moving;
 mod nat;
+mod privileges;
 mod refusals;
 mod rekey;
 mod sessions;
@@ -31,6 +32,7 @@ const CASES: &[&[Case]] = &[
     nat::CASES,
     moving::CASES,
     refusals::CASES,
+    privileges::CASES,
     certificates::CASES,
     rekey::CASES,
     life::CASES,

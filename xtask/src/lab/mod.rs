@@ -16,7 +16,7 @@ pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
-pub(crate) use node::{GENERAL, Setup, USER, User};
+pub(crate) use node::{GENERAL, NODE_USER, Setup, USER, User};
 pub(crate) use observe::{Event, Status};
 pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
@@ -40,13 +40,17 @@ static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(crate) struct Lab {
     prefix: String,
+    /// Of configurations, keys, state and sockets.
     dir: PathBuf,
+    logs: PathBuf,
     nodes: HashMap<Place, Process>,
     /// Nodes write their keys.
     keylog: bool,
     /// What runs a node's daemon: words before its own.
     run_by: HashMap<Place, Vec<String>>,
     kept: bool,
+    /// Whose the files of the nodes are.
+    user: u32,
 }
 
 impl Lab {
@@ -57,24 +61,28 @@ impl Lab {
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
         }
-        let dir = paths::target()
-            .join("lab")
-            .join(prefix.trim_end_matches('-'));
-        std::fs::create_dir_all(dir.join("log"))
-            .with_context(|| format!("can not make {}", dir.display()))?;
-        for entry in std::fs::read_dir(dir.join("log"))? {
+        let name = prefix.trim_end_matches('-');
+        let logs = paths::target().join("lab").join(name).join("log");
+        let dir = folder(prefix);
+        let _ = std::fs::remove_dir_all(&dir);
+        for folder in [&dir, &logs] {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("can not make {}", folder.display()))?;
+        }
+        for entry in std::fs::read_dir(&logs)? {
             std::fs::remove_file(entry?.path())?;
         }
         build::up(prefix, queues, &dir)?;
         let mut lab = Self {
             prefix: prefix.into(),
             dir,
+            logs,
             nodes: HashMap::new(),
             keylog: false,
             run_by: HashMap::new(),
             kept: false,
+            user: NODE_USER,
         };
-        std::fs::create_dir_all(lab.socket_dir())?;
         lab.configure(&Setup::default())?;
         Ok(lab)
     }
@@ -84,23 +92,24 @@ impl Lab {
         format!("{}{place}", self.prefix)
     }
 
-    /// Where configuration and logs of this lab are.
+    /// Where configurations, keys and state of this lab's nodes are, until it is removed.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    fn socket_dir(&self) -> PathBuf {
-        socket_dir(&self.prefix)
+    /// Where its logs are and stay.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// The API socket of a node.
     pub(crate) fn socket(&self, place: Place) -> PathBuf {
-        self.socket_dir().join(format!("{place}.sock"))
+        self.dir.join(format!("{place}.sock"))
     }
 
     /// The log of a node or of a program started with [`Lab::spawn`].
     pub(crate) fn log(&self, name: impl std::fmt::Display) -> PathBuf {
-        self.dir.join("log").join(format!("{name}.log"))
+        self.logs.join(format!("{name}.log"))
     }
 
     /// Runs a program to its end in a namespace; returns its stdout.
@@ -111,6 +120,11 @@ impl Lab {
     /// Runs a program to its end in a namespace, whatever it answers.
     pub(crate) fn try_exec(&self, place: Place, words: &[&str]) -> Result<Output> {
         sh::output(&mut process::in_namespace(&self.ns(place), words))
+    }
+
+    /// The configurations of a case do not say that nodes become somebody else.
+    pub(crate) fn nodes_stay_root(&mut self) {
+        self.user = 0;
     }
 
     /// From now on a node's daemon is run by these words, followed by its own.
@@ -202,15 +216,16 @@ impl Drop for Lab {
     }
 }
 
-// Not below the target folder: the path of a Unix socket has at most 107 bytes.
-fn socket_dir(prefix: &str) -> PathBuf {
+// Not below the target folder: the path of a Unix socket has at most 107 bytes, and the nodes' user may
+// not look into the home of whoever builds.
+fn folder(prefix: &str) -> PathBuf {
     Path::new("/run/evergate-lab").join(prefix.trim_end_matches('-'))
 }
 
 /// Kills what runs inside a lab's namespaces, and only that, then removes them; also after a crash.
 pub(crate) fn down(prefix: &str) -> Result<()> {
     build::down(prefix)?;
-    let _ = std::fs::remove_dir_all(socket_dir(prefix));
+    let _ = std::fs::remove_dir_all(folder(prefix));
     Ok(())
 }
 

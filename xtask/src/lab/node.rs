@@ -9,7 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ pub(crate) enum User {
     /// As the host that its certificate names, by EAP-TLS.
     Certificate,
 }
+
+/// Whom the daemons become: a user that no machine has, so that nothing else is its.
+pub(crate) const NODE_USER: u32 = 61_999;
 
 /// Who the client is where it has a password.
 pub(crate) const USER: &str = "anna";
@@ -203,6 +207,9 @@ address = \"{}\"
 [inside]
 interface = \"lan0\"
 
+[privileges]
+user = \"{NODE_USER}\"
+
 [heartbeat]
 accept = \"{}\"
 dead_man = \"50ms\"
@@ -240,6 +247,9 @@ address = \"{}\"
 
 [inside]
 interface = \"{TUN}\"
+
+[privileges]
+user = \"{NODE_USER}\"
 ",
             self.socket(Place::Client).display(),
             match setup.outside_v6 {
@@ -308,7 +318,17 @@ interface = \"{TUN}\"
         Ok((status, std::fs::read_to_string(&log)?))
     }
 
+    /// Gives the nodes' user what its daemons read again and write; the rest of the machine is not its.
+    fn hand_over(&self) -> Result<()> {
+        let give = |path: &Path| lchown(path, Some(self.user), Some(self.user));
+        for entry in std::fs::read_dir(self.dir())? {
+            give(&entry?.path())?;
+        }
+        give(self.dir()).context("can not give the lab's folder to the nodes' user")
+    }
+
     fn launch(&self, place: Place) -> Result<Process> {
+        self.hand_over()?;
         let binary = self.binary()?;
         let config = self.dir().join(format!("{place}.toml"));
         let (binary, config) = (binary.to_string_lossy(), config.to_string_lossy());
@@ -357,6 +377,7 @@ interface = \"{TUN}\"
 
     /// SIGHUP: the node reads again what may change while it runs.
     pub(crate) fn hang_up(&mut self, place: Place) -> Result<()> {
+        self.hand_over()?;
         self.node(place)?.signal(Signal::SIGHUP)
     }
 

@@ -32,6 +32,19 @@ pub enum XskError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Frame memory is locked memory.
+    #[error(
+        "the frame memory of {bytes} bytes for interface {interface} can not be locked: {source} (needs \
+         CAP_IPC_LOCK, or a larger limit: `ulimit -l`, `LimitMEMLOCK=` in a unit of systemd)"
+    )]
+    Locked {
+        /// The interface.
+        interface: String,
+        /// Of the frame memory.
+        bytes: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A step of the set-up failed.
     #[error("AF_XDP socket for queue {queue} of interface {interface}: {step} failed: {source}")]
     Step {
@@ -114,8 +127,16 @@ impl Socket {
                 chunk_size: CHUNK as u32,
                 headroom: 0,
             };
-            set_option(&fd, libc::XDP_UMEM_REG, &registration)
-                .map_err(step("registration of the frame memory"))?;
+            set_option(&fd, libc::XDP_UMEM_REG, &registration).map_err(|source| {
+                match source.raw_os_error() {
+                    Some(libc::ENOBUFS) => XskError::Locked {
+                        interface: interface.to_owned(),
+                        bytes: umem.length(),
+                        source,
+                    },
+                    _ => step("registration of the frame memory")(source),
+                }
+            })?;
         }
         for option in [
             libc::XDP_UMEM_FILL_RING,

@@ -1,5 +1,6 @@
 //! From what the file says to a configuration that can work, or to a list of all that is wrong.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
+use crate::privilege::Privileges;
+
 use super::{
     Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
     STATE_DIRECTORY, XdpMode, duration,
@@ -28,6 +31,8 @@ pub(super) struct Checker<'a> {
     pub(super) source: &'a str,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// Of the files that were named.
+    folders: BTreeSet<PathBuf>,
 }
 
 /// Turns the file into a configuration.
@@ -37,6 +42,7 @@ pub(super) fn check(path: &Path, source: &str, file: File) -> Result<Config, Vec
         source,
         errors: Vec::new(),
         warnings: Vec::new(),
+        folders: path.parent().map(Path::to_path_buf).into_iter().collect(),
     };
     let config = c.config(file);
     c.errors.sort();
@@ -44,6 +50,7 @@ pub(super) fn check(path: &Path, source: &str, file: File) -> Result<Config, Vec
     match config {
         Some(config) if c.errors.is_empty() => Ok(Config {
             warnings: c.warnings,
+            folders: c.folders,
             ..config
         }),
         _ => Err(c.errors),
@@ -97,7 +104,7 @@ impl Checker<'_> {
             );
         }
         let state = match file.state {
-            Some(folder) => self.beside(folder.get_ref()),
+            Some(folder) => self.resolved(folder.get_ref()),
             None => PathBuf::from(STATE_DIRECTORY),
         };
         let x509 = self.x509(file.local, identity.as_ref());
@@ -105,6 +112,7 @@ impl Checker<'_> {
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike);
         let drain = self.drain(file.drain, role);
+        let privileges = self.privileges(file.privileges);
         let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
         let own = outside.as_ref().and_then(|(outside, _)| outside.address);
@@ -148,6 +156,8 @@ impl Checker<'_> {
             peers,
             users,
             groups,
+            privileges,
+            folders: BTreeSet::new(),
             warnings: Vec::new(),
         })
     }
@@ -344,8 +354,33 @@ impl Checker<'_> {
     }
 
     /// A path of the file, relative to the file's own directory.
-    pub(super) fn beside(&self, text: &str) -> PathBuf {
+    fn resolved(&self, text: &str) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(text)
+    }
+
+    /// The same, for a file that will be read again.
+    pub(super) fn beside(&mut self, text: &str) -> PathBuf {
+        let path = self.resolved(text);
+        self.folders.extend(path.parent().map(Path::to_path_buf));
+        path
+    }
+
+    /// The table `[privileges]`.
+    fn privileges(&mut self, table: Table<file::Privileges>) -> Privileges {
+        let table = self.table(table);
+        let mut name = |text: Text, key: &str| {
+            let text = text?;
+            if text.get_ref().trim().is_empty() {
+                let what = "expected a name or a number";
+                self.error(&text.span(), format!("{key}: found nothing, {what}"));
+            }
+            Some(text.into_inner())
+        };
+        Privileges {
+            user: name(table.user, "privileges.user"),
+            socket_group: name(table.socket_group, "privileges.socket_group"),
+            sandbox: table.sandbox.is_none_or(Spanned::into_inner),
+        }
     }
 
     fn socket(&mut self, socket: Text, name: Option<&str>) -> Option<PathBuf> {
@@ -359,7 +394,7 @@ impl Checker<'_> {
                 );
                 return None;
             }
-            Some(path) => self.beside(path.get_ref()),
+            Some(path) => self.resolved(path.get_ref()),
             None => Path::new(SOCKET_DIRECTORY).join(format!("{}.sock", name?)),
         };
         let bytes = path.as_os_str().len();

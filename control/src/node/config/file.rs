@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) socket: Text,
     pub(super) state: Text,
     pub(super) policy: Text,
+    pub(super) privileges: Table<Privileges>,
     pub(super) local: Table<Local>,
     pub(super) outside: Table<Outside>,
     pub(super) inside: Table<Inside>,
@@ -50,6 +51,14 @@ pub(super) struct Local {
     pub(super) ca: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) crl: Vec<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Privileges {
+    pub(super) user: Text,
+    pub(super) socket_group: Text,
+    pub(super) sandbox: Flag,
 }
 
 #[derive(Deserialize)]
