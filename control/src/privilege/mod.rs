@@ -138,12 +138,14 @@ pub fn enter(wish: &Privileges, folders: &Folders) -> Result<Confinement, NotCon
     // A change of user makes a process dumpable or not by a setting of the kernel.
     memory::forbid_core_dumps();
     rustix::thread::set_no_new_privs(true).map_err(step("give up new privileges"))?;
+    // Before the list of users is out of reach.
+    let user = user.map_or_else(|| account::name(own), |user| user.name);
     let files = match wish.sandbox {
         true => files::limit(folders)?,
         false => None,
     };
     Ok(Confinement {
-        user: user.map_or_else(|| account::name(own), |user| user.name),
+        user,
         socket_group: group,
         locked,
         files,

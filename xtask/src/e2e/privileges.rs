@@ -1,6 +1,6 @@
 //! What a running node may still do, and who may speak to it.
 
-use super::{Case, ensure, in_order, must_ping, up};
+use super::{Case, active, ensure, in_order, must_ping, up};
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, NODE_USER, Place};
 use anyhow::{Context, Result};
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Output;
+use std::time::Duration;
 
 pub(super) const CASES: &[Case] = &[
     ("privileges_of_a_running_node_are_few", few),
@@ -57,7 +58,7 @@ fn few(lab: &mut Lab) -> Result<()> {
         let pid = lab.pid(place)?;
         let own = match place {
             Place::Client => CAP_NET_ADMIN | CAP_NET_BIND_SERVICE,
-            _ => 0,
+            _ => CAP_NET_ADMIN,
         };
         let mut threads = 0;
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -100,11 +101,35 @@ fn few(lab: &mut Lab) -> Result<()> {
             core.to_owned()
         })?;
     }
-    // It can still do what it is there for: another gateway, other keys, other routes.
+    // It can still do what it is there for: next hops, another gateway, other routes.
+    next_hop_is_kept(lab)?;
     lab.kill(Place::Gateway(1))?;
     must_ping(lab, Place::Client, &["-c3", TARGETS[0]])?;
     lab.evergate(Place::Client, &["policy", "reload"])?;
     must_ping(lab, Place::Client, &[TARGETS[0]])
+}
+
+/// A neighbour that only XDP sends to is confirmed by the kernel, which the node has to ask for that.
+fn next_hop_is_kept(lab: &Lab) -> Result<()> {
+    let gateway = Place::Gateway(active(lab)?);
+    let shown = || lab.exec(gateway, &["ip", "neigh", "show", TARGETS[0], "dev", "lan0"]);
+    must_ping(lab, Place::Client, &[TARGETS[0]])?;
+    let before = shown()?;
+    let mut words = before.split_whitespace();
+    let mac = words.by_ref().skip_while(|word| *word != "lladdr").nth(1);
+    let mac = mac.with_context(|| format!("no neighbour: {before:?}"))?;
+    let stale = [
+        "ip", "neigh", "replace", TARGETS[0], "lladdr", mac, "nud", "stale", "dev", "lan0",
+    ];
+    lab.exec(gateway, &stale)?;
+    lab.wait(
+        "the next hop is confirmed",
+        Duration::from_secs(15),
+        |lab| {
+            must_ping(lab, Place::Client, &[TARGETS[0]])?;
+            Ok(shown()?.contains("REACHABLE").then_some(()))
+        },
+    )
 }
 
 fn no_sandbox(lab: &mut Lab) -> Result<()> {
@@ -124,10 +149,11 @@ fn no_sandbox(lab: &mut Lab) -> Result<()> {
     ensure(number(&status, "Seccomp")? == 0, || {
         "there is a filter".into()
     })?;
-    // Root without a capability.
-    ensure(number(&status, "CapEff")? & !CAP_IPC_LOCK == 0, || {
-        format!("{status:?}")
-    })?;
+    // Root with one capability.
+    ensure(
+        number(&status, "CapEff")? & !(CAP_IPC_LOCK | CAP_NET_ADMIN) == 0,
+        || format!("{status:?}"),
+    )?;
     let log = fs::read_to_string(lab.log(Place::Gateway(1)))?;
     for word in [
         "runs as root",

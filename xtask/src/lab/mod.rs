@@ -217,9 +217,9 @@ impl Drop for Lab {
 }
 
 // Not below the target folder: the path of a Unix socket has at most 107 bytes, and the nodes' user may
-// not look into the home of whoever builds.
+// not look into the home of whoever builds. Not below `/run`: peers get one of their own.
 fn folder(prefix: &str) -> PathBuf {
-    Path::new("/run/evergate-lab").join(prefix.trim_end_matches('-'))
+    Path::new("/var/lib/evergate-lab").join(prefix.trim_end_matches('-'))
 }
 
 /// Kills what runs inside a lab's namespaces, and only that, then removes them; also after a crash.
