@@ -29,6 +29,8 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on";
 /// What takes longer than that, in seconds, is a finding.
 const TOO_SLOW: u64 = 30;
+/// libFuzzer's exit code when a signal has ended it.
+const INTERRUPTED: i32 = 72;
 /// A child that was told to end has so long.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -117,8 +119,9 @@ struct Done {
 
 impl Done {
     fn broke(&self) -> bool {
-        // A kill leaves no input behind, and is a failure all the same. SIGINT ends it well.
-        !self.said.broke.is_empty() || !self.status.success()
+        // A kill leaves no input behind, and is a failure all the same.
+        let ended = self.status.success() || self.status.code() == Some(INTERRUPTED);
+        !self.said.broke.is_empty() || !ended
     }
 }
 
