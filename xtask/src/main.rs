@@ -8,6 +8,7 @@ mod cases;
 mod chaos;
 mod demo;
 mod e2e;
+mod fuzz;
 mod interop;
 mod lab;
 mod paths;
@@ -112,6 +113,26 @@ enum Task {
         /// Of the names of the network namespaces
         #[arg(long, default_value = chaos::PREFIX)]
         prefix: String,
+    },
+    /// Runs fuzz targets, all or those that are named, each for a minute if nothing else is said;
+    /// their executions add up in `target/fuzz/executions.json`
+    Fuzz {
+        targets: Vec<String>,
+        /// How long each runs: 60s, 20m, 2h
+        #[arg(long = "for", default_value = "60s", value_parser = chaos::duration)]
+        time: std::time::Duration,
+        /// Instead: so many executions of each
+        #[arg(long, conflicts_with = "time")]
+        runs: Option<u64>,
+        /// Instead: until the executions of all runs are so many, such as 100000000
+        #[arg(long, conflicts_with_all = ["time", "runs"])]
+        sum: Option<u64>,
+        /// How many run at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Only tells the executions so far
+        #[arg(long, conflicts_with_all = ["targets", "time", "runs", "sum"])]
+        show: bool,
     },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
@@ -244,6 +265,24 @@ fn perform(task: Task) -> Result<()> {
             tidy_up_at_signals()?;
             let new = || u64::from(rand::random::<u32>());
             chaos::run(time, seed.unwrap_or_else(new), &prefix)
+        }
+        Task::Fuzz {
+            targets,
+            time,
+            runs,
+            sum,
+            jobs,
+            show,
+        } => {
+            let span = match (runs, sum) {
+                (Some(runs), _) => fuzz::Span::Runs(runs),
+                (None, Some(sum)) => fuzz::Span::Sum(sum),
+                (None, None) => fuzz::Span::Time(time),
+            };
+            match show {
+                true => fuzz::show(),
+                false => fuzz::run(&targets, span, jobs),
+            }
         }
         Task::Corpus { prefix } => {
             need_root("cargo xtask corpus")?;

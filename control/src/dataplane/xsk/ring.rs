@@ -6,21 +6,14 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A ring as the kernel maps it: entries of type `T`, a producer and a consumer index.
-struct Mapping<T> {
+/// Memory of the kernel in our address space; unmapped when dropped.
+struct Mapping {
     base: NonNull<u8>,
     length: usize,
-    producer: NonNull<AtomicU32>,
-    consumer: NonNull<AtomicU32>,
-    flags: NonNull<AtomicU32>,
-    entries: NonNull<T>,
-    size: u32,
 }
 
-impl<T> Mapping<T> {
-    /// Maps ring `page` of socket `fd` with `size` entries.
-    fn new(fd: RawFd, page: i64, offset: &libc::xdp_ring_offset, size: u32) -> io::Result<Self> {
-        let length = offset.desc as usize + size as usize * size_of::<T>();
+impl Mapping {
+    fn new(fd: RawFd, page: i64, length: usize) -> io::Result<Self> {
         // SAFETY: maps kernel memory at an address of the kernel's choice; checked below.
         let base = unsafe {
             libc::mmap(
@@ -35,25 +28,66 @@ impl<T> Mapping<T> {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: the kernel says by XDP_MMAP_OFFSETS where its indices and entries lie in a
-        // mapping of this length; they are aligned for their types.
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, unmapped once.
         unsafe {
-            Ok(Self {
-                base,
-                length,
+            libc::munmap(self.base.as_ptr().cast(), self.length);
+        }
+    }
+}
+
+/// A ring: entries of type `T`, a producer and a consumer index, and where in memory they lie.
+struct Ring<T> {
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    entries: NonNull<T>,
+    size: u32,
+    /// What it lies in, unless that is somebody else's.
+    _memory: Option<Mapping>,
+}
+
+impl<T> Ring<T> {
+    /// Maps ring `page` of socket `fd` with `size` entries, a power of two.
+    fn map(fd: RawFd, page: i64, offset: &libc::xdp_ring_offset, size: u32) -> io::Result<Self> {
+        let length = offset.desc as usize + size as usize * size_of::<T>();
+        let memory = Mapping::new(fd, page, length)?;
+        // SAFETY: the kernel says by XDP_MMAP_OFFSETS where its indices and entries lie in a
+        // mapping of this length; they are aligned for their types. The ring holds the mapping.
+        let mut ring = unsafe { Self::at(memory.base, offset, size) };
+        ring._memory = Some(memory);
+        Ok(ring)
+    }
+
+    /// The ring in the memory at `base`.
+    ///
+    /// # Safety
+    /// The indices and `size` entries must lie at these offsets, aligned, in memory that outlives the
+    /// ring; `size` must be a power of two. The other side touches the memory only as the protocol of
+    /// the rings allows.
+    unsafe fn at(base: NonNull<u8>, offset: &libc::xdp_ring_offset, size: u32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self {
                 producer: base.add(offset.producer as usize).cast(),
                 consumer: base.add(offset.consumer as usize).cast(),
                 flags: base.add(offset.flags as usize).cast(),
                 entries: base.add(offset.desc as usize).cast(),
                 size,
-            })
+                _memory: None,
+            }
         }
     }
 
     fn index(&self, which: NonNull<AtomicU32>) -> &AtomicU32 {
-        // SAFETY: points into the mapping, which lives as long as `self`; the kernel accesses it
-        // atomically too.
+        // SAFETY: points into memory that outlives `self`; the other side accesses it atomically
+        // too.
         unsafe { which.as_ref() }
     }
 
@@ -72,25 +106,16 @@ impl<T> Mapping<T> {
     }
 }
 
-impl<T> Drop for Mapping<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, unmapped once.
-        unsafe {
-            libc::munmap(self.base.as_ptr().cast(), self.length);
-        }
-    }
-}
-
 /// A ring that we fill: fill ring and transmit ring.
 pub(super) struct Producer<T> {
-    map: Mapping<T>,
+    ring: Ring<T>,
     next: u32,
     consumed: u32,
 }
 
 /// A ring that the kernel fills: receive ring and completion ring.
 pub(super) struct Consumer<T> {
-    map: Mapping<T>,
+    ring: Ring<T>,
     next: u32,
     produced: u32,
 }
@@ -108,7 +133,7 @@ impl<T: Copy> Producer<T> {
         size: u32,
     ) -> io::Result<Self> {
         Ok(Self {
-            map: Mapping::new(fd, page, offset, size)?,
+            ring: Ring::map(fd, page, offset, size)?,
             next: 0,
             consumed: 0,
         })
@@ -116,13 +141,13 @@ impl<T: Copy> Producer<T> {
 
     /// How many entries can be pushed now.
     pub(super) fn room(&mut self) -> u32 {
-        let room = self.map.size - self.next.wrapping_sub(self.consumed);
+        let room = self.ring.size - self.next.wrapping_sub(self.consumed);
         if room > 0 {
             return room;
         }
         // Acquire: the kernel is done with the entries that it has consumed.
-        self.consumed = self.map.index(self.map.consumer).load(Ordering::Acquire);
-        self.map.size - self.next.wrapping_sub(self.consumed)
+        self.consumed = self.ring.index(self.ring.consumer).load(Ordering::Acquire);
+        self.ring.size - self.next.wrapping_sub(self.consumed)
     }
 
     /// Puts an entry into the ring, or gives it back when there is no room. Visible to the kernel
@@ -132,26 +157,26 @@ impl<T: Copy> Producer<T> {
             return Err(entry);
         }
         // SAFETY: `room` says that the kernel has given this entry back; `entry` masks.
-        unsafe { self.map.entry(self.next).write(entry) };
+        unsafe { self.ring.entry(self.next).write(entry) };
         self.next = self.next.wrapping_add(1);
         Ok(())
     }
 
     /// Shows the pushed entries to the kernel.
     pub(super) fn submit(&mut self) {
-        self.map
-            .index(self.map.producer)
+        self.ring
+            .index(self.ring.producer)
             .store(self.next, Ordering::Release);
     }
 
     /// How many submitted entries the kernel has not consumed yet.
     pub(super) fn pending(&mut self) -> u32 {
-        self.consumed = self.map.index(self.map.consumer).load(Ordering::Acquire);
+        self.consumed = self.ring.index(self.ring.consumer).load(Ordering::Acquire);
         self.next.wrapping_sub(self.consumed)
     }
 
     pub(super) fn needs_wakeup(&self) -> bool {
-        self.map.needs_wakeup()
+        self.ring.needs_wakeup()
     }
 }
 
@@ -163,7 +188,7 @@ impl<T: Copy> Consumer<T> {
         size: u32,
     ) -> io::Result<Self> {
         Ok(Self {
-            map: Mapping::new(fd, page, offset, size)?,
+            ring: Ring::map(fd, page, offset, size)?,
             next: 0,
             produced: 0,
         })
@@ -174,21 +199,25 @@ impl<T: Copy> Consumer<T> {
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.next == self.produced {
             // Acquire: entries up to the producer index have been written.
-            self.produced = self.map.index(self.map.producer).load(Ordering::Acquire);
+            self.produced = self.ring.index(self.ring.producer).load(Ordering::Acquire);
             if self.next == self.produced {
                 return None;
             }
         }
         // SAFETY: the kernel has produced this entry; `entry` masks.
-        let entry = unsafe { self.map.entry(self.next).read() };
+        let entry = unsafe { self.ring.entry(self.next).read() };
         self.next = self.next.wrapping_add(1);
         Some(entry)
     }
 
     /// Gives the places of the popped entries back to the kernel.
     pub(super) fn release(&mut self) {
-        self.map
-            .index(self.map.consumer)
+        self.ring
+            .index(self.ring.consumer)
             .store(self.next, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

@@ -86,11 +86,13 @@ impl Umem {
         // Huge pages spare the TLB, and a process that is killed gives them back in no time: while
         // small ones are freed one by one, its XDP programs still answer heartbeats. What lies here
         // is cleartext, so it stays out of core dumps. Only advice: without it all works too.
-        for advice in [
+        let advice = [
             libc::MADV_HUGEPAGE,
             libc::MADV_DONTDUMP,
             libc::MADV_POPULATE_WRITE,
-        ] {
+        ];
+        // Miri has no memory to advise on.
+        for advice in advice.into_iter().filter(|_| !cfg!(miri)) {
             // SAFETY: the mapping just made, which nobody uses yet.
             unsafe { libc::madvise(area, length, advice) };
         }
