@@ -1,4 +1,5 @@
 //! Tests that cross rooms; see `tests/`. What they share with the fuzz targets is here.
 
 pub mod fuzz;
+pub mod model;
 pub mod sim;

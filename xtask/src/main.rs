@@ -102,6 +102,12 @@ enum Task {
         /// Instead: so many clients lose a gateway, and spread over the rest
         #[arg(long, conflicts_with_all = ["failovers", "from", "seed"])]
         herd: Option<usize>,
+        /// Instead: key management and monitors live through histories beside their reference model
+        #[arg(long, conflicts_with_all = ["failovers", "herd"])]
+        model: bool,
+        /// So many of them
+        #[arg(long, requires = "model", default_value_t = suite::HISTORIES)]
+        histories: u64,
     },
     /// Runs the real binaries in a lab under faults by chance, with traffic whose every byte is
     /// checked, and looks at every frame between client and gateways
@@ -251,10 +257,26 @@ fn perform(task: Task) -> Result<()> {
             bench::run(name.as_deref(), effort)
         }
         Task::Simulate {
+            from,
+            seed,
+            model: true,
+            histories,
+            ..
+        } => match seed {
+            Some(seed) => suite::model(&["--seed", &seed.to_string()]),
+            None => suite::model(&[
+                "--histories",
+                &histories.to_string(),
+                "--from",
+                &from.to_string(),
+            ]),
+        },
+        Task::Simulate {
             failovers,
             from,
             seed,
             herd,
+            ..
         } => match (seed, herd) {
             (Some(seed), _) => suite::simulate(&["--seed", &seed.to_string()]),
             (None, Some(clients)) => suite::simulate(&["--herd", &clients.to_string()]),

@@ -15,6 +15,8 @@ pub(crate) const PREFIX: &str = "egt-";
 const HERD: usize = 10_000;
 /// How many failovers are simulated after the tests.
 pub(crate) const FAILOVERS: u64 = 100_000;
+/// How many histories machine and reference model live through.
+pub(crate) const HISTORIES: u64 = 100_000;
 
 /// How much is run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,11 +47,18 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
         println!("\nsimulated failovers");
         let failovers = ["--failovers", &FAILOVERS.to_string()];
         let herd = ["--herd", &HERD.to_string()];
-        match simulate(&failovers).and_then(|()| simulate(&herd)) {
-            Ok(()) => tally.count((1, 0)),
-            Err(error) => {
-                println!("{error:#}");
-                tally.count((0, 1));
+        let histories = ["--histories", &HISTORIES.to_string()];
+        let runs = [
+            simulate(&failovers).and_then(|()| simulate(&herd)),
+            model(&histories),
+        ];
+        for run in runs {
+            match run {
+                Ok(()) => tally.count((1, 0)),
+                Err(error) => {
+                    println!("{error:#}");
+                    tally.count((0, 1));
+                }
             }
         }
     }
@@ -85,9 +94,18 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
 
 /// Runs the simulator: with optimisation, it is thirty times slower without.
 pub(crate) fn simulate(words: &[&str]) -> Result<()> {
+    under_virtual_clock("simulate", words)
+}
+
+/// Compares the failover machine with its reference model.
+pub(crate) fn model(words: &[&str]) -> Result<()> {
+    under_virtual_clock("model", words)
+}
+
+fn under_virtual_clock(bin: &str, words: &[&str]) -> Result<()> {
     let run = ["run", "--quiet", "--release", "--package", "evergate-tests"];
     let mut command = build::cargo();
-    command.args(run).args(["--bin", "simulate", "--"]);
+    command.args(run).args(["--bin", bin, "--"]);
     sh::run(command.args(words))
 }
 

@@ -77,6 +77,8 @@ pub(super) struct Groups {
     watched: Vec<usize>,
     /// Packets that all groups hold.
     held: usize,
+    /// Our own link is down: no monitor judges anything, a new one neither.
+    link_down: bool,
 }
 
 impl Groups {
@@ -99,12 +101,16 @@ impl Groups {
             }
             None => {
                 let id = spec.id;
+                let mut group = Group::new(spec);
+                if let Some(monitor) = &mut group.monitor {
+                    monitor.on_link(!self.link_down, now);
+                }
                 let index = self.free.pop().unwrap_or(self.groups.len());
                 if index == self.groups.len() {
                     self.groups.push(None);
                 }
                 if let Some(slot) = self.groups.get_mut(index) {
-                    *slot = Some(Group::new(spec));
+                    *slot = Some(group);
                 }
                 self.by_id.insert(id, index);
                 if self.get(index).is_some_and(|group| group.monitor.is_some()) {
@@ -124,6 +130,13 @@ impl Groups {
             };
         }
         index
+    }
+
+    /// Our own link went down or came up.
+    pub(super) fn on_link(&mut self, up: bool, now: Instant) {
+        self.link_down = !up;
+        let monitors = self.iter_mut().filter_map(|group| group.monitor.as_mut());
+        monitors.for_each(|monitor| monitor.on_link(up, now));
     }
 
     /// Forgets a group; what it held is freed.
@@ -221,7 +234,12 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::command::Watch;
     use super::*;
+    use crate::liveness::Timing;
+    use crate::policy::{ClusterId, HeartbeatMode};
 
     fn spec(id: u32, prefixes: &[&str]) -> GroupSpec {
         GroupSpec {
@@ -258,6 +276,38 @@ mod tests {
             4,
             "a removed group gives back what it held"
         );
+    }
+
+    // A reload brings a cluster while the link is down: its gateways are not judged before it is up.
+    #[test]
+    fn a_group_that_comes_while_the_link_is_down_waits_for_it() {
+        let now = Instant::now();
+        let gateway = IpAddr::from([192, 0, 2, 1]);
+        let watched = |cluster| GroupSpec {
+            id: GroupId::Cluster(ClusterId(cluster)),
+            watch: Some(Watch {
+                order: vec![gateway],
+                timing: Timing {
+                    mode: HeartbeatMode::Instant,
+                    response_time: Duration::from_millis(5),
+                    defer_time: Duration::from_millis(5),
+                },
+                form: HeartbeatForm::Keyed,
+            }),
+            ..spec(cluster, &[])
+        };
+        let mut groups = Groups::default();
+        let mut all = vec![groups.set(watched(1), now)];
+        groups.on_link(false, now);
+        all.push(groups.set(watched(2), now));
+        for up in [false, true] {
+            for index in &all {
+                let monitor = groups.get_mut(*index).unwrap().monitor.as_mut().unwrap();
+                monitor.on_keyed(gateway, now);
+                assert_eq!(monitor.next_deadline().is_some(), up);
+            }
+            groups.on_link(true, now);
+        }
     }
 
     #[test]

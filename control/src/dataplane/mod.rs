@@ -7,6 +7,7 @@ mod core;
 mod groups;
 mod handle;
 mod hops;
+mod joining;
 pub mod loader;
 pub mod net;
 mod opening;

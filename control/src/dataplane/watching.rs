@@ -484,7 +484,7 @@ impl Core {
 
     /// A link of ours went down or came up: silence of the gateways meanwhile says nothing.
     pub(super) fn on_link(&mut self, up: bool, now: Instant) {
-        self.each_monitor(|monitor| monitor.on_link(up, now));
+        self.groups.on_link(up, now);
         if up {
             self.announce_anew();
         }

@@ -98,8 +98,18 @@ impl Cluster {
         dedup(&mut order);
         let same = order.len() == self.order.len() && order.iter().all(|gw| self.has(*gw));
         self.order = order;
-        if self.active.is_some_and(|active| !self.has(active)) {
+        let order = &self.order;
+        let still = |gateway: Option<IpAddr>| gateway.filter(|gateway| order.contains(gateway));
+        if self.active.is_some() && still(self.active).is_none() {
             self.active = None;
+            // As when the monitor says so, which it will.
+            self.preferred = None;
+        }
+        // The monitor forgets it too: if it comes back to the list, it is like any other.
+        match &mut self.job {
+            Job::Running(run) => run.after = still(run.after),
+            Job::BackOff { wanted, .. } => *wanted = wanted.map(still),
+            Job::Idle => {}
         }
         !same
     }

@@ -40,19 +40,36 @@ impl<R: Rng> KeyManagement<R> {
         }
     }
 
+    /// A session with `gateway` that lived for `age` is no more, however it ended: one that lived long
+    /// clears its name.
+    pub(super) fn forgive(&mut self, gateway: IpAddr, age: Duration) {
+        let steady = self.settings.retry_cap;
+        if let Some(entry) = self.entry(gateway)
+            && age > steady
+        {
+            entry.failures = 0;
+            entry.damping = Damping::default();
+        }
+    }
+
     /// Until when requests pass `gateway` over; `None` if they need not.
     pub(super) fn damped(&self, gateway: IpAddr, now: Instant) -> Option<Instant> {
         let until = self.find(gateway)?.damping.until;
         until.filter(|until| now < *until)
     }
 
-    /// The gateways of `cluster` that requests pass over: until when, and why.
+    /// The gateways of `cluster` that requests pass over: until when, and why. One that is keyed is to be
+    /// left, and would not be asked anyway.
     pub(super) fn passed_over(
         &self,
         cluster: &Cluster,
         now: Instant,
     ) -> Vec<(IpAddr, Instant, String)> {
-        let damped = cluster.order.iter().filter_map(|gateway| {
+        let unkeyed = cluster
+            .order
+            .iter()
+            .filter(|gateway| self.session(**gateway).is_none());
+        let damped = unkeyed.filter_map(|gateway| {
             let until = self.damped(*gateway, now)?;
             let deaths = self.find(*gateway)?.damping.early_deaths;
             let left = (until - now).as_millis();

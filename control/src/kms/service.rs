@@ -65,10 +65,16 @@ impl<R: Rng> KeyManagement<R> {
         }
         for i in 0..self.gateways.len() {
             let address = self.gateways[i].address;
-            if !self.listed(address)
-                && let Some((session, _)) = self.gateways[i].session.take()
-            {
-                self.gateways[i].refresh = None;
+            if self.listed(address) {
+                continue;
+            }
+            // An exchange may still run; nothing else is kept.
+            let fresh = Gateway {
+                authenticating: self.gateways[i].authenticating,
+                ..Gateway::new(address, now)
+            };
+            let gone = std::mem::replace(&mut self.gateways[i], fresh);
+            if let Some((session, _)) = gone.session {
                 self.actions.push_back(Action::DropSession {
                     gateway: address,
                     session,
@@ -280,21 +286,29 @@ impl<R: Rng> KeyManagement<R> {
         };
         let before = entry.session.replace((session, now));
         entry.refresh = None;
-        if let Some((old, _)) = before
-            && old != session
-        {
-            self.actions.push_back(Action::DropSession {
-                gateway,
-                session: old,
-            });
+        if let Some((old, since)) = before {
+            self.forgive(gateway, now.saturating_duration_since(since));
+            if old != session {
+                self.actions.push_back(Action::DropSession {
+                    gateway,
+                    session: old,
+                });
+            }
         }
         for c in 0..self.clusters.len() {
-            let cluster = &self.clusters[c];
+            let cluster = &mut self.clusters[c];
             let asks_for = match &cluster.job {
                 Job::Running(run) => Some(run.after),
+                Job::BackOff { wanted: None, .. } if before.is_none() && cluster.has(gateway) => {
+                    // Nobody asks any more, but whoever does next shall not wait.
+                    cluster.job = Job::Idle;
+                    cluster.failures = 0;
+                    None
+                }
                 Job::BackOff { wanted, .. } => *wanted,
                 Job::Idle => None,
             };
+            let cluster = &self.clusters[c];
             // A new session with the very gateway that shall be left is no answer.
             let answers = |after| after != Some(gateway) || before.is_none();
             if cluster.has(gateway) && asks_for.is_some_and(answers) {
@@ -352,7 +366,8 @@ impl<R: Rng> KeyManagement<R> {
         cluster.job = Job::Idle;
         cluster.preferred = None;
         cluster.failures = 0;
-        cluster.active = Some(gateway);
+        // Where one is in use, the monitor says whether it moves.
+        cluster.active = cluster.active.or(Some(gateway));
         self.actions.push_back(Action::Granted {
             cluster: cluster.id,
             gateway,
@@ -408,15 +423,11 @@ impl<R: Rng> KeyManagement<R> {
     }
 
     pub(super) fn lose(&mut self, gateway: IpAddr, now: Instant) {
-        let steady = self.settings.retry_cap;
         if let Some(entry) = self.entry(gateway) {
             entry.refresh = None;
-        }
-        if let Some(entry) = self.entry(gateway)
-            && let Some((_, since)) = entry.session.take()
-            && now.saturating_duration_since(since) > steady
-        {
-            entry.failures = 0;
+            if let Some((_, since)) = entry.session.take() {
+                self.forgive(gateway, now.saturating_duration_since(since));
+            }
         }
         self.hold(gateway, now);
         for cluster in &mut self.clusters {

@@ -109,3 +109,35 @@ fn a_long_life_is_forgiven() {
     }
     assert_eq!(bench.ask(Some(A)), ["authenticate A"]);
 }
+
+// However that session ended: deleted, or replaced by a newer one.
+#[test]
+fn a_long_life_is_forgiven_without_a_death() {
+    for replaced in [false, true] {
+        let mut bench = Bench::new(0, 3);
+        bench.kms.set_clusters(vec![(ONE, vec![A])], bench.now);
+        bench.in_use(A);
+        bench.then(|kms, now| kms.on_dead(A, now));
+        bench.in_use(A);
+        bench.pass(CAP + FIRST);
+        if !replaced {
+            bench.then(|kms, now| kms.on_session_lost(A, SessionHandle(2), now));
+        }
+        bench.in_use(A);
+        bench.then(|kms, now| kms.on_dead(A, now));
+        assert_eq!(bench.ask(Some(A)), ["authenticate A"], "{replaced}");
+    }
+}
+
+// A keyed gateway that is to be left is not passed over, and nobody waits for it.
+#[test]
+fn the_gateway_to_leave_is_not_among_those_passed_over() {
+    let mut bench = Bench::new(0, 3);
+    bench.kms.set_clusters(vec![(ONE, vec![A])], bench.now);
+    for _ in 0..2 {
+        bench.in_use(A);
+        bench.then(|kms, now| kms.on_dead(A, now));
+    }
+    bench.in_use(A);
+    assert_eq!(bench.ask(Some(A)), ["rejected 1 "]);
+}

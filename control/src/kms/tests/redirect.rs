@@ -55,3 +55,13 @@ fn a_gateway_that_was_left_has_no_session() {
     let next: Vec<&str> = next.iter().map(|(_, what)| what.as_str()).collect();
     assert_eq!(next, ["authenticate C"]);
 }
+
+// A named gateway is for the traffic of then. When the policy loses the one in use, the list decides.
+#[test]
+fn a_reload_that_loses_the_active_gateway_forgets_who_was_named() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    bench.kms.prefer(A, C);
+    bench.then(|kms, now| kms.set_clusters(vec![(ONE, vec![B, C])], now));
+    assert_eq!(bench.ask(None), ["authenticate B"]);
+}

@@ -176,3 +176,65 @@ fn a_refresh_that_fails_is_tried_again() {
     assert!(bench.failed(A).is_empty());
     assert_eq!(bench.kms.next_deadline(), None);
 }
+
+// The lost gateway falls off the list and comes back to it: it is one like any other, as it is for the
+// monitor.
+#[test]
+fn a_lost_gateway_that_falls_off_the_list_is_forgotten() {
+    for waits in [false, true] {
+        let mut bench = Bench::new(0, 1);
+        assert_eq!(bench.ask(Some(B)), ["authenticate C"]);
+        if waits {
+            for gateway in [C, A, B] {
+                bench.failed(gateway);
+            }
+        }
+        for list in [vec![A, C], vec![A, B, C]] {
+            bench.then(|kms, now| kms.set_clusters(vec![(ONE, list)], now));
+        }
+        bench.pass(CAP);
+        let next = bench.failed(if waits { A } else { C });
+        assert_eq!(
+            next,
+            [if waits {
+                "authenticate B"
+            } else {
+                "authenticate A"
+            }],
+            "{waits}"
+        );
+    }
+}
+
+// What is held against a gateway goes with it, whether an exchange runs then or not.
+#[test]
+fn a_gateway_that_falls_off_the_list_starts_afresh() {
+    for exchange in [false, true] {
+        let mut bench = Bench::new(0, 1);
+        for _ in 0..3 {
+            bench.in_use(B);
+            bench.then(|kms, now| kms.on_dead(B, now));
+        }
+        if exchange {
+            // Of the background: requests pass it over.
+            bench.in_use(B);
+            assert_eq!(
+                bench.then(|kms, now| kms.refresh(B, now)),
+                ["authenticate B"]
+            );
+        }
+        for list in [vec![A, C], vec![B]] {
+            bench.then(|kms, now| kms.set_clusters(vec![(ONE, list)], now));
+        }
+        let expected: &[&str] = if exchange { &[] } else { &["authenticate B"] };
+        assert_eq!(
+            bench.ask(None),
+            expected,
+            "it shares the exchange that runs, if one does"
+        );
+        assert_eq!(
+            bench.kms.request_state(ONE),
+            Some(crate::kms::RequestState::Authenticating(B))
+        );
+    }
+}

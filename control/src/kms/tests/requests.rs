@@ -389,3 +389,19 @@ fn a_session_with_fresh_keys_is_known_by_its_new_name() {
     );
     assert_eq!(bench.then(|kms, now| kms.on_dead(A, now)), ["drop A 7"]);
 }
+
+// Also if nobody asks just then, because the gateway to be left is still there: when both are gone,
+// nobody waits for what was rejected before the other came.
+#[test]
+fn a_session_ends_the_wait_that_nobody_waits_for() {
+    let mut bench = Bench::new(0, 1);
+    bench.in_use(A);
+    assert_eq!(bench.ask(Some(A)), ["authenticate B"]);
+    bench.failed(B);
+    assert_eq!(bench.failed(C), ["rejected 1 BC"]);
+    bench.in_use(B);
+    for gateway in [A, B] {
+        bench.then(|kms, now| kms.on_dead(gateway, now));
+    }
+    assert_eq!(bench.ask(Some(B)), ["authenticate C"]);
+}

@@ -180,3 +180,15 @@ fn settings_can_change() {
     bench.kms.set_settings(settings, bench.now);
     assert_eq!(bench.pass(FIRST)[0].1, "authenticate B");
 }
+
+// A request may be granted by a gateway that the monitor does not move to, because it is no better. The
+// one in use is still in use, and has its standby.
+#[test]
+fn a_grant_that_moves_nothing_leaves_standby_as_it_was() {
+    let mut bench = Bench::new(1, 1);
+    bench.in_use(B);
+    bench.in_use(A);
+    assert_eq!(bench.ask(Some(A)), ["granted 1 B"]);
+    bench.then(|kms, now| kms.on_session_lost(B, SessionHandle(1), now));
+    assert_eq!(bench.pass(CAP)[0].1, "authenticate C");
+}
