@@ -163,7 +163,7 @@ impl Train {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         // One that is shorter than the first ends the train; so does what is to be pushed.
-        self.push || self.payload % self.first.payload != 0 || self.segments >= MOST
+        self.push || !self.payload.is_multiple_of(self.first.payload) || self.segments >= MOST
     }
 
     /// Appends a segment if it continues the train.

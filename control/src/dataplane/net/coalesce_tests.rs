@@ -38,7 +38,7 @@ fn bytes(made: &Made) -> Vec<u8> {
     tcp.extend(5201u16.to_be_bytes());
     tcp.extend(made.sequence.to_be_bytes());
     tcp.extend(77u32.to_be_bytes());
-    tcp.push((20 + made.options.len() as u8) / 4 << 4);
+    tcp.push(((20 + made.options.len() as u8) / 4) << 4);
     tcp.push(made.flags);
     tcp.extend(made.window.to_be_bytes());
     tcp.extend([0; 4]);
