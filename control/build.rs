@@ -67,7 +67,12 @@ fn outer() -> Result<(), String> {
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     let path = env::join_paths(path).map_err(|e| format!("PATH: {e}"))?;
     let this = env::current_exe().map_err(|e| format!("this build script: {e}"))?;
-    let output = Command::new(this)
+    let mut again = Command::new(this);
+    if env::var_os("CARGO_CFG_MIRI").is_some() {
+        // Miri stands before the outer compiler; the eBPF programs are not for it.
+        again.env_remove("RUSTC_WRAPPER");
+    }
+    let output = again
         .current_dir(&package)
         .env(INNER, &toolchain)
         .env("PATH", path)

@@ -16,3 +16,4 @@ pub mod node;
 pub mod policy;
 pub mod privilege;
 pub mod sadb;
+mod sync;

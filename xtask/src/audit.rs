@@ -6,7 +6,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What is audited and listed: cargo's workspaces.
-const WORKSPACES: [&str; 3] = ["Cargo.toml", "fuzz/Cargo.toml", "xdp-ebpf/Cargo.toml"];
+const WORKSPACES: [&str; 4] = [
+    "Cargo.toml",
+    "fuzz/Cargo.toml",
+    "loom/Cargo.toml",
+    "xdp-ebpf/Cargo.toml",
+];
 
 const DENY: (&str, &str) = ("cargo-deny", "0.20.2");
 const CYCLONEDX: (&str, &str) = ("cargo-cyclonedx", "0.5.9");

@@ -11,9 +11,11 @@ mod e2e;
 mod fuzz;
 mod interop;
 mod lab;
+mod memory;
 mod paths;
 mod probe;
 mod sh;
+mod storm;
 mod style;
 mod suite;
 mod toolchain;
@@ -73,7 +75,7 @@ enum Task {
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
-        /// outage, tcp, udp, xdp, esp, ike, handshakes or soak; without: all
+        /// outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
         name: Option<String>,
         /// Fewer rounds
         #[arg(long)]
@@ -140,6 +142,9 @@ enum Task {
         #[arg(long, conflicts_with_all = ["targets", "time", "runs", "sum"])]
         show: bool,
     },
+    /// Runs models of what threads share, the unsafe code under Miri and the unit tests under the
+    /// address sanitizer, all or those that are named
+    CheckMemory { watchers: Vec<memory::Watcher> },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {
         /// Of the names of the network namespaces
@@ -306,6 +311,7 @@ fn perform(task: Task) -> Result<()> {
                 false => fuzz::run(&targets, span, jobs),
             }
         }
+        Task::CheckMemory { watchers } => memory::run(&watchers),
         Task::Corpus { prefix } => {
             need_root("cargo xtask corpus")?;
             tidy_up_at_signals()?;

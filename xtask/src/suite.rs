@@ -1,6 +1,6 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::{PACKAGES, audit, build, e2e, interop, paths, sh, toolchain, tshark};
+use crate::{PACKAGES, audit, build, e2e, interop, memory, paths, sh, toolchain, tshark};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -59,6 +59,16 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
                     println!("{error:#}");
                     tally.count((0, 1));
                 }
+            }
+        }
+    }
+    if filter.is_empty() && !scope.e2e {
+        println!("\nmodels of what threads share");
+        match memory::loom() {
+            Ok(()) => tally.count((1, 0)),
+            Err(error) => {
+                println!("{error:#}");
+                tally.count((0, 1));
             }
         }
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::announcing::Lan;
+use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, WorkerReport};
 use super::core::{Core, Settings};
 use super::loader::{self, Attached, LoadError, OutsideSettings, XdpMode};
@@ -127,8 +127,7 @@ pub struct Dataplane {
     pub attached: Vec<(String, Attached)>,
     commands: mpsc::Sender<Command>,
     wake: OwnedFd,
-    /// Commands were sent since the last wake-up.
-    unread: AtomicBool,
+    bell: Bell,
     view: Arc<ArcSwap<WorkerView>>,
     pulse: Arc<CorePulse>,
     worker: Option<JoinHandle<()>>,
@@ -268,7 +267,7 @@ impl Dataplane {
             attached,
             commands,
             wake,
-            unread: AtomicBool::new(false),
+            bell: Bell::new(),
             view,
             pulse,
             worker: Some(worker),
@@ -286,13 +285,13 @@ impl Dataplane {
     pub fn command(&self, command: Command) {
         // A worker that is gone has said so by a report already.
         let _ = self.commands.send(command);
-        self.unread.store(true, Ordering::Relaxed);
+        self.bell.sent();
     }
 
     /// Wakes the worker if it has been sent commands since the last time: a wake-up costs more than
     /// what most of them say.
     pub fn wake(&self) {
-        if self.unread.swap(false, Ordering::Relaxed) {
+        if self.bell.must_ring() {
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         }
     }

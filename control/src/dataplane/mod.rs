@@ -1,11 +1,13 @@
 //! Room `dataplane`: XDP programs, AF_XDP workers and ports. The only writer of BPF maps.
 
 mod announcing;
+mod bell;
 mod command;
 mod core;
 mod groups;
 mod handle;
 mod hops;
+mod joining;
 pub mod loader;
 pub mod net;
 mod opening;

@@ -56,13 +56,10 @@ impl Ports {
             Way::Outside => send(&mut self.outside, frame).map_err(|f| (f, Counter::TxRingFull)),
             Way::Inside => match &mut self.inside {
                 Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
-                Inside::Tun(tun) => match tun.send(umem, &frame) {
-                    Ok(()) => {
-                        umem.free(frame);
-                        Ok(())
-                    }
-                    Err(_) => Err((frame, Counter::InsideRefused)),
-                },
+                Inside::Tun(tun) => {
+                    count(core, Counter::InsideRefused, tun.send(umem, frame));
+                    Ok(())
+                }
             },
             Way::SlowOutside | Way::SlowInside if !self.slow_rate.allow(core.now) => {
                 Err((frame, Counter::SlowPathFull))
@@ -84,11 +81,14 @@ impl Ports {
 
     /// Wakes the kernel for what was sent, takes back what it has sent, and gives it frames to
     /// receive into. Says whether frames still wait for being sent.
-    pub(super) fn kick(&mut self, umem: &mut Umem) -> bool {
+    pub(super) fn kick(&mut self, core: &mut Core, umem: &mut Umem) -> bool {
         let mut waiting = false;
         let inside: &mut [Socket] = match &mut self.inside {
             Inside::Nic(sockets) => sockets,
-            Inside::Tun(_) => &mut [],
+            Inside::Tun(tun) => {
+                count(core, Counter::InsideRefused, tun.flush(umem));
+                &mut []
+            }
         };
         for socket in self.outside.iter_mut().chain(inside) {
             waiting |= socket.kick();
@@ -97,6 +97,13 @@ impl Ports {
             socket.wake_receive();
         }
         waiting
+    }
+}
+
+/// Counts a thing so many times.
+fn count(core: &mut Core, what: Counter, times: usize) {
+    for _ in 0..times {
+        core.count(what);
     }
 }
 

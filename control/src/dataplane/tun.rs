@@ -1,7 +1,8 @@
 //! The TUN port: a client's inside. Its routes lead the policy's tunnel ranges here.
 //!
 //! Offloads are on: the kernel hands over TCP super-packets of up to 64 KiB with a virtio-net
-//! header, which are cut into packets straight into frames; what we write carries the header too.
+//! header, which are cut into packets straight into frames; what we write carries the header too, and
+//! segments of one stream are joined.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -9,15 +10,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use arrayvec::ArrayVec;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use super::joining::Joining;
+use super::net::coalesce::VNET_HEADER;
 use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
 
 /// Most packets that one read can yield: the device is told so, or a peer with a tiny MSS would
 /// get super-packets of more segments than that.
 pub const MAX_SEGMENTS: usize = 128;
-
-/// Length of the virtio-net header that precedes each packet, in bytes
-/// (virtio specification 1.2, section 5.1.6).
-const VNET_HEADER: usize = 10;
 
 /// Why nothing was read.
 pub(super) enum Unread {
@@ -31,6 +30,7 @@ pub(super) enum Unread {
 pub(super) struct Tun {
     device: SyncDevice,
     buffer: Box<[u8]>,
+    joining: Joining,
     name: String,
 }
 
@@ -48,6 +48,7 @@ impl Tun {
         Ok(Self {
             device,
             buffer,
+            joining: Joining::new(),
             name,
         })
     }
@@ -105,20 +106,18 @@ impl Tun {
         }
     }
 
-    /// Writes one packet. Needs [`VNET_HEADER`] bytes before it in its chunk, which every frame
-    /// that came in as ESP has.
-    pub(super) fn send(&self, umem: &mut Umem, frame: &Frame) -> io::Result<()> {
-        let range = frame.range();
-        let start = range
-            .start
-            .checked_sub(VNET_HEADER)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let bytes = &mut umem.chunk_mut(frame)[start..range.end];
-        // No offload asked for: the packet is whole and its checksums are right.
-        bytes[..VNET_HEADER].fill(0);
+    /// Writes a packet, now or at the next [`Self::flush`], and frees it. Yields how many packets the
+    /// device has refused meanwhile.
+    pub(super) fn send(&mut self, umem: &mut Umem, frame: Frame) -> usize {
         // SAFETY: the device owns the descriptor and lives as long as `self`.
         let fd = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
-        rustix::io::write(fd, bytes)?;
-        Ok(())
+        self.joining.send(fd, umem, frame)
+    }
+
+    /// Writes what waits for more of its stream. Yields how many packets the device has refused.
+    pub(super) fn flush(&mut self, umem: &mut Umem) -> usize {
+        // SAFETY: as in `send`.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
+        self.joining.flush(fd, umem)
     }
 }

@@ -239,7 +239,7 @@ impl Worker {
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
-        self.ports.kick(&mut self.umem)
+        self.ports.kick(&mut self.core, &mut self.umem)
     }
 
     fn carry_out_commands(&mut self, now: Instant) -> Result<(), Stopped> {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here passes or fails; the figures are printed and written to `target/bench/`.
 
+mod flood;
 mod flow;
 mod handshakes;
 mod outage;
@@ -24,6 +25,7 @@ const NAMES: &[&str] = &[
     "esp",
     "ike",
     "handshakes",
+    "flood",
     "soak",
 ];
 
@@ -74,6 +76,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
                 "bench", "-p", "evergate", "--bench", "ike", "--bench", "threads",
             ]))?,
             "handshakes" => handshakes::run(effort)?,
+            "flood" => flood::run(effort)?,
             _ => soak::run(effort)?,
         }
     }
@@ -91,7 +94,7 @@ fn keep(name: &str, figures: &impl Serialize) -> Result<()> {
 }
 
 /// The middle of the samples; zero when there is none.
-fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -4,6 +4,7 @@ mod certificates;
 mod chaos;
 mod drain;
 mod failover;
+mod floods;
 mod life;
 mod moving;
 mod nat;
@@ -32,6 +33,7 @@ const CASES: &[&[Case]] = &[
     nat::CASES,
     moving::CASES,
     refusals::CASES,
+    floods::CASES,
     privileges::CASES,
     certificates::CASES,
     rekey::CASES,

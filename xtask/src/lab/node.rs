@@ -318,11 +318,15 @@ user = \"{NODE_USER}\"
         Ok((status, std::fs::read_to_string(&log)?))
     }
 
-    /// Gives the nodes' user what its daemons read again and write; the rest of the machine is not its.
+    /// Gives the nodes' user what its daemons read again, and the folder of their sockets. Folders in it are
+    /// their peers', or their own already.
     fn hand_over(&self) -> Result<()> {
         let give = |path: &Path| lchown(path, Some(self.user), Some(self.user));
         for entry in std::fs::read_dir(self.dir())? {
-            give(&entry?.path())?;
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                give(&entry.path())?;
+            }
         }
         give(self.dir()).context("can not give the lab's folder to the nodes' user")
     }

@@ -51,7 +51,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
 
 /// IKE_SA_INIT (RFC 7296 section 1.2) as a node would take it: AES-GCM-16 with 256 bits,
 /// HMAC-SHA2-256, x25519.
-fn first_message(rng: &mut impl Rng) -> Vec<u8> {
+pub(crate) fn first_message(rng: &mut impl Rng) -> Vec<u8> {
     let transform = |more: u8, kind: u8, id: u16, attribute: &[u8]| {
         let length = 8 + attribute.len() as u8;
         let [i0, i1] = id.to_be_bytes();

@@ -10,7 +10,8 @@ mod record;
 mod stream;
 
 pub(crate) use blast::{Flood, measure_flood};
-pub(crate) use echo::send_paced;
+pub(crate) use echo::{send_paced, sleep_until};
+pub(crate) use knock::first_message;
 pub(crate) use record::{Answer, Outage, Probe, Record, wait_ready};
 pub(crate) use stream::{MARK, Stream, StreamReport};
 
@@ -97,6 +98,9 @@ pub(crate) enum Helper {
         #[arg(long)]
         rate: u64,
     },
+    /// Sends frames that nobody should send
+    #[command(hide = true)]
+    Storm(crate::storm::Words),
 }
 
 /// A flood of first messages; ends when dropped.
@@ -150,6 +154,7 @@ impl Helper {
             Self::Flow { to, interval_us } => crate::chaos::flow(to, interval_us),
             Self::Watch => crate::chaos::watch(),
             Self::Knock { to, rate } => knock::knock(to, rate),
+            Self::Storm(words) => crate::storm::send(&words),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod arp;
 pub mod checksum;
+pub mod coalesce;
 pub mod fib;
 pub mod fib_watch;
 pub mod frame;

@@ -4,7 +4,8 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::sync::{AtomicU32, Ordering};
 
 /// Memory of the kernel in our address space; unmapped when dropped.
 struct Mapping {
@@ -43,7 +44,7 @@ impl Drop for Mapping {
 }
 
 /// A ring: entries of type `T`, a producer and a consumer index, and where in memory they lie.
-struct Ring<T> {
+pub(super) struct Ring<T> {
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
     flags: NonNull<AtomicU32>,
@@ -71,7 +72,7 @@ impl<T> Ring<T> {
     /// The indices and `size` entries must lie at these offsets, aligned, in memory that outlives the
     /// ring; `size` must be a power of two. The other side touches the memory only as the protocol of
     /// the rings allows.
-    unsafe fn at(base: NonNull<u8>, offset: &libc::xdp_ring_offset, size: u32) -> Self {
+    pub(super) unsafe fn at(base: NonNull<u8>, offset: &libc::xdp_ring_offset, size: u32) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
             Self {
@@ -132,11 +133,16 @@ impl<T: Copy> Producer<T> {
         offset: &libc::xdp_ring_offset,
         size: u32,
     ) -> io::Result<Self> {
-        Ok(Self {
-            ring: Ring::map(fd, page, offset, size)?,
-            next: 0,
-            consumed: 0,
-        })
+        Ok(Self::over(Ring::map(fd, page, offset, size)?, 0))
+    }
+
+    /// Of a ring that has carried so many entries.
+    pub(super) fn over(ring: Ring<T>, carried: u32) -> Self {
+        Self {
+            ring,
+            next: carried,
+            consumed: carried,
+        }
     }
 
     /// How many entries can be pushed now.
@@ -187,11 +193,16 @@ impl<T: Copy> Consumer<T> {
         offset: &libc::xdp_ring_offset,
         size: u32,
     ) -> io::Result<Self> {
-        Ok(Self {
-            ring: Ring::map(fd, page, offset, size)?,
-            next: 0,
-            produced: 0,
-        })
+        Ok(Self::over(Ring::map(fd, page, offset, size)?, 0))
+    }
+
+    /// Of a ring that has carried so many entries.
+    pub(super) fn over(ring: Ring<T>, carried: u32) -> Self {
+        Self {
+            ring,
+            next: carried,
+            produced: carried,
+        }
     }
 
     /// Takes the next entry out of the ring. The kernel may use its place only after

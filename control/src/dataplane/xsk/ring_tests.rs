@@ -62,16 +62,10 @@ fn pair<T: Copy>(size: u32, carried: u32) -> (Side<Producer<T>>, Side<Consumer<T
     for which in [ours.producer, ours.consumer] {
         ours.index(which).store(carried, Ordering::Relaxed);
     }
-    let producer = Producer {
-        ring: ours,
-        next: carried,
-        consumed: carried,
-    };
-    let consumer = Consumer {
-        ring: theirs,
-        next: carried,
-        produced: carried,
-    };
+    let (producer, consumer) = (
+        Producer::over(ours, carried),
+        Consumer::over(theirs, carried),
+    );
     (
         Side {
             ring: producer,

@@ -172,6 +172,21 @@ impl Umem {
         &mut self.chunk_mut(frame)[range]
     }
 
+    /// The whole chunk of a frame, to read; several frames' at once.
+    pub fn chunk(&self, frame: &Frame) -> &[u8] {
+        // SAFETY: as in `chunk_mut`; `&self` excludes a slice to write, and whoever else could write
+        // there, the kernel, has given the chunk away with its token.
+        unsafe {
+            let first = self.area.as_ptr().add(frame.chunk as usize * CHUNK);
+            std::slice::from_raw_parts(first, CHUNK)
+        }
+    }
+
+    /// The bytes of a frame's packet, to read.
+    pub fn bytes(&self, frame: &Frame) -> &[u8] {
+        &self.chunk(frame)[frame.range()]
+    }
+
     /// The chunks of several frames at once, from byte `from` of each on.
     pub fn tails<'a>(
         &'a mut self,
