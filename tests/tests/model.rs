@@ -13,7 +13,11 @@ use evergate_tests::model::{
 };
 
 /// Without optimisation only a few are soon done; `cargo xtask test` checks many more after these.
-const HISTORIES: u64 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+const HISTORIES: u64 = if cfg!(debug_assertions) {
+    1_000
+} else {
+    10_000
+};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
