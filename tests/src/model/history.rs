@@ -57,6 +57,8 @@ pub enum Deed {
     Restart,
     /// It looks at nothing for so long.
     Sleep(Duration),
+    /// It looks at each deadline so late, from now on.
+    Late(Duration),
 }
 
 /// A policy and what happens under it.
@@ -240,6 +242,10 @@ impl Draw {
                 Deed::Reload(self.policy.clone())
             }
             90 => Deed::Restart,
+            91..94 => {
+                let quarters = pick(&mut self.rng, &[0, 0, 1, 3, 8]);
+                Deed::Late(self.policy.response * quarters / 4)
+            }
             _ => {
                 let long = self.policy.response + self.policy.defer;
                 let nap = u64::try_from(long.as_micros()).unwrap_or(0) * 2;
@@ -321,6 +327,7 @@ impl fmt::Display for Deed {
             Deed::Reload(policy) => write!(f, "policy: {policy}"),
             Deed::Restart => write!(f, "the client is started again"),
             Deed::Sleep(long) => write!(f, "it sleeps for {long:?}"),
+            Deed::Late(late) => write!(f, "it is late by {late:?}"),
         }
     }
 }

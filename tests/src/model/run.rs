@@ -76,6 +76,7 @@ struct Run<'a> {
     peers: HashMap<IpAddr, Peer>,
     link: bool,
     asleep_until: At,
+    late: Duration,
     traffic: BTreeMap<u32, (u64, Duration)>,
     /// The last heartbeats, of all clusters.
     beats: Vec<(IpAddr, u32)>,
@@ -126,6 +127,7 @@ impl<'a> Run<'a> {
             peers: peers.collect(),
             link: true,
             asleep_until: At::ZERO,
+            late: Duration::ZERO,
             traffic: BTreeMap::new(),
             beats: Vec::new(),
             report: Report::default(),
@@ -159,7 +161,9 @@ impl<'a> Run<'a> {
                 .iter()
                 .filter_map(Rules::due)
                 .chain(self.machine.deadline());
-            let timer = timers.min().map(|at| at.max(self.asleep_until));
+            let timer = timers
+                .min()
+                .map(|at| (at + self.late).max(self.asleep_until));
             let first = self
                 .coming
                 .keys()
@@ -313,6 +317,7 @@ impl<'a> Run<'a> {
                 self.asleep_until = self.asleep_until.max(self.now + long);
                 self.plan(self.asleep_until, Coming::Wake);
             }
+            Deed::Late(late) => self.late = late,
             Deed::Speaks(_) | Deed::Initiates(_) | Deed::Ends(_) | Deed::Repeats(..) => {}
         }
         Ok(())
