@@ -106,6 +106,14 @@ impl Group {
     }
 }
 
+/// Enters a group, besides those that the process is in.
+pub(super) fn join(group: u32) -> Result<(), NotConfined> {
+    let what = || step(format!("enter the group {group}"));
+    let mut groups = nix::unistd::getgroups().map_err(what())?;
+    groups.push(Gid::from_raw(group));
+    nix::unistd::setgroups(&groups).map_err(what())
+}
+
 /// How a user is called, for an operator.
 pub(super) fn name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {

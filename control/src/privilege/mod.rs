@@ -83,7 +83,7 @@ fn step<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> NotCon
 }
 
 /// How far a node is confined; [`Self::seal`] does the rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Confinement {
     user: String,
     /// Whom the API's socket is given to.
@@ -131,6 +131,10 @@ pub fn enter(wish: &Privileges, folders: &Folders) -> Result<Confinement, NotCon
         None => {
             for (folder, mode) in &folders.write {
                 account::make(folder, *mode)?;
+            }
+            // To give a file to a group one must be in it, root too once it has no capability for that.
+            if let (Some(group), 0) = (group, own) {
+                account::join(group)?;
             }
         }
     }

@@ -29,6 +29,9 @@ const CAP_BPF: u64 = 1 << 39;
 /// Somebody who is neither root nor the nodes' user.
 const STRANGER: u32 = NODE_USER - 1;
 
+/// Whose members may use the API.
+const GROUP: u32 = NODE_USER + 1;
+
 /// The lines of a file such as `/proc/PID/status`.
 fn table(path: &str) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
@@ -139,7 +142,8 @@ fn no_sandbox(lab: &mut Lab) -> Result<()> {
     for place in Place::ALL {
         let file = lab.dir().join(format!("{place}.toml"));
         if let Ok(text) = fs::read_to_string(&file) {
-            fs::write(&file, text.replace(&user, "sandbox = false"))?;
+            let otherwise = format!("socket_group = \"{GROUP}\"\nsandbox = false");
+            fs::write(&file, text.replace(&user, &otherwise))?;
         }
     }
     lab.start_all()?;
@@ -149,6 +153,8 @@ fn no_sandbox(lab: &mut Lab) -> Result<()> {
     ensure(number(&status, "Seccomp")? == 0, || {
         "there is a filter".into()
     })?;
+    let group = fs::metadata(lab.socket(Place::Gateway(1)))?.gid();
+    ensure(group == GROUP, || format!("the socket has gid {group}"))?;
     // Root with one capability.
     ensure(
         number(&status, "CapEff")? & !(CAP_IPC_LOCK | CAP_NET_ADMIN) == 0,
@@ -188,7 +194,6 @@ fn as_user(lab: &Lab, uid: u32, groups: &str, words: &[&str]) -> Result<Output> 
 }
 
 fn group_only(lab: &mut Lab) -> Result<()> {
-    const GROUP: u32 = NODE_USER + 1;
     lab.configure(&in_order(0))?;
     let file = lab.dir().join("gw1.toml");
     let text = fs::read_to_string(&file)?;

@@ -318,13 +318,13 @@ user = \"{NODE_USER}\"
         Ok((status, std::fs::read_to_string(&log)?))
     }
 
-    /// Gives the nodes' user what its daemons read again, and the folder of their sockets. Folders in it are
-    /// their peers', or their own already.
+    /// Gives the nodes' user what its daemons read again, and the folder of their sockets. What else is in it
+    /// is their peers', or their own already.
     fn hand_over(&self) -> Result<()> {
         let give = |path: &Path| lchown(path, Some(self.user), Some(self.user));
         for entry in std::fs::read_dir(self.dir())? {
             let entry = entry?;
-            if !entry.file_type()?.is_dir() {
+            if entry.file_type()?.is_file() {
                 give(&entry.path())?;
             }
         }
