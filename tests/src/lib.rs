@@ -2,4 +2,5 @@
 
 pub mod fuzz;
 pub mod model;
+pub mod seeds;
 pub mod sim;

@@ -12,6 +12,7 @@ mod exchange;
 mod file;
 mod groups;
 mod peers;
+mod privileges;
 mod secret;
 #[cfg(test)]
 mod tests;

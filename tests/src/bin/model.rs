@@ -2,14 +2,10 @@
 //! calls this. Each history follows from its seed.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use evergate_tests::model::{Found, History, Sum, hunt, shrunk, traced};
-
-/// How often it says how far it is.
-const SAYS: Duration = Duration::from_secs(30);
+use evergate_tests::model::{Found, History, hunt, shrunk, traced};
+use evergate_tests::seeds::Progress;
 
 #[derive(Parser)]
 struct Args {
@@ -47,21 +43,12 @@ fn main() -> ExitCode {
     if let Some(seed) = args.seed {
         return one(seed);
     }
-    let start = Instant::now();
-    let said = Mutex::new(start);
-    let progress = |sum: &Sum| {
-        let Ok(mut said) = said.lock() else { return };
-        if said.elapsed() > SAYS {
-            *said = Instant::now();
-            println!("{:.0} s: {sum}", start.elapsed().as_secs_f64());
-        }
-    };
-    match hunt(
-        args.from..args.from.saturating_add(args.histories),
-        progress,
-    ) {
+    let progress = Progress::begin();
+    match hunt(args.from..args.from.saturating_add(args.histories), |sum| {
+        progress.tell(sum)
+    }) {
         Ok(sum) => {
-            let seconds = start.elapsed().as_secs_f64();
+            let seconds = progress.seconds();
             println!("{sum}: machine and model agree, from seed {} on", args.from);
             println!(
                 "{seconds:.0} s, {:.0} histories a second",

@@ -2,14 +2,10 @@
 //! this. Each scenario follows from its seed.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use evergate_tests::sim::{Herd, Sum, hunt};
-
-/// How often it says how far it is.
-const SAYS: Duration = Duration::from_secs(30);
+use evergate_tests::seeds::Progress;
+use evergate_tests::sim::{Herd, hunt};
 
 #[derive(Parser)]
 struct Args {
@@ -56,18 +52,10 @@ fn main() -> ExitCode {
         Some(seed) => (seed..seed.saturating_add(1), u64::MAX),
         None => (args.from..u64::MAX, args.failovers),
     };
-    let start = Instant::now();
-    let said = Mutex::new(start);
-    let progress = |sum: &Sum| {
-        let Ok(mut said) = said.lock() else { return };
-        if said.elapsed() > SAYS {
-            *said = Instant::now();
-            println!("{:.0} s: {sum}", start.elapsed().as_secs_f64());
-        }
-    };
-    match hunt(seeds.clone(), failovers, progress) {
+    let progress = Progress::begin();
+    match hunt(seeds.clone(), failovers, |sum| progress.tell(sum)) {
         Ok(sum) => {
-            let seconds = start.elapsed().as_secs_f64();
+            let seconds = progress.seconds();
             println!("{sum}: every promise held, from seed {} on", seeds.start);
             println!(
                 "{seconds:.0} s, {:.0} scenarios a minute",

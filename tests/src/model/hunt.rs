@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::history::{Deed, History};
 use super::run::{Broken, Report, check, traced};
+use crate::seeds::search;
 
 /// What many histories came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,45 +71,16 @@ impl fmt::Display for Found {
 /// # Errors
 /// The first over which machine and model part, without what is not needed for that.
 pub fn hunt(seeds: Range<u64>, progress: impl Fn(&Sum) + Sync) -> Result<Sum, Box<Found>> {
-    let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-    let sum = Mutex::new(Sum::default());
-    let found = Mutex::new(None);
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            let history = History::random(seed);
-            match check(&history) {
-                Ok(report) => {
-                    let mut sum = sum.lock().unwrap_or_else(|broken| broken.into_inner());
-                    sum.add(&report);
-                    progress(&sum);
-                }
-                Err(broken) => {
-                    stop.store(true, Ordering::Relaxed);
-                    let mut found = found.lock().unwrap_or_else(|broken| broken.into_inner());
-                    found.get_or_insert((history, broken));
-                }
-            }
-        }
+    let run = |seed| {
+        let history = History::random(seed);
+        check(&history).map_err(|broken| Box::new((history, broken)))
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    match found
-        .into_inner()
-        .unwrap_or_else(|broken| broken.into_inner())
-    {
-        Some((history, broken)) => Err(Box::new(shrunk(history, broken))),
-        None => Ok(sum
-            .into_inner()
-            .unwrap_or_else(|broken| broken.into_inner())),
-    }
+    let never_enough = |sum: &mut Sum, report: &Report| {
+        sum.add(report);
+        progress(sum);
+        false
+    };
+    search(seeds, run, never_enough).map_err(|found| Box::new(shrunk(found.0, found.1)))
 }
 
 /// The same without what is not needed for them to part: deeds first in large pieces, then one by one;

@@ -1,11 +1,10 @@
 //! Many scenarios, on all cores, until enough has gone wrong in them or a promise is broken.
 
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Broken, Promises, Report, Scenario, World};
+use crate::seeds::search;
 
 /// What many runs came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -89,48 +88,16 @@ pub fn hunt(
     failovers: u64,
     progress: impl Fn(&Sum) + Sync,
 ) -> Result<Sum, Box<Found>> {
-    let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-    let sum = Mutex::new(Sum::default());
-    let found = Mutex::new(None);
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            let scenario = Scenario::random(seed);
-            match World::run(&scenario) {
-                Ok(report) => {
-                    let mut sum = sum.lock().unwrap_or_else(|broken| broken.into_inner());
-                    sum.add(&report);
-                    progress(&sum);
-                    if sum.failovers >= failovers {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                }
-                Err(broken) => {
-                    stop.store(true, Ordering::Relaxed);
-                    let mut found = found.lock().unwrap_or_else(|broken| broken.into_inner());
-                    found.get_or_insert((scenario, broken));
-                }
-            }
-        }
+    let run = |seed| {
+        let scenario = Scenario::random(seed);
+        World::run(&scenario).map_err(|broken| Box::new((scenario, broken)))
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    match found
-        .into_inner()
-        .unwrap_or_else(|broken| broken.into_inner())
-    {
-        Some((scenario, broken)) => Err(Box::new(shrunk(scenario, broken))),
-        None => Ok(sum
-            .into_inner()
-            .unwrap_or_else(|broken| broken.into_inner())),
-    }
+    let enough = |sum: &mut Sum, report: &Report| {
+        sum.add(report);
+        progress(sum);
+        sum.failovers >= failovers
+    };
+    search(seeds, run, enough).map_err(|found| Box::new(shrunk(found.0, found.1)))
 }
 
 /// The same without what is not needed to break it: first in large pieces, then fault by fault.

@@ -10,8 +10,6 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
-use crate::privilege::Privileges;
-
 use super::{
     Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
     STATE_DIRECTORY, XdpMode, duration,
@@ -363,24 +361,6 @@ impl Checker<'_> {
         let path = self.resolved(text);
         self.folders.extend(path.parent().map(Path::to_path_buf));
         path
-    }
-
-    /// The table `[privileges]`.
-    fn privileges(&mut self, table: Table<file::Privileges>) -> Privileges {
-        let table = self.table(table);
-        let mut name = |text: Text, key: &str| {
-            let text = text?;
-            if text.get_ref().trim().is_empty() {
-                let what = "expected a name or a number";
-                self.error(&text.span(), format!("{key}: found nothing, {what}"));
-            }
-            Some(text.into_inner())
-        };
-        Privileges {
-            user: name(table.user, "privileges.user"),
-            socket_group: name(table.socket_group, "privileges.socket_group"),
-            sandbox: table.sandbox.is_none_or(Spanned::into_inner),
-        }
     }
 
     fn socket(&mut self, socket: Text, name: Option<&str>) -> Option<PathBuf> {
