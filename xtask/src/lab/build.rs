@@ -2,7 +2,7 @@
 
 use super::pass;
 use super::topology::{GATEWAYS, PLAIN_TARGET, Place, TARGETS, gateway_inside};
-use crate::sh;
+use crate::{rootless, sh};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -128,6 +128,9 @@ impl Builder<'_> {
             self.ip(Place::Gateway(number), &gateway(number))?;
         }
         self.ip(Place::Target, &target())?;
+        if rootless::without_xdp() {
+            return self.set_offloads(Offloads::All, dir);
+        }
         pass::write_object(&dir.join(PASS_OBJECT))?;
         self.set_offloads(Offloads::Usual, dir)
     }
@@ -195,7 +198,11 @@ impl Builder<'_> {
                 pass::SECTION
             ),
         };
-        for port in ["gw1", "gw2", "gw3"] {
+        let ports: &[&str] = match rootless::without_xdp() {
+            true => &[],
+            false => &["gw1", "gw2", "gw3"],
+        };
+        for port in ports {
             // Off first: a program that is attached is not replaced.
             let script = format!("ip link set {port} xdp off\nip link set {port} xdp {program}");
             self.shell(Place::Wan, &script)

@@ -22,7 +22,7 @@ pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
 pub(crate) use topology::Place;
 
-use crate::{paths, sh};
+use crate::{paths, rootless, sh};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ impl Lab {
             keylog: false,
             run_by: HashMap::new(),
             kept: false,
-            user: NODE_USER,
+            user: if rootless::inside() { 0 } else { NODE_USER },
         };
         lab.configure(&Setup::default())?;
         Ok(lab)

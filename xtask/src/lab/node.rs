@@ -5,6 +5,7 @@ use super::topology::{
     gateway_outside, gateway_outside_v6,
 };
 use super::{KeyKind, Lab, Place, Process};
+use crate::rootless;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use std::fmt::Write;
@@ -84,7 +85,7 @@ impl Default for Setup {
             certificates: None,
             user: None,
             client_outside: Some(CLIENT_OUTSIDE),
-            without_xdp: false,
+            without_xdp: rootless::without_xdp(),
             keylog: false,
             extra: String::new(),
         }
@@ -171,6 +172,14 @@ impl Lab {
         Ok(std::fs::write(self.dir().join("policy.conf"), text)?)
     }
 
+    /// Whom the daemons become. A user namespace has nobody but root.
+    fn user_line(&self) -> String {
+        match rootless::inside() {
+            true => String::new(),
+            false => format!("user = \"{NODE_USER}\""),
+        }
+    }
+
     fn gateway_toml(&self, number: u8, setup: &Setup) -> String {
         let mut inner = format!("\"{CLIENT_INNER}\"");
         if setup.ipv6 {
@@ -219,7 +228,7 @@ address = \"{}\"
 interface = \"lan0\"
 {xdp}
 [privileges]
-user = \"{NODE_USER}\"
+{user}
 
 [heartbeat]
 accept = \"{}\"
@@ -235,6 +244,7 @@ networks = [\"{POOL}\"]
             setup.accept,
             setup.extra,
             xdp = setup.xdp(),
+            user = self.user_line(),
         )
     }
 
@@ -261,7 +271,7 @@ address = \"{}\"
 interface = \"{TUN}\"
 
 [privileges]
-user = \"{NODE_USER}\"
+{user}
 ",
             self.socket(Place::Client).display(),
             match setup.outside_v6 {
@@ -269,6 +279,7 @@ user = \"{NODE_USER}\"
                 false => CLIENT_OUTSIDE,
             },
             xdp = setup.xdp(),
+            user = self.user_line(),
         );
         for number in GATEWAYS {
             let proof = match setup.certificates.is_some() {
