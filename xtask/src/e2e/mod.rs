@@ -12,6 +12,7 @@ mod privileges;
 mod refusals;
 mod rekey;
 mod sessions;
+mod throughput;
 mod tunnel;
 mod wireshark;
 
@@ -34,6 +35,7 @@ const CASES: &[&[Case]] = &[
     moving::CASES,
     refusals::CASES,
     floods::CASES,
+    throughput::CASES,
     privileges::CASES,
     certificates::CASES,
     rekey::CASES,
