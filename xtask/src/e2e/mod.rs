@@ -12,6 +12,7 @@ mod privileges;
 mod refusals;
 mod rekey;
 mod sessions;
+mod sockets;
 mod throughput;
 mod tunnel;
 mod wireshark;
@@ -28,6 +29,7 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
+    sockets::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

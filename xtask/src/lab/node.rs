@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) user: Option<User>,
     /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
     pub(crate) client_outside: Option<&'static str>,
+    /// No node has XDP programs: ESP goes in UDP by sockets, and the gateways' kernels forward.
+    pub(crate) without_xdp: bool,
     /// All nodes write their keys to [`Lab::keys`].
     pub(crate) keylog: bool,
     /// Lines to append to every node's file (whole TOML tables).
@@ -82,6 +84,7 @@ impl Default for Setup {
             certificates: None,
             user: None,
             client_outside: Some(CLIENT_OUTSIDE),
+            without_xdp: false,
             keylog: false,
             extra: String::new(),
         }
@@ -89,6 +92,14 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// A key for the table of an interface.
+    fn xdp(&self) -> &'static str {
+        match self.without_xdp {
+            true => "xdp = \"off\"\n",
+            false => "",
+        }
+    }
+
     /// Where this gateway is for the client.
     fn gateway(&self, number: u8) -> IpAddr {
         match self.outside_v6 {
@@ -203,10 +214,10 @@ state = \"state\"
 [outside]
 interface = \"wan0\"
 address = \"{}\"
-
+{xdp}
 [inside]
 interface = \"lan0\"
-
+{xdp}
 [privileges]
 user = \"{NODE_USER}\"
 
@@ -223,6 +234,7 @@ networks = [\"{POOL}\"]
             setup.gateway(number),
             setup.accept,
             setup.extra,
+            xdp = setup.xdp(),
         )
     }
 
@@ -244,7 +256,7 @@ state = \"state\"
 [outside]
 interface = \"out0\"
 address = \"{}\"
-
+{xdp}
 [inside]
 interface = \"{TUN}\"
 
@@ -256,6 +268,7 @@ user = \"{NODE_USER}\"
                 true => CLIENT_OUTSIDE_V6,
                 false => CLIENT_OUTSIDE,
             },
+            xdp = setup.xdp(),
         );
         for number in GATEWAYS {
             let proof = match setup.certificates.is_some() {
