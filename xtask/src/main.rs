@@ -79,8 +79,11 @@ enum Task {
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
-        /// outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
+        /// rig, outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
         name: Option<String>,
+        /// What the rig compares with, such as gotatun,wireguard-go, or none; without: all
+        #[arg(long)]
+        peers: Option<String>,
         /// Fewer rounds
         #[arg(long)]
         quick: bool,
@@ -250,6 +253,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Bench {
             name,
+            peers,
             quick,
             minutes,
             prefix,
@@ -260,6 +264,7 @@ fn perform(task: Task) -> Result<()> {
                 quick,
                 minutes,
                 prefix: &prefix,
+                peers: peers.as_deref(),
             };
             bench::run(name.as_deref(), effort)
         }

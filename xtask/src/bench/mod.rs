@@ -6,6 +6,8 @@ mod flood;
 mod flow;
 mod handshakes;
 mod outage;
+mod peers;
+pub(crate) mod rig;
 mod soak;
 
 use crate::lab::Lab;
@@ -18,6 +20,7 @@ use serde::Serialize;
 pub(crate) const PREFIX: &str = "egb-";
 
 const NAMES: &[&str] = &[
+    "rig",
     "outage",
     "tcp",
     "udp",
@@ -37,6 +40,8 @@ pub(crate) struct Effort<'a> {
     pub(crate) minutes: u64,
     /// Of the lab.
     pub(crate) prefix: &'a str,
+    /// Of the rig; without: all.
+    pub(crate) peers: Option<&'a str>,
 }
 
 impl Effort<'_> {
@@ -65,6 +70,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
     {
         println!("\n{}", bold(&format!("── {chosen} ──")));
         match chosen {
+            "rig" => rig::run(effort)?,
             "outage" => outage::run(effort)?,
             "tcp" => flow::tcp(effort)?,
             "udp" => flow::udp(effort)?,

@@ -13,6 +13,7 @@ mod refusals;
 mod rekey;
 mod sessions;
 mod sockets;
+mod throughput;
 mod tunnel;
 mod wireshark;
 
@@ -36,6 +37,7 @@ const CASES: &[&[Case]] = &[
     moving::CASES,
     refusals::CASES,
     floods::CASES,
+    throughput::CASES,
     privileges::CASES,
     certificates::CASES,
     rekey::CASES,

@@ -46,6 +46,7 @@ pub(super) fn down(prefix: &str) -> Result<()> {
 pub(super) fn present(prefix: &str) -> Result<Vec<String>> {
     Ok(Place::ALL
         .iter()
+        .chain(&[Place::Generator])
         .map(|place| format!("{prefix}{place}"))
         .filter(|name| Path::new("/run/netns").join(name).exists())
         .collect())
@@ -62,7 +63,7 @@ pub(super) fn pids(namespace: &str) -> Result<Vec<i32>> {
         .collect())
 }
 
-fn check_prefix(prefix: &str) -> Result<()> {
+pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if prefix.is_empty() || prefix.len() > 12 || !prefix.chars().all(plain) {
         bail!("prefix {prefix:?}: expected 1 to 12 of a-z, 0-9 and '-'");
@@ -251,7 +252,7 @@ fn cables() -> Vec<Cable> {
 }
 
 /// No reverse-path filter, no redirects, no duplicate address detection (it delays by a second).
-const SYSCTLS: &str = "
+pub(super) const SYSCTLS: &str = "
 cd /proc/sys/net
 for c in all default; do
   for k in rp_filter send_redirects accept_redirects; do echo 0 > ipv4/conf/$c/$k; done
@@ -272,7 +273,7 @@ const ROUTERS: [Place; 4] = [
     Place::Gateway(3),
 ];
 
-const FORWARD: &str = "
+pub(super) const FORWARD: &str = "
 cd /proc/sys/net
 echo 1 > ipv4/ip_forward
 [ ! -d ipv6 ] || echo 1 > ipv6/conf/all/forwarding
