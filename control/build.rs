@@ -21,7 +21,11 @@ const INNER: &str = "EVERGATE_EBPF_INNER";
 fn main() -> ExitCode {
     let result = match env::var(INNER) {
         Ok(toolchain) => build(&toolchain),
-        Err(_) => outer(),
+        Err(_) => {
+            #[cfg(feature = "ipsec-mb")]
+            ipsec_mb();
+            outer()
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +44,15 @@ fn build(toolchain: &str) -> Result<(), String> {
         ..Package::default()
     };
     aya_build::build_ebpf([package], Toolchain::Custom(toolchain)).map_err(|e| format!("{e:#}"))
+}
+
+/// What names the functions of Intel's library; a C compiler and the library's header are needed.
+#[cfg(feature = "ipsec-mb")]
+fn ipsec_mb() {
+    const SOURCE: &str = "src/esp/ipsec_mb.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    cc::Build::new().file(SOURCE).compile("evergate_ipsec_mb");
+    println!("cargo:rustc-link-lib=IPSec_MB");
 }
 
 fn outer() -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! The AEAD seam: AES-GCM and ChaCha20-Poly1305 with a 16-byte tag, each from one of two libraries.
+//! The AEAD seam: AES-GCM and ChaCha20-Poly1305 with a 16-byte tag, from one of several libraries.
 
 use std::hint::black_box;
 
@@ -11,6 +11,8 @@ use ring::aead::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+#[cfg(feature = "ipsec-mb")]
+use super::ipsec_mb::GcmKey;
 use super::{Key, Refused};
 
 /// Length of a nonce in bytes: salt (4) and IV (8), RFC 4106 section 4 and RFC 7634 section 2.
@@ -38,11 +40,30 @@ pub enum Cipher {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// `ring`: assembly, the faster one.
-    #[default]
+    /// `ring`: assembly, the fastest one that needs nothing but Rust.
+    #[cfg_attr(not(feature = "ipsec-mb"), default)]
     Ring,
     /// `aes-gcm` and `chacha20poly1305` of the RustCrypto project: pure Rust.
     RustCrypto,
+    /// AWS-LC, by `aws-lc-rs`.
+    #[cfg(feature = "aws-lc")]
+    AwsLc,
+    /// AES-GCM by Intel's multi-buffer library; ChaCha20-Poly1305 by `ring`.
+    #[cfg(feature = "ipsec-mb")]
+    #[cfg_attr(feature = "ipsec-mb", default)]
+    IpsecMb,
+}
+
+impl Backend {
+    /// Every backend of this build.
+    pub const ALL: &'static [Self] = &[
+        Self::Ring,
+        Self::RustCrypto,
+        #[cfg(feature = "aws-lc")]
+        Self::AwsLc,
+        #[cfg(feature = "ipsec-mb")]
+        Self::IpsecMb,
+    ];
 }
 
 /// A key that does not fit its cipher.
@@ -63,6 +84,11 @@ enum Expanded {
     Soft128(Box<Aes128Gcm>),
     Soft256(Box<Aes256Gcm>),
     SoftChaCha(Box<ChaCha20Poly1305>),
+    /// Wipes its keys itself.
+    #[cfg(feature = "aws-lc")]
+    AwsLc(Box<aws_lc_rs::aead::LessSafeKey>),
+    #[cfg(feature = "ipsec-mb")]
+    IpsecMb(Box<GcmKey>),
 }
 
 struct RingKey(LessSafeKey);
@@ -112,6 +138,15 @@ impl Cipher {
             Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
+
+    #[cfg(feature = "aws-lc")]
+    fn aws_lc(self) -> &'static aws_lc_rs::aead::Algorithm {
+        match self {
+            Self::Aes128Gcm => &aws_lc_rs::aead::AES_128_GCM,
+            Self::Aes256Gcm => &aws_lc_rs::aead::AES_256_GCM,
+            Self::ChaCha20Poly1305 => &aws_lc_rs::aead::CHACHA20_POLY1305,
+        }
+    }
 }
 
 impl Aead {
@@ -129,10 +164,19 @@ impl Aead {
             return Err(wrong);
         }
         Ok(Self(match (backend, cipher) {
-            (Backend::Ring, _) => {
-                let key = UnboundKey::new(cipher.ring(), key).map_err(|_| wrong)?;
-                Expanded::Ring(Box::new(RingKey(LessSafeKey::new(key))))
+            #[cfg(feature = "aws-lc")]
+            (Backend::AwsLc, _) => {
+                let key = aws_lc_rs::aead::UnboundKey::new(cipher.aws_lc(), key);
+                let key = aws_lc_rs::aead::LessSafeKey::new(key.map_err(|_| wrong)?);
+                Expanded::AwsLc(Box::new(key))
             }
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Cipher::Aes128Gcm | Cipher::Aes256Gcm) => {
+                Expanded::IpsecMb(GcmKey::new(key).ok_or(wrong)?)
+            }
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Cipher::ChaCha20Poly1305) => Self::ring(cipher, key).ok_or(wrong)?,
+            (Backend::Ring, _) => Self::ring(cipher, key).ok_or(wrong)?,
             (Backend::RustCrypto, Cipher::Aes128Gcm) => {
                 Expanded::Soft128(Box::new(Aes128Gcm::new_from_slice(key).map_err(|_| wrong)?))
             }
@@ -144,6 +188,11 @@ impl Aead {
                 Expanded::SoftChaCha(Box::new(key))
             }
         }))
+    }
+
+    fn ring(cipher: Cipher, key: &[u8]) -> Option<Expanded> {
+        let key = UnboundKey::new(cipher.ring(), key).ok()?;
+        Some(Expanded::Ring(Box::new(RingKey(LessSafeKey::new(key)))))
     }
 
     /// Encrypts `data` in place and returns the tag over it and `aad`. The caller answers for it
@@ -171,6 +220,17 @@ impl Aead {
             Expanded::Soft128(key) => soft_seal(&**key, nonce, aad, data),
             Expanded::Soft256(key) => soft_seal(&**key, nonce, aad, data),
             Expanded::SoftChaCha(key) => soft_seal(&**key, nonce, aad, data),
+            #[cfg(feature = "aws-lc")]
+            Expanded::AwsLc(key) => {
+                let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
+                let aad = aws_lc_rs::aead::Aad::from(aad);
+                let tag = key.seal_in_place_separate_tag(nonce, aad, data);
+                tag.ok()
+                    .and_then(|tag| tag.as_ref().try_into().ok())
+                    .ok_or(Refused::TooBig)
+            }
+            #[cfg(feature = "ipsec-mb")]
+            Expanded::IpsecMb(key) => key.seal(nonce, aad, data),
         }
     }
 
@@ -200,6 +260,18 @@ impl Aead {
             Expanded::Soft128(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
             Expanded::Soft256(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
             Expanded::SoftChaCha(key) => soft_open(&**key, nonce, aad, data_and_tag, len),
+            #[cfg(feature = "aws-lc")]
+            Expanded::AwsLc(key) => {
+                let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
+                let aad = aws_lc_rs::aead::Aad::from(aad);
+                let opened = key.open_in_place(nonce, aad, data_and_tag);
+                opened.map(|data| data.len()).map_err(|_| Refused::BadIcv)
+            }
+            #[cfg(feature = "ipsec-mb")]
+            Expanded::IpsecMb(key) => {
+                let (data, tag) = split(data_and_tag, len)?;
+                key.open(nonce, aad, data, tag).map(|()| len)
+            }
         }
     }
 }
@@ -221,12 +293,18 @@ fn soft_open<A: SoftAead>(
     data_and_tag: &mut [u8],
     len: usize,
 ) -> Result<usize, Refused> {
+    let (data, tag) = split(data_and_tag, len)?;
+    let opened = key.decrypt_inout_detached(nonce.into(), aad, data.into(), tag.into());
+    opened.map(|()| len).map_err(|_| Refused::BadIcv)
+}
+
+/// Parts data of `len` bytes from the tag behind it.
+fn split(data_and_tag: &mut [u8], len: usize) -> Result<(&mut [u8], &[u8; TAG_LEN]), Refused> {
     let (data, tag) = data_and_tag
         .split_at_mut_checked(len)
         .ok_or(Refused::TooShort)?;
-    let tag: &[u8; TAG_LEN] = (&*tag).try_into().map_err(|_| Refused::TooShort)?;
-    let opened = key.decrypt_inout_detached(nonce.into(), aad, data.into(), tag.into());
-    opened.map(|()| len).map_err(|_| Refused::BadIcv)
+    let tag = (&*tag).try_into().map_err(|_| Refused::TooShort)?;
+    Ok((data, tag))
 }
 
 /// A cipher of RustCrypto with the nonce and tag lengths of ESP.

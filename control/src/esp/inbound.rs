@@ -1,7 +1,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::outbound::{aad, halves, nonce};
+use super::outbound::{aad, nonce};
 use super::{
     Aead, NEXT_DUMMY, NEXT_IPV4, NEXT_IPV6, Refused, SEAL_HEADROOM, Salt, TAG_LEN, Window,
     inner::total_length,
@@ -123,8 +123,7 @@ impl InboundSa {
         // Saves the work on packets that can not pass; the verdict falls after authentication.
         self.window.check(sequence)?;
 
-        let (high, low) = halves(sequence);
-        let (aad, aad_len) = aad(&self.spi, high, low, self.esn);
+        let (aad, aad_len) = aad(&self.spi, sequence, self.esn);
         let nonce = nonce(&self.salt, &iv);
         let len = self
             .aead

@@ -9,6 +9,8 @@
 mod aead;
 mod inbound;
 mod inner;
+#[cfg(feature = "ipsec-mb")]
+mod ipsec_mb;
 mod key;
 mod outbound;
 mod outer;

@@ -5,8 +5,9 @@ use super::{
     Aead, ESP_HEADER_LEN, IV_LEN, NEXT_DUMMY, NONCE_LEN, Refused, SEAL_HEADROOM, Salt, TAG_LEN,
 };
 
-/// The padding of RFC 4303 section 2.4.
-const PADDING: [u8; 3] = [1, 2, 3];
+/// Padding and its length for 0 to 3 bytes of padding (RFC 4303 section 2.4), as the low bytes of a
+/// little-endian number. The next header follows.
+const TRAILERS: [u64; 4] = [0x00, 0x01_01, 0x02_02_01, 0x03_03_02_01];
 
 /// A security association that sends. It has one owner: two that seal with copies of one key would
 /// use nonces twice, so it can not be cloned.
@@ -101,24 +102,27 @@ impl OutboundSa {
             .checked_add(pad + 2 + TAG_LEN)
             .ok_or(Refused::NoRoom)?;
         let packet = buf.get_mut(start..end).ok_or(Refused::NoRoom)?;
-        let (header, rest) = packet.split_at_mut(SEAL_HEADROOM);
-        let (data, icv) = rest.split_at_mut(len + pad + 2);
+        let (header, rest) = packet
+            .split_first_chunk_mut::<SEAL_HEADROOM>()
+            .ok_or(Refused::NoRoom)?;
+        // One store of fixed size: what is too much of it lies where the ICV will.
+        let trailer = rest
+            .get_mut(len..)
+            .and_then(|behind| behind.first_chunk_mut::<8>())
+            .ok_or(Refused::NoRoom)?;
 
         let sequence = self.next()?;
-        let (high, low) = halves(sequence);
-        let (spi_and_sequence, iv) = header.split_at_mut(ESP_HEADER_LEN);
-        spi_and_sequence[..4].copy_from_slice(&self.spi);
-        spi_and_sequence[4..].copy_from_slice(&low);
+        *trailer = (TRAILERS[pad] | u64::from(next_header) << (8 * (pad + 1))).to_le_bytes();
+        let (aad, aad_len) = aad(&self.spi, sequence, self.esn);
         // RFC 4106 section 3.1: any IV that no packet of this key had before; the counter is one.
-        iv.copy_from_slice(&sequence.to_be_bytes());
+        let iv = sequence.to_be_bytes();
+        let [s0, s1, s2, s3] = self.spi;
+        let [.., q0, q1, q2, q3] = iv;
+        header[..ESP_HEADER_LEN].copy_from_slice(&[s0, s1, s2, s3, q0, q1, q2, q3]);
+        header[ESP_HEADER_LEN..].copy_from_slice(&iv);
 
-        let (padding, lengths) = data[len..].split_at_mut(pad);
-        padding.copy_from_slice(&PADDING[..pad]);
-        lengths[0] = pad as u8;
-        lengths[1] = next_header;
-
-        let (aad, aad_len) = aad(&self.spi, high, low, self.esn);
-        let nonce = nonce(&self.salt, &sequence.to_be_bytes());
+        let nonce = nonce(&self.salt, &iv);
+        let (data, icv) = rest.split_at_mut(len + pad + 2);
         icv.copy_from_slice(&self.aead.seal_in_place(&nonce, &aad[..aad_len], data)?);
         self.bytes = self.bytes.saturating_add(len as u64);
         Ok(start..end)
@@ -170,31 +174,20 @@ impl fmt::Debug for OutboundSa {
     }
 }
 
-/// High and low half of an extended sequence number, in network order.
-pub(super) fn halves(sequence: u64) -> ([u8; 4], [u8; 4]) {
-    let high = ((sequence >> 32) as u32).to_be_bytes();
-    (high, (sequence as u32).to_be_bytes())
-}
-
 /// The additional data of RFC 4106 section 5: SPI, high half with ESN only, low half; and how much
-/// of the array it is.
-pub(super) fn aad(spi: &[u8; 4], high: [u8; 4], low: [u8; 4], esn: bool) -> ([u8; 12], usize) {
-    let mut aad = [0; 12];
-    aad[..4].copy_from_slice(spi);
-    if esn {
-        aad[4..8].copy_from_slice(&high);
-        aad[8..].copy_from_slice(&low);
-        (aad, 12)
-    } else {
-        aad[4..8].copy_from_slice(&low);
-        (aad, 8)
+/// of the array it is. Put together as one number: what is stored in parts is slow to load as a whole.
+pub(super) fn aad(spi: &[u8; 4], sequence: u64, esn: bool) -> ([u8; 16], usize) {
+    let spi = u128::from(u32::from_be_bytes(*spi)) << 96;
+    let sequence = u128::from(sequence);
+    match esn {
+        true => ((spi | sequence << 32).to_be_bytes(), 12),
+        false => ((spi | (sequence & 0xFFFF_FFFF) << 64).to_be_bytes(), 8),
     }
 }
 
 /// The nonce of RFC 4106 section 4: salt, then IV.
 pub(super) fn nonce(salt: &Salt, iv: &[u8; IV_LEN]) -> [u8; NONCE_LEN] {
-    let mut nonce = [0; NONCE_LEN];
-    nonce[..4].copy_from_slice(salt.expose());
-    nonce[4..].copy_from_slice(iv);
-    nonce
+    let [s0, s1, s2, s3] = *salt.expose();
+    let [i0, i1, i2, i3, i4, i5, i6, i7] = *iv;
+    [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
 }

@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use crate::esp::Backend;
 use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
@@ -157,16 +158,6 @@ pub struct Esp {
     pub backend: Backend,
     /// Packets, 1024 to 131072, a power of two.
     pub replay_window: u32,
-}
-
-/// The code that seals and opens packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
-    /// The `ring` crate: assembly, two to three times as fast.
-    #[default]
-    Ring,
-    /// The crates of the RustCrypto project: pure Rust.
-    RustCrypto,
 }
 
 /// Algorithms, timers and sizes of the key exchange.
@@ -408,14 +399,15 @@ pub(crate) trait Named: Copy + Sized + 'static {
 }
 
 macro_rules! named {
-    ($type:ty { $($name:literal => $value:ident),+ $(,)? }) => {
+    ($type:ty { $($(#[$built:meta])? $name:literal => $value:ident),+ $(,)? }) => {
         impl Named for $type {
-            const NAMES: &'static [(&'static str, Self)] = &[$(($name, Self::$value)),+];
+            const NAMES: &'static [(&'static str, Self)] =
+                &[$($(#[$built])? ($name, Self::$value)),+];
         }
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$value => $name),+ })
+                f.pad(match self { $($(#[$built])? Self::$value => $name),+ })
             }
         }
     };
@@ -427,7 +419,14 @@ named!(Role { "client" => Client, "gateway" => Gateway });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
 named!(Encap { "auto" => Auto, "always" => Always });
-named!(Backend { "ring" => Ring, "rust-crypto" => RustCrypto });
+named!(Backend {
+    "ring" => Ring,
+    "rust-crypto" => RustCrypto,
+    #[cfg(feature = "aws-lc")]
+    "aws-lc" => AwsLc,
+    #[cfg(feature = "ipsec-mb")]
+    "ipsec-mb" => IpsecMb,
+});
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -42,7 +42,6 @@ use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions};
-use crate::esp::Backend;
 use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
@@ -156,10 +155,7 @@ pub(super) async fn start(
             },
         },
         dead_man: config.heartbeat.dead_man,
-        backend: match config.esp.backend {
-            config::Backend::Ring => Backend::Ring,
-            config::Backend::RustCrypto => Backend::RustCrypto,
-        },
+        backend: config.esp.backend,
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
     })?;

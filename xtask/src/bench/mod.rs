@@ -15,6 +15,7 @@ use crate::style::bold;
 use crate::{PACKAGES, build, paths, sh, toolchain};
 use anyhow::{Result, bail};
 use serde::Serialize;
+use std::path::Path;
 
 /// The prefix of the benchmarks' lab, if no other one is wanted.
 pub(crate) const PREFIX: &str = "egb-";
@@ -77,7 +78,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
             "xdp" => {
                 sh::run(build::cargo().args(["bench", "-p", "evergate-tests", "--bench", "xdp"]))?
             }
-            "esp" => sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?,
+            "esp" => esp()?,
             "ike" => sh::run(build::cargo().args([
                 "bench", "-p", "evergate", "--bench", "ike", "--bench", "threads",
             ]))?,
@@ -87,6 +88,23 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sealing and opening, by all libraries that can be had here.
+fn esp() -> Result<()> {
+    sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?;
+    let mut features = "aws-lc".to_owned();
+    match Path::new("/usr/include/intel-ipsec-mb.h").exists() {
+        true => features.push_str(",ipsec-mb"),
+        false => println!(
+            "  without Intel's multi-buffer library: its header is not there (Debian: libipsec-mb-dev)"
+        ),
+    }
+    let mut bench = build::cargo();
+    bench.args(["bench", "-p", "evergate", "--bench", "aead", "--features"]);
+    sh::run(bench.arg(&features))?;
+    // Cargo has built the binary, too, with these features; what follows runs the usual one.
+    build::release()
 }
 
 /// Writes figures as JSON.
