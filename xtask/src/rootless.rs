@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tells the program that it runs in a namespace that it made.
-const INSIDE: &str = "EVERGATE_LAB_IN_NAMESPACE";
+pub(crate) const INSIDE: &str = "EVERGATE_LAB_IN_NAMESPACE";
 
 /// Bits of capabilities(7).
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -52,16 +52,36 @@ pub(crate) fn no_programs() -> Option<String> {
         .then(|| "this container has neither CAP_BPF nor CAP_SYS_ADMIN".into())
 }
 
+/// What runs the command that follows it as root of namespaces of its own, with [`INSIDE`] set.
+pub(crate) fn entering() -> [String; 11] {
+    let folders = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib && exec \"$0\" \"$@\"";
+    [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--mount",
+        "--propagation",
+        "private",
+        "--",
+        "sh",
+        "-c",
+        folders,
+    ]
+    .map(str::to_owned)
+}
+
 /// Becomes this program with these words, as root of namespaces that end with it: of users, networks and
 /// mounts, with folders of its own for what is otherwise the system's.
 ///
 /// # Errors
 /// It could not be started; otherwise this does not return.
-pub(crate) fn enter(words: &[String]) -> Result<()> {
-    let folders = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib && exec \"$0\" \"$@\"";
-    let error = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount"])
-        .args(["--propagation", "private", "--", "sh", "-c", folders])
+pub(crate) fn enter(words: &[&str]) -> Result<()> {
+    let [first, rest @ ..] = &entering()[..] else {
+        bail!("nothing to run");
+    };
+    let error = Command::new(first)
+        .args(rest)
         .arg(paths::own())
         .args(words)
         .env(INSIDE, "1")

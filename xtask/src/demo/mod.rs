@@ -42,7 +42,7 @@ pub(crate) fn run(keep: bool, seconds: u64, without_xdp: bool) -> Result<()> {
     }
     if !rootless::is_root() {
         let seconds = seconds.to_string();
-        return rootless::enter(&["demo", "--seconds", &seconds].map(str::to_owned));
+        return rootless::enter(&["demo", "--seconds", &seconds]);
     }
     let mut lab = text::step("lab", || Lab::up(PREFIX, 1))?;
     text::step("three gateways", || {

@@ -3,10 +3,14 @@
 use super::failover::{SOON, survives};
 use super::{Case, ensure, must_ping, ping, up};
 use crate::lab::topology::{TARGET_V6, TARGETS, gateway_inside};
-use crate::lab::{Lab, Offloads, Place, Setup};
+use crate::lab::{Lab, NODE_USER, Offloads, Place, Setup};
 use crate::probe::Stream;
 use crate::traffic::transfer;
-use anyhow::Result;
+use crate::{paths, rootless, sh};
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::chown;
+use std::process::Command;
 use std::time::Duration;
 
 /// The router on the outside.
@@ -21,6 +25,7 @@ pub(super) const CASES: &[Case] = &[
     ("sockets_fail_over_after_lan_cable_pulled", after_lan_pulled),
     ("sockets_fail_over_from_frozen_daemon", from_frozen),
     ("sockets_and_xdp_together", together),
+    ("demo_without_root", demo_without_root),
 ];
 
 fn setup() -> Setup {
@@ -140,4 +145,38 @@ fn together(lab: &mut Lab) -> Result<()> {
     let soon = Duration::from_secs(15);
     lab.ping_until(Place::Client, TARGETS[0], soon)?;
     survives(lab, SOON, |lab, number| lab.kill(Place::Gateway(number)))
+}
+
+/// As whoever has no privileges sees it: the programs are a copy in a folder of theirs.
+fn demo_without_root(_: &mut Lab) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("evergate-demo-{}", std::process::id()));
+    let release = folder.join("release");
+    fs::create_dir_all(&release)?;
+    let outcome = (|| {
+        let own = release.join("xtask");
+        fs::copy(paths::own(), &own)?;
+        fs::copy(
+            paths::target().join("release/evergate"),
+            release.join("evergate"),
+        )?;
+        for path in [&folder, &release] {
+            chown(path, Some(NODE_USER), Some(NODE_USER))?;
+        }
+        let user = NODE_USER.to_string();
+        let mut demo = Command::new("setpriv");
+        demo.args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+            .args(rootless::entering())
+            .arg(own)
+            .args(["demo", "--seconds", "21"])
+            .env(rootless::INSIDE, "1")
+            .env("HOME", &folder)
+            .current_dir("/");
+        let said = sh::read(&mut demo).context(
+            "as a user without privileges, in a user namespace (may users make them here? see \
+             user.max_user_namespaces)",
+        )?;
+        ensure(said.contains("outlived 4 failures"), || said)
+    })();
+    fs::remove_dir_all(&folder)?;
+    outcome
 }
