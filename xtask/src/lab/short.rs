@@ -11,6 +11,8 @@ use crate::sh;
 use anyhow::Result;
 use std::process::Command;
 
+/// The gateway's address outside.
+const OUTSIDE: &str = "192.0.2.1";
 /// The network of tunnel addresses of peers that have such, for the target's way back.
 const PEERS: &str = "10.91.9.0/24";
 /// The link address of the client's side toward the generator.
@@ -90,16 +92,17 @@ fn build(prefix: &str) -> Result<()> {
         &ns(client),
         &format!(
             "addr add 10.99.0.1/24 dev lan0\naddr add {CLIENT_OUTSIDE}/24 dev out0\n\
-             route add default via 198.51.100.1\n"
+             route add {OUTSIDE}/32 dev out0\nroute add default via {OUTSIDE}\n"
         ),
     )?;
     // Test packets have the client's own address, as if its applications sent them.
     shell(client, "echo 1 > /proc/sys/net/ipv4/conf/lan0/accept_local")?;
+    // One address outside, since some daemons answer from the first one, whichever they were asked at.
     let inside = gateway_inside(1);
     batch(
         &ns(gateway),
         &format!(
-            "addr add 192.0.2.1/32 dev wan0\naddr add 198.51.100.1/24 dev wan0\n\
+            "addr add {OUTSIDE}/32 dev wan0\nroute add 198.51.100.0/24 dev wan0\n\
              addr add {inside}/24 dev lan0\nroute add {PLAIN_TARGET}/32 via {}\n",
             TARGETS[0]
         ),

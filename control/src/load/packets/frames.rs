@@ -5,24 +5,14 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
-use evergate_common::checksum::ipv4_header;
-use evergate_common::packet::Bytes as _;
-use evergate_common::sample::PORT;
-use evergate_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, IPPROTO_UDP, IPV4_LEN, UDP_LEN};
+use evergate_common::sample::{FIRST_PORT, LEAST, Note};
+use evergate_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4};
 
 use crate::dataplane::xsk::HEADROOM;
 use crate::esp::{Marks, NEXT_IPV4, OutboundSa, Outer, OuterConfig};
 
-/// The first bytes of the payload.
-const MAGIC: [u8; 4] = *b"EGTP";
-/// Magic, run (4), flow (4), number (8), time of sending (8).
-const NOTE: usize = 28;
-/// Bytes of the smallest test packet, its IP header included.
-pub const LEAST: usize = IPV4_LEN + UDP_LEN + NOTE;
 /// Bytes of the largest, so that it fits a tunnel through Ethernet.
 const MOST: usize = 1500;
-/// The source port of the first flow.
-const FIRST_PORT: u16 = 20_000;
 /// The usual simple mix of the Internet, 7 : 4 : 1, large packets made small enough for a tunnel.
 const IMIX: [u16; 12] = [64, 64, 576, 64, 64, 576, 64, 1400, 64, 576, 64, 576];
 
@@ -46,29 +36,6 @@ impl FromStr for Sizes {
     }
 }
 
-/// What a packet says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) run: u32,
-    pub(super) flow: u32,
-    pub(super) number: u64,
-    pub(super) sent_ns: u64,
-}
-
-impl Note {
-    /// Reads a frame; none for anything that is no test packet.
-    pub(super) fn of(frame: &[u8]) -> Option<Self> {
-        let at = ETHERNET_LEN + IPV4_LEN + UDP_LEN;
-        (frame.read::<4>(at)? == MAGIC).then_some(())?;
-        Some(Self {
-            run: frame.read_u32(at + 4)?,
-            flow: frame.read_u32(at + 8)?,
-            number: u64::from_be_bytes(frame.read(at + 12)?),
-            sent_ns: u64::from_be_bytes(frame.read(at + 20)?),
-        })
-    }
-}
-
 /// How packets are sealed before they are sent.
 pub struct Seal {
     pub sa: OutboundSa,
@@ -78,9 +45,10 @@ pub struct Seal {
 /// Makes one packet after the other.
 pub(super) struct Maker {
     ethernet: [u8; ETHERNET_LEN],
-    ip: [u8; IPV4_LEN],
+    from: [u8; 4],
+    to: [u8; 4],
     sizes: Vec<u16>,
-    flows: u32,
+    flows: u16,
     run: u32,
     number: u64,
     seal: Option<(OutboundSa, Outer)>,
@@ -112,11 +80,6 @@ impl Maker {
         ethernet[..6].copy_from_slice(&ends.next_hop);
         ethernet[6..12].copy_from_slice(&ends.mac);
         ethernet[12..].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
-        // Version and length, DF, TTL.
-        let mut ip = [0; IPV4_LEN];
-        (ip[0], ip[6], ip[8], ip[9]) = (0x45, 0x40, 64, IPPROTO_UDP);
-        ip[12..16].copy_from_slice(&ends.from.octets());
-        ip[16..].copy_from_slice(&ends.to.octets());
         let seal = match seal {
             Some(Seal { sa, outer }) => {
                 ensure!(
@@ -129,9 +92,10 @@ impl Maker {
         };
         Ok(Self {
             ethernet,
-            ip,
+            from: ends.from.octets(),
+            to: ends.to.octets(),
             sizes: sizes.0,
-            flows: flows.into(),
+            flows,
             run,
             number: 0,
             seal,
@@ -143,27 +107,17 @@ impl Maker {
     pub(super) fn next(&mut self, chunk: &mut [u8], now_ns: u64) -> Result<Range<usize>> {
         let turn = (self.number % self.sizes.len() as u64) as usize;
         let size = self.sizes.get(turn).copied().unwrap_or(LEAST as u16);
-        let flow = (self.number % u64::from(self.flows)) as u32;
+        let note = Note {
+            run: self.run,
+            flow: (self.number % u64::from(self.flows)) as u16,
+            number: self.number,
+            sent_ns: now_ns,
+        };
         let start = HEADROOM + ETHERNET_LEN;
         let inner = start..start + usize::from(size);
         let packet = chunk.get_mut(inner.clone()).context("a small chunk")?;
-        let (ip, rest) = packet.split_at_mut(IPV4_LEN);
-        let (udp, payload) = rest.split_at_mut(UDP_LEN);
-        ip.copy_from_slice(&self.ip);
-        ip[2..4].copy_from_slice(&size.to_be_bytes());
-        let sum = ipv4_header(ip);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        let length = size - IPV4_LEN as u16;
-        udp[..2].copy_from_slice(&(FIRST_PORT + flow as u16).to_be_bytes());
-        udp[2..4].copy_from_slice(&PORT.to_be_bytes());
-        udp[4..6].copy_from_slice(&length.to_be_bytes());
-        // No checksum, which RFC 768 allows.
-        udp[6..].fill(0);
-        payload[..4].copy_from_slice(&MAGIC);
-        payload[4..8].copy_from_slice(&self.run.to_be_bytes());
-        payload[8..12].copy_from_slice(&flow.to_be_bytes());
-        payload[12..20].copy_from_slice(&self.number.to_be_bytes());
-        payload[20..NOTE].copy_from_slice(&now_ns.to_be_bytes());
+        note.write(packet, self.from, self.to)
+            .context("a small packet")?;
         let ip = match &mut self.seal {
             Some((sa, outer)) => {
                 let marks = Marks::of(packet);
@@ -187,6 +141,7 @@ mod tests {
         Aead, Backend, Cipher, ESP_HEADER_LEN, InboundSa, Key, Salt, Window, sealed_len,
     };
     use evergate_common::sample::is_sample;
+    use evergate_common::wire::IPV4_LEN;
 
     const ENDS: Ends = Ends {
         mac: [2, 0, 0, 0, 0, 1],
@@ -206,19 +161,13 @@ mod tests {
             let size = IMIX[number as usize % IMIX.len()];
             assert_eq!(frame.len(), ETHERNET_LEN + usize::from(size));
             assert!(is_sample(frame));
-            assert_eq!(
-                ipv4_header(&frame[14..34]),
-                0,
-                "a right sum adds up to nothing"
-            );
             let note = Note {
                 run: 7,
-                flow: (number % 3) as u32,
+                flow: (number % 3) as u16,
                 number,
                 sent_ns: 1000 + number,
             };
             assert_eq!(Note::of(frame), Some(note));
-            assert_eq!(Note::of(&frame[..69]), None);
         }
     }
 

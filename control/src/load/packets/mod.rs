@@ -7,7 +7,7 @@ mod receive;
 mod send;
 mod tally;
 
-pub use frames::{LEAST, Seal, Sizes};
+pub use frames::{Seal, Sizes};
 pub use receive::receive;
 pub use send::{Plan, Sent, send};
 pub use tally::{Latency, Received};

@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use evergate_common::sample::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::frames::Note;
 use super::tally::{Received, Tally};
 use crate::dataplane::loader::{Collector, XdpMode, monotonic_ns, queues};
 use crate::dataplane::xsk::{BindMode, Socket, Umem};

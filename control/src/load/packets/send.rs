@@ -85,7 +85,9 @@ pub fn send(plan: Plan) -> Result<Sent> {
                 let since = u128::from(now - pace_start);
                 let due = (since * u128::from(rate) / 1_000_000_000) as u64;
                 let late = due.saturating_sub(paced);
-                if u128::from(late) * 1_000_000_000 > u128::from(rate) * u128::from(FORGET_NS) {
+                // One packet is never too late.
+                let bound = 1 + u128::from(rate) * u128::from(FORGET_NS) / 1_000_000_000;
+                if u128::from(late) > bound {
                     (pace_start, paced) = (now, 0);
                     continue;
                 }

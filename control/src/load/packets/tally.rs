@@ -1,9 +1,8 @@
 //! What has come of a run.
 
+use evergate_common::sample::Note;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-
-use super::frames::Note;
 
 /// Numbers beyond this are no sender's of ours: a bound on the memory.
 const MOST: u64 = 1 << 32;
@@ -46,7 +45,7 @@ pub(super) struct Tally {
     seen: Vec<u64>,
     behind_last: u64,
     /// The number after the highest one of each flow.
-    flows: FxHashMap<u32, u64>,
+    flows: FxHashMap<u16, u64>,
     first_ns: u64,
     last_ns: u64,
     latencies_ns: Vec<u32>,
@@ -122,7 +121,7 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn note(run: u32, flow: u32, number: u64) -> Note {
+    fn note(run: u32, flow: u16, number: u64) -> Note {
         Note {
             run,
             flow,
@@ -144,7 +143,7 @@ mod tests {
             (6, 60),
             (9, 70),
         ] {
-            let flow = (number % 2) as u32;
+            let flow = (number % 2) as u16;
             tally.add(note(3, flow, number), 1_000_000 + us * 1000);
         }
         let received = tally.take();

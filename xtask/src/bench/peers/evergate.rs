@@ -1,13 +1,15 @@
 //! evergate itself: a client with a TUN device, and one gateway.
 
-use super::{CLIENT, GATEWAY, HandSa, LAN, SOON, Up};
+use super::{CLIENT, GATEWAY, LAN, SOON, Sealed, Up};
 use crate::lab::topology::{CLIENT_INNER, CLIENT_OUTSIDE};
 use crate::lab::{Lab, Setup};
 use anyhow::Result;
 
-pub(super) fn up(lab: &mut Lab) -> Result<Up> {
+/// With XDP programs and AF_XDP, or with sockets.
+pub(super) fn up(lab: &mut Lab, without_xdp: bool) -> Result<Up> {
     lab.configure(&Setup {
         cluster: vec![1],
+        without_xdp,
         // A machine that is loaded to its limit keeps its client and its gateway waiting: this is
         // about packets, not about failover.
         general: "Heartbeat = DEFERRED\nHeartbeatDeferTime = 2s\nHeartbeatResponseTime = 2s\n"
@@ -50,12 +52,12 @@ pub(super) fn gateway(lab: &mut Lab) -> Result<Up> {
     Ok(Up {
         from: INNER,
         gateway: vec![lab.pid(GATEWAY)?],
-        seal: Some(HandSa {
-            spi: SPI.into(),
+        sealed: Sealed::Esp {
+            spi: SPI,
             secret,
             from: CLIENT_OUTSIDE,
             to: local,
-        }),
+        },
         ..Up::default()
     })
 }

@@ -52,7 +52,7 @@ pub(super) fn esp(lab: &Lab) -> Result<Up> {
             "add",
             LAN,
             "via",
-            "198.51.100.1",
+            OUTSIDE,
             "src",
             PEER_CLIENT,
         ],

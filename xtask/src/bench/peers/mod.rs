@@ -36,11 +36,17 @@ pub(super) enum System {
     /// Routing frame by frame.
     PlainFrames,
     Evergate,
+    /// Without XDP: by sockets.
+    EvergateSockets,
     /// Its gateway alone: the generator seals what it sends.
     EvergateGateway,
     Gotatun,
     WireguardGo,
     Boringtun,
+    /// The gateway alone of these.
+    GotatunGateway,
+    WireguardGoGateway,
+    BoringtunGateway,
     Strongswan,
     Openvpn,
     Nebula,
@@ -56,8 +62,7 @@ pub(super) struct Up {
     /// Process ids of daemons.
     pub(super) client: Vec<i32>,
     pub(super) gateway: Vec<i32>,
-    /// What the generator seals by, if it does.
-    pub(super) seal: Option<HandSa>,
+    pub(super) sealed: Sealed,
     /// End with it.
     _processes: Vec<Process>,
     _leftovers: Vec<Leftover>,
@@ -81,7 +86,11 @@ impl System {
             Self::Plain => "plain",
             Self::PlainFrames => "plain-frames",
             Self::Evergate => "evergate",
+            Self::EvergateSockets => "evergate-sockets",
             Self::EvergateGateway => "evergate-gateway",
+            Self::GotatunGateway => "gotatun-gateway",
+            Self::WireguardGoGateway => "wireguard-go-gateway",
+            Self::BoringtunGateway => "boringtun-gateway",
             Self::Gotatun => "gotatun",
             Self::WireguardGo => "wireguard-go",
             Self::Boringtun => "boringtun",
@@ -93,6 +102,21 @@ impl System {
         }
     }
 
+    /// The gateway alone of a peer, where the generator speaks its protocol.
+    fn gateway(self) -> Option<Self> {
+        match self {
+            Self::Gotatun => Some(Self::GotatunGateway),
+            Self::WireguardGo => Some(Self::WireguardGoGateway),
+            Self::Boringtun => Some(Self::BoringtunGateway),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a gateway alone.
+    pub(super) fn is_gateway(self) -> bool {
+        self == Self::EvergateGateway || Self::PEERS.iter().any(|p| p.gateway() == Some(self))
+    }
+
     /// Whether it is routing, with nothing in between.
     pub(super) fn is_plain(self) -> bool {
         matches!(self, Self::Plain | Self::PlainFrames)
@@ -101,10 +125,14 @@ impl System {
     /// Gets what it needs; returns the version, as it says it. An error says why it can not be had here.
     pub(super) fn install(self) -> Result<String> {
         match self {
-            Self::Plain | Self::PlainFrames | Self::Evergate | Self::EvergateGateway => {
-                Ok(String::new())
-            }
-            Self::Gotatun | Self::WireguardGo | Self::Boringtun => wireguard::install(self),
+            Self::Plain
+            | Self::PlainFrames
+            | Self::Evergate
+            | Self::EvergateSockets
+            | Self::EvergateGateway => Ok(String::new()),
+            Self::Gotatun | Self::GotatunGateway => wireguard::install(Self::Gotatun),
+            Self::WireguardGo | Self::WireguardGoGateway => wireguard::install(Self::WireguardGo),
+            Self::Boringtun | Self::BoringtunGateway => wireguard::install(Self::Boringtun),
             Self::Strongswan => strongswan::install(),
             Self::Openvpn => openvpn::install(),
             Self::Nebula => nebula::install(),
@@ -126,9 +154,13 @@ impl System {
                 to: PLAIN_TARGET,
                 ..Up::default()
             },
-            Self::Evergate => evergate::up(lab)?,
+            Self::Evergate => evergate::up(lab, false)?,
+            Self::EvergateSockets => evergate::up(lab, true)?,
             Self::EvergateGateway => return evergate::gateway(lab),
             Self::Gotatun | Self::WireguardGo | Self::Boringtun => wireguard::up(self, lab)?,
+            Self::GotatunGateway => return wireguard::gateway(Self::Gotatun, lab),
+            Self::WireguardGoGateway => return wireguard::gateway(Self::WireguardGo, lab),
+            Self::BoringtunGateway => return wireguard::gateway(Self::Boringtun, lab),
             Self::Strongswan => strongswan::up(lab)?,
             Self::Openvpn => openvpn::up(lab)?,
             Self::Nebula => nebula::up(lab)?,
@@ -149,7 +181,7 @@ impl Default for Up {
             to: TARGETS[0],
             client: Vec::new(),
             gateway: Vec::new(),
-            seal: None,
+            sealed: Sealed::ByClient,
             _processes: Vec::new(),
             _leftovers: Vec::new(),
         }
@@ -168,20 +200,38 @@ impl Up {
     }
 }
 
-/// An SA written by hand, which the gateway has.
-pub(super) struct HandSa {
-    pub(super) spi: String,
-    /// Key and salt in hexadecimal.
-    pub(super) secret: String,
-    /// Outer addresses.
-    pub(super) from: &'static str,
-    pub(super) to: &'static str,
+/// By whom packets are sealed.
+#[derive(Clone, Debug)]
+pub(super) enum Sealed {
+    ByClient,
+    /// By the generator, with an SA written by hand, which the gateway has.
+    Esp {
+        spi: &'static str,
+        /// Key and salt in hexadecimal.
+        secret: String,
+        /// Outer addresses.
+        from: &'static str,
+        to: &'static str,
+    },
+    /// By the generator, which is a peer of the gateway.
+    Wireguard {
+        /// Where the gateway listens.
+        gateway: String,
+        /// As `wg` writes keys.
+        private: String,
+        public: String,
+    },
 }
 
-/// The systems of a list such as `gotatun,nebula`; all without a list, none for `none`.
+/// The systems of a list such as `gotatun,nebula`, gateways alone behind them; all without a list, none for
+/// `none`.
 pub(super) fn chosen(list: Option<&str>) -> Result<Vec<System>> {
+    let with_gateways = |peers: &[System]| -> Vec<System> {
+        let alone = peers.iter().filter_map(|peer| peer.gateway());
+        peers.iter().copied().chain(alone).collect()
+    };
     let Some(list) = list else {
-        return Ok(System::PEERS.to_vec());
+        return Ok(with_gateways(&System::PEERS));
     };
     let named = |name: &str| {
         let found = System::PEERS.into_iter().find(|s| s.name() == name);
@@ -192,7 +242,10 @@ pub(super) fn chosen(list: Option<&str>) -> Result<Vec<System>> {
     };
     match list {
         "none" => Ok(Vec::new()),
-        list => list.split(',').map(|name| named(name.trim())).collect(),
+        list => {
+            let peers = list.split(',').map(|name| named(name.trim()));
+            Ok(with_gateways(&peers.collect::<Result<Vec<_>>>()?))
+        }
     }
 }
 
@@ -235,11 +288,11 @@ mod tests {
 
     #[test]
     fn lists_of_peers() {
-        assert_eq!(chosen(None).unwrap().len(), System::PEERS.len());
+        assert_eq!(chosen(None).unwrap().len(), System::PEERS.len() + 3);
         assert_eq!(chosen(Some("none")).unwrap(), []);
         assert_eq!(
             chosen(Some("gotatun, nebula")).unwrap(),
-            [System::Gotatun, System::Nebula]
+            [System::Gotatun, System::Nebula, System::GotatunGateway]
         );
         let error = chosen(Some("gotatun,plain")).unwrap_err().to_string();
         assert!(error.contains("wireguard-go"), "{error}");

@@ -1,9 +1,11 @@
 //! WireGuard in user space: gotatun and boringtun from crates.io, wireguard-go from the distribution.
 
-use super::{CLIENT, GATEWAY, LAN, Leftover, PEER_CLIENT, PEER_GATEWAY, SOON, System, Up, version};
+use super::{
+    CLIENT, GATEWAY, LAN, Leftover, PEER_CLIENT, PEER_GATEWAY, SOON, Sealed, System, Up, version,
+};
 use crate::lab::{Lab, Place, Process};
 use crate::{build, paths, sh, toolchain};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -125,30 +127,68 @@ pub(super) fn ends(lab: &Lab) -> Result<[End; 2]> {
 
 /// Tells both ends of each other; their interfaces are there.
 pub(super) fn connect(lab: &Lab, client: &End, gateway: &End) -> Result<()> {
-    let set = |end: &End, words: &[&str]| {
-        let key = end.key.display().to_string();
-        let head = ["wg", "set", &end.interface, "private-key", &key];
-        lab.exec(end.place, &[&head, words].concat())
-            .with_context(|| format!("{} of the {}", end.interface, end.place))
-    };
-    let (peer, endpoint) = (format!("{PEER_CLIENT}/32"), format!("192.0.2.1:{PORT}"));
-    let words = ["listen-port", PORT, "peer", &client.public];
-    set(gateway, &[&words[..], &["allowed-ips", &peer]].concat())?;
-    let behind = format!("{LAN},{PEER_GATEWAY}/32");
+    listen(lab, gateway, client)?;
+    let (endpoint, behind) = (endpoint(), format!("{LAN},{PEER_GATEWAY}/32"));
     let words = ["peer", &gateway.public, "endpoint", &endpoint];
-    set(client, &[&words[..], &["allowed-ips", &behind]].concat())?;
-    for (end, address, route) in [
-        (client, PEER_CLIENT, LAN),
-        (gateway, PEER_GATEWAY, PEER_CLIENT),
+    set(
+        lab,
+        client,
+        &[&words[..], &["allowed-ips", &behind]].concat(),
+    )?;
+    address(lab, client, PEER_CLIENT, LAN)
+}
+
+fn endpoint() -> String {
+    format!("192.0.2.1:{PORT}")
+}
+
+/// The gateway's end.
+fn listen(lab: &Lab, gateway: &End, client: &End) -> Result<()> {
+    let peer = format!("{PEER_CLIENT}/32");
+    let words = ["listen-port", PORT, "peer", &client.public];
+    set(
+        lab,
+        gateway,
+        &[&words[..], &["allowed-ips", &peer]].concat(),
+    )?;
+    address(lab, gateway, PEER_GATEWAY, PEER_CLIENT)
+}
+
+fn set(lab: &Lab, end: &End, words: &[&str]) -> Result<()> {
+    let key = end.key.display().to_string();
+    let head = ["wg", "set", &end.interface, "private-key", &key];
+    lab.exec(end.place, &[&head, words].concat()).map(drop)
+}
+
+fn address(lab: &Lab, end: &End, own: &str, route: &str) -> Result<()> {
+    let device = &*end.interface;
+    for words in [
+        &["addr", "add", own, "dev", device][..],
+        &["link", "set", device, "mtu", MTU, "up"],
+        &["route", "add", route, "dev", device],
     ] {
-        let device = &*end.interface;
-        for words in [
-            &["addr", "add", address, "dev", device][..],
-            &["link", "set", device, "mtu", MTU, "up"],
-            &["route", "add", route, "dev", device],
-        ] {
-            lab.exec(end.place, &[&["ip"], words].concat())?;
-        }
+        lab.exec(end.place, &[&["ip"], words].concat())?;
     }
     Ok(())
+}
+
+/// The gateway alone; the generator is its peer.
+pub(super) fn gateway(system: System, lab: &Lab) -> Result<Up> {
+    let [client, gateway] = ends(lab)?;
+    let daemon = start(lab, &daemon(system), &gateway)?;
+    listen(lab, &gateway, &client)?;
+    // Each asks for the other's link address.
+    lab.ping_until(CLIENT, "192.0.2.1", SOON)?;
+    lab.ping_until(GATEWAY, Up::default().to, SOON)?;
+    Ok(Up {
+        gateway: vec![daemon.pid()],
+        sealed: Sealed::Wireguard {
+            gateway: endpoint(),
+            private: std::fs::read_to_string(&client.key)?.trim().to_owned(),
+            public: gateway.public.clone(),
+        },
+        _processes: vec![daemon],
+        _leftovers: vec![Leftover(socket(&gateway))],
+        ..Up::default()
+    })
 }

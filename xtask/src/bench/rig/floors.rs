@@ -11,7 +11,7 @@ use crate::lab::Lab;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// About half of what is usual.
+/// Less than half of what a busy machine had.
 const FLOORS: &str = include_str!("floors.json");
 const ROUNDS: usize = 4;
 

@@ -1,9 +1,9 @@
 //! What is measured of one system in one run.
 
 use super::cpu::Snapshot;
-use super::packets::{Latency, Muzzle, Range, Seal, Shot};
+use super::packets::{Latency, Muzzle, Range, Shot};
 use super::search::{Found, LOSS, Trial, highest};
-use crate::bench::peers::{System, Up};
+use crate::bench::peers::{Sealed, System, Up};
 use crate::lab::{CLIENT_MAC, GATEWAY_MAC, Lab, Place};
 use crate::traffic::transfer;
 use anyhow::Result;
@@ -125,7 +125,7 @@ pub(super) fn measure(
         pin(&up.gateway, &everywhere)?;
         pin(&up.client, &everywhere)?;
     }
-    if up.seal.is_none() {
+    if !system.is_gateway() {
         figures.tcp = Some(tcp(lab, up, pace.tcp_seconds)?);
     }
     Ok(figures)
@@ -163,9 +163,9 @@ pub(super) fn carried(lab: &Lab, up: &Up) -> Result<Carried> {
 }
 
 fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
-    let (place, interface, next_hop) = match up.seal {
-        Some(_) => (Place::Client, "out0", GATEWAY_MAC),
-        None => (Place::Generator, "eth0", CLIENT_MAC),
+    let (place, interface, next_hop) = match up.sealed {
+        Sealed::ByClient => (Place::Generator, "eth0", CLIENT_MAC),
+        _ => (Place::Client, "out0", GATEWAY_MAC),
     };
     Muzzle {
         place,
@@ -175,13 +175,8 @@ fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
         to: up.to.into(),
         cores: Cores::words(&cores.rest()),
         urgent: true,
-        seal: up.seal.as_ref().map(|sa| Seal {
-            spi: sa.spi.clone(),
-            secret: sa.secret.clone(),
-            outer_from: sa.from.into(),
-            outer_to: sa.to.into(),
-            used: 0,
-        }),
+        sealed: up.sealed.clone(),
+        used: 0,
     }
 }
 

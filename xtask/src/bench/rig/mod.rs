@@ -48,6 +48,7 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
         System::Plain,
         System::PlainFrames,
         System::Evergate,
+        System::EvergateSockets,
         System::EvergateGateway,
     ]
     .into_iter()

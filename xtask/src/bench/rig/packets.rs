@@ -1,10 +1,13 @@
 //! Test packets through a lab: `evergate bench send` where they come from, `evergate bench receive` in the
 //! target.
 
+use crate::bench::peers::Sealed;
 use crate::lab::{Lab, Place, Process};
+use crate::paths;
 use crate::probe::wait_ready;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use std::fmt::Display;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{ChildStdin, ChildStdout};
 use std::time::Duration;
@@ -36,8 +39,9 @@ pub(super) struct Muzzle {
     pub(super) cores: String,
     /// Generator and collector go before other work: neither may wait for what is measured.
     pub(super) urgent: bool,
-    /// Sealed by an SA that the gateway has.
-    pub(super) seal: Option<Seal>,
+    pub(super) sealed: Sealed,
+    /// The last sequence number of the SA.
+    pub(super) used: u64,
 }
 
 impl Muzzle {
@@ -47,18 +51,6 @@ impl Muzzle {
             false => &[],
         }
     }
-}
-
-/// An SA written by hand.
-#[derive(Clone, Debug)]
-pub(super) struct Seal {
-    pub(super) spi: String,
-    /// Key and salt.
-    pub(super) secret: String,
-    pub(super) outer_from: String,
-    pub(super) outer_to: String,
-    /// The last sequence number.
-    pub(super) used: u64,
 }
 
 /// What a shot has come to.
@@ -133,33 +125,23 @@ impl<'a> Range<'a> {
 
     pub(super) fn shoot(&mut self, shot: Shot<'_>) -> Result<Hit> {
         self.run += 1;
-        let run = self.run.to_string();
-        let (flows, seconds) = (
-            shot.flows.to_string(),
-            format!("{}", shot.time.as_secs_f64()),
-        );
+        let words = self.words(shot);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let muzzle = &self.muzzle;
-        let mut words = muzzle.niceness().to_vec();
-        words.extend(["taskset", "-c", &muzzle.cores]);
-        words.extend([&*self.binary, "bench", "send", "--json", "--run", &run]);
-        words.extend(["--interface", muzzle.interface]);
-        words.extend(["--next-hop", muzzle.next_hop]);
-        words.extend(["--from", &muzzle.from, "--to", &muzzle.to]);
-        words.extend(["--size", shot.size, "--flows", &flows]);
-        words.extend(["--seconds", &seconds]);
-        let rate = shot.rate.map(|rate| rate.to_string());
-        words.extend(rate.iter().flat_map(|rate| ["--rate", rate]));
-        let after = muzzle.seal.as_ref().map(|seal| seal.used.to_string());
-        if let (Some(seal), Some(after)) = (&muzzle.seal, &after) {
-            words.extend(["--spi", &seal.spi, "--after", after]);
-            words.extend(["--outer-from", &seal.outer_from]);
-            words.extend(["--outer-to", &seal.outer_to]);
-        }
-        let mut sender = self.lab.spawn_piped(muzzle.place, &words)?;
-        if let Some(seal) = &muzzle.seal {
-            let mut stdin = sender.stdin().context("the generator has no stdin")?;
-            writeln!(stdin, "{}", seal.secret)?;
-        }
+        let head = [muzzle.niceness(), &["taskset", "-c", &muzzle.cores]].concat();
+        let mut sender = self
+            .lab
+            .spawn_piped(muzzle.place, &[head, words].concat())?;
+        let secret = match &muzzle.sealed {
+            Sealed::ByClient => String::new(),
+            Sealed::Esp { secret, .. } => format!("{secret}\n"),
+            Sealed::Wireguard {
+                private, public, ..
+            } => format!("{private}\n{public}\n"),
+        };
+        let mut stdin = sender.stdin().context("the generator has no stdin")?;
+        stdin.write_all(secret.as_bytes())?;
+        drop(stdin);
         let mut text = String::new();
         let mut stdout = sender.stdout().context("the generator has no stdout")?;
         stdout.read_to_string(&mut text)?;
@@ -170,16 +152,50 @@ impl<'a> Range<'a> {
         );
         let sent: Sent = serde_json::from_str(&text).context("the generator's report")?;
         ensure!(sent.sent > 0, "the generator has sent nothing");
-        if let Some(seal) = &mut self.muzzle.seal {
-            // What was made and not sent has used numbers too.
-            seal.used += sent.sent + 1024;
-        }
+        // What was made and not sent has used numbers too.
+        self.muzzle.used += sent.sent + 1024;
         std::thread::sleep(DRAIN);
         writeln!(self.ask, "report")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         let received: Received = serde_json::from_str(&line).context("the collector's report")?;
         Ok(hit(&sent, &received, self.run))
+    }
+
+    /// The command of the generator.
+    fn words(&self, shot: Shot<'_>) -> Vec<String> {
+        let muzzle = &self.muzzle;
+        let mut words = match &muzzle.sealed {
+            Sealed::Wireguard { gateway, .. } => {
+                let own = paths::own().display().to_string();
+                vec![own, "wireguard-send".into(), gateway.clone()]
+            }
+            _ => {
+                let binary = self.binary.clone();
+                let mut words = vec![binary, "bench".into(), "send".into(), "--json".into()];
+                words.extend(["--interface".into(), muzzle.interface.into()]);
+                words.extend(["--next-hop".into(), muzzle.next_hop.into()]);
+                words
+            }
+        };
+        let mut say =
+            |name: &str, value: &dyn Display| words.extend([name.into(), value.to_string()]);
+        say("--run", &self.run);
+        say("--from", &muzzle.from);
+        say("--to", &muzzle.to);
+        say("--size", &shot.size);
+        say("--flows", &shot.flows);
+        say("--seconds", &shot.time.as_secs_f64());
+        if let Some(rate) = shot.rate {
+            say("--rate", &rate);
+        }
+        if let Sealed::Esp { spi, from, to, .. } = &muzzle.sealed {
+            say("--spi", spi);
+            say("--after", &muzzle.used);
+            say("--outer-from", from);
+            say("--outer-to", to);
+        }
+        words
     }
 }
 

@@ -63,7 +63,7 @@ fn draw_panel(
         area.draw_text(line.system.name(), &text(13), (8, top + 3))?;
         let end = LABELS + (value / most * room) as i32;
         let colour = match line.system {
-            System::Evergate | System::EvergateGateway => OWN,
+            System::Evergate | System::EvergateSockets | System::EvergateGateway => OWN,
             system if system.is_plain() => PLAIN,
             _ => PEER,
         };

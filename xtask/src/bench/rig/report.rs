@@ -147,11 +147,11 @@ impl Report {
             bold("thousand packets a second with at most 0.1 % lost; one TCP stream; medians")
         );
         println!(
-            "  {:<18} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "  {:<21} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
             "", "64 B", "1400 B", "up", "down", "up", "down", "CPU s/GB", "CPU s/GB", "p50", "p99"
         );
         println!(
-            "  {:<18} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "  {:<21} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
             "",
             "kpps",
             "kpps",
@@ -168,15 +168,15 @@ impl Report {
             if row.runs.is_empty() {
                 let why = row.failures.join("; ");
                 println!(
-                    "  {:<18} {}",
+                    "  {:<21} {}",
                     row.system.name(),
                     red(&format!("not measured: {why}"))
                 );
                 continue;
             }
-            println!("  {:<18} {}", row.system.name(), line.cells());
+            println!("  {:<21} {}", row.system.name(), line.cells());
             for failure in &row.failures {
-                println!("  {:<18} {}", "", red(&format!("a run failed: {failure}")));
+                println!("  {:<21} {}", "", red(&format!("a run failed: {failure}")));
             }
         }
         println!(
@@ -189,35 +189,43 @@ impl Report {
 
     /// evergate beside the best of its peers.
     fn best(&self) {
-        let Some(own) = self.table.iter().find(|l| l.system == System::Evergate) else {
-            return;
-        };
-        let peers = || {
-            self.table
-                .iter()
-                .filter(|l| System::PEERS.contains(&l.system))
-        };
-        let times = |name: &str, of: fn(&Line) -> f64| {
-            let best = peers().max_by(|a, b| of(a).total_cmp(&of(b)));
-            if let Some(best) = best.filter(|best| of(best) > 0.0) {
-                println!(
-                    "  {name:<26} {:.2} times the best of the peers ({})",
-                    of(own) / of(best),
-                    best.system.name()
-                );
-            }
-        };
-        times("packets of 64 B", |l| l.small);
-        times("packets of 1400 B", |l| l.large);
-        times("TCP, client to target", |l| l.up);
-        times("TCP, target to client", |l| l.down);
-        let gotatun = peers().find(|l| l.system == System::Gotatun && l.cpu_machine > 0.0);
-        if let Some(gotatun) = gotatun {
+        let pairs = |l: &&Line| System::PEERS.contains(&l.system);
+        let gateways = |l: &&Line| l.system.is_gateway() && l.system != System::EvergateGateway;
+        self.times("packets of 64 B", System::Evergate, pairs, |l| l.small);
+        self.times("packets of 1400 B", System::Evergate, pairs, |l| l.large);
+        let own = System::EvergateGateway;
+        self.times("gateways alone, 64 B", own, gateways, |l| l.small);
+        self.times("gateways alone, 1400 B", own, gateways, |l| l.large);
+        self.times("TCP, client to target", System::Evergate, pairs, |l| l.up);
+        self.times("TCP, target to client", System::Evergate, pairs, |l| l.down);
+        let line = |system| self.table.iter().find(|l| l.system == system);
+        if let (Some(own), Some(gotatun)) = (line(System::Evergate), line(System::Gotatun))
+            && gotatun.cpu_machine > 0.0
+        {
             println!(
                 "  {:<26} {:.2} of gotatun's (daemons alone {:.2})",
                 "CPU for a gigabyte",
                 own.cpu_machine / gotatun.cpu_machine,
                 own.cpu_daemons / gotatun.cpu_daemons.max(1e-9)
+            );
+        }
+    }
+
+    fn times(
+        &self,
+        name: &str,
+        own: System,
+        others: impl Fn(&&Line) -> bool,
+        of: fn(&Line) -> f64,
+    ) {
+        let own = self.table.iter().find(|l| l.system == own);
+        let peers = self.table.iter().filter(others);
+        let best = peers.max_by(|a, b| of(a).total_cmp(&of(b)));
+        if let (Some(own), Some(best)) = (own, best.filter(|best| of(best) > 0.0)) {
+            println!(
+                "  {name:<26} {:.2} times the best of the peers ({})",
+                of(own) / of(best),
+                best.system.name()
             );
         }
     }
@@ -255,15 +263,17 @@ impl Line {
 
 /// A run in a few words.
 pub(super) fn short(figures: &Figures) -> String {
-    let mut text = format!(
-        "64 B {:.1} kpps, 1400 B {:.1} kpps",
-        figures.small.rate / 1e3,
-        figures.large.rate / 1e3
-    );
-    if let Some(tcp) = &figures.tcp {
-        text += &format!(", TCP {:.2} / {:.2} Gbit/s", tcp.up / 1e9, tcp.down / 1e9);
+    let mut parts = Vec::new();
+    for (name, found) in [("64 B", figures.small), ("1400 B", figures.large)] {
+        if found.rate > 0.0 {
+            parts.push(format!("{name} {:.1} kpps", found.rate / 1e3));
+        }
     }
-    text
+    if let Some(tcp) = &figures.tcp {
+        let (up, down) = (tcp.up / 1e9, tcp.down / 1e9);
+        parts.push(format!("TCP {up:.2} / {down:.2} Gbit/s"));
+    }
+    parts.join(", ")
 }
 
 #[cfg(test)]
