@@ -66,7 +66,8 @@ impl Alone {
         self.counter += BURST as u64;
         for at in 0..BURST {
             let nonce = self.nonce(at);
-            let key = &self.keys[at % self.keys.len()];
+            let keys = self.keys.len();
+            let key = &mut self.keys[at % keys];
             let (data, tag) = self.frames[at].split_at_mut(self.data.end);
             let sealed = key.seal_in_place(&nonce, &[9; 12], &mut data[self.data.start..]);
             tag[..TAG_LEN].copy_from_slice(&sealed.expect("short"));
@@ -87,7 +88,8 @@ impl Case for Alone {
         }
         for at in 0..BURST {
             let nonce = self.nonce(at);
-            let key = &self.keys[at % self.keys.len()];
+            let keys = self.keys.len();
+            let key = &mut self.keys[at % keys];
             let sealed = &mut self.frames[at][self.data.start..self.data.end + TAG_LEN];
             black_box(key.open_in_place(&nonce, &[9; 12], sealed)).expect("authentic");
         }

@@ -93,7 +93,7 @@ fn open_rust_crypto<const CIPHER: usize>(bencher: Bencher, size: usize) {
 /// The library alone, for comparison: what sealing adds is the difference.
 #[divan::bench(args = SIZES)]
 fn aead_alone(bencher: Bencher, size: usize) {
-    let aead = aead(Backend::Ring, Cipher::Aes256Gcm);
+    let mut aead = aead(Backend::Ring, Cipher::Aes256Gcm);
     let mut frame = frame(size);
     let data = &mut frame[HEADROOM..HEADROOM + size + 4];
     let mut counter = 0_u64;

@@ -36,17 +36,46 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
-    if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx)
-        && let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World)
-    {
-        let (verdict, counter) = heartbeat::reflect(&mut packet, &reflection);
-        counters::count(&maps::OUTSIDE_COUNTERS, counter);
-        return verdict;
+    if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
+        if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {
+            return answer(&mut packet, &reflection);
+        }
+        if verdict::looks_keyed_v4(&packet) {
+            match keyed_way(ctx) {
+                NOT_THIS_WAY => {}
+                verdict => return verdict,
+            }
+        }
     }
     match long_way(ctx) {
         ASK_THE_GUARD => guard::way(ctx),
         verdict => verdict,
     }
+}
+
+/// No verdict: the long way has to find one, and nothing was counted.
+const NOT_THIS_WAY: u32 = u32::MAX;
+
+/// The short way of the keyed form. A function of its own, because it needs much of the stack.
+#[inline(never)]
+fn keyed_way(ctx: &XdpContext) -> u32 {
+    // So that the compiler hands over the context, not what it reads from it: the verifier would not
+    // know that again.
+    let ctx = XdpContext::new(core::hint::black_box(ctx.ctx));
+    let Some(mut packet) = Packet::with::<{ verdict::KEYED_V4_LEN }>(&ctx) else {
+        return NOT_THIS_WAY;
+    };
+    match verdict::keyed_v4(&packet, &heartbeat::World) {
+        Some(reflection) => answer(&mut packet, &reflection),
+        None => NOT_THIS_WAY,
+    }
+}
+
+#[inline(always)]
+fn answer(packet: &mut Packet, reflection: &verdict::Reflection) -> u32 {
+    let (verdict, counter) = heartbeat::reflect(packet, reflection);
+    counters::count(&maps::OUTSIDE_COUNTERS, counter);
+    verdict
 }
 
 /// No verdict: the guard before IKE has to say something, and nothing was counted.

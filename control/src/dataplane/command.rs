@@ -32,7 +32,7 @@ pub struct GroupSpec {
     /// Inner prefixes that belong to it.
     pub prefixes: Vec<IpNet>,
     /// On a client: the gateways in the order drawn, and how they are watched.
-    pub watch: Option<Watch>,
+    pub watch: Option<Box<Watch>>,
     /// Whether a session can be had by asking the node's core for one; if not, traffic without a
     /// session is refused at once.
     pub on_demand: bool,

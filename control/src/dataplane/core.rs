@@ -350,7 +350,10 @@ impl Core {
                 last_heard: session.last_heard,
             })
         });
-        let groups = self.groups.iter().map(|group| GroupView {
+        // Of the others nobody wants to know anything, and a gateway has one for each client.
+        let watched = self.groups.watched().iter();
+        let groups = watched.filter_map(|index| self.groups.get(*index));
+        let groups = groups.map(|group| GroupView {
             id: group.id,
             active: group.monitor.as_ref().and_then(|monitor| monitor.active()),
             gateways: group
@@ -379,6 +382,7 @@ impl Core {
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH;
             self.report_outside_hops();
+            self.sessions.look();
         }
         self.watch(umem, now, drained);
         self.announce(umem, now);

@@ -1,7 +1,7 @@
 //! Where traffic for inner addresses goes: prefixes, the groups that they belong to, and what a
 //! group holds while it has no session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -28,10 +28,11 @@ pub(super) struct Group {
     /// The session that traffic uses now.
     pub(super) active: Option<SessionId>,
     /// Watches the gateways of a client's cluster.
-    pub(super) monitor: Option<Monitor>,
+    pub(super) monitor: Option<Box<Monitor>>,
     pub(super) form: HeartbeatForm,
-    /// Packets that wait for a session.
-    held: VecDeque<Frame>,
+    /// Packets that wait for a session: how many, and where the first and the last one are kept.
+    held: usize,
+    ends: Option<(usize, usize)>,
     /// Whether the core was asked for a session since the last answer.
     pub(super) asked: bool,
     /// No session could be had; packets are refused until then.
@@ -44,7 +45,7 @@ impl Group {
     fn new(spec: GroupSpec) -> Self {
         let (monitor, form) = match (spec.id, spec.watch) {
             (GroupId::Cluster(cluster), Some(watch)) => (
-                Some(Monitor::new(cluster, watch.order, watch.timing)),
+                Some(Box::new(Monitor::new(cluster, watch.order, watch.timing))),
                 watch.form,
             ),
             _ => (None, HeartbeatForm::Keyed),
@@ -56,10 +57,54 @@ impl Group {
             active: None,
             monitor,
             form,
-            held: VecDeque::with_capacity(HELD),
+            held: 0,
+            ends: None,
             asked: false,
             rejected_until: None,
             sent: false,
+        }
+    }
+}
+
+/// The packets that all groups hold, each with the place of the next one of its group.
+#[derive(Default)]
+struct Held {
+    places: Vec<(Option<Frame>, Option<usize>)>,
+    /// Places without a packet.
+    free: Vec<usize>,
+}
+
+impl Held {
+    /// Keeps a packet; gives it back if [`HELD_ALL`] are kept.
+    fn put(&mut self, frame: Frame) -> Result<usize, Frame> {
+        if self.places.is_empty() {
+            // Once, at the first packet that has to wait.
+            self.places.resize_with(HELD_ALL, || (None, None));
+            self.free.extend(0..HELD_ALL);
+        }
+        match self.free.pop() {
+            Some(at) => {
+                if let Some(place) = self.places.get_mut(at) {
+                    *place = (Some(frame), None);
+                }
+                Ok(at)
+            }
+            None => Err(frame),
+        }
+    }
+
+    /// The packet at a place, and the place of the next one.
+    fn take(&mut self, at: usize) -> Option<(Frame, Option<usize>)> {
+        let (frame, next) = std::mem::take(self.places.get_mut(at)?);
+        let frame = frame?;
+        self.free.push(at);
+        Some((frame, next))
+    }
+
+    /// What is at `next` follows what is at `at`.
+    fn link(&mut self, at: usize, next: usize) {
+        if let Some((_, after)) = self.places.get_mut(at) {
+            *after = Some(next);
         }
     }
 }
@@ -75,8 +120,7 @@ pub(super) struct Groups {
     v6: PrefixMap<Ipv6Net, usize>,
     /// Groups with a monitor.
     watched: Vec<usize>,
-    /// Packets that all groups hold.
-    held: usize,
+    held: Held,
     /// Our own link is down: no monitor judges anything, a new one neither.
     link_down: bool,
 }
@@ -157,21 +201,31 @@ impl Groups {
 
     /// Keeps a packet until its group has a session; gives it back when there is no room.
     pub(super) fn hold(&mut self, index: usize, frame: Frame) -> Result<(), Frame> {
-        let all = self.held;
-        match self.get_mut(index) {
-            Some(group) if group.held.len() < HELD && all < HELD_ALL => {
-                group.held.push_back(frame);
-                self.held += 1;
-                Ok(())
-            }
-            _ => Err(frame),
+        let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else {
+            return Err(frame);
+        };
+        if group.held >= HELD {
+            return Err(frame);
         }
+        let at = self.held.put(frame)?;
+        let first = match group.ends {
+            Some((first, last)) => {
+                self.held.link(last, at);
+                first
+            }
+            None => at,
+        };
+        (group.held, group.ends) = (group.held + 1, Some((first, at)));
+        Ok(())
     }
 
     /// The packet of a group that has waited longest.
     pub(super) fn next_held(&mut self, index: usize) -> Option<Frame> {
-        let frame = self.get_mut(index)?.held.pop_front()?;
-        self.held = self.held.saturating_sub(1);
+        let group = self.groups.get_mut(index).and_then(Option::as_mut)?;
+        let (first, last) = group.ends?;
+        let (frame, next) = self.held.take(first)?;
+        group.held = group.held.saturating_sub(1);
+        group.ends = next.map(|next| (next, last));
         Some(frame)
     }
 
@@ -216,10 +270,6 @@ impl Groups {
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Group> {
         self.groups.get_mut(index).and_then(Option::as_mut)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().flatten()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
@@ -285,7 +335,7 @@ mod tests {
         let gateway = IpAddr::from([192, 0, 2, 1]);
         let watched = |cluster| GroupSpec {
             id: GroupId::Cluster(ClusterId(cluster)),
-            watch: Some(Watch {
+            watch: Some(Box::new(Watch {
                 order: vec![gateway],
                 timing: Timing {
                     mode: HeartbeatMode::Instant,
@@ -293,7 +343,7 @@ mod tests {
                     defer_time: Duration::from_millis(5),
                 },
                 form: HeartbeatForm::Keyed,
-            }),
+            })),
             ..spec(cluster, &[])
         };
         let mut groups = Groups::default();

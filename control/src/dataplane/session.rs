@@ -21,6 +21,9 @@ const TOKENS: usize = 16;
 /// A peer that roams moves at most so often: each move costs the core's time.
 const STAY: Duration = Duration::from_millis(100);
 
+/// Seconds between two looks at a session: one that is idle for so long, or twice as long, sleeps.
+const LOOKS: usize = 300;
+
 /// Why a session can not be used.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
@@ -59,6 +62,8 @@ pub(super) struct Session {
     /// On a gateway: the LAN was told that the peer's inner addresses are here.
     pub(super) announced: bool,
     pub(super) sending: Sending,
+    /// Packets when it was last looked whether the session rests.
+    packets_then: u64,
 }
 
 impl Session {
@@ -78,6 +83,7 @@ impl Session {
             .map(|sa| sa.sender(backend))
             .transpose()?;
         let outer = spec.outer()?;
+        let spec_gateway = spec.gateway.is_some();
         Ok(Self {
             peer_at: spec.peer_at(),
             moved: None,
@@ -92,10 +98,26 @@ impl Session {
             sent: Traffic::default(),
             last_heard: None,
             heard: false,
-            tokens: VecDeque::with_capacity(TOKENS),
+            // Only a gateway is asked whether it lives.
+            tokens: match spec_gateway {
+                true => VecDeque::with_capacity(TOKENS),
+                false => VecDeque::new(),
+            },
             announced: false,
             sending: Sending::AtOnce,
+            packets_then: 0,
         })
+    }
+
+    /// Lets the SAs sleep if they have carried nothing since the last look.
+    fn look(&mut self) {
+        let opened = self.inbound.as_ref().map_or(0, InboundSa::packets);
+        let sealed = self.outbound.as_ref().map_or(0, OutboundSa::sequence);
+        let packets = opened.wrapping_add(sealed);
+        if packets == std::mem::replace(&mut self.packets_then, packets) {
+            self.inbound.iter_mut().for_each(InboundSa::sleep);
+            self.outbound.iter_mut().for_each(OutboundSa::sleep);
+        }
     }
 
     /// Remembers a heartbeat that is sent.
@@ -173,6 +195,8 @@ pub(super) struct Sessions {
     by_id: HashMap<SessionId, usize>,
     by_spi: FxHashMap<u32, usize>,
     by_gateway: HashMap<IpAddr, usize>,
+    /// The first slot that was looked at last.
+    look_at: usize,
 }
 
 impl Sessions {
@@ -237,6 +261,14 @@ impl Sessions {
         if let Some(gateway) = gateway {
             self.by_gateway.insert(gateway, index);
         }
+    }
+
+    /// Called once a second: looks at every [`LOOKS`]th session, another part each time. One that carried
+    /// nothing since it was looked at last gives back its expanded keys and its window.
+    pub(super) fn look(&mut self) {
+        self.look_at = (self.look_at + 1) % LOOKS;
+        let part = self.slots.iter_mut().skip(self.look_at).step_by(LOOKS);
+        part.flatten().for_each(Session::look);
     }
 
     /// The session with a gateway that sends with this SPI. There are few.
@@ -359,6 +391,32 @@ mod tests {
         let mut session = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
         session.sending = sending;
         session
+    }
+
+    #[test]
+    fn a_session_without_traffic_sleeps_and_one_with_does_not() {
+        let mut sessions = Sessions::default();
+        let [idle, busy] = [1, 2].map(|number| sessions.insert(session(number, Sending::AtOnce)));
+        let mut buffer = [0; 128];
+        let mut send = |sessions: &mut Sessions, index: usize| {
+            let outbound = sessions.get_mut(index).unwrap().outbound.as_mut().unwrap();
+            outbound.seal_dummy(&mut buffer, 32, 20).unwrap();
+        };
+        let sleeps = |sessions: &Sessions, index: usize| {
+            let session = sessions.get(index).unwrap();
+            session.outbound.as_ref().unwrap().sleeps()
+        };
+        send(&mut sessions, idle);
+        // Each is looked at once in so many calls.
+        for round in 0..3 {
+            send(&mut sessions, busy);
+            assert!(!sleeps(&sessions, busy));
+            assert_eq!(sleeps(&sessions, idle), round > 1, "round {round}");
+            (0..LOOKS).for_each(|_| sessions.look());
+        }
+        assert!(sleeps(&sessions, idle) && !sleeps(&sessions, busy));
+        send(&mut sessions, idle);
+        assert!(!sleeps(&sessions, idle));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct SessionView {
     pub last_heard: Option<Instant>,
 }
 
-/// One group.
+/// One group whose gateways are watched.
 #[derive(Clone, Debug)]
 pub struct GroupView {
     /// Its name.

@@ -76,9 +76,15 @@ pub struct WrongKeyLength {
     pub found: usize,
 }
 
-/// An expanded key. Boxed, so that moving an SA leaves no copies of key material behind.
-pub struct Aead(Expanded);
+/// A key, expanded once, when it is first used: an SA that carries no traffic takes little memory.
+pub struct Aead {
+    expanded: Option<Expanded>,
+    key: Key,
+    cipher: Cipher,
+    backend: Backend,
+}
 
+/// Boxed, so that moving an SA leaves no copies of expanded keys behind.
 enum Expanded {
     Ring(Box<RingKey>),
     Soft128(Box<Aes128Gcm>),
@@ -150,44 +156,75 @@ impl Cipher {
 }
 
 impl Aead {
-    /// Expands `key` for `cipher`, once per SA.
+    /// Takes `key` for `cipher`.
     ///
     /// # Errors
     /// A key of the wrong length.
     pub fn new(backend: Backend, cipher: Cipher, key: &Key) -> Result<Self, WrongKeyLength> {
-        let key = key.expose();
-        let wrong = WrongKeyLength {
-            cipher,
-            found: key.len(),
-        };
-        if key.len() != cipher.key_len() {
-            return Err(wrong);
+        let found = key.expose().len();
+        if found != cipher.key_len() {
+            return Err(WrongKeyLength { cipher, found });
         }
-        Ok(Self(match (backend, cipher) {
+        Ok(Self {
+            expanded: None,
+            key: key.clone(),
+            cipher,
+            backend,
+        })
+    }
+
+    /// Forgets the expanded key; the next packet expands it again.
+    pub fn sleep(&mut self) {
+        self.expanded = None;
+    }
+
+    /// Whether the next packet has to expand the key, for which it allocates.
+    #[must_use]
+    pub fn sleeps(&self) -> bool {
+        self.expanded.is_none()
+    }
+
+    /// The expanded key; `None` only if a library refuses a key of the right length.
+    #[inline]
+    fn awake(&mut self) -> Option<&Expanded> {
+        if self.expanded.is_none() {
+            self.wake();
+        }
+        self.expanded.as_ref()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&mut self) {
+        self.expanded = Self::expand(self.backend, self.cipher, self.key.expose());
+    }
+
+    fn expand(backend: Backend, cipher: Cipher, key: &[u8]) -> Option<Expanded> {
+        Some(match (backend, cipher) {
             #[cfg(feature = "aws-lc")]
             (Backend::AwsLc, _) => {
                 let key = aws_lc_rs::aead::UnboundKey::new(cipher.aws_lc(), key);
-                let key = aws_lc_rs::aead::LessSafeKey::new(key.map_err(|_| wrong)?);
+                let key = aws_lc_rs::aead::LessSafeKey::new(key.ok()?);
                 Expanded::AwsLc(Box::new(key))
             }
             #[cfg(feature = "ipsec-mb")]
             (Backend::IpsecMb, Cipher::Aes128Gcm | Cipher::Aes256Gcm) => {
-                Expanded::IpsecMb(GcmKey::new(key).ok_or(wrong)?)
+                Expanded::IpsecMb(GcmKey::new(key)?)
             }
             #[cfg(feature = "ipsec-mb")]
-            (Backend::IpsecMb, Cipher::ChaCha20Poly1305) => Self::ring(cipher, key).ok_or(wrong)?,
-            (Backend::Ring, _) => Self::ring(cipher, key).ok_or(wrong)?,
+            (Backend::IpsecMb, Cipher::ChaCha20Poly1305) => Self::ring(cipher, key)?,
+            (Backend::Ring, _) => Self::ring(cipher, key)?,
             (Backend::RustCrypto, Cipher::Aes128Gcm) => {
-                Expanded::Soft128(Box::new(Aes128Gcm::new_from_slice(key).map_err(|_| wrong)?))
+                Expanded::Soft128(Box::new(Aes128Gcm::new_from_slice(key).ok()?))
             }
             (Backend::RustCrypto, Cipher::Aes256Gcm) => {
-                Expanded::Soft256(Box::new(Aes256Gcm::new_from_slice(key).map_err(|_| wrong)?))
+                Expanded::Soft256(Box::new(Aes256Gcm::new_from_slice(key).ok()?))
             }
             (Backend::RustCrypto, Cipher::ChaCha20Poly1305) => {
-                let key = ChaCha20Poly1305::new_from_slice(key).map_err(|_| wrong)?;
+                let key = ChaCha20Poly1305::new_from_slice(key).ok()?;
                 Expanded::SoftChaCha(Box::new(key))
             }
-        }))
+        })
     }
 
     fn ring(cipher: Cipher, key: &[u8]) -> Option<Expanded> {
@@ -202,12 +239,12 @@ impl Aead {
     /// [`Refused::TooBig`] past the length that the cipher allows (64 GiB or more).
     #[inline]
     pub fn seal_in_place(
-        &self,
+        &mut self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG_LEN], Refused> {
-        match &self.0 {
+        match self.awake().ok_or(Refused::TooBig)? {
             Expanded::Ring(key) => {
                 let nonce = Nonce::assume_unique_for_key(*nonce);
                 let tag = key
@@ -242,7 +279,7 @@ impl Aead {
     /// tag do not belong together.
     #[inline]
     pub fn open_in_place(
-        &self,
+        &mut self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         data_and_tag: &mut [u8],
@@ -251,7 +288,7 @@ impl Aead {
             .len()
             .checked_sub(TAG_LEN)
             .ok_or(Refused::TooShort)?;
-        match &self.0 {
+        match self.awake().ok_or(Refused::BadIcv)? {
             Expanded::Ring(key) => {
                 let nonce = Nonce::assume_unique_for_key(*nonce);
                 let opened = key.0.open_in_place(nonce, Aad::from(aad), data_and_tag);

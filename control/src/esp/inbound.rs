@@ -92,6 +92,19 @@ impl InboundSa {
         self.bytes
     }
 
+    /// Gives back what only traffic needs, until the next authentic packet, for which it is allocated
+    /// again. Numbers up to the highest one accepted are not accepted any more.
+    pub fn sleep(&mut self) {
+        self.aead.sleep();
+        self.window.sleep();
+    }
+
+    /// Whether the next packet allocates.
+    #[must_use]
+    pub fn sleeps(&self) -> bool {
+        self.aead.sleeps()
+    }
+
     /// Checks and decrypts in place the ESP packet at `esp`, from SPI to ICV. An [`Refused::BadIcv`]
     /// leaves nothing of use in the buffer.
     ///
@@ -125,9 +138,15 @@ impl InboundSa {
 
         let (aad, aad_len) = aad(&self.spi, sequence, self.esn);
         let nonce = nonce(&self.salt, &iv);
-        let len = self
+        let slept = self.aead.sleeps();
+        let opened = self
             .aead
-            .open_in_place(&nonce, &aad[..aad_len], data_and_icv)?;
+            .open_in_place(&nonce, &aad[..aad_len], data_and_icv);
+        if slept && opened.is_err() {
+            // Only what the peer sent takes memory.
+            self.aead.sleep();
+        }
+        let len = opened?;
         //= rfc4303#section-3.4.3
         //# The receive window is updated only if the integrity verification succeeds.
         self.window.accept(sequence)?;

@@ -17,7 +17,7 @@ pub type Salt = Secret<4>;
 #[derive(Clone)]
 pub struct Key {
     bytes: [u8; Self::MAX],
-    len: usize,
+    len: u8,
 }
 
 /// A secret that could not be read. The message never holds a digit of it.
@@ -54,10 +54,8 @@ impl Key {
                 });
             }
         }
-        Ok(Self {
-            bytes,
-            len: key.len(),
-        })
+        let len = key.len() as u8;
+        Ok(Self { bytes, len })
     }
 
     /// Reads a key from hexadecimal digits, with or without `0x`.
@@ -71,7 +69,7 @@ impl Key {
     /// The key itself. Keep the slice short-lived.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[..usize::from(self.len)]
     }
 }
 

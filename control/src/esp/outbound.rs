@@ -76,6 +76,17 @@ impl OutboundSa {
         self.last = self.last.max(sequence);
     }
 
+    /// Gives back what only traffic needs, until the next packet, for which it is allocated again.
+    pub fn sleep(&mut self) {
+        self.aead.sleep();
+    }
+
+    /// Whether the next packet allocates.
+    #[must_use]
+    pub fn sleeps(&self) -> bool {
+        self.aead.sleeps()
+    }
+
     /// Seals the packet at `inner` in place and returns where the ESP packet lies, from SPI to ICV.
     /// It begins [`SEAL_HEADROOM`] bytes before the inner packet and ends at most
     /// [`super::SEAL_TAILROOM`] bytes behind it.

@@ -8,7 +8,8 @@ const WORD: u64 = u64::BITS as u64;
 
 /// Which sequence numbers have been accepted. A ring of words that is never shifted: moving the
 /// window up clears whole words. The ring has room for one word more than the window, so that the
-/// window is always as wide as it was made.
+/// window is always as wide as it was made. There is no ring while all numbers up to the top count as
+/// seen: before the first packet, and while the window sleeps.
 #[derive(Clone, Debug)]
 pub struct Window {
     top: u64,
@@ -44,12 +45,10 @@ impl Window {
         if !size.is_power_of_two() || !(Self::MIN..=Self::MAX).contains(&size) {
             return Err(BadWindow { found: size });
         }
-        // RFC 6479 section 2: the ring has one word more than the window needs.
-        let words = (size as usize / WORD as usize + 1).next_power_of_two();
         Ok(Self {
             top: 0,
             size,
-            words: vec![0; words].into_boxed_slice(),
+            words: Box::default(),
         })
     }
 
@@ -71,10 +70,24 @@ impl Window {
             return;
         }
         self.top = top;
-        self.words.fill(u64::MAX);
-        let slot = self.slot(top);
+        self.sleep();
+    }
+
+    /// From now on all numbers up to the top count as seen, also those that were not: for an SA that
+    /// nothing has come for in a long while. Takes no memory until the next one is accepted.
+    pub fn sleep(&mut self) {
+        self.words = Box::default();
+    }
+
+    /// Makes the ring.
+    #[cold]
+    fn wake(&mut self) {
+        // RFC 6479 section 2: the ring has one word more than the window needs.
+        let words = (self.size as usize / WORD as usize + 1).next_power_of_two();
+        self.words = vec![u64::MAX; words].into_boxed_slice();
+        let slot = self.slot(self.top);
         // Numbers above the top share its word and are still new.
-        self.words[slot] = u64::MAX >> (WORD - 1 - top % WORD);
+        self.words[slot] = u64::MAX >> (WORD - 1 - self.top % WORD);
     }
 
     /// Whether `sequence` is new, changing nothing.
@@ -91,8 +104,8 @@ impl Window {
         if sequence == 0 || self.top - sequence >= u64::from(self.size) {
             return Err(Refused::TooOld);
         }
-        match self.words[self.slot(sequence)] & Self::bit(sequence) {
-            0 => Ok(()),
+        match self.words.get(self.slot(sequence)) {
+            Some(word) if word & Self::bit(sequence) == 0 => Ok(()),
             _ => Err(Refused::Replayed),
         }
     }
@@ -105,6 +118,9 @@ impl Window {
     #[inline]
     pub fn accept(&mut self, sequence: u64) -> Result<(), Refused> {
         self.check(sequence)?;
+        if self.words.is_empty() {
+            self.wake();
+        }
         if sequence > self.top {
             let (from, to) = (self.top / WORD, sequence / WORD);
             // More than one turn of the ring clears nothing new.
@@ -146,7 +162,7 @@ impl Window {
 
     fn slot_of_word(&self, word: u64) -> usize {
         // The ring is a power of two: the mask keeps every index inside it.
-        word as usize & (self.words.len() - 1)
+        word as usize & self.words.len().wrapping_sub(1)
     }
 
     fn bit(sequence: u64) -> u64 {
@@ -258,6 +274,30 @@ mod tests {
             assert_eq!(window.accept(lowest), Ok(()));
             assert_eq!(window.accept(lowest), Err(Refused::Replayed));
             assert_eq!(window.accept(1_000_000), Err(Refused::Replayed));
+        }
+    }
+
+    #[test]
+    fn a_window_that_slept_takes_nothing_old_and_all_that_is_new() {
+        let mut window = Window::new(1024).expect("an allowed size");
+        assert!(window.words.is_empty(), "nothing has come yet");
+        for sequence in [1, 1000, 1003] {
+            window.accept(sequence).expect("new");
+        }
+        window.sleep();
+        assert!(window.words.is_empty());
+        assert_eq!(window.accept(1003), Err(Refused::Replayed));
+        assert_eq!(
+            window.accept(1002),
+            Err(Refused::Replayed),
+            "late, but refused"
+        );
+        assert_eq!(window.check(0), Err(Refused::TooOld));
+        assert_eq!(window.extend(1004), Some(1004));
+        assert!(window.words.is_empty(), "what is refused wakes nothing");
+        for sequence in [1005, 1004] {
+            assert_eq!(window.accept(sequence), Ok(()));
+            assert_eq!(window.accept(sequence), Err(Refused::Replayed));
         }
     }
 

@@ -170,6 +170,30 @@ fn every_library_refuses_a_damaged_packet_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn an_sa_that_slept_goes_on_and_a_forged_packet_does_not_wake_it() {
+    let (mut out, mut inb) = pair(true, 0);
+    assert!(out.sleeps() && inb.sleeps(), "nothing to do yet");
+    let packet = v4_packet(64);
+    let first = seal(&mut out, &packet, NEXT_IPV4);
+    let mut forged = first.clone();
+    forged[40] ^= 1;
+    assert_eq!(open(&mut inb, &forged).err(), Some(Refused::BadIcv));
+    assert!(inb.sleeps());
+    open(&mut inb, &first).expect("authentic");
+    assert!(!out.sleeps() && !inb.sleeps());
+    let late = seal(&mut out, &packet, NEXT_IPV4);
+    open(&mut inb, &seal(&mut out, &packet, NEXT_IPV4)).expect("authentic");
+
+    out.sleep();
+    inb.sleep();
+    assert_eq!(open(&mut inb, &first).err(), Some(Refused::Replayed));
+    assert_eq!(open(&mut inb, &late).err(), Some(Refused::Replayed));
+    assert!(inb.sleeps());
+    let (back, opened) = open(&mut inb, &seal(&mut out, &packet, NEXT_IPV4)).expect("authentic");
+    assert_eq!((back, opened.sequence), (packet, 4));
+}
+
+#[test]
 fn the_packet_on_the_wire_is_laid_out_as_the_rfcs_say() {
     let (mut out, _) = pair(false, 6);
     let esp = seal(&mut out, &v4_packet(61), NEXT_IPV4);
@@ -179,7 +203,7 @@ fn the_packet_on_the_wire_is_laid_out_as_the_rfcs_say() {
     );
     let mut data = esp[16..].to_vec();
     let nonce = [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 7];
-    let opened = aead(Backend::RustCrypto, Cipher::Aes128Gcm);
+    let mut opened = aead(Backend::RustCrypto, Cipher::Aes128Gcm);
     assert_eq!(opened.open_in_place(&nonce, &esp[..8], &mut data), Ok(64));
     assert_eq!(data[61..64], [1, 1, 4], "padding, pad length, next header");
     assert_eq!((out.sequence(), out.bytes()), (7, 61));

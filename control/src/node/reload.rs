@@ -100,11 +100,11 @@ impl Node {
             self.dataplane.set_group(GroupSpec {
                 id: GroupId::Cluster(cluster.id),
                 prefixes: tunnels.flat_map(|tunnel| tunnel.prefixes.clone()).collect(),
-                watch: Some(Watch {
+                watch: Some(Box::new(Watch {
                     order: cluster.gateways.clone(),
                     timing,
                     form: general.form,
-                }),
+                })),
                 on_demand: true,
             })?;
             // A session is made ahead of the first packet: an application needs the inner address

@@ -201,7 +201,10 @@ impl OutsidePair {
     /// Runs both on a frame; they must agree.
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
         let decision = verdict::outside(frame, &self.model);
-        if let Some(short) = verdict::plain_v4(frame, &self.model) {
+        let plain = verdict::plain_v4(frame, &self.model);
+        let keyed = verdict::keyed_v4(frame, &self.model);
+        assert!(keyed.is_none() || verdict::looks_keyed_v4(frame));
+        if let Some(short) = plain.or(keyed) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
         }
         let expected = outcome(decision, &self.model.guard, frame);
