@@ -47,6 +47,10 @@ pub(super) struct Client {
     pub(super) auto: Option<IpAddr>,
     /// The outside interface has had our address.
     pub(super) at_home: bool,
+    /// The outside address that it is to go on from, but could not yet.
+    pub(super) next_address: Option<IpAddr>,
+    /// Such a one, after which this was told.
+    pub(super) stays: Option<IpAddr>,
     /// Gateways that have sent us elsewhere.
     pub(super) leaving: Leaving,
 }

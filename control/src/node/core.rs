@@ -124,7 +124,9 @@ impl Node {
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
             }
-            self.on_time()?;
+            if self.on_time()? {
+                self.go_to_next_address().await?;
+            }
         }
     }
 
@@ -142,14 +144,16 @@ impl Node {
             .fold(self.tick, Instant::min)
     }
 
-    fn on_time(&mut self) -> Result<()> {
+    /// Says whether it was time for what is done now and then.
+    fn on_time(&mut self) -> Result<bool> {
         let now = Instant::now();
+        let ticked = now >= self.tick;
         self.dataplane.pulse().beat(now);
         self.engine.handle_timeout(now, &mut self.answers);
         if let Role::Client(client) = &mut self.role {
             client.kms.poll(now);
         }
-        if now >= self.tick {
+        if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
             self.worry(now);
@@ -165,7 +169,7 @@ impl Node {
         if self.post_at.is_some_and(|at| now >= at) {
             self.post();
         }
-        Ok(())
+        Ok(ticked)
     }
 
     /// Shows readers the present state.

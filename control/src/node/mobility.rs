@@ -38,16 +38,32 @@ impl Node {
         // The configuration may name an address that was never this interface's.
         client.at_home |= change.addresses.contains(&self.address);
         let next = successor(self.address, &change.addresses);
-        let Some(address) = next.filter(|_| client.at_home) else {
+        client.next_address = next.filter(|_| client.at_home);
+        client.stays = client.stays.filter(|_| client.next_address.is_some());
+        self.go_to_next_address().await
+    }
+
+    /// Goes on from the address that is to come after the present one, if there is one. What is in the way
+    /// (no descriptors left, another process on its ports) may pass: it is tried again at each tick.
+    pub(super) async fn go_to_next_address(&mut self) -> Result<()> {
+        let Role::Client(client) = &mut self.role else {
+            return Ok(());
+        };
+        let Some(address) = client.next_address else {
             return Ok(());
         };
         let socket = match self.sockets.rebind(address).await {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!("the outside address has changed to {address}, but {error:#}");
+                if client.stays.replace(address) != Some(address) {
+                    tracing::warn!(
+                        "the outside address has changed to {address}, but {error:#}; it is tried again"
+                    );
+                }
                 return Ok(());
             }
         };
+        (client.next_address, client.stays) = (None, None);
         let before = std::mem::replace(&mut self.address, address);
         self.dataplane.set_outside_address(address, socket)?;
         let text = format!("our outside address is {address} now, before {before}");

@@ -239,6 +239,8 @@ pub(super) async fn start(
                 rng: StdRng::from_rng(&mut rand::rng()),
                 auto,
                 at_home: false,
+                next_address: None,
+                stays: None,
                 leaving: Leaving::default(),
             };
             let side = Side::Client {

@@ -3,7 +3,7 @@
 use super::home::Home;
 use super::plan::{Fault, Kind};
 use crate::lab::topology::{GATEWAYS, gateway_outside};
-use crate::lab::{Lab, NODE_USER, Place, Setup};
+use crate::lab::{Lab, Place, Setup, limits};
 use crate::sh;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{HashMap, HashSet};
@@ -12,8 +12,6 @@ use std::process::Command;
 
 /// What the clock of a node may leap by: a day either way.
 const DAY: u64 = 86_400;
-/// A limit that everything open already exceeds.
-const NONE_LEFT: &str = "3";
 
 /// Does the deeds, and knows which are not undone yet.
 pub(super) struct Hand {
@@ -85,10 +83,8 @@ impl Hand {
             Kind::NoDescriptors => {
                 self.silent.insert(place);
                 let pid = lab.pid(place)?;
-                let had = limit(pid)?;
-                self.limits.insert(place, had.clone());
-                let hard = had.split_once(':').map_or("", |(_, hard)| hard);
-                set_limit(pid, &format!("{NONE_LEFT}:{hard}"))
+                self.limits.insert(place, limits::take_descriptors(pid)?);
+                Ok(())
             }
             Kind::Clock => {
                 let seconds = fault.amount % (2 * DAY);
@@ -134,7 +130,7 @@ impl Hand {
             Kind::DiskFull => self.home(place)?.empty(),
             Kind::NoDescriptors => {
                 let had = self.limits.remove(&place).context("no limit was set")?;
-                set_limit(lab.pid(place)?, &had)?;
+                limits::set(lab.pid(place)?, &had)?;
                 self.silent.remove(&place);
                 Ok(())
             }
@@ -233,26 +229,4 @@ fn mtu(lab: &Lab, place: Place, interface: &str, mtu: u64) -> Result<()> {
 fn path_mtu(lab: &Lab, size: u64) -> Result<()> {
     mtu(lab, Place::Wan, "client", size)?;
     mtu(lab, Place::Wan, "br0", size)
-}
-
-/// How many files a process may have open, as `prlimit` wants it: `SOFT:HARD`.
-fn limit(pid: i32) -> Result<String> {
-    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"));
-    let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
-    match words.as_slice() {
-        [_, _, _, soft, hard, ..] => Ok(format!("{soft}:{hard}")),
-        _ => bail!("the limits of process {pid} are not understood"),
-    }
-}
-
-fn set_limit(pid: i32, limit: &str) -> Result<()> {
-    let (pid, limit) = (format!("--pid={pid}"), format!("--nofile={limit}"));
-    // As the node's user: root without CAP_SYS_RESOURCE may not.
-    let user = NODE_USER.to_string();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-    sh::read(command.args(["prlimit", &pid, &limit])).map(drop)
 }

@@ -3,7 +3,7 @@
 use super::failover::{SOON, survives};
 use super::{Case, active, ensure, in_order, must_ping, up, wait_event};
 use crate::lab::topology::{CLIENT_ELSEWHERE, CLIENT_OUTSIDE, TARGETS};
-use crate::lab::{Lab, Mapping, Place, Setup, Status};
+use crate::lab::{Lab, Mapping, Place, Setup, Status, limits};
 use crate::probe::{Probe, Stream, now_ns};
 use anyhow::Result;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(super) const CASES: &[Case] = &[
     ("moving_client_keeps_its_connections", keeps_connections),
     ("moving_client_fails_over_from_there", fails_over),
+    ("moving_client_without_descriptors_moves_later", moves_later),
     (
         "moving_client_leaves_a_nat_and_comes_back",
         in_and_out_of_a_nat,
@@ -99,6 +100,23 @@ fn keeps_connections(lab: &mut Lab) -> Result<()> {
         let sessions = lab.status(Place::Gateway(number))?.sessions;
         Ok(sessions.is_empty().then_some(()))
     })
+}
+
+/// What it needs can not be had at once: it moves as soon as it can.
+fn moves_later(lab: &mut Lab) -> Result<()> {
+    up(lab, &in_order_unhurried(1))?;
+    let had = limits::take_descriptors(lab.pid(Place::Client)?)?;
+    lab.client_moves_away()?;
+    let log = lab.log(Place::Client);
+    lab.wait("the client can not move", Duration::from_secs(5), |_| {
+        let told = std::fs::read_to_string(&log)?;
+        Ok(told.contains("it is tried again").then_some(()))
+    })?;
+    limits::set(lab.pid(Place::Client)?, &had)?;
+    wait_event(lab, Place::Client, "it moves", |event| {
+        event.kind == "moved" && event.text.contains(CLIENT_ELSEWHERE)
+    })?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(5))
 }
 
 /// Heartbeats go and come from the new address too, also those of the gateway in reserve.

@@ -5,6 +5,7 @@
 
 mod build;
 mod kernel;
+pub(crate) mod limits;
 mod moving;
 mod nat;
 mod node;
