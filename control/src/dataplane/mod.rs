@@ -17,6 +17,8 @@ mod sealing;
 mod session;
 mod socket_set;
 mod steering;
+#[doc(hidden)]
+pub mod trial;
 mod tun;
 mod view;
 mod watching;
