@@ -12,6 +12,7 @@ pub mod heartbeat;
 pub mod maps;
 pub mod packet;
 pub mod reason;
+pub mod sample;
 pub mod siphash;
 pub mod verdict;
 pub mod wire;

@@ -2,7 +2,7 @@
 
 mod xdp_support;
 
-use evergate::dataplane::loader::{Bare, BareProgram, Inside, Outside, OutsideSettings};
+use evergate::dataplane::loader::{Bare, BareProgram, Collector, Inside, Outside, OutsideSettings};
 use xdp_support::*;
 
 #[test]
@@ -19,4 +19,9 @@ fn every_program_passes_the_verifier() {
     let run = swap.run(&frame, 1).expect("swap runs");
     assert_eq!(run.verdict, TX);
     assert_eq!(run.packet[..12], [MAC_A, MAC_B].concat());
+    let mut collect = Collector::load().expect("collect loads");
+    assert_eq!(collect.run(&frame, 1).expect("collect runs").verdict, PASS);
+    let sample = Frame::v4(17, [0x4e, 0x20, 0, 9, 0, 8, 0, 0]).bytes();
+    // There is no socket to hand it to.
+    assert_eq!(collect.run(&sample, 1).expect("collect runs").verdict, DROP);
 }

@@ -23,6 +23,7 @@ use aya_ebpf::{
 };
 use evergate_common::{
     reason::{Counter, Kind},
+    sample,
     verdict::{self, Action},
 };
 use packet::Packet;
@@ -141,6 +142,15 @@ pub fn swap(ctx: XdpContext) -> u32 {
     match heartbeat::swap(&mut Packet::new(&ctx)) {
         Some(()) => XDP_TX,
         None => XDP_DROP,
+    }
+}
+
+/// Test packets go to the socket of their queue, everything else to the kernel.
+#[xdp]
+pub fn collect(ctx: XdpContext) -> u32 {
+    match sample::is_sample(&Packet::new(&ctx)) {
+        true => steer::to_socket(&ctx, &maps::INSIDE_XSKS, Counter::Passed).0,
+        false => XDP_PASS,
     }
 }
 

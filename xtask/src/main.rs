@@ -14,6 +14,7 @@ mod lab;
 mod memory;
 mod paths;
 mod probe;
+mod rootless;
 mod sh;
 mod storm;
 mod style;
@@ -55,6 +56,9 @@ enum Task {
         /// How long the transfer lasts
         #[arg(long, default_value_t = 32)]
         seconds: u64,
+        /// By sockets and TUN devices; so it is always done where XDP programs can not be loaded
+        #[arg(long)]
+        without_xdp: bool,
     },
     /// Runs the tests of the workspace, then the end-to-end cases in network namespaces, then those
     /// against strongSwan; `test interop` runs only the latter, `test interop --all` every
@@ -75,8 +79,11 @@ enum Task {
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
-        /// outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
+        /// rig, outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
         name: Option<String>,
+        /// What the rig compares with, such as gotatun,wireguard-go, or none; without: all
+        #[arg(long)]
+        peers: Option<String>,
         /// Fewer rounds
         #[arg(long)]
         quick: bool,
@@ -226,10 +233,13 @@ fn perform(task: Task) -> Result<()> {
                 LabAction::Status { prefix } => lab::show(&prefix),
             }
         }
-        Task::Demo { keep, seconds } => {
-            need_root("cargo xtask demo")?;
+        Task::Demo {
+            keep,
+            seconds,
+            without_xdp,
+        } => {
             tidy_up_at_signals()?;
-            demo::run(keep, seconds)
+            demo::run(keep, seconds, without_xdp)
         }
         Task::Test {
             filter,
@@ -243,6 +253,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Bench {
             name,
+            peers,
             quick,
             minutes,
             prefix,
@@ -253,6 +264,7 @@ fn perform(task: Task) -> Result<()> {
                 quick,
                 minutes,
                 prefix: &prefix,
+                peers: peers.as_deref(),
             };
             bench::run(name.as_deref(), effort)
         }

@@ -96,6 +96,11 @@ pub enum InterfaceKind {
     XdpNative,
     /// XDP in the generic path: works on every interface, slower.
     XdpGeneric,
+    /// Outside without XDP: ESP in UDP by a socket.
+    Udp,
+    /// Inside of a gateway without XDP: the kernel forwards to a TUN device.
+    Routed,
+    /// A client's TUN device.
     Tun,
 }
 

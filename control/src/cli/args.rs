@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::api::model::Spi;
 use crate::ike::{EspProposal, Identity, IkeProposal};
+use crate::load::packets::Sizes;
 
 /// Resilient IPsec gateway and client
 #[derive(Debug, Parser)]
@@ -117,6 +118,71 @@ pub(super) enum BenchCommand {
     /// Make many sessions with a gateway, and tell how many handshakes a second it did. Only with
     /// gateways of your own: to others this is an attack
     Handshakes(Handshakes),
+    /// Send test packets over AF_XDP. Only through networks of your own: to others this is an attack
+    Send(SendArgs),
+    /// Count test packets where they arrive
+    Receive(ReceiveArgs),
+}
+
+/// Test packets: UDP over IPv4 to port 9.
+#[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    /// The interface that they leave by
+    #[arg(long)]
+    pub(super) interface: String,
+    /// The link address of the next hop
+    #[arg(long, value_name = "MAC", value_parser = link_address)]
+    pub(super) next_hop: [u8; 6],
+    /// Their source address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Ipv4Addr,
+    /// Their destination address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) to: Ipv4Addr,
+    /// Bytes of each IP packet, or imix: 64, 576 and 1400 bytes as 7 : 4 : 1
+    #[arg(long, default_value = "1400")]
+    pub(super) size: Sizes,
+    /// So many source ports in turn
+    #[arg(long, default_value_t = 1)]
+    pub(super) flows: u16,
+    /// Packets a second. Default: as fast as it can
+    #[arg(long, value_name = "PACKETS")]
+    pub(super) rate: Option<u64>,
+    /// How long
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    pub(super) seconds: Duration,
+    /// Tells these packets from those of other runs
+    #[arg(long, default_value_t = 1)]
+    pub(super) run: u32,
+    /// Seal them in tunnel mode by this SA, whose key and salt are read from standard input: the SPI
+    #[arg(long, requires_all = ["outer_from", "outer_to"])]
+    pub(super) spi: Option<Spi>,
+    /// The outer source address
+    #[arg(long, value_name = "ADDRESS", requires = "spi")]
+    pub(super) outer_from: Option<Ipv4Addr>,
+    /// The outer destination address
+    #[arg(long, value_name = "ADDRESS", requires = "spi")]
+    pub(super) outer_to: Option<Ipv4Addr>,
+    /// The sequence number after which the SA goes on; one is never to be used twice with one key
+    #[arg(long, default_value_t = 0, requires = "spi")]
+    pub(super) after: u64,
+    /// Say it as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A collector of test packets.
+#[derive(Debug, Args)]
+pub(super) struct ReceiveArgs {
+    /// The interface that they come by
+    #[arg(long)]
+    pub(super) interface: String,
+    /// How long. Default: until standard input ends, with a report for each line of it
+    #[arg(long, value_parser = seconds)]
+    pub(super) seconds: Option<Duration>,
+    /// Say it as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Clients that make sessions with one gateway, each one once.
@@ -245,4 +311,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err("expected 0.05 to 3600 seconds".to_owned());
     }
     Ok(Duration::from_secs_f64(found))
+}
+
+fn link_address(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    let address = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    address.ok_or_else(|| "expected an Ethernet address such as 02:00:00:00:00:01".to_owned())
 }

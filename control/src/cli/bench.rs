@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use zeroize::Zeroizing;
 
-use super::args::Handshakes;
-use super::{EXIT_FAILED, print, print_json};
+use super::args::{Handshakes, ReceiveArgs, SendArgs};
+use super::{EXIT_FAILED, print, print_json, print_json_line};
+use crate::esp::{Aead, Backend, Cipher, Key, OutboundSa, OuterConfig, Salt, decode_hex};
 use crate::ike::{EspProposal, IkeProposal};
+use crate::load::packets::{self, Received, Seal, Sent};
 use crate::load::{self, Credentials, Plan, Report};
 
 /// Makes sessions, and tells how many a second.
@@ -68,5 +71,79 @@ fn shown(report: &Report) -> String {
         "{established} sessions in {seconds:.2} s: {per_second:.0} handshakes a second\n\
          a handshake took {median_ms:.1} ms (median), {p99_ms:.1} ms (99 %), {worst_ms:.1} ms \
          (worst), and {sent_each:.2} datagrams of the client\n{failures}"
+    )
+}
+
+/// Sends test packets, and tells how many.
+pub(super) fn send(args: SendArgs) -> Result<ExitCode> {
+    let seal = match (args.spi, args.outer_from, args.outer_to) {
+        (Some(spi), Some(from), Some(to)) => {
+            let mut line = Zeroizing::new(String::new());
+            std::io::stdin().read_line(&mut line)?;
+            let secret = decode_hex(line.trim()).context("key and salt on standard input")?;
+            let (key, salt) = secret
+                .split_last_chunk::<4>()
+                .context("expected a key followed by four bytes of salt")?;
+            let aead = Aead::new(Backend::default(), Cipher::Aes256Gcm, &Key::new(key)?)?;
+            let sa = OutboundSa::new(spi.0, aead, Salt::from(*salt), true, args.after);
+            let outer = OuterConfig::new(from.into(), to.into(), None);
+            Some(Seal { sa, outer })
+        }
+        _ => None,
+    };
+    let sent = packets::send(packets::Plan {
+        interface: args.interface,
+        next_hop: args.next_hop,
+        from: args.from,
+        to: args.to,
+        sizes: args.size,
+        flows: args.flows,
+        rate: args.rate,
+        time: args.seconds,
+        run: args.run,
+        seal,
+    })?;
+    match args.json {
+        true => print_json(&sent)?,
+        false => {
+            let Sent {
+                sent,
+                seconds,
+                per_second,
+                ..
+            } = sent;
+            print(&format!(
+                "{sent} packets in {seconds:.2} s: {per_second:.0} a second\n"
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Counts test packets; says `ready` when it does.
+pub(super) fn receive(args: &ReceiveArgs) -> Result<ExitCode> {
+    packets::receive(&args.interface, args.seconds, |report| match report {
+        Some(received) if args.json => print_json_line(received),
+        Some(received) => Ok(print(&arrived(received))?),
+        None => Ok(print("ready\n")?),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn arrived(received: &Received) -> String {
+    let Received {
+        run,
+        received,
+        duplicated,
+        reordered,
+        missing,
+        seconds,
+        latency,
+    } = received;
+    format!(
+        "run {run}: {received} packets in {seconds:.2} s, {missing} missing among them, {reordered} \
+         late in their flow, {duplicated} twice\n\
+         one way: {:.1} µs (median), {:.1} µs (99 %), {:.1} µs (99.9 %), {:.1} µs (worst)\n",
+        latency.p50_us, latency.p99_us, latency.p999_us, latency.worst_us
     )
 }

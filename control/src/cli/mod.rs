@@ -83,6 +83,12 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench {
             command: BenchCommand::Handshakes(args),
         } => bench::handshakes(args),
+        Command::Bench {
+            command: BenchCommand::Send(args),
+        } => bench::send(args),
+        Command::Bench {
+            command: BenchCommand::Receive(args),
+        } => bench::receive(&args),
         remote => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -224,6 +230,11 @@ mod tests {
             "evergate session delete client-1.example",
             "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
              192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
+            "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
+             --to 10.0.0.1 --size imix --flows 4 --rate 1000 --seconds 0.5",
+            "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
+             --to 10.0.0.1 --spi 0x1000 --outer-from 192.0.2.2 --outer-to 192.0.2.1",
+            "evergate bench receive --interface eth0 --json",
             "evergate run -c node.toml --keylog /run/evergate/keys",
             "evergate debug keylog",
             "evergate debug keylog on --json",
@@ -238,6 +249,9 @@ mod tests {
             "evergate sa delete x",
             "evergate debug keylog maybe",
             "evergate drain --undo --wait",
+            "evergate bench send --interface eth0 --next-hop 02:00 --from 10.0.0.2 --to 10.0.0.1",
+            "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
+             --to 10.0.0.1 --spi 0x1000",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

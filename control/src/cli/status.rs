@@ -142,6 +142,8 @@ fn interface(port: &Interface) -> Vec<Cell> {
     let (kind, look) = match port.kind {
         InterfaceKind::XdpNative => ("XDP native", Look::Plain),
         InterfaceKind::XdpGeneric => ("XDP generic (slower)", Look::Odd),
+        InterfaceKind::Udp => ("UDP socket", Look::Plain),
+        InterfaceKind::Routed => ("TUN, kernel forwards", Look::Plain),
         InterfaceKind::Tun => ("TUN", Look::Plain),
     };
     let link = if port.up {

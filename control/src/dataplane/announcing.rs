@@ -30,6 +30,8 @@ pub(super) struct Lan {
     pub(super) mtu: usize,
     /// Its own addresses.
     pub(super) addresses: Vec<IpAddr>,
+    /// The kernel forwards: inner packets are handed to it as they are.
+    pub(super) routed: bool,
     pub(super) announcer: Announcer,
     /// Multicast groups that questions for inner IPv6 addresses go to.
     memberships: Memberships,
@@ -43,6 +45,7 @@ impl Lan {
         mac: [u8; 6],
         mtu: usize,
         addresses: Vec<IpAddr>,
+        routed: bool,
         announcer: Announcer,
     ) -> Self {
         Self {
@@ -50,6 +53,7 @@ impl Lan {
             mac,
             mtu,
             addresses,
+            routed,
             announcer,
             memberships: Memberships::new(index),
             askers: Vec::with_capacity(ASKERS),
@@ -286,6 +290,6 @@ impl Core {
         let range = HEADROOM..HEADROOM + bytes.len();
         umem.chunk_mut(&frame)[range.clone()].copy_from_slice(bytes);
         frame.set_range(range);
-        self.push(frame, Way::Inside);
+        self.push(frame, Way::Lan);
     }
 }

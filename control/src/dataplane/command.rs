@@ -1,9 +1,10 @@
 //! What the node's core and a worker tell each other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evergate_common::maps::SaEntry;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
@@ -60,6 +61,21 @@ pub enum Sending {
     AtOnce,
 }
 
+/// A change of what is steered to the workers, and of whose heartbeats are answered.
+#[derive(Clone, Copy, Debug)]
+pub enum Steer {
+    /// What comes for this inbound SPI (host order).
+    AddSa(u32, SaEntry),
+    /// Nothing for this inbound SPI any more.
+    RemoveSa(u32),
+    /// Plain heartbeats of this address are answered, and its answers believed.
+    AddPeer(IpAddr),
+    /// They are not any more.
+    RemovePeer(IpAddr),
+    /// Nothing that claims to come from this address is ever reflected.
+    NeverReflect(IpAddr),
+}
+
 /// From the node's core to a worker. Each is carried out in the order sent.
 #[derive(Debug)]
 pub enum Command {
@@ -105,6 +121,12 @@ pub enum Command {
         /// Whether every link that the node needs is up.
         up: bool,
     },
+    /// Where no XDP program steers: a change of what the worker's own tables say.
+    Steer(Steer),
+    /// Where no XDP program answers: the health of this node.
+    Health(u8),
+    /// Where the outside is a socket: another one.
+    Rebind(UdpSocket),
     /// Answers once all earlier commands are carried out.
     Barrier(oneshot::Sender<()>),
     /// Ends the worker.

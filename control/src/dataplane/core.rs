@@ -35,9 +35,11 @@ pub(super) const ETHERNET: usize = 14;
 pub(super) enum Way {
     /// As an Ethernet frame by the outside interface.
     Outside,
-    /// By the inside: an Ethernet frame on a NIC, an IP packet on a TUN device.
+    /// By the inside: an Ethernet frame on a NIC, an IP packet where it is a TUN device.
     Inside,
-    /// As an IP packet to the kernel, for the outside interface.
+    /// As an Ethernet frame to the stations of a gateway's LAN.
+    Lan,
+    /// As an IP packet to the kernel, for the outside interface; without an XDP program always so.
     SlowOutside,
     /// As an IP packet to the kernel, for the inside interface.
     SlowInside,
@@ -53,6 +55,8 @@ pub(super) enum Way {
 pub(super) struct Settings {
     pub(super) backend: Backend,
     pub(super) outside_index: u32,
+    /// Whether the outside takes Ethernet frames; else IP packets.
+    pub(super) outside_frames: bool,
     /// The LAN interface; none on a client.
     pub(super) lan: Option<Lan>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
@@ -84,6 +88,7 @@ pub(super) struct Core {
     pub(super) now: Instant,
     backend: Backend,
     pub(super) outside_index: u32,
+    outside_frames: bool,
     refresh_at: Instant,
     published_fib: Arc<ArcSwap<Fib>>,
     counters: [u64; Counter::COUNT],
@@ -108,6 +113,7 @@ impl Core {
             rng: settings.rng,
             backend: settings.backend,
             outside_index: settings.outside_index,
+            outside_frames: settings.outside_frames,
             refresh_at: now,
             published_fib: settings.fib,
             counters: [0; Counter::COUNT],
@@ -216,7 +222,12 @@ impl Core {
                 // Whoever waited may have given up.
                 let _ = done.send(());
             }
-            Command::Link { .. } | Command::Stop => {}
+            // The worker's own.
+            Command::Link { .. }
+            | Command::Steer(_)
+            | Command::Health(_)
+            | Command::Rebind(_)
+            | Command::Stop => {}
         }
     }
 
@@ -259,11 +270,11 @@ impl Core {
         session.ethernet = header;
     }
 
-    /// MTU of the way to a peer, and the Ethernet header if its next hop is resolved.
+    /// MTU of the way to a peer, and the Ethernet header if one is needed and its next hop is resolved.
     pub(super) fn way_to(&self, peer: IpAddr) -> (u32, Option<[u8; ETHERNET]>) {
         let hop = self.fib.lookup_on(self.outside_index, peer);
         let header = match (hop.resolution, hop.source_mac) {
-            (Resolution::Resolved(mac), Some(source)) => {
+            (Resolution::Resolved(mac), Some(source)) if self.outside_frames => {
                 Some(ethernet(mac, source, peer.is_ipv6()))
             }
             _ => None,

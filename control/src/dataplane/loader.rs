@@ -5,6 +5,7 @@
 //! whose file descriptor ends with the process, so a daemon that is killed leaves nothing behind.
 
 mod bare;
+mod collector;
 mod error;
 mod inside;
 mod interface;
@@ -14,6 +15,7 @@ mod outside;
 mod program;
 
 pub use bare::{Bare, BareProgram};
+pub use collector::Collector;
 pub use error::LoadError;
 pub use inside::Inside;
 pub use interface::{link_address, queues};

@@ -16,16 +16,19 @@ mod roaming;
 mod sealing;
 mod session;
 mod socket_set;
+mod start;
 mod steering;
 #[doc(hidden)]
 pub mod trial;
 mod tun;
+pub mod udp;
 mod view;
 mod watching;
 mod worker;
 pub mod xsk;
 
-pub use command::{Command, GroupId, GroupSpec, Sending, Watch, WorkerEvent, WorkerReport};
-pub use handle::{Dataplane, InsideOptions, Options, SetupError};
+pub use command::{Command, GroupId, GroupSpec, Sending, Steer, Watch, WorkerEvent, WorkerReport};
+pub use handle::Dataplane;
+pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
 pub use tun::MAX_SEGMENTS;
 pub use view::{GroupView, SessionView, Traffic, WorkerView};

@@ -123,17 +123,20 @@ impl Core {
         destination: IpAddr,
         now: Instant,
     ) -> Result<Way, Counter> {
-        if decrement_ttl(umem.packet(frame)).is_err() {
-            self.complain_to_session(Problem::TimeExceeded, from, frame, umem, now);
-            return Err(Counter::TtlExpired);
-        }
-        if let Some(group) = self.groups.lookup(destination) {
-            return self.send_to_group(group, frame, umem, now);
-        }
         let Some(lan) = &self.lan else {
             return Err(Counter::NoRoute);
         };
-        let (index, mtu) = (lan.index, lan.mtu);
+        let (index, mtu, routed) = (lan.index, lan.mtu, lan.routed);
+        let group = self.groups.lookup(destination);
+        // Where the kernel forwards, it decrements.
+        let ours = !routed || group.is_some();
+        if ours && decrement_ttl(umem.packet(frame)).is_err() {
+            self.complain_to_session(Problem::TimeExceeded, from, frame, umem, now);
+            return Err(Counter::TtlExpired);
+        }
+        if let Some(group) = group {
+            return self.send_to_group(group, frame, umem, now);
+        }
         match self.hops.lookup(&self.fib, index, destination, now) {
             Hop::Ready(header) => {
                 if frame.len() > mtu {
@@ -141,9 +144,12 @@ impl Core {
                     self.complain_to_session(Problem::TooBig { mtu }, from, frame, umem, now);
                     return Err(Counter::TooBig);
                 }
-                prepend(frame, umem, &header)?;
+                if !routed {
+                    prepend(frame, umem, &header)?;
+                }
                 Ok(Way::Inside)
             }
+            Hop::Unresolved if routed => Ok(Way::Inside),
             // The kernel asks for the neighbour; what follows goes the fast way.
             Hop::Unresolved => Ok(Way::SlowInside),
             Hop::Local => Err(Counter::LocalDestination),

@@ -6,27 +6,48 @@ use evergate_common::reason::Counter;
 
 use super::core::{Core, Way};
 use super::net::icmp::RateLimit;
+use super::net::segment::Segment;
 use super::net::slow::SlowPath;
 use super::tun::Tun;
+use super::udp::UdpPort;
 use super::xsk::{Frame, Socket, Umem};
 
 /// Packets a second that the kernel is handed while a next hop is unresolved, and at once.
 const SLOW_RATE: (u32, u32) = (2000, 256);
 
+/// The outside of a node.
+pub(super) enum Outside {
+    /// An interface with an XDP program: one socket for each queue, and a way for ESP whose next hop the
+    /// kernel has to resolve.
+    Nic(Vec<Socket>, SlowPath),
+    /// A UDP socket.
+    Udp(Box<UdpPort>),
+}
+
 /// The inside of a node.
 pub(super) enum Inside {
     /// A gateway's LAN interface.
     Nic(Vec<Socket>),
+    /// A TUN device that the kernel forwards to on a gateway, and the stations of its LAN.
+    Routed(Tun, Segment),
     /// A client's TUN device.
     Tun(Tun),
 }
 
+impl Inside {
+    /// Name of the TUN device, if there is one.
+    pub(super) fn tun_name(&self) -> Option<&str> {
+        match self {
+            Self::Nic(_) => None,
+            Self::Tun(tun) | Self::Routed(tun, _) => Some(tun.name()),
+        }
+    }
+}
+
 /// Everything that a worker receives from and sends to.
 pub(super) struct Ports {
-    pub(super) outside: Vec<Socket>,
+    pub(super) outside: Outside,
     pub(super) inside: Inside,
-    /// For ESP whose next hop the kernel has to resolve.
-    slow_outside: SlowPath,
     /// For inner packets whose next hop the kernel has to resolve; a TUN device needs none.
     slow_inside: Option<SlowPath>,
     slow_rate: RateLimit,
@@ -34,9 +55,8 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new(
-        outside: Vec<Socket>,
+        outside: Outside,
         inside: Inside,
-        slow_outside: SlowPath,
         slow_inside: Option<SlowPath>,
         now: Instant,
     ) -> Self {
@@ -44,7 +64,6 @@ impl Ports {
         Self {
             outside,
             inside,
-            slow_outside,
             slow_inside,
             slow_rate,
         }
@@ -53,19 +72,44 @@ impl Ports {
     /// Lets a frame out. Every frame leaves by exactly one door.
     pub(super) fn deliver(&mut self, core: &mut Core, umem: &mut Umem, frame: Frame, way: Way) {
         let refused = match way {
-            Way::Outside => send(&mut self.outside, frame).map_err(|f| (f, Counter::TxRingFull)),
+            Way::Outside => match &mut self.outside {
+                Outside::Nic(sockets, _) => {
+                    send(sockets, frame).map_err(|f| (f, Counter::TxRingFull))
+                }
+                Outside::Udp(_) => Err((frame, Counter::NoNeighbour)),
+            },
             Way::Inside => match &mut self.inside {
                 Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
-                Inside::Tun(tun) => {
+                Inside::Tun(tun) | Inside::Routed(tun, _) => {
                     count(core, Counter::InsideRefused, tun.send(umem, frame));
                     Ok(())
                 }
             },
-            Way::SlowOutside | Way::SlowInside if !self.slow_rate.allow(core.now) => {
-                Err((frame, Counter::SlowPathFull))
+            Way::Lan => match &mut self.inside {
+                Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
+                Inside::Routed(_, segment) => match segment.send(umem.packet(&frame)) {
+                    Ok(()) => {
+                        umem.free(frame);
+                        Ok(())
+                    }
+                    Err(_) => Err((frame, Counter::InsideRefused)),
+                },
+                Inside::Tun(_) => Err((frame, Counter::NotOurs)),
+            },
+            Way::SlowOutside => match &mut self.outside {
+                Outside::Nic(_, path) if self.slow_rate.allow(core.now) => {
+                    slow(Some(path), core, umem, frame)
+                }
+                Outside::Nic(..) => Err((frame, Counter::SlowPathFull)),
+                Outside::Udp(port) => {
+                    count_refused(core, port.send(umem, frame));
+                    Ok(())
+                }
+            },
+            Way::SlowInside if self.slow_rate.allow(core.now) => {
+                slow(self.slow_inside.as_mut(), core, umem, frame)
             }
-            Way::SlowOutside => slow(Some(&mut self.slow_outside), core, umem, frame),
-            Way::SlowInside => slow(self.slow_inside.as_mut(), core, umem, frame),
+            Way::SlowInside => Err((frame, Counter::SlowPathFull)),
             Way::Hold(group) => core.hold(group, frame).map_err(|f| (f, Counter::QueueFull)),
             Way::Done => {
                 umem.free(frame);
@@ -85,12 +129,19 @@ impl Ports {
         let mut waiting = false;
         let inside: &mut [Socket] = match &mut self.inside {
             Inside::Nic(sockets) => sockets,
-            Inside::Tun(tun) => {
+            Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 count(core, Counter::InsideRefused, tun.flush(umem));
                 &mut []
             }
         };
-        for socket in self.outside.iter_mut().chain(inside) {
+        let outside: &mut [Socket] = match &mut self.outside {
+            Outside::Nic(sockets, _) => sockets,
+            Outside::Udp(port) => {
+                count_refused(core, port.flush(umem));
+                &mut []
+            }
+        };
+        for socket in outside.iter_mut().chain(inside) {
             waiting |= socket.kick();
             socket.complete(umem);
             socket.refill(umem);
@@ -104,6 +155,13 @@ impl Ports {
 fn count(core: &mut Core, what: Counter, times: usize) {
     for _ in 0..times {
         core.count(what);
+    }
+}
+
+/// Counts what a socket refused.
+fn count_refused(core: &mut Core, refused: Option<(Counter, usize)>) {
+    if let Some((reason, packets)) = refused {
+        count(core, reason, packets);
     }
 }
 

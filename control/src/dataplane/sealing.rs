@@ -65,7 +65,8 @@ impl Core {
         self.send_to_group(group, frame, umem, now)
     }
 
-    /// What becomes of a packet that the host itself sends.
+    /// What becomes of a packet that the host itself sends, or that the kernel forwards: it has
+    /// decremented the TTL then.
     pub(super) fn take_tun(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
         let Ok(inner) = parse_inner(umem.packet(frame)) else {
             return Way::Drop(Counter::InnerMalformed);
@@ -223,7 +224,7 @@ impl Core {
         match header {
             None => self.push(frame, Way::Inside),
             Some(header) => match prepend(&mut frame, umem, &header) {
-                Ok(()) => self.push(frame, Way::Inside),
+                Ok(()) => self.push(frame, Way::Lan),
                 Err(reason) => self.push(frame, Way::Drop(reason)),
             },
         }

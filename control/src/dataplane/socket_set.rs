@@ -1,8 +1,8 @@
 //! The AF_XDP sockets of a node: one for each receive queue, all on one memory, so that a frame
 //! goes from one interface to the other without being copied.
 
-use super::handle::SetupError;
 use super::loader;
+use super::start::SetupError;
 use super::worker::RING;
 use super::xsk::{BindMode, Socket, Umem, XskError};
 
@@ -13,6 +13,7 @@ const RINGS: u32 = 3;
 /// The memory and the sockets on it.
 pub(super) struct SocketSet {
     pub(super) umem: Umem,
+    /// Empty where the outside is a UDP socket.
     pub(super) outside: Vec<Socket>,
     /// Empty where the inside is a TUN device.
     pub(super) inside: Vec<Socket>,
@@ -24,7 +25,7 @@ impl SocketSet {
     ///
     /// # Errors
     /// What the kernel refused, and for which queue.
-    pub(super) fn open(outside: &str, inside: Option<&str>) -> Result<Self, SetupError> {
+    pub(super) fn open(outside: Option<&str>, inside: Option<&str>) -> Result<Self, SetupError> {
         match Self::open_as(outside, inside, BindMode::Auto) {
             Err(SetupError::Xsk(XskError::Bind {
                 interface, source, ..
@@ -39,9 +40,14 @@ impl SocketSet {
         }
     }
 
-    fn open_as(outside: &str, inside: Option<&str>, mode: BindMode) -> Result<Self, SetupError> {
-        let outside_queues = loader::queues(outside)?;
-        let inside_queues = inside.map(loader::queues).transpose()?.unwrap_or(0);
+    fn open_as(
+        outside: Option<&str>,
+        inside: Option<&str>,
+        mode: BindMode,
+    ) -> Result<Self, SetupError> {
+        let queues = |interface: Option<&str>| interface.map(loader::queues).transpose();
+        let outside_queues = queues(outside)?.unwrap_or(0);
+        let inside_queues = queues(inside)?.unwrap_or(0);
         // One more for what a TUN device hands over and for what groups hold.
         let chunks = (outside_queues + inside_queues + 1) * RING * RINGS;
         let mut umem = Umem::new(chunks).map_err(|source| SetupError::System {
@@ -51,16 +57,16 @@ impl SocketSet {
         let mut outside_sockets: Vec<Socket> = Vec::new();
         for queue in 0..outside_queues {
             let first = outside_sockets.first();
-            let socket = Socket::open(&mut umem, first, outside, queue, RING, mode)?;
+            let interface = outside.unwrap_or_default();
+            let socket = Socket::open(&mut umem, first, interface, queue, RING, mode)?;
             outside_sockets.push(socket);
         }
-        let mut inside_sockets = Vec::new();
-        if let Some(inside) = inside {
-            for queue in 0..inside_queues {
-                let first = outside_sockets.first();
-                let socket = Socket::open(&mut umem, first, inside, queue, RING, mode)?;
-                inside_sockets.push(socket);
-            }
+        let mut inside_sockets: Vec<Socket> = Vec::new();
+        for queue in 0..inside_queues {
+            let first = outside_sockets.first().or(inside_sockets.first());
+            let interface = inside.unwrap_or_default();
+            let socket = Socket::open(&mut umem, first, interface, queue, RING, mode)?;
+            inside_sockets.push(socket);
         }
         Ok(Self {
             umem,

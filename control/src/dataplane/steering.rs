@@ -1,12 +1,12 @@
 //! Sessions in the worker and in the maps that steer to it: a session is known to the worker before
 //! anything is steered there, and forgotten after.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 
 use evergate_common::maps::SaEntry;
 
-use super::command::{Command, GroupId, Sending};
+use super::command::{Command, GroupId, Sending, Steer};
 use super::handle::Dataplane;
 use super::loader::LoadError;
 use crate::sadb::{SessionId, SessionSpec};
@@ -45,7 +45,26 @@ impl Dataplane {
                 self.command(Command::Begin { id, activate });
             }
         }
+        self.steered().await;
         Ok(())
+    }
+
+    /// Waits until a worker that steers by itself has heard of what was told it.
+    async fn steered(&self) {
+        if self.outside.is_none() {
+            self.settled().await;
+        }
+    }
+
+    /// Changes what is steered to the worker, in the maps or in the worker's own tables.
+    pub(super) fn steer(&mut self, change: Steer) -> Result<(), LoadError> {
+        match &mut self.outside {
+            Some(outside) => outside.steer(change),
+            None => {
+                self.command(Command::Steer(change));
+                Ok(())
+            }
+        }
     }
 
     /// Installs a session that takes the place of another one with the same peer. It receives when
@@ -84,7 +103,9 @@ impl Dataplane {
         });
         self.settled().await;
         self.keep(Arc::clone(&spec))?;
-        self.let_in(&spec)
+        self.let_in(&spec)?;
+        self.steered().await;
+        Ok(())
     }
 
     /// Steers what a session's peer sends to the worker.
@@ -95,7 +116,7 @@ impl Dataplane {
         let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
         let at = spec.peer_at();
         let entry = SaEntry::new(key, Some(at.ip())).from_port(at.port());
-        self.outside.add_sa(inbound.spi, &entry)
+        self.steer(Steer::AddSa(inbound.spi, entry))
     }
 
     /// The peer of a session is elsewhere now: its heartbeats are answered there. `tell`: the worker
@@ -119,7 +140,7 @@ impl Dataplane {
     fn keep(&mut self, spec: Arc<SessionSpec>) -> Result<Option<Arc<SessionSpec>>, LoadError> {
         let at = (spec.outside_remote, spec.id);
         if !self.has_peer(spec.outside_remote) {
-            self.outside.add_peer(spec.outside_remote)?;
+            self.steer(Steer::AddPeer(spec.outside_remote))?;
         }
         let before = self.sessions.insert(spec.id, spec);
         if let Some(before) = &before {
@@ -138,10 +159,19 @@ impl Dataplane {
         self.move_session(spec, false)
     }
 
-    /// The node has another outside address.
-    pub fn set_outside_address(&mut self, address: IpAddr) -> Result<(), LoadError> {
-        self.outside.set_own_addresses(&[address])?;
-        self.outside.never_reflect(address)?;
+    /// The node has another outside address; `socket` is bound to it, where the outside is one.
+    pub fn set_outside_address(
+        &mut self,
+        address: IpAddr,
+        socket: Option<UdpSocket>,
+    ) -> Result<(), LoadError> {
+        if let Some(outside) = &mut self.outside {
+            outside.set_own_addresses(&[address])?;
+        }
+        if let Some(socket) = socket {
+            self.command(Command::Rebind(socket));
+        }
+        self.never_reflect(address)?;
         self.command(Command::Resume);
         Ok(())
     }
@@ -156,7 +186,7 @@ impl Dataplane {
     fn forget_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
         match self.has_peer(peer) {
             true => Ok(()),
-            false => self.outside.remove_peer(peer),
+            false => self.steer(Steer::RemovePeer(peer)),
         }
     }
 
@@ -172,7 +202,7 @@ impl Dataplane {
             return Ok(());
         }
         if let Some(inbound) = &spec.inbound {
-            self.outside.remove_sa(inbound.spi)?;
+            self.steer(Steer::RemoveSa(inbound.spi))?;
         }
         self.forget_peer(spec.outside_remote)
     }

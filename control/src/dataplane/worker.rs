@@ -16,12 +16,14 @@ use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
-use super::core::Core;
+use super::core::{Core, Way};
 use super::loader::{NodeStateWriter, monotonic_ns};
-use super::ports::{Inside, Ports};
+use super::net::segment::LONGEST;
+use super::ports::{Inside, Outside, Ports};
 use super::tun::Unread;
+use super::udp::{Gate, Judged, UdpPort};
 use super::view::WorkerView;
-use super::xsk::{Frame, Umem};
+use super::xsk::{Frame, HEADROOM, Umem};
 
 /// Entries of each ring, a power of two.
 pub(super) const RING: u32 = 2048;
@@ -44,9 +46,17 @@ const OVERSLEPT: Duration = Duration::from_millis(20);
 /// Longest sleep, so that nothing of the above is late.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
-/// Renews `alive_until` for the XDP programs, unless the node's core has stopped.
+/// Who answers heartbeats, and has to know that the node lives.
+pub(super) enum Reflector {
+    /// The XDP program of the outside.
+    Xdp(NodeStateWriter),
+    /// The worker itself.
+    Own(Box<Gate>),
+}
+
+/// Renews `alive_until` for whoever answers heartbeats, unless the node's core has stopped.
 pub(super) struct DeadMan {
-    pub(super) state: NodeStateWriter,
+    pub(super) state: Reflector,
     /// For how long a renewal holds.
     pub(super) period: Duration,
     /// When the core last said that it lives.
@@ -174,18 +184,40 @@ impl Worker {
     ) -> io::Result<(bool, bool)> {
         let mut work = false;
         let mut drained = true;
-        for queue in 0..self.ports.outside.len() {
-            let received = self.ports.outside[queue].receive(&self.umem, batch, BATCH);
-            self.undrained += received;
-            // Before the work: the kernel must not run out of frames meanwhile.
-            self.ports.outside[queue].refill(&mut self.umem);
-            drained &= received < BATCH;
-            work |= received > 0;
-            for mut frame in batch.drain(..) {
-                let way = self.core.take_outside(&mut frame, &mut self.umem, now);
-                self.ports
-                    .deliver(&mut self.core, &mut self.umem, frame, way);
+        match (&mut self.ports.outside, &self.dead_man.state) {
+            (Outside::Nic(sockets, _), _) => {
+                for queue in 0..sockets.len() {
+                    let Outside::Nic(sockets, _) = &mut self.ports.outside else {
+                        break;
+                    };
+                    let Some(socket) = sockets.get_mut(queue) else {
+                        break;
+                    };
+                    let received = socket.receive(&self.umem, batch, BATCH);
+                    self.undrained += received;
+                    // Before the work: the kernel must not run out of frames meanwhile.
+                    socket.refill(&mut self.umem);
+                    drained &= received < BATCH;
+                    work |= received > 0;
+                    for mut frame in batch.drain(..) {
+                        let way = self.core.take_outside(&mut frame, &mut self.umem, now);
+                        self.ports
+                            .deliver(&mut self.core, &mut self.umem, frame, way);
+                    }
+                }
             }
+            (Outside::Udp(port), Reflector::Own(gate)) => {
+                let core = &mut self.core;
+                drained = port.receive(&mut self.umem, batch, |reason| core.count(reason));
+                self.undrained += batch.len();
+                work |= !batch.is_empty();
+                for mut frame in batch.drain(..) {
+                    let way = take_datagram(&mut self.core, gate, &mut self.umem, &mut frame, now);
+                    self.ports
+                        .deliver(&mut self.core, &mut self.umem, frame, way);
+                }
+            }
+            (Outside::Udp(_), Reflector::Xdp(_)) => {}
         }
         match &mut self.ports.inside {
             Inside::Nic(sockets) => {
@@ -200,14 +232,15 @@ impl Worker {
                         .deliver(&mut self.core, &mut self.umem, frame, way);
                 }
             }
-            Inside::Tun(tun) => {
+            Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 // A full transmit ring is answered by not reading: the kernel then holds the
                 // applications back, and nothing is lost.
-                let room = self
-                    .ports
-                    .outside
-                    .first()
-                    .is_some_and(|s| s.room() >= BATCH * 2);
+                let room = match &self.ports.outside {
+                    Outside::Nic(sockets, _) => {
+                        sockets.first().is_some_and(|s| s.room() >= BATCH * 2)
+                    }
+                    Outside::Udp(_) => true,
+                };
                 if room {
                     match tun.receive(&mut self.umem, batch, spare) {
                         Ok(received) => work |= received > 0,
@@ -225,12 +258,44 @@ impl Worker {
                 }
             }
         }
+        work |= self.hear_neighbours(now);
         // Under a load that never lets a ring run empty, the same is true after a ring's worth.
-        if drained || self.undrained >= RING as usize * self.ports.outside.len() {
+        let ring = match &self.ports.outside {
+            Outside::Nic(sockets, _) => RING as usize * sockets.len(),
+            Outside::Udp(_) => RING as usize,
+        };
+        if drained || self.undrained >= ring {
             self.undrained = 0;
             drained = true;
         }
         Ok((work, drained))
+    }
+
+    /// Takes questions and answers about neighbours, where the kernel forwards.
+    fn hear_neighbours(&mut self, now: Instant) -> bool {
+        let Inside::Routed(_, segment) = &self.ports.inside else {
+            return false;
+        };
+        let mut heard = false;
+        for _ in 0..BATCH {
+            let Some(mut frame) = self.umem.take() else {
+                break;
+            };
+            let room = self
+                .umem
+                .chunk_mut(&frame)
+                .get_mut(HEADROOM..HEADROOM + LONGEST);
+            let Ok(length) = segment.receive(room.unwrap_or_default()) else {
+                self.umem.free(frame);
+                break;
+            };
+            frame.set_range(HEADROOM..HEADROOM + length);
+            // What it says itself comes out of the core later.
+            let _ = self.core.take_inside(&mut frame, &mut self.umem, now);
+            self.umem.free(frame);
+            heard = true;
+        }
+        heard
     }
 
     /// Sends what the core made by itself, and wakes the kernel. Says whether frames still wait.
@@ -248,10 +313,23 @@ impl Worker {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Err(Stopped),
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
-                    if let Err(error) = self.dead_man.state.set_silent(!up) {
-                        tracing::warn!("the XDP program could not be told of a link: {error}");
-                    }
+                    self.set_silent(!up);
                     self.core.on_link(up, now);
+                }
+                Ok(Command::Steer(change)) => {
+                    if let Reflector::Own(gate) = &mut self.dead_man.state {
+                        gate.steer(change);
+                    }
+                }
+                Ok(Command::Health(health)) => {
+                    if let Reflector::Own(gate) = &mut self.dead_man.state {
+                        gate.set_health(health);
+                    }
+                }
+                Ok(Command::Rebind(socket)) => {
+                    if let Outside::Udp(port) = &mut self.ports.outside {
+                        port.rebind(&mut self.umem, socket);
+                    }
                 }
                 Ok(command) => self.core.carry_out(command, &mut self.umem, now),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -265,8 +343,25 @@ impl Worker {
         }
         let period = u64::try_from(self.dead_man.period.as_nanos()).unwrap_or(u64::MAX);
         let until = monotonic_ns().saturating_add(period);
-        if let Err(error) = self.dead_man.state.set_alive_until(until) {
-            tracing::warn!("the dead-man switch could not be renewed: {error}");
+        match &mut self.dead_man.state {
+            Reflector::Xdp(state) => {
+                if let Err(error) = state.set_alive_until(until) {
+                    tracing::warn!("the dead-man switch could not be renewed: {error}");
+                }
+            }
+            Reflector::Own(gate) => gate.set_alive_until(until),
+        }
+    }
+
+    /// Whether no heartbeat is to be answered.
+    fn set_silent(&mut self, silent: bool) {
+        match &mut self.dead_man.state {
+            Reflector::Xdp(state) => {
+                if let Err(error) = state.set_silent(silent) {
+                    tracing::warn!("the XDP program could not be told of a link: {error}");
+                }
+            }
+            Reflector::Own(gate) => gate.set_silent(silent),
         }
     }
 
@@ -285,8 +380,15 @@ impl Worker {
         };
         let mut fds: arrayvec::ArrayVec<PollFd<'_>, 160> = arrayvec::ArrayVec::new();
         fds.push(PollFd::new(&self.wake, PollFlags::IN));
-        for socket in &self.ports.outside {
-            let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+        match &self.ports.outside {
+            Outside::Nic(sockets, _) => {
+                for socket in sockets {
+                    let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+                }
+            }
+            Outside::Udp(port) => {
+                let _ = fds.try_push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
+            }
         }
         match &self.ports.inside {
             Inside::Nic(sockets) => {
@@ -294,11 +396,14 @@ impl Worker {
                     let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
                 }
             }
-            Inside::Tun(tun) => {
+            Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 // SAFETY: the device owns the descriptor and outlives this borrow of `self`.
                 let fd = unsafe { BorrowedFd::borrow_raw(tun.raw_fd()) };
                 let _ = fds.try_push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }
+        }
+        if let Inside::Routed(_, segment) = &self.ports.inside {
+            let _ = fds.try_push(PollFd::from_borrowed_fd(segment.as_fd(), PollFlags::IN));
         }
         let _ = poll(&mut fds, Some(&timeout));
         // Whatever woke us: an empty wake-up counter is what the next sleep needs.
@@ -309,7 +414,7 @@ impl Worker {
 
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.
     fn retire(&mut self) {
-        let _ = self.dead_man.state.set_silent(true);
+        self.set_silent(true);
         for _ in 0..100 {
             if !self.flush() {
                 break;
@@ -317,6 +422,31 @@ impl Worker {
         }
         self.view
             .store(Arc::new(self.core.view(&self.umem, Instant::now())));
+    }
+}
+
+/// What becomes of a frame from the UDP port.
+fn take_datagram(
+    core: &mut Core,
+    gate: &Gate,
+    umem: &mut Umem,
+    frame: &mut Frame,
+    now: Instant,
+) -> Way {
+    match UdpPort::judge(gate, umem, frame) {
+        Judged::Take(counter) => {
+            core.count(counter);
+            core.take_outside(frame, umem, now)
+        }
+        Judged::Answer(counter) => {
+            core.count(counter);
+            Way::SlowOutside
+        }
+        Judged::Done(counter) => {
+            core.count(counter);
+            Way::Done
+        }
+        Judged::Drop(reason) => Way::Drop(reason),
     }
 }
 

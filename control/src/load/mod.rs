@@ -1,8 +1,9 @@
-//! Room `load`: many clients that make sessions with one gateway as fast as it lets them, to measure
-//! how many handshakes it can do. IKE only; no ESP is sent.
+//! Room `load`: what is sent to measure. Many clients that make sessions with one gateway as fast as it lets
+//! them, to see how many handshakes it can do; and [`packets`], to see what gets through.
 
 mod client;
 mod credentials;
+pub mod packets;
 
 use std::net::IpAddr;
 use std::rc::Rc;

@@ -157,6 +157,15 @@ impl Node {
             let Change::Add(spec) = change else { continue };
             self.keylog.esp(&spec);
             let group = manual_group(&spec, &self.role);
+            if let Role::Gateway(gateway) = &mut self.role
+                && let Some(routes) = &mut gateway.routes
+            {
+                let wanted = spec.remote_inner.iter().map(|prefix| (*prefix, None));
+                routes
+                    .extend(&wanted.collect())
+                    .await
+                    .map_err(|error| CommandError::Failed(error.to_string()))?;
+            }
             if let GroupId::Manual(_) = group {
                 self.dataplane
                     .set_group(GroupSpec {

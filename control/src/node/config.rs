@@ -125,6 +125,8 @@ pub enum XdpMode {
     Native,
     /// In the generic path.
     Generic,
+    /// Nowhere: the kernel's sockets and routes do, which needs fewer privileges.
+    Off,
 }
 
 /// Which heartbeats this node reflects.
@@ -414,7 +416,7 @@ macro_rules! named {
 named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
-named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic });
+named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
 named!(Encap { "auto" => Auto, "always" => Always });
 named!(Backend {

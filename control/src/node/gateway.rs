@@ -11,6 +11,7 @@ use super::core::{Node, Purpose, Role};
 use super::drain::Drain;
 use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
+use super::routes::{Device, Routes};
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
 use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
 
@@ -19,6 +20,8 @@ use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
 pub(super) struct Gateway {
     clients: HashMap<Identity, Known>,
     last: u32,
+    /// Where the kernel forwards: what leads into the TUN device.
+    pub(super) routes: Option<Routes<Device>>,
     /// It lets go of its clients.
     pub(super) drain: Option<Drain>,
 }

@@ -9,7 +9,6 @@ use anyhow::Result;
 use super::core::{Node, Role};
 use super::events::{EventKind, NewEvent};
 use super::roaming::encapsulation;
-use super::sockets::Sockets;
 use crate::dataplane::net::fib_watch::LinkChange;
 use crate::ike::{Nat, SaId};
 use crate::sadb::{Change, Path, Producer, SessionId};
@@ -42,15 +41,15 @@ impl Node {
         let Some(address) = next.filter(|_| client.at_home) else {
             return Ok(());
         };
-        match Sockets::bind(address).await {
-            Ok(sockets) => self.sockets = sockets,
+        let socket = match self.sockets.rebind(address).await {
+            Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!("the outside address has changed to {address}, but {error:#}");
                 return Ok(());
             }
-        }
+        };
         let before = std::mem::replace(&mut self.address, address);
-        self.dataplane.set_outside_address(address)?;
+        self.dataplane.set_outside_address(address, socket)?;
         let text = format!("our outside address is {address} now, before {before}");
         self.note(NewEvent::new(EventKind::Moved, text));
         let now = Instant::now();

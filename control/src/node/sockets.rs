@@ -6,16 +6,38 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 
+use crate::dataplane::udp::{self, IkeMessage};
 use crate::ike::{IKE_PORT, NAT_T_PORT, NON_ESP_MARKER, Transmit};
 
 /// Larger than any UDP datagram.
 const BUFFER: usize = 65_536;
 
+/// Messages from the data plane's socket that may wait.
+const WAITING: usize = 1024;
+
+/// Who has port 4500.
+enum NatT {
+    /// The node's core: an XDP program takes the ESP out before.
+    Own(UdpSocket),
+    /// The data plane, which hands over what is IKE's.
+    Shared {
+        socket: std::net::UdpSocket,
+        messages: mpsc::Receiver<IkeMessage>,
+    },
+}
+
+/// What the data plane gets of port 4500.
+pub(crate) struct Share {
+    pub(crate) socket: std::net::UdpSocket,
+    pub(crate) messages: mpsc::Sender<IkeMessage>,
+}
+
 /// Both sockets.
 pub(crate) struct Sockets {
     ike: UdpSocket,
-    nat_t: UdpSocket,
+    nat_t: NatT,
     buffers: (Box<[u8]>, Box<[u8]>),
 }
 
@@ -39,19 +61,54 @@ impl Datagram {
 }
 
 impl Sockets {
+    /// Both ports, for the node's core alone.
     pub(crate) async fn bind(address: IpAddr) -> Result<Self> {
-        let bind = async |port| {
-            UdpSocket::bind((address, port)).await.with_context(|| {
-                format!(
-                    "UDP port {port} of {address}, which IKE needs, can not be had \
-                     (is another IKE daemon running? is the process allowed to bind it?)"
-                )
-            })
+        let nat_t = UdpSocket::bind((address, NAT_T_PORT)).await;
+        let nat_t = nat_t.with_context(|| refused(NAT_T_PORT, address))?;
+        Self::with(address, NatT::Own(nat_t)).await
+    }
+
+    /// Both ports; ESP in UDP that comes by port 4500 is for whoever has the share.
+    pub(crate) async fn bind_shared(address: IpAddr) -> Result<(Self, Share)> {
+        let bound = udp::bind(address).and_then(|socket| Ok((socket.try_clone()?, socket)));
+        let (socket, own) = bound.with_context(|| refused(NAT_T_PORT, address))?;
+        let (sender, messages) = mpsc::channel(WAITING);
+        let nat_t = NatT::Shared {
+            socket: own,
+            messages,
         };
+        let share = Share {
+            socket,
+            messages: sender,
+        };
+        Ok((Self::with(address, nat_t).await?, share))
+    }
+
+    /// The same for another address of ours. The share, if there is one, is for the worker: its messages
+    /// come as before.
+    pub(crate) async fn rebind(&mut self, address: IpAddr) -> Result<Option<std::net::UdpSocket>> {
+        match &mut self.nat_t {
+            NatT::Own(_) => {
+                *self = Self::bind(address).await?;
+                Ok(None)
+            }
+            NatT::Shared { socket, .. } => {
+                let ike = UdpSocket::bind((address, IKE_PORT)).await;
+                let ike = ike.with_context(|| refused(IKE_PORT, address))?;
+                let bound = udp::bind(address).and_then(|new| Ok((new.try_clone()?, new)));
+                let (share, own) = bound.with_context(|| refused(NAT_T_PORT, address))?;
+                (self.ike, *socket) = (ike, own);
+                Ok(Some(share))
+            }
+        }
+    }
+
+    async fn with(address: IpAddr, nat_t: NatT) -> Result<Self> {
+        let ike = UdpSocket::bind((address, IKE_PORT)).await;
         let buffer = || vec![0; BUFFER].into_boxed_slice();
         Ok(Self {
-            ike: bind(IKE_PORT).await?,
-            nat_t: bind(NAT_T_PORT).await?,
+            ike: ike.with_context(|| refused(IKE_PORT, address))?,
+            nat_t,
             buffers: (buffer(), buffer()),
         })
     }
@@ -59,16 +116,32 @@ impl Sockets {
     /// The next IKE message; on port 4500 what has no marker is none. Errors are those of earlier sends (ICMP): nothing to act on, because
     /// an unprotected message never ends anything.
     pub(crate) async fn receive(&mut self) -> Option<Datagram> {
-        let (local, received, buffer, marked) = tokio::select! {
-            received = self.ike.recv_from(&mut self.buffers.0) => {
-                (self.ike.local_addr(), received, &self.buffers.0, false)
+        let Self {
+            ike,
+            nat_t,
+            buffers,
+        } = self;
+        match nat_t {
+            NatT::Own(nat_t) => {
+                let (local, received, buffer, marked) = tokio::select! {
+                    received = ike.recv_from(&mut buffers.0) => {
+                        (ike.local_addr(), received, &buffers.0, false)
+                    }
+                    received = nat_t.recv_from(&mut buffers.1) => {
+                        (nat_t.local_addr(), received, &buffers.1, true)
+                    }
+                };
+                let (length, remote) = received.ok()?;
+                read(local, remote, buffer.get(..length), marked)
             }
-            received = self.nat_t.recv_from(&mut self.buffers.1) => {
-                (self.nat_t.local_addr(), received, &self.buffers.1, true)
-            }
-        };
-        let (length, remote) = received.ok()?;
-        read(local, remote, buffer.get(..length), marked)
+            NatT::Shared { socket, messages } => tokio::select! {
+                received = ike.recv_from(&mut buffers.0) => {
+                    let (length, remote) = received.ok()?;
+                    read(ike.local_addr(), remote, buffers.0.get(..length), false)
+                }
+                Some(message) = messages.recv() => handed(socket, message),
+            },
+        }
     }
 
     /// What has arrived besides, without waiting for any, until there are `most` in all.
@@ -78,30 +151,65 @@ impl Sockets {
             nat_t,
             buffers,
         } = self;
-        for (socket, buffer, marked) in
-            [(ike, &mut buffers.0, false), (nat_t, &mut buffers.1, true)]
-        {
+        let mut take = |socket: &UdpSocket, buffer: &mut [u8], marked| {
             while datagrams.len() < most
                 && let Ok((length, remote)) = socket.try_recv_from(buffer)
             {
                 let local = socket.local_addr();
                 datagrams.extend(read(local, remote, buffer.get(..length), marked));
             }
+        };
+        take(ike, &mut buffers.0, false);
+        match nat_t {
+            NatT::Own(nat_t) => take(nat_t, &mut buffers.1, true),
+            NatT::Shared { socket, messages } => {
+                while datagrams.len() < most
+                    && let Ok(message) = messages.try_recv()
+                {
+                    datagrams.extend(handed(socket, message));
+                }
+            }
         }
     }
 
     /// Sends a message. What can not be sent is like what is lost: it is retransmitted.
     pub(crate) async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        let (data, to) = (&transmit.data, transmit.remote);
         if transmit.local.port() != NAT_T_PORT {
-            self.ike.send_to(&transmit.data, transmit.remote).await?;
+            self.ike.send_to(data, to).await?;
         } else if transmit.is_keep_alive() {
-            self.nat_t.send_to(&transmit.data, transmit.remote).await?;
+            self.send_nat_t(data, to).await?;
         } else {
-            let marked = [&NON_ESP_MARKER[..], &transmit.data].concat();
-            self.nat_t.send_to(&marked, transmit.remote).await?;
+            let marked = [&NON_ESP_MARKER[..], data].concat();
+            self.send_nat_t(&marked, to).await?;
         }
         Ok(())
     }
+
+    async fn send_nat_t(&self, data: &[u8], to: SocketAddr) -> io::Result<usize> {
+        match &self.nat_t {
+            NatT::Own(socket) => socket.send_to(data, to).await,
+            // It never blocks; what its buffer has no room for is lost like any other.
+            NatT::Shared { socket, .. } => socket.send_to(data, to),
+        }
+    }
+}
+
+/// What is said when a port can not be had.
+fn refused(port: u16, address: IpAddr) -> String {
+    format!(
+        "UDP port {port} of {address}, which IKE needs, can not be had \
+         (is another IKE daemon running? is the process allowed to bind it?)"
+    )
+}
+
+/// A message that the data plane handed over: its marker is off already.
+fn handed(socket: &std::net::UdpSocket, message: IkeMessage) -> Option<Datagram> {
+    Some(Datagram {
+        local: socket.local_addr().ok()?,
+        remote: message.from,
+        data: message.data,
+    })
 }
 
 /// On port 4500 what has no marker is no IKE message.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,7 @@ use crate::dataplane::loader::{OutsideSettings, XdpMode};
 use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
-use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options};
+use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions};
 use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
@@ -53,6 +54,9 @@ const GATEWAY_SAS: u32 = 1 << 20;
 
 /// The least time that is left for a rekeying that fails at first.
 const MARGIN: Duration = Duration::from_secs(30);
+
+/// TUN devices of gateways where the kernel forwards; it chooses the number.
+const ROUTED: &str = "evergate%d";
 
 /// Commands of the API that may wait for the core.
 const COMMANDS: usize = 64;
@@ -69,7 +73,9 @@ pub(super) async fn start(
     keylog.begin().context("keys can not be written")?;
     let handle = links::connect()?;
     let outside = LinkInfo::by_name(&handle, &config.outside.interface).await?;
-    outside.mac()?;
+    if config.outside.xdp != config::XdpMode::Off {
+        outside.mac()?;
+    }
     let address = match config.outside.address.or(outside.v4.map(|(a, _)| a)) {
         Some(address) => address,
         None => outside.v6.map(|(a, _)| a).with_context(|| {
@@ -84,7 +90,13 @@ pub(super) async fn start(
         (Some(path), config::Role::Client) => Some(read_policy(path)?),
         _ => None,
     };
-    let sockets = Sockets::bind(address).await?;
+    let (sockets, port) = match xdp_mode(config.outside.xdp) {
+        Some(mode) => (Sockets::bind(address).await?, OutsideOptions::Xdp(mode)),
+        None => {
+            let (sockets, share) = Sockets::bind_shared(address).await?;
+            (sockets, OutsideOptions::Udp(share.socket, share.messages))
+        }
+    };
 
     let mut names = vec![config.outside.interface.clone()];
     let inside = match config.role {
@@ -92,10 +104,15 @@ pub(super) async fn start(
             let lan = LinkInfo::by_name(&handle, &config.inside.interface).await?;
             lan.mac()?;
             names.push(config.inside.interface.clone());
-            let mode = xdp_mode(config.inside.xdp);
-            InsideOptions::Lan {
-                interface: lan.interface,
-                mode,
+            match xdp_mode(config.inside.xdp) {
+                Some(mode) => InsideOptions::Lan {
+                    interface: lan.interface,
+                    mode,
+                },
+                None => InsideOptions::Routed {
+                    interface: lan.interface,
+                    tun: ROUTED.to_owned(),
+                },
             }
         }
         config::Role::Client => {
@@ -126,7 +143,7 @@ pub(super) async fn start(
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
         outside_address: address,
-        outside_mode: xdp_mode(config.outside.xdp),
+        port,
         inside,
         reflect: OutsideSettings {
             reflect_plain: config.heartbeat.accept != HeartbeatForm::Keyed,
@@ -145,6 +162,22 @@ pub(super) async fn start(
     for (interface, attached) in &dataplane.attached {
         if let Some(warning) = &attached.warning {
             tracing::warn!("{interface}: {warning}");
+        }
+    }
+    for (interface, mode, instead) in [
+        (
+            &config.outside.interface,
+            config.outside.xdp,
+            "ESP goes in UDP port 4500, by a socket",
+        ),
+        (
+            &config.inside.interface,
+            config.inside.xdp,
+            "the kernel forwards",
+        ),
+    ] {
+        if mode == config::XdpMode::Off {
+            tracing::info!("{interface}: no XDP program; {instead}");
         }
     }
     for (own, _) in &outside.interface.addresses {
@@ -222,11 +255,11 @@ pub(super) async fn start(
             let users = config.users.iter();
             let users = users.map(|u| (pool_key(&u.identity), u.inner.clone()));
             let pool = Pool::new(config.pool.clone(), fixed.chain(users));
-            (
-                Side::Gateway { pool },
-                Role::Gateway(Gateway::default()),
-                None,
-            )
+            let mut gateway = Gateway::default();
+            if let Some(tun) = dataplane.tun_name() {
+                gateway.routes = Some(routed(&config, handle, &inside_name, tun).await?);
+            }
+            (Side::Gateway { pool }, Role::Gateway(gateway), None)
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -296,12 +329,50 @@ pub(super) async fn start(
     Ok(node)
 }
 
-fn xdp_mode(mode: config::XdpMode) -> XdpMode {
+/// How a program is attached; `None`: there is none.
+fn xdp_mode(mode: config::XdpMode) -> Option<XdpMode> {
     match mode {
-        config::XdpMode::Auto => XdpMode::Auto,
-        config::XdpMode::Native => XdpMode::Native,
-        config::XdpMode::Generic => XdpMode::Generic,
+        config::XdpMode::Auto => Some(XdpMode::Auto),
+        config::XdpMode::Native => Some(XdpMode::Native),
+        config::XdpMode::Generic => Some(XdpMode::Generic),
+        config::XdpMode::Off => None,
     }
+}
+
+/// Leads the inner addresses of clients into the TUN device of a gateway where the kernel forwards.
+async fn routed(
+    config: &Config,
+    links: rtnetlink::Handle,
+    lan: &str,
+    tun: &str,
+) -> Result<Routes<Device>> {
+    let device = LinkInfo::by_name(&links, tun).await?;
+    for (interface, link) in [
+        (lan, LinkInfo::by_name(&links, lan).await?),
+        (tun, device.clone()),
+    ] {
+        if link.forwards_v4 == Some(false) {
+            bail!(
+                "inside.xdp = \"off\" leaves forwarding to the kernel, but it does not forward what comes by \
+                 {interface}: expected net.ipv4.ip_forward = 1 before the start, found \
+                 net.ipv4.conf.{interface}.forwarding = 0"
+            );
+        }
+    }
+    let index = device.interface.index;
+    links::limit_segments(&links, index, MAX_SEGMENTS as u32).await?;
+    let fixed = config.peers.iter().flat_map(|peer| &peer.inner);
+    let fixed = fixed.chain(config.users.iter().flat_map(|user| &user.inner));
+    let inner = config
+        .pool
+        .iter()
+        .copied()
+        .chain(fixed.map(|address| IpNet::from(*address)));
+    let mut routes = Routes::new(Device { links, index });
+    routes
+        .extend(&inner.map(|prefix| (prefix, None)).collect())
+        .await?;
+    Ok(routes)
 }
 
 /// What can not be replaced in time ends at twice its age, but not before several tries.
@@ -341,9 +412,10 @@ fn ike_settings(config: &Config) -> Settings {
     settings.eap = config.users.iter().any(|user| user.password.is_some());
     settings.eap_tls = config.users.iter().any(|user| user.password.is_none())
         || config.groups.iter().any(|group| group.eap);
-    settings.encapsulation = match config.ike.encap {
-        config::Encap::Auto => Encapsulation::Auto,
-        config::Encap::Always => Encapsulation::Always,
+    settings.encapsulation = match (config.ike.encap, config.outside.xdp) {
+        // A UDP socket takes no bare ESP.
+        (config::Encap::Always, _) | (_, config::XdpMode::Off) => Encapsulation::Always,
+        (config::Encap::Auto, _) => Encapsulation::Auto,
     };
     settings.keep_alive = config.ike.keep_alive;
     settings.tickets = life::tickets(config);

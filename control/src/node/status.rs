@@ -192,13 +192,15 @@ fn counted(
 fn interfaces(node: &Node) -> Vec<Interface> {
     let fib = node.fib.load();
     let find = |name: &str| fib.interfaces().iter().find(|i| i.name == name);
-    let kind = |name: &str| {
+    let kind = |side: Side, name: &str| {
         let attached = node.dataplane.attached.iter().find(|(at, _)| at == name);
         match attached {
             Some((_, attached)) if attached.mode == AttachedMode::Native => {
                 InterfaceKind::XdpNative
             }
             Some(_) => InterfaceKind::XdpGeneric,
+            None if side == Side::Outside => InterfaceKind::Udp,
+            None if node.config.role == super::config::Role::Gateway => InterfaceKind::Routed,
             None => InterfaceKind::Tun,
         }
     };
@@ -211,7 +213,7 @@ fn interfaces(node: &Node) -> Vec<Interface> {
         .map(|(side, name)| Interface {
             side,
             name: name.to_owned(),
-            kind: kind(name),
+            kind: kind(side, name),
             up: find(name).is_some_and(|i| i.up),
             mtu: find(name).map_or(0, |i| i.mtu),
         })

@@ -7,7 +7,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::session::Session;
-use super::{Fault, Node, Place, What, World, gateway_address, policy, promise};
+use super::{Fault, Node, Place, RETRANSMIT, What, World, gateway_address, policy, promise};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -82,6 +82,13 @@ impl World {
         }
     }
 
+    /// Whether a gateway is well, and no exchange that began while it was not can still be given up, and a
+    /// session with it.
+    fn has_been_well(&self, gateway: usize) -> bool {
+        let settled = |since: Duration| since.is_zero() || self.now >= since + RETRANSMIT.total();
+        self.well_since[gateway].is_some_and(settled)
+    }
+
     /// What the clients are promised after a fault that hit `gateway`.
     pub(super) fn promise(&mut self, gateway: Option<usize>) {
         self.watch.nothing_is_promised();
@@ -102,7 +109,7 @@ impl World {
                 g.is_some_and(|g| {
                     let said = self.drained[g].is_some_and(|at| self.now < at + promise::HEALTH);
                     kept && !said
-                        && self.well_since[g].is_some()
+                        && self.has_been_well(g)
                         && self.gateways[g].keeps(session.spi_out(), client.outer())
                 })
             };

@@ -21,6 +21,7 @@ struct Tcp {
     plain_offloads: Vec<f64>,
     plain_frames: Vec<f64>,
     tunnel: Vec<f64>,
+    sockets: Vec<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,19 +39,22 @@ struct TcpFigures {
 enum Path {
     PlainOffloads,
     PlainFrames,
+    /// With XDP programs and AF_XDP.
     Tunnel,
+    /// Without: sockets and TUN devices, with the offloads of the veth pairs.
+    Sockets,
 }
 
 impl Path {
     fn target(self) -> &'static str {
         match self {
-            Self::Tunnel => TARGETS[0],
+            Self::Tunnel | Self::Sockets => TARGETS[0],
             Self::PlainOffloads | Self::PlainFrames => PLAIN_TARGET,
         }
     }
 }
 
-/// Measures twice with no node up, then with all of them.
+/// Measures twice with no node up, then with all of them, with XDP and without.
 fn in_turn(effort: Effort<'_>, mut measure: impl FnMut(&Lab, Path) -> Result<()>) -> Result<()> {
     let mut lab = effort.lab()?;
     lab.set_offloads(Offloads::All)?;
@@ -61,7 +65,17 @@ fn in_turn(effort: Effort<'_>, mut measure: impl FnMut(&Lab, Path) -> Result<()>
     lab.configure(&Setup::default())?;
     lab.start_all()?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(15))?;
-    measure(&lab, Path::Tunnel)
+    measure(&lab, Path::Tunnel)?;
+    drop(lab);
+    let mut lab = effort.lab()?;
+    lab.set_offloads(Offloads::All)?;
+    lab.configure(&Setup {
+        without_xdp: true,
+        ..Setup::default()
+    })?;
+    lab.start_all()?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(15))?;
+    measure(&lab, Path::Sockets)
 }
 
 pub(super) fn tcp(effort: Effort<'_>) -> Result<()> {
@@ -76,10 +90,11 @@ pub(super) fn tcp(effort: Effort<'_>) -> Result<()> {
                     Path::PlainOffloads => side.plain_offloads.push(bits),
                     Path::PlainFrames => side.plain_frames.push(bits),
                     Path::Tunnel => side.tunnel.push(bits),
+                    Path::Sockets => side.sockets.push(bits),
                 }
             }
             match path {
-                Path::PlainOffloads => {}
+                Path::PlainOffloads | Path::Sockets => {}
                 Path::PlainFrames => plain_rtt.push(round_trip(lab, path.target())?),
                 Path::Tunnel => tunnel_rtt.push(round_trip(lab, path.target())?),
             }
@@ -88,23 +103,23 @@ pub(super) fn tcp(effort: Effort<'_>) -> Result<()> {
     }
     println!("  one TCP stream, median of {runs} × {seconds} s");
     println!(
-        "  {:<26} {:>14} {:>16} {:>16} {:>10} {:>10}",
+        "  {:<32} {:>14} {:>16} {:>16} {:>10} {:>10}",
         "", "tunnel", "plain, offloads", "plain, frames", "share", "share"
     );
     for (name, side) in [("client → target", &up), ("target → client", &down)] {
-        let (tunnel, offloads, frames) = (
-            median(&side.tunnel),
-            median(&side.plain_offloads),
-            median(&side.plain_frames),
-        );
-        println!(
-            "  {name:<26} {:>14} {:>16} {:>16} {:>10.3} {:>10.3}",
-            rate(tunnel),
-            rate(offloads),
-            rate(frames),
-            tunnel / offloads.max(1.0),
-            tunnel / frames.max(1.0),
-        );
+        let (offloads, frames) = (median(&side.plain_offloads), median(&side.plain_frames));
+        for (how, samples) in [("XDP", &side.tunnel), ("sockets", &side.sockets)] {
+            let tunnel = median(samples);
+            println!(
+                "  {:<32} {:>14} {:>16} {:>16} {:>10.3} {:>10.3}",
+                format!("{name}, {how}"),
+                rate(tunnel),
+                rate(offloads),
+                rate(frames),
+                tunnel / offloads.max(1.0),
+                tunnel / frames.max(1.0),
+            );
+        }
     }
     let (plain_rtt_ms, tunnel_rtt_ms) = (median(&plain_rtt), median(&tunnel_rtt));
     println!("  round trip of the probe    {tunnel_rtt_ms:.3} ms, plain {plain_rtt_ms:.3} ms");
@@ -136,6 +151,7 @@ fn round_trip(lab: &Lab, address: &str) -> Result<f64> {
 struct UdpFigures {
     plain_frames: Vec<Rates>,
     tunnel: Vec<Rates>,
+    sockets: Vec<Rates>,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,12 +164,13 @@ struct Rates {
 
 pub(super) fn udp(effort: Effort<'_>) -> Result<()> {
     let millis = if effort.quick { 500 } else { 2000 };
-    let (mut plain, mut tunnel) = (Vec::new(), Vec::new());
+    let (mut plain, mut tunnel, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
     in_turn(effort, |lab, path| {
         let rows = match path {
             Path::PlainOffloads => return Ok(()),
             Path::PlainFrames => &mut plain,
             Path::Tunnel => &mut tunnel,
+            Path::Sockets => &mut sockets,
         };
         for size in SIZES {
             rows.push(rates(lab, path.target(), size, millis)?);
@@ -164,24 +181,31 @@ pub(super) fn udp(effort: Effort<'_>) -> Result<()> {
         "  thousand packets a second, client → target; sizes are those of the inner IP packet"
     );
     println!(
-        "  {:>6} {:>16} {:>16} {:>20} {:>20}",
-        "bytes", "tunnel, flood", "plain, flood", "tunnel, ≤ 1 % loss", "plain, ≤ 1 % loss"
+        "  {:>6} {:<14} {:>16} {:>20}",
+        "bytes", "path", "flood", "≤ 1 % loss"
     );
-    for (plain, tunnel) in plain.iter().zip(&tunnel) {
-        println!(
-            "  {:>6} {:>16.1} {:>16.1} {:>20.1} {:>20.1}",
-            plain.flood.size,
-            tunnel.flood.received_pps / 1e3,
-            plain.flood.received_pps / 1e3,
-            tunnel.nearly_lossless.received_pps / 1e3,
-            plain.nearly_lossless.received_pps / 1e3,
-        );
+    let paths = [
+        ("plain", &plain),
+        ("tunnel", &tunnel),
+        ("sockets", &sockets),
+    ];
+    for (at, _) in SIZES.iter().enumerate() {
+        for (path, rates) in paths {
+            let Some(rates) = rates.get(at) else { continue };
+            println!(
+                "  {:>6} {path:<14} {:>16.1} {:>20.1}",
+                rates.flood.size,
+                rates.flood.received_pps / 1e3,
+                rates.nearly_lossless.received_pps / 1e3,
+            );
+        }
     }
     keep(
         "udp",
         &UdpFigures {
             plain_frames: plain,
             tunnel,
+            sockets,
         },
     )
 }

@@ -6,6 +6,8 @@ mod flood;
 mod flow;
 mod handshakes;
 mod outage;
+mod peers;
+pub(crate) mod rig;
 mod soak;
 
 use crate::lab::Lab;
@@ -19,6 +21,7 @@ use std::path::Path;
 pub(crate) const PREFIX: &str = "egb-";
 
 const NAMES: &[&str] = &[
+    "rig",
     "outage",
     "tcp",
     "udp",
@@ -39,6 +42,8 @@ pub(crate) struct Effort<'a> {
     pub(crate) minutes: u64,
     /// Of the lab.
     pub(crate) prefix: &'a str,
+    /// Of the rig; without: all.
+    pub(crate) peers: Option<&'a str>,
 }
 
 impl Effort<'_> {
@@ -67,6 +72,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
     {
         println!("\n{}", bold(&format!("── {chosen} ──")));
         match chosen {
+            "rig" => rig::run(effort)?,
             "outage" => outage::run(effort)?,
             "tcp" => flow::tcp(effort)?,
             "udp" => flow::udp(effort)?,

@@ -49,6 +49,8 @@ const EXCHANGES: Duration = Duration::from_secs(8);
 const MARGIN: Duration = Duration::from_millis(500);
 /// Longer than any wait of a client (30 s): without service then it is lost.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// It is looked so often meanwhile.
+const STEP: Duration = Duration::from_millis(200);
 
 /// A time as people write it: `90s`, `20m`, `2h`, or seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -236,11 +238,19 @@ impl<'a> Run<'a> {
         before: &Status,
         [start_ns, last_ns]: [u64; 2],
     ) -> Result<()> {
-        let calm = Instant::now();
-        while !self.flow.answers(Duration::from_millis(300)) && calm.elapsed() < PATIENCE {
-            self.sleep_until(Instant::now() + Duration::from_millis(200))?;
-        }
-        let outage = self.flow.outage(start_ns);
+        let mut calm = Duration::ZERO;
+        let outage = loop {
+            let outage = self.flow.outage(start_ns);
+            // A short silence at this very moment says nothing yet.
+            let over = outage.recovered && self.flow.answers(Duration::from_millis(300));
+            if over || calm >= PATIENCE {
+                break outage;
+            }
+            let step = Instant::now();
+            self.sleep_until(step + STEP)?;
+            // A virtual machine may be stopped for minutes: then the nodes were too.
+            calm += step.elapsed().min(STEP * 5);
+        };
         let took = Duration::from_nanos(outage.until_ns.saturating_sub(outage.from_ns));
         if !outage.recovered {
             let after = PATIENCE.as_secs();

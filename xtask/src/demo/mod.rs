@@ -8,7 +8,7 @@ use crate::lab::topology::{GATEWAYS, TARGETS};
 use crate::lab::{Lab, PREFIX, Place};
 use crate::probe::{Probe, Stream, now_ns};
 use crate::traffic::{Iperf, Meter};
-use crate::{PACKAGES, build, paths, toolchain};
+use crate::{PACKAGES, build, paths, rootless, toolchain};
 use anyhow::{Context, Result, bail};
 use report::{Kind, Mark, Report, judge};
 use std::path::Path;
@@ -20,16 +20,30 @@ const LOOK: Duration = Duration::from_millis(1500);
 const DEEDS: u32 = 7;
 
 /// Runs it all; an error when the connection broke.
-pub(crate) fn run(keep: bool, seconds: u64) -> Result<()> {
+pub(crate) fn run(keep: bool, seconds: u64, without_xdp: bool) -> Result<()> {
     if seconds < 21 {
         bail!(
             "--seconds {seconds}: expected 21 or more, three seconds for each thing that happens"
         );
     }
-    text::title();
-    text::step("packages", || toolchain::packages(PACKAGES))?;
-    text::step("eBPF tool chain", || toolchain::ensure().map(drop))?;
-    text::step("build", build::release)?;
+    rootless::refuse_to_keep(keep)?;
+    if !rootless::inside() {
+        text::title();
+        text::step("packages", || toolchain::packages(PACKAGES))?;
+        text::step("eBPF tool chain", || toolchain::ensure().map(drop))?;
+        text::step("build", build::release)?;
+    }
+    let why = rootless::no_programs();
+    if without_xdp || why.is_some() {
+        if !rootless::inside() {
+            text::without_xdp(why.as_deref());
+        }
+        rootless::go_without_xdp();
+    }
+    if !rootless::is_root() {
+        let seconds = seconds.to_string();
+        return rootless::enter(&["demo", "--seconds", &seconds]);
+    }
     let mut lab = text::step("lab", || Lab::up(PREFIX, 1))?;
     text::step("three gateways", || {
         GATEWAYS

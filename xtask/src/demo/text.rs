@@ -30,6 +30,18 @@ pub(super) fn title() {
     println!();
 }
 
+/// Says what is shown instead, and why if it was not asked for.
+pub(super) fn without_xdp(why: Option<&str>) {
+    let why = why.map_or(String::new(), |why| format!("{why}: "));
+    println!("  {} {why}the nodes go without.", bold("No XDP."));
+    println!(
+        "    ESP goes in UDP by sockets, the gateways' kernels forward, and a gateway's own process answers"
+    );
+    println!(
+        "    heartbeats. Everything else is as with XDP; `cargo xtask demo` as root shows that."
+    );
+}
+
 /// Does one step of the set-up and tells how long it took.
 pub(super) fn step<T>(name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let started = Instant::now();

@@ -12,6 +12,8 @@ mod privileges;
 mod refusals;
 mod rekey;
 mod sessions;
+mod sockets;
+mod throughput;
 mod tunnel;
 mod wireshark;
 
@@ -27,6 +29,7 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
+    sockets::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,
@@ -34,6 +37,7 @@ const CASES: &[&[Case]] = &[
     moving::CASES,
     refusals::CASES,
     floods::CASES,
+    throughput::CASES,
     privileges::CASES,
     certificates::CASES,
     rekey::CASES,

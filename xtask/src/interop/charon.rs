@@ -202,6 +202,11 @@ impl Daemon {
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid()
     }
+
+    /// The process alone, for those who want nothing more of it.
+    pub(crate) fn into_process(self) -> Process {
+        self.process
+    }
 }
 
 /// What the daemon has logged so far.

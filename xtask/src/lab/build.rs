@@ -2,7 +2,7 @@
 
 use super::pass;
 use super::topology::{GATEWAYS, PLAIN_TARGET, Place, TARGETS, gateway_inside};
-use crate::sh;
+use crate::{rootless, sh};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -46,6 +46,7 @@ pub(super) fn down(prefix: &str) -> Result<()> {
 pub(super) fn present(prefix: &str) -> Result<Vec<String>> {
     Ok(Place::ALL
         .iter()
+        .chain(&[Place::Generator])
         .map(|place| format!("{prefix}{place}"))
         .filter(|name| Path::new("/run/netns").join(name).exists())
         .collect())
@@ -62,7 +63,7 @@ pub(super) fn pids(namespace: &str) -> Result<Vec<i32>> {
         .collect())
 }
 
-fn check_prefix(prefix: &str) -> Result<()> {
+pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if prefix.is_empty() || prefix.len() > 12 || !prefix.chars().all(plain) {
         bail!("prefix {prefix:?}: expected 1 to 12 of a-z, 0-9 and '-'");
@@ -128,6 +129,9 @@ impl Builder<'_> {
             self.ip(Place::Gateway(number), &gateway(number))?;
         }
         self.ip(Place::Target, &target())?;
+        if rootless::without_xdp() {
+            return self.set_offloads(Offloads::All, dir);
+        }
         pass::write_object(&dir.join(PASS_OBJECT))?;
         self.set_offloads(Offloads::Usual, dir)
     }
@@ -195,7 +199,11 @@ impl Builder<'_> {
                 pass::SECTION
             ),
         };
-        for port in ["gw1", "gw2", "gw3"] {
+        let ports: &[&str] = match rootless::without_xdp() {
+            true => &[],
+            false => &["gw1", "gw2", "gw3"],
+        };
+        for port in ports {
             // Off first: a program that is attached is not replaced.
             let script = format!("ip link set {port} xdp off\nip link set {port} xdp {program}");
             self.shell(Place::Wan, &script)
@@ -244,7 +252,7 @@ fn cables() -> Vec<Cable> {
 }
 
 /// No reverse-path filter, no redirects, no duplicate address detection (it delays by a second).
-const SYSCTLS: &str = "
+pub(super) const SYSCTLS: &str = "
 cd /proc/sys/net
 for c in all default; do
   for k in rp_filter send_redirects accept_redirects; do echo 0 > ipv4/conf/$c/$k; done
@@ -265,7 +273,7 @@ const ROUTERS: [Place; 4] = [
     Place::Gateway(3),
 ];
 
-const FORWARD: &str = "
+pub(super) const FORWARD: &str = "
 cd /proc/sys/net
 echo 1 > ipv4/ip_forward
 [ ! -d ipv6 ] || echo 1 > ipv6/conf/all/forwarding

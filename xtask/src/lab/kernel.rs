@@ -1,5 +1,6 @@
 //! What the kernel must have, each missing thing told in one sentence.
 
+use crate::rootless;
 use anyhow::{Result, bail};
 use socket2::{Domain, Socket, Type};
 use std::path::Path;
@@ -15,7 +16,9 @@ pub(super) fn check() -> Result<()> {
     if !Path::new("/dev/net/tun").exists() {
         bail!("this kernel has no TUN devices: /dev/net/tun is missing (CONFIG_TUN)");
     }
-    if let Err(error) = Socket::new(Domain::from(AF_XDP), Type::RAW, None) {
+    if !rootless::without_xdp()
+        && let Err(error) = Socket::new(Domain::from(AF_XDP), Type::RAW, None)
+    {
         bail!("this kernel gives no AF_XDP sockets (CONFIG_XDP_SOCKETS): {error}");
     }
     Ok(())

@@ -12,6 +12,7 @@ mod observe;
 mod pass;
 mod pki;
 mod process;
+mod short;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
@@ -20,9 +21,10 @@ pub(crate) use node::{GENERAL, NODE_USER, Setup, USER, User};
 pub(crate) use observe::{Event, Status};
 pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
+pub(crate) use short::{CLIENT_MAC, GATEWAY_MAC};
 pub(crate) use topology::Place;
 
-use crate::{paths, sh};
+use crate::{paths, rootless, sh};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,15 @@ impl Lab {
     /// Builds the namespaces (after removing what a former run left) and writes the usual
     /// configuration. `queues`: receive and transmit queues of each interface.
     pub(crate) fn up(prefix: &str, queues: u32) -> Result<Self> {
+        Self::with(prefix, |dir| build::up(prefix, queues, dir))
+    }
+
+    /// The same with the short lab of the rig: generator, client, gw1 and target in a row.
+    pub(crate) fn short(prefix: &str) -> Result<Self> {
+        Self::with(prefix, |_| short::up(prefix))
+    }
+
+    fn with(prefix: &str, build: impl Fn(&Path) -> Result<()>) -> Result<Self> {
         kernel::check()?;
         if let Ok(mut built) = BUILT.lock() {
             built.push(prefix.to_owned());
@@ -72,7 +83,7 @@ impl Lab {
         for entry in std::fs::read_dir(&logs)? {
             std::fs::remove_file(entry?.path())?;
         }
-        build::up(prefix, queues, &dir)?;
+        build(&dir)?;
         let mut lab = Self {
             prefix: prefix.into(),
             dir,
@@ -81,10 +92,15 @@ impl Lab {
             keylog: false,
             run_by: HashMap::new(),
             kept: false,
-            user: NODE_USER,
+            user: if rootless::inside() { 0 } else { NODE_USER },
         };
         lab.configure(&Setup::default())?;
         Ok(lab)
+    }
+
+    /// What the names of its namespaces begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The name of a namespace.

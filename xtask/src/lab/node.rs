@@ -5,6 +5,7 @@ use super::topology::{
     gateway_outside, gateway_outside_v6,
 };
 use super::{KeyKind, Lab, Place, Process};
+use crate::rootless;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use std::fmt::Write;
@@ -39,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) user: Option<User>,
     /// Where the client is for the gateways: none behind a NAT, which nobody can speak to first.
     pub(crate) client_outside: Option<&'static str>,
+    /// No node has XDP programs: ESP goes in UDP by sockets, and the gateways' kernels forward.
+    pub(crate) without_xdp: bool,
     /// All nodes write their keys to [`Lab::keys`].
     pub(crate) keylog: bool,
     /// Lines to append to every node's file (whole TOML tables).
@@ -82,6 +85,7 @@ impl Default for Setup {
             certificates: None,
             user: None,
             client_outside: Some(CLIENT_OUTSIDE),
+            without_xdp: rootless::without_xdp(),
             keylog: false,
             extra: String::new(),
         }
@@ -89,6 +93,14 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// A key for the table of an interface.
+    fn xdp(&self) -> &'static str {
+        match self.without_xdp {
+            true => "xdp = \"off\"\n",
+            false => "",
+        }
+    }
+
     /// Where this gateway is for the client.
     fn gateway(&self, number: u8) -> IpAddr {
         match self.outside_v6 {
@@ -160,6 +172,14 @@ impl Lab {
         Ok(std::fs::write(self.dir().join("policy.conf"), text)?)
     }
 
+    /// Whom the daemons become. A user namespace has nobody but root.
+    fn user_line(&self) -> String {
+        match rootless::inside() {
+            true => String::new(),
+            false => format!("user = \"{NODE_USER}\""),
+        }
+    }
+
     fn gateway_toml(&self, number: u8, setup: &Setup) -> String {
         let mut inner = format!("\"{CLIENT_INNER}\"");
         if setup.ipv6 {
@@ -203,12 +223,12 @@ state = \"state\"
 [outside]
 interface = \"wan0\"
 address = \"{}\"
-
+{xdp}
 [inside]
 interface = \"lan0\"
-
+{xdp}
 [privileges]
-user = \"{NODE_USER}\"
+{user}
 
 [heartbeat]
 accept = \"{}\"
@@ -223,6 +243,8 @@ networks = [\"{POOL}\"]
             setup.gateway(number),
             setup.accept,
             setup.extra,
+            xdp = setup.xdp(),
+            user = self.user_line(),
         )
     }
 
@@ -244,18 +266,20 @@ state = \"state\"
 [outside]
 interface = \"out0\"
 address = \"{}\"
-
+{xdp}
 [inside]
 interface = \"{TUN}\"
 
 [privileges]
-user = \"{NODE_USER}\"
+{user}
 ",
             self.socket(Place::Client).display(),
             match setup.outside_v6 {
                 true => CLIENT_OUTSIDE_V6,
                 false => CLIENT_OUTSIDE,
             },
+            xdp = setup.xdp(),
+            user = self.user_line(),
         );
         for number in GATEWAYS {
             let proof = match setup.certificates.is_some() {

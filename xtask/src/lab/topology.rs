@@ -44,10 +44,12 @@ pub(crate) enum Place {
     Lan,
     /// A plain host behind the gateways.
     Target,
+    /// Behind the client, in the short lab of the rig only: where test packets come from.
+    Generator,
 }
 
 impl Place {
-    /// Every namespace of the lab.
+    /// Every namespace of the usual lab.
     pub(crate) const ALL: [Self; 7] = [
         Self::Client,
         Self::Wan,
@@ -67,6 +69,7 @@ impl fmt::Display for Place {
             Self::Gateway(number) => write!(f, "gw{number}"),
             Self::Lan => f.write_str("lan"),
             Self::Target => f.write_str("target"),
+            Self::Generator => f.write_str("generator"),
         }
     }
 }

@@ -8,6 +8,7 @@ mod inject;
 mod knock;
 mod record;
 mod stream;
+mod wireguard;
 
 pub(crate) use blast::{Flood, measure_flood};
 pub(crate) use echo::{send_paced, sleep_until};
@@ -98,6 +99,9 @@ pub(crate) enum Helper {
         #[arg(long)]
         rate: u64,
     },
+    /// Sends test packets through a WireGuard tunnel of its own
+    #[command(hide = true)]
+    WireguardSend(wireguard::Words),
     /// Sends frames that nobody should send
     #[command(hide = true)]
     Storm(crate::storm::Words),
@@ -154,6 +158,7 @@ impl Helper {
             Self::Flow { to, interval_us } => crate::chaos::flow(to, interval_us),
             Self::Watch => crate::chaos::watch(),
             Self::Knock { to, rate } => knock::knock(to, rate),
+            Self::WireguardSend(words) => wireguard::send(&words),
             Self::Storm(words) => crate::storm::send(&words),
         }
     }

@@ -10,6 +10,7 @@ use evergate_common::maps::{
     REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address, halves, peer_slot,
 };
 
+use super::super::command::Steer;
 use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
@@ -144,6 +145,20 @@ impl Outside {
     /// [`LoadError`] if there is no such queue or it is no AF_XDP socket.
     pub fn set_xsk(&mut self, queue: u32, socket: impl AsFd) -> Result<(), LoadError> {
         set_xsk(OUTSIDE_XSKS, &mut self.sockets, queue, socket)
+    }
+
+    /// Carries out a change of what is steered to the workers.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`], or if the kernel refuses.
+    pub(in crate::dataplane) fn steer(&mut self, change: Steer) -> Result<(), LoadError> {
+        match change {
+            Steer::AddSa(spi, entry) => self.add_sa(spi, &entry),
+            Steer::RemoveSa(spi) => self.remove_sa(spi),
+            Steer::AddPeer(peer) => self.add_peer(peer),
+            Steer::RemovePeer(peer) => self.remove_peer(peer),
+            Steer::NeverReflect(own) => self.never_reflect(own),
+        }
     }
 
     /// Adds or replaces an inbound security association. `spi` in host order.

@@ -37,6 +37,8 @@ pub struct LinkInfo {
     pub router_v4: Option<IpAddr>,
     /// Router of the IPv6 default route by this interface.
     pub router_v6: Option<IpAddr>,
+    /// Whether IPv4 packets that come by it are forwarded, if the kernel says.
+    pub forwards_v4: Option<bool>,
 }
 
 /// A connection for requests, in the network namespace of the calling thread. Its other half is
@@ -140,6 +142,7 @@ impl LinkInfo {
             router_v4: fib.default_router(interface.index, false),
             router_v6: fib.default_router(interface.index, true),
             interface,
+            forwards_v4: link.forwards_v4,
         })
     }
 

@@ -19,6 +19,7 @@ pub mod lpm;
 pub mod mss;
 pub mod nd;
 pub mod overhead;
+pub mod segment;
 pub mod slow;
 
 mod netlink;

@@ -7,7 +7,9 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -87,6 +89,8 @@ pub(crate) struct Link {
     /// Switched on by the administrator.
     pub(crate) enabled: bool,
     pub(crate) carrier: bool,
+    /// Whether IPv4 packets that come by it are forwarded, if the kernel says.
+    pub(crate) forwards_v4: Option<bool>,
 }
 
 /// `None` if the message has no name, so that nobody can mean this link.
@@ -99,6 +103,7 @@ pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
         mtu: 0,
         enabled: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        forwards_v4: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -108,6 +113,16 @@ pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
                 if message.header.link_layer_type == LinkLayerType::Ether =>
             {
                 link.mac = bytes.as_slice().try_into().ok();
+            }
+            LinkAttribute::AfSpecUnspec(families) => {
+                let conf = families.iter().find_map(|family| match family {
+                    AfSpecUnspec::Inet(inet) => inet.iter().find_map(|value| match value {
+                        AfSpecInet::DevConf(conf) => Some(conf),
+                        _ => None,
+                    }),
+                    _ => None,
+                });
+                link.forwards_v4 = conf.map(|conf| conf.forwarding != 0);
             }
             // "Unknown" is what drivers without operational state say, "dormant" waits for
             // something like 802.1X: no traffic yet.

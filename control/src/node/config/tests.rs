@@ -249,7 +249,7 @@ fn each_mistake_is_told_at_its_place() {
         ("wan0\"", "wan0\"\naddress = \"192.0.2.300\"", "8:11: outside.address: found `192.0.2.300`, expected an IP address such as 192.0.2.1 or 2001:db8::1"),
         ("wan0\"", "wan0\"\naddress = \"224.0.0.1\"", "8:11: outside.address: found 224.0.0.1, a multicast address; expected a host's address"),
         ("wan0\"", "wan0\"\naddress = \"::ffff:192.0.2.1\"", "8:11: outside.address: found ::ffff:192.0.2.1, an IPv4 address in IPv6 notation; expected a host's address"),
-        ("wan0\"", "wan0\"\nxdp = \"driver\"", "8:7: outside.xdp: found `driver`, expected one of `auto`, `native`, `generic`"),
+        ("wan0\"", "wan0\"\nxdp = \"driver\"", "8:7: outside.xdp: found `driver`, expected one of `auto`, `native`, `generic`, `off`"),
         ("evergate0", "wan0", "10:13: inside.interface: found `wan0`, which is the outside interface too; expected another one"),
         ("evergate0\"", "evergate0\"\nmtu = 100", "11:7: inside.mtu: found 100, expected 576 to 3400"),
         ("evergate0\"", "evergate0\"\nmtu = \"1400\"", "11:7: mtu: found string \"1400\", expected a whole number"),
@@ -340,7 +340,7 @@ fn all_mistakes_at_once_in_order() {
     assert_eq!(
         error,
         "/etc/evergate/node.toml:9:7: outside.xdp: found `fast`, expected one of `auto`, \
-         `native`, `generic`\n\
+         `native`, `generic`, `off`\n\
          /etc/evergate/node.toml:23:17: esp.replay_window: found 1, expected 1024 to 131072\n\
          /etc/evergate/node.toml:27:9: ike.tries: found 70, expected 1 to 20"
     );
