@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use evergate::dataplane::loader::{OutsideSettings, XdpMode};
-use evergate::dataplane::{Dataplane, GroupId, GroupSpec, InsideOptions, Options};
+use evergate::dataplane::{Dataplane, GroupId, GroupSpec, InsideOptions, Options, OutsideOptions};
 use evergate::esp::{Backend, UdpEncap};
 use evergate::sadb::{
     Change, Cipher, HeartbeatKey, Key, Producer, SaSpec, Sadb, Salt, SessionSpec,
@@ -55,7 +55,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
     let (mut dataplane, mut reports) = Dataplane::start(Options {
         outside: interface("wan0")?,
         outside_address,
-        outside_mode: XdpMode::Auto,
+        port: OutsideOptions::Xdp(XdpMode::Auto),
         inside: InsideOptions::Lan {
             interface: interface("lan0")?,
             mode: XdpMode::Auto,

@@ -18,6 +18,8 @@ mod session;
 mod socket_set;
 mod start;
 mod steering;
+#[doc(hidden)]
+pub mod trial;
 mod tun;
 pub mod udp;
 mod view;

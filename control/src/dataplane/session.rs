@@ -1,6 +1,6 @@
 //! Sessions as a worker has them: expanded keys, windows, headers made ready.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::view::Traffic;
 use crate::esp::{
     Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, WrongKeyLength,
 };
-use crate::sadb::{SadbError, SessionId, SessionSpec, UdpEncap};
+use crate::sadb::{SadbError, SessionId, SessionSpec, UdpEncap, spi_place};
 
 /// Heartbeats whose answers are still believed.
 const TOKENS: usize = 16;
@@ -23,6 +23,9 @@ const STAY: Duration = Duration::from_millis(100);
 
 /// Seconds between two looks at a session: one that is idle for so long, or twice as long, sleeps.
 const LOOKS: usize = 300;
+
+/// So far beyond the last slot may the place of an inbound SPI be.
+const GAP: usize = 1024;
 
 /// Why a session can not be used.
 #[derive(Debug, Error)]
@@ -191,8 +194,9 @@ impl Session {
 pub(super) struct Sessions {
     slots: Vec<Option<Session>>,
     /// Slots without a session.
-    free: Vec<usize>,
+    free: BTreeSet<usize>,
     by_id: HashMap<SessionId, usize>,
+    /// Those that are not in the place that their inbound SPI names.
     by_spi: FxHashMap<u32, usize>,
     by_gateway: HashMap<IpAddr, usize>,
     /// The first slot that was looked at last.
@@ -203,12 +207,11 @@ impl Sessions {
     /// Adds a session; one with the same name gives way.
     pub(super) fn insert(&mut self, session: Session) -> usize {
         self.remove(session.spec.id);
-        let index = self.free.pop().unwrap_or(self.slots.len());
-        if index == self.slots.len() {
-            self.slots.push(None);
-        }
+        let index = self.slot_for(&session);
         self.by_id.insert(session.spec.id, index);
-        if let Some(inbound) = &session.inbound {
+        if let Some(inbound) = &session.inbound
+            && spi_place(inbound.spi()) as usize != index
+        {
             self.by_spi.insert(inbound.spi(), index);
         }
         if let Some(gateway) = session.spec.gateway {
@@ -224,10 +227,32 @@ impl Sessions {
         index
     }
 
+    /// The place of its inbound SPI, if it is free; else any.
+    fn slot_for(&mut self, session: &Session) -> usize {
+        let place = session
+            .inbound
+            .as_ref()
+            .map(|sa| spi_place(sa.spi()) as usize);
+        // Drawn places come from the lowest on; an SPI that somebody chose may have any.
+        if let Some(place) = place.filter(|place| *place < self.slots.len() + GAP) {
+            for index in self.slots.len()..=place {
+                self.slots.push(None);
+                self.free.insert(index);
+            }
+            if self.free.remove(&place) {
+                return place;
+            }
+        }
+        self.free.pop_last().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        })
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let index = self.by_id.remove(&id)?;
         let session = self.slots.get_mut(index).and_then(Option::take)?;
-        self.free.push(index);
+        self.free.insert(index);
         // A newer session may have taken over an entry.
         if let Some(inbound) = &session.inbound
             && self.by_spi.get(&inbound.spi()) == Some(&index)
@@ -283,8 +308,14 @@ impl Sessions {
         self.by_id.get(&id).copied()
     }
 
+    #[inline]
     pub(super) fn by_spi(&self, spi: u32) -> Option<usize> {
-        self.by_spi.get(&spi).copied()
+        let place = spi_place(spi) as usize;
+        let inbound = self.get(place).and_then(|session| session.inbound.as_ref());
+        match inbound.is_some_and(|sa| sa.spi() == spi) {
+            true => Some(place),
+            false => self.by_spi.get(&spi).copied(),
+        }
     }
 
     pub(super) fn by_gateway(&self, gateway: IpAddr) -> Option<usize> {
@@ -391,6 +422,42 @@ mod tests {
         let mut session = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
         session.sending = sending;
         session
+    }
+
+    #[test]
+    fn sessions_are_found_by_spi_in_their_place_or_elsewhere() {
+        let mut sessions = Sessions::default();
+        // 1 and 2 have places of their own; 3 has the same place as 1, 4 one far away.
+        let spis = [0x0050_0000, 0x0070_0001, 0x0090_0000, 0x000F_FFFF];
+        for (number, spi) in (1..).zip(spis) {
+            let mut new = session(number, Sending::AtOnce);
+            let mut spec = SessionSpec::clone(&new.spec);
+            spec.inbound.as_mut().unwrap().spi = spi;
+            new = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
+            sessions.insert(new);
+        }
+        let found = |sessions: &Sessions, spi| {
+            let index = sessions.by_spi(spi)?;
+            sessions.get(index).map(|session| session.spec.id.0)
+        };
+        let all = |sessions: &Sessions| spis.map(|spi| found(sessions, spi));
+        assert_eq!(all(&sessions), [Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(
+            (sessions.by_spi(spis[0]), sessions.by_spi(spis[1])),
+            (Some(0), Some(1))
+        );
+        assert!(
+            sessions.slots.len() <= 4,
+            "nobody makes us take memory by an SPI"
+        );
+        // The low bits alone are nobody's.
+        assert_eq!(found(&sessions, 0x0060_0000), None);
+        sessions.remove(SessionId(1));
+        assert_eq!(all(&sessions), [None, Some(2), Some(3), Some(4)]);
+        sessions.remove(SessionId(3));
+        sessions.remove(SessionId(4));
+        assert_eq!(all(&sessions), [None, Some(2), None, None]);
+        assert!(sessions.by_spi.is_empty());
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub const LOWEST_SPI: u32 = 256;
 /// The highest SPI of an SA; the next one marks heartbeats.
 pub const HIGHEST_SPI: u32 = u32::MAX - 1;
 
+/// Low bits of a drawn SPI that are its place: as many as the data plane can have inbound SAs.
+const PLACE_BITS: u32 = 20;
+
+/// The place of an SPI: where its session lies in a worker's table, if the SPI was drawn by
+/// [`Sadb::allocate_spi`] and the place was free.
+#[must_use]
+pub const fn spi_place(spi: u32) -> u32 {
+    spi & ((1 << PLACE_BITS) - 1)
+}
+
 /// Names a session on this node. Never used again within a run of the node.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

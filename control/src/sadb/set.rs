@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rand::Rng;
 
 use super::{
-    Direction, HIGHEST_SPI, LOWEST_SPI, Path, Producer, SaSpec, SadbError, SessionId, SessionSpec,
-    UdpEncap,
+    Direction, HIGHEST_SPI, LOWEST_SPI, PLACE_BITS, Path, Producer, SaSpec, SadbError, SessionId,
+    SessionSpec, UdpEncap, spi_place,
 };
 
 /// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
@@ -36,6 +36,11 @@ pub struct Sadb {
     /// By where the peer is (several may be behind one NAT), and its SPI.
     outbound: HashMap<(SocketAddr, u32), SessionId>,
     pending: HashSet<u32>,
+    /// Inbound SPIs that were drawn here, promised or in use; each has a place of its own.
+    drawn: HashSet<u32>,
+    /// Places that were given back, and the lowest that never was given.
+    free_places: Vec<u32>,
+    next_place: u32,
     /// Fingerprints of the keys of all sessions.
     keys: HashSet<u64>,
     /// Fingerprints of the keys of hand-written sessions that were removed.
@@ -247,23 +252,49 @@ impl Sadb {
     }
 
     /// Draws an inbound SPI that is not reserved, in use or promised, and promises it. The promise
-    /// ends when a session with it is inserted, or by [`Sadb::release_spi`].
+    /// ends when a session with it is inserted, or by [`Sadb::release_spi`]. Its low bits are a
+    /// [place](super::spi_place) that no other drawn one has; the high ones are drawn.
     pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
+        const HIGH: u32 = (HIGHEST_SPI >> PLACE_BITS) - 1;
+        let place = self.free_places.pop().unwrap_or(self.next_place);
+        let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
+        if place < 1 << PLACE_BITS {
+            self.next_place = self.next_place.max(place + 1);
+            let first = rng.next_u32() % HIGH;
+            // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
+            let mut high = (0..HIGH).map(|more| 1 + (first + more) % HIGH);
+            let spi = high.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
+            if let Some(spi) = spi {
+                self.pending.insert(spi);
+                self.drawn.insert(spi);
+                return spi;
+            }
+        }
         let span = HIGHEST_SPI - LOWEST_SPI + 1;
         let mut spi = LOWEST_SPI + rng.next_u32() % span;
-        while self.inbound.contains_key(&spi) || !self.pending.insert(spi) {
+        while !free(&spi) {
             spi = if spi == HIGHEST_SPI {
                 LOWEST_SPI
             } else {
                 spi + 1
             };
         }
+        self.pending.insert(spi);
         spi
     }
 
     /// Takes the promise of [`Sadb::allocate_spi`] back: the exchange failed.
     pub fn release_spi(&mut self, spi: u32) {
-        self.pending.remove(&spi);
+        if self.pending.remove(&spi) {
+            self.give_back(spi);
+        }
+    }
+
+    /// The place of an SPI is free again.
+    fn give_back(&mut self, spi: u32) {
+        if self.drawn.remove(&spi) {
+            self.free_places.push(spi_place(spi));
+        }
     }
 
     /// A session that does not exist yet has this name.
@@ -368,9 +399,12 @@ impl Sadb {
         };
         for (direction, sa) in spec.sas() {
             match direction {
-                Direction::In => self.inbound.remove(&sa.spi),
-                Direction::Out => self.outbound.remove(&(spec.peer_at(), sa.spi)),
-            };
+                Direction::In => {
+                    self.inbound.remove(&sa.spi);
+                    self.give_back(sa.spi);
+                }
+                Direction::Out => drop(self.outbound.remove(&(spec.peer_at(), sa.spi))),
+            }
             let key = self.fingerprint(sa);
             self.keys.remove(&key);
             // People paste the same command again; IKE makes a fresh key for each session.

@@ -26,6 +26,7 @@ const NAMES: &[&str] = &[
     "tcp",
     "udp",
     "xdp",
+    "memory",
     "esp",
     "ike",
     "handshakes",
@@ -78,6 +79,13 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
             "xdp" => {
                 sh::run(build::cargo().args(["bench", "-p", "evergate-tests", "--bench", "xdp"]))?
             }
+            "memory" => sh::run(build::cargo().args([
+                "bench",
+                "-p",
+                "evergate-tests",
+                "--bench",
+                "memory",
+            ]))?,
             "esp" => esp()?,
             "ike" => sh::run(build::cargo().args([
                 "bench", "-p", "evergate", "--bench", "ike", "--bench", "threads",
@@ -92,7 +100,9 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
 
 /// Sealing and opening, by all libraries that can be had here.
 fn esp() -> Result<()> {
-    sh::run(build::cargo().args(["bench", "-p", "evergate", "--bench", "esp"]))?;
+    sh::run(build::cargo().args([
+        "bench", "-p", "evergate", "--bench", "esp", "--bench", "lookup",
+    ]))?;
     let mut features = "aws-lc".to_owned();
     match Path::new("/usr/include/intel-ipsec-mb.h").exists() {
         true => features.push_str(",ipsec-mb"),

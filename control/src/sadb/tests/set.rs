@@ -332,6 +332,28 @@ fn spis_are_never_reserved_in_use_or_promised_twice() {
 }
 
 #[test]
+fn drawn_spis_have_places_of_their_own_that_come_again() {
+    let mut sadb = Sadb::new();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut drawn: Vec<u32> = (0..1000).map(|_| sadb.allocate_spi(&mut rng)).collect();
+    let places = |spis: &[u32]| {
+        let mut places: Vec<u32> = spis.iter().map(|spi| spi_place(*spi)).collect();
+        places.sort_unstable();
+        places
+    };
+    assert_eq!(places(&drawn), (0..1000).collect::<Vec<_>>());
+    let highs: std::collections::HashSet<u32> = drawn.iter().map(|spi| spi >> 20).collect();
+    assert!(highs.len() > 800, "drawn at random: {}", highs.len());
+    for spi in drawn.drain(..500) {
+        sadb.release_spi(spi);
+        // Told twice, it is free once.
+        sadb.release_spi(spi);
+    }
+    drawn.extend((0..500).map(|_| sadb.allocate_spi(&mut rng)));
+    assert_eq!(places(&drawn), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_spec_makes_a_sender_and_a_receiver_that_fit() {
     let mut spec = manual(1);
     let sending = spec.outbound.as_mut().expect("both");
