@@ -138,9 +138,9 @@ fn from_frozen(lab: &mut Lab) -> Result<()> {
 fn together(lab: &mut Lab) -> Result<()> {
     lab.configure(&Setup::default())?;
     let file = lab.dir().join("client.toml");
-    let text = std::fs::read_to_string(&file)?;
+    let text = fs::read_to_string(&file)?;
     let without = text.replace("[inside]", "xdp = \"off\"\n[inside]");
-    std::fs::write(&file, without)?;
+    fs::write(&file, without)?;
     lab.start_all()?;
     let soon = Duration::from_secs(15);
     lab.ping_until(Place::Client, TARGETS[0], soon)?;
