@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use evergate_common::sample::Note;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::patiently;
 use super::tally::{Received, Tally};
 use crate::dataplane::loader::{Collector, XdpMode, monotonic_ns, queues};
 use crate::dataplane::xsk::{BindMode, Socket, Umem};
@@ -32,14 +33,19 @@ pub fn receive(
     mut tell: impl FnMut(Option<&Received>) -> Result<()>,
 ) -> Result<()> {
     let queues = queues(interface)?;
-    let mut umem = Umem::new(queues * RING * 2).context("memory for frames")?;
-    let mut sockets: Vec<Socket> = Vec::new();
     let mut collector = Collector::load()?;
-    for queue in 0..queues {
-        let first = sockets.first();
-        let socket = Socket::open(&mut umem, first, interface, queue, RING, BindMode::Auto)?;
+    let (mut umem, mut sockets) = patiently(|| {
+        let mut umem = Umem::new(queues * RING * 2).context("memory for frames")?;
+        let mut sockets: Vec<Socket> = Vec::new();
+        for queue in 0..queues {
+            let first = sockets.first();
+            let socket = Socket::open(&mut umem, first, interface, queue, RING, BindMode::Auto)?;
+            sockets.push(socket);
+        }
+        Ok((umem, sockets))
+    })?;
+    for (queue, socket) in (0..).zip(&sockets) {
         collector.set_xsk(queue, socket.as_fd())?;
-        sockets.push(socket);
     }
     if let Some(warning) = collector.attach(interface, XdpMode::Auto)?.warning {
         tracing::warn!("{warning}");

@@ -8,6 +8,7 @@ use rustix::time::{ClockId, Timespec};
 use serde::Serialize;
 
 use super::frames::{Ends, Maker, Seal, Sizes};
+use super::patiently;
 use crate::dataplane::loader::{link_address, monotonic_ns};
 use crate::dataplane::xsk::{BindMode, Socket, Umem};
 
@@ -65,8 +66,11 @@ pub fn send(plan: Plan) -> Result<Sent> {
         to: plan.to,
     };
     let mut maker = Maker::new(ends, plan.sizes, plan.flows, plan.run, plan.seal)?;
-    let mut umem = Umem::new(4 * RING).context("memory for frames")?;
-    let mut socket = Socket::open(&mut umem, None, interface, 0, RING, BindMode::Auto)?;
+    let (mut umem, mut socket) = patiently(|| {
+        let mut umem = Umem::new(4 * RING).context("memory for frames")?;
+        let socket = Socket::open(&mut umem, None, interface, 0, RING, BindMode::Auto)?;
+        Ok((umem, socket))
+    })?;
     // Sleeps end when they should, not up to 50 µs later. The call can not fail with this argument.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 

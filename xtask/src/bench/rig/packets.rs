@@ -148,7 +148,8 @@ impl<'a> Range<'a> {
         let status = sender.wait(Duration::from_secs(5))?;
         ensure!(
             status.success(),
-            "the generator ended: {status} (see log/helpers.log)"
+            "the generator ended: {status}: {}",
+            self.last_words()
         );
         let sent: Sent = serde_json::from_str(&text).context("the generator's report")?;
         ensure!(sent.sent > 0, "the generator has sent nothing");
@@ -160,6 +161,12 @@ impl<'a> Range<'a> {
         self.answers.read_line(&mut line)?;
         let received: Received = serde_json::from_str(&line).context("the collector's report")?;
         Ok(hit(&sent, &received, self.run))
+    }
+
+    /// What a helper that failed said at last: the log goes with the lab.
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.lab.log("helpers")).unwrap_or_default();
+        log.lines().last().unwrap_or_default().to_owned()
     }
 
     /// The command of the generator.
