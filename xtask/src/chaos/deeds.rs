@@ -8,7 +8,6 @@ use crate::sh;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::process::Command;
 
 /// What the clock of a node may leap by: a day either way.
 const DAY: u64 = 86_400;
