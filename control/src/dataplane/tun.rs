@@ -68,13 +68,39 @@ impl Tun {
         self.device.as_raw_fd()
     }
 
-    /// Reads once and appends the packets to `frames`, at [`HEADROOM`] in their chunks. Returns
-    /// how many; none when nothing waits. `spare` is scratch space that is left empty.
+    /// Reads until `most` packets are there or nothing waits, and appends them to `frames`, at [`HEADROOM`]
+    /// in their chunks; the last read may bring more of them. Returns how many. `spare` is scratch space
+    /// that is left empty.
     ///
     /// # Errors
     /// [`Unread::Packet`]: one packet could not be taken and is lost. [`Unread::Device`]: the
-    /// device is gone.
+    /// device is gone. What was read before is in `frames`.
     pub(super) fn receive(
+        &mut self,
+        umem: &mut Umem,
+        frames: &mut Vec<Frame>,
+        spare: &mut Vec<Frame>,
+        most: usize,
+    ) -> Result<usize, Unread> {
+        let mut received = 0;
+        let outcome = loop {
+            if received >= most {
+                break Ok(received);
+            }
+            match self.receive_once(umem, frames, spare) {
+                Ok(0) => break Ok(received),
+                Ok(count) => received += count,
+                Err(error) => break Err(error),
+            }
+        };
+        for frame in spare.drain(..) {
+            umem.free(frame);
+        }
+        outcome
+    }
+
+    /// Reads once. Chunks that are not used stay in `spare`.
+    fn receive_once(
         &mut self,
         umem: &mut Umem,
         frames: &mut Vec<Frame>,
@@ -93,13 +119,7 @@ impl Tun {
                 .recv_multiple(&mut self.buffer, &mut buffers, sizes, 0)
         };
         let count = *result.as_ref().unwrap_or(&0);
-        // Unused chunks first, from the back; then those that hold packets, in order.
-        while spare.len() > count {
-            if let Some(frame) = spare.pop() {
-                umem.free(frame);
-            }
-        }
-        for (mut frame, size) in spare.drain(..).zip(sizes) {
+        for (mut frame, size) in spare.drain(..count.min(spare.len())).zip(sizes) {
             frame.set_range(HEADROOM..(HEADROOM + size).min(CHUNK));
             frames.push(frame);
         }

@@ -20,16 +20,20 @@ use super::core::{Core, Way};
 use super::loader::{NodeStateWriter, monotonic_ns};
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
-use super::tun::Unread;
+use super::tun::{MAX_SEGMENTS, Unread};
 use super::udp::{Gate, Judged, UdpPort};
 use super::view::WorkerView;
-use super::xsk::{Frame, HEADROOM, Umem};
+use super::xsk::{Frame, HEADROOM, Socket, Umem};
 
 /// Entries of each ring, a power of two.
 pub(super) const RING: u32 = 2048;
 
 /// Frames taken from a port at once.
 pub(super) const BATCH: usize = 64;
+
+/// Frames that one system call sends in copy mode (`TX_BATCH_SIZE` of the kernel): what comes from a TUN device
+/// goes on in such portions, or a stream's packets would pile up in front of the next hop.
+const SENT_AT_ONCE: usize = 32;
 
 /// Turns without work before the worker sleeps.
 const SPINS: u32 = 4;
@@ -235,14 +239,15 @@ impl Worker {
             Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 // A full transmit ring is answered by not reading: the kernel then holds the
                 // applications back, and nothing is lost.
-                let room = match &self.ports.outside {
+                let (room, most) = match &self.ports.outside {
                     Outside::Nic(sockets, _) => {
-                        sockets.first().is_some_and(|s| s.room() >= BATCH * 2)
+                        let room = sockets.first().map_or(0, Socket::room);
+                        (room >= SENT_AT_ONCE + MAX_SEGMENTS, SENT_AT_ONCE)
                     }
-                    Outside::Udp(_) => true,
+                    Outside::Udp(_) => (true, BATCH),
                 };
                 if room {
-                    match tun.receive(&mut self.umem, batch, spare) {
+                    match tun.receive(&mut self.umem, batch, spare, most) {
                         Ok(received) => work |= received > 0,
                         Err(Unread::Packet) => {
                             work = true;
