@@ -98,6 +98,7 @@ counters! {
     EcnIllegal Drop "ecn_illegal" "outer congestion mark on an inner packet that cannot carry one"
     // Workers: sealing.
     EspSealed Info "esp_sealed" "ESP packet sealed"
+    InnerFragmented Info "inner_fragmented" "packet cut into fragments that the path carries"
     SequenceExhausted Drop "sequence_exhausted" "the security association has no sequence number left"
     SaExpired Drop "sa_expired" "the security association has expired"
     TooBig Drop "too_big" "packet bigger than the path carries"

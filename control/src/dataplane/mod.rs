@@ -30,5 +30,5 @@ pub mod xsk;
 pub use command::{Command, GroupId, GroupSpec, Sending, Steer, Watch, WorkerEvent, WorkerReport};
 pub use handle::Dataplane;
 pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
-pub use tun::MAX_SEGMENTS;
+pub use tun::{MAX_SEGMENTS, TUN_QUEUE};
 pub use view::{GroupView, SessionView, Traffic, WorkerView};

@@ -7,14 +7,12 @@ use evergate_common::reason::Counter;
 
 use super::core::{Core, Way, counter, ethernet};
 use super::net::fib::Resolution;
+use super::net::fragment::{Cut, may_be_cut};
 use super::net::icmp::{self, Problem};
 use super::net::mss;
 use super::opening::prepend;
-use super::xsk::{Frame, HEADROOM, Umem};
+use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
 use crate::esp::{Marks, NEXT_IPV4, NEXT_IPV6, check_inner, decrement_ttl, parse_inner};
-
-/// More of an offending packet than any ICMP error quotes (RFC 4443 section 2.4: within 1280).
-const QUOTED: usize = 1280;
 
 impl Core {
     /// What becomes of a frame from a gateway's LAN interface.
@@ -129,6 +127,9 @@ impl Core {
             self.complain_inside(Problem::NoRoute, frame, umem, now);
             return Err(Counter::NoRoute);
         }
+        if packet.len() > mtu && may_be_cut(packet) {
+            return self.seal_in_parts(index, frame, mtu, umem, now);
+        }
         if packet.len() > mtu {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             self.complain_inside(Problem::TooBig { mtu }, frame, umem, now);
@@ -158,6 +159,38 @@ impl Core {
             }
             None => Ok(Way::SlowOutside),
         }
+    }
+
+    /// Seals an inner packet that is longer than the path carries, but may be cut (RFC 4301 section 8.2),
+    /// as fragments.
+    fn seal_in_parts(
+        &mut self,
+        index: usize,
+        frame: &mut Frame,
+        mtu: usize,
+        umem: &mut Umem,
+        now: Instant,
+    ) -> Result<Way, Counter> {
+        let mut copy = [0; CHUNK];
+        let whole = copy.get_mut(..frame.len()).ok_or(Counter::TooBig)?;
+        whole.copy_from_slice(umem.packet(frame));
+        let cut = Cut::plan(whole, mtu).ok_or(Counter::TooBig)?;
+        for number in 0..cut.count() {
+            let mut part = umem.take().ok_or(Counter::NoFrame)?;
+            let room = umem.chunk_mut(&part).get_mut(HEADROOM..CHUNK - HEADROOM);
+            let Some(length) = cut.write(number, room.unwrap_or_default()) else {
+                umem.free(part);
+                return Err(Counter::TooBig);
+            };
+            part.set_range(HEADROOM..HEADROOM + length);
+            let way = match self.seal(index, &mut part, umem, now) {
+                Ok(way) => way,
+                Err(reason) => Way::Drop(reason),
+            };
+            self.push(part, way);
+        }
+        self.count(Counter::InnerFragmented);
+        Ok(Way::Done)
     }
 
     /// Sends what a group held, now that it has a session.
@@ -268,9 +301,10 @@ impl Core {
         if !self.icmp_rate.allow(now) {
             return None;
         }
-        let mut quoted = [0; QUOTED];
+        // Whole: whether it may be answered is read from all of it; how much is quoted is `build`'s matter.
+        let mut quoted = [0; CHUNK];
         let offending = umem.packet(about);
-        let length = offending.len().min(QUOTED);
+        let length = offending.len();
         quoted
             .get_mut(..length)?
             .copy_from_slice(offending.get(..length)?);

@@ -18,9 +18,9 @@ use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
 /// get super-packets of more segments than that.
 pub const MAX_SEGMENTS: usize = 128;
 
-/// Packets that wait for the worker. The kernel's 500 are gone in 5 ms at 100,000 packets a second, which is
+/// Packets that may wait in a device for the worker. The kernel's 500 are gone in 5 ms at 100,000 packets a second, which is
 /// less than a scheduler's turn on a busy machine.
-const QUEUE: u32 = 2048;
+pub const TUN_QUEUE: u32 = 2048;
 
 /// Why nothing was read.
 pub(super) enum Unread {
@@ -47,7 +47,6 @@ impl Tun {
             .offload(true)
             .build_sync()?;
         device.set_nonblocking(true)?;
-        device.set_tx_queue_len(QUEUE)?;
         let name = device.name()?;
         let buffer = vec![0; VNET_HEADER + 65_536].into_boxed_slice();
         Ok(Self {

@@ -41,7 +41,9 @@ use crate::dataplane::loader::{OutsideSettings, XdpMode};
 use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
-use crate::dataplane::{Dataplane, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions};
+use crate::dataplane::{
+    Dataplane, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions, TUN_QUEUE,
+};
 use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
@@ -217,7 +219,7 @@ pub(super) async fn start(
         (config::Role::Client, Some(policy)) => {
             let resolved = policy.resolve(auto, &mut rng);
             let index = inside_link.interface.index;
-            links::limit_segments(&handle, index, MAX_SEGMENTS as u32).await?;
+            links::set_queue(&handle, index, MAX_SEGMENTS as u32, TUN_QUEUE).await?;
             let device = Device {
                 links: handle,
                 index,
@@ -362,7 +364,7 @@ async fn routed(
         }
     }
     let index = device.interface.index;
-    links::limit_segments(&links, index, MAX_SEGMENTS as u32).await?;
+    links::set_queue(&links, index, MAX_SEGMENTS as u32, TUN_QUEUE).await?;
     let fixed = config.peers.iter().flat_map(|peer| &peer.inner);
     let fixed = fixed.chain(config.users.iter().flat_map(|user| &user.inner));
     let inner = config

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     ("tunnel_reaches_every_target", reaches_every_target),
     ("tunnel_carries_tcp_both_ways", carries_tcp_both_ways),
     ("tunnel_mtu_is_what_it_says", mtu_is_what_it_says),
+    ("tunnel_cuts_what_may_be_cut", cuts_what_may_be_cut),
     ("tunnel_hides_inner_packets", hides_inner_packets),
     ("tunnel_plain_heartbeats", plain_heartbeats),
     ("tunnel_ipv6_inside", ipv6_inside),
@@ -99,6 +100,22 @@ fn mtu_is_what_it_says(lab: &mut Lab) -> Result<()> {
     ensure(!answered && said.contains("too long"), || {
         format!("one byte too many: {said}")
     })
+}
+
+/// A packet as long as the LAN carries is longer than the tunnel does. Without the don't-fragment bit it
+/// arrives all the same, with it its sender is told.
+fn cuts_what_may_be_cut(lab: &mut Lab) -> Result<()> {
+    up(lab, &Setup::default())?;
+    must_ping(lab, Place::Client, &[TARGETS[0]])?;
+    let whole = ["-s", "1472", "-I", TARGETS[0], CLIENT_INNER];
+    must_ping(lab, Place::Target, &[&["-M", "dont"], &whole[..]].concat())?;
+    let gateway = Place::Gateway(active(lab)?);
+    lab.wait("it is counted", Duration::from_secs(2), |lab| {
+        let cut = lab.status(gateway)?.counter("inner_fragmented");
+        Ok((cut > 0).then_some(()))
+    })?;
+    let (answered, said) = ping(lab, Place::Target, &[&["-M", "do"], &whole[..]].concat())?;
+    ensure(!answered && said.contains("Frag needed"), || said)
 }
 
 /// Nothing readable on the outside: neither the inner addresses nor the payload's pattern.

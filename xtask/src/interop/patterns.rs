@@ -82,7 +82,11 @@ fn who_fits(lab: &mut Lab, kind: Kind) -> Result<()> {
     for name in kind.fit {
         let charon = client.named(lab, name)?;
         charon.swanctl(lab, &["--initiate", "--child", charon::CHILD])?;
-        taken(lab, name).with_context(|| format!("{name} fits"))?;
+        // What it shows of itself is a few milliseconds old.
+        let soon = Duration::from_secs(2);
+        lab.wait(&format!("{name} fits"), soon, |lab| {
+            Ok(taken(lab, name).ok())
+        })?;
         charon.swanctl(lab, &["--terminate", "--ike", charon::CHILD])?;
         told(lab, GATEWAY, "session_down", &[name, "deleted by the peer"])?;
         charon.must_not_complain(lab)?;

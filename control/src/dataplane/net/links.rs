@@ -175,18 +175,26 @@ pub async fn set_up(handle: &Handle, index: u32, mtu: u32) -> Result<(), LinkErr
         })
 }
 
-/// Limits into how many packets one super-packet that the kernel hands to an interface can be cut
-/// (`ip link set … gso_max_segs`).
+/// Limits into how many packets one super-packet that the kernel hands to an interface can be cut, and sets
+/// how many packets may wait there (`ip link set … gso_max_segs … txqueuelen …`).
 ///
 /// # Errors
 /// The kernel refuses.
-pub async fn limit_segments(handle: &Handle, index: u32, segments: u32) -> Result<(), LinkError> {
+pub async fn set_queue(
+    handle: &Handle,
+    index: u32,
+    segments: u32,
+    packets: u32,
+) -> Result<(), LinkError> {
     let message = LinkUnspec::new_with_index(index)
         .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments))
+        .append_extra_attribute(LinkAttribute::TxQueueLen(packets))
         .build();
     let result = handle.link().change(message).execute().await;
     result.map_err(|why| LinkError::Set {
-        what: format!("limit super-packets of interface {index} to {segments} segments"),
+        what: format!(
+            "limit super-packets of interface {index} to {segments} segments, and its queue to {packets} packets"
+        ),
         why,
     })
 }

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod fib;
 pub mod fib_watch;
+pub mod fragment;
 pub mod frame;
 pub mod groups;
 pub mod icmp;
