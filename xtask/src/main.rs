@@ -359,7 +359,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 fn need_root(what: &str) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
+    if !rootless::is_root() {
         bail!(
             "{what} needs root: it makes network namespaces and TUN devices and loads XDP programs"
         );

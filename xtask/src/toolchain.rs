@@ -7,11 +7,11 @@
 
 use std::{
     env, fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
+use crate::rootless;
 use anyhow::{Context as _, Result, bail};
 
 /// Names a rustup tool chain that is used instead of any found one.
@@ -84,7 +84,7 @@ pub(crate) fn packages(names: &[&str]) -> Result<()> {
     if which("apt-get").is_none() {
         bail!("these packages are missing, and there is no apt-get to install them with: {list}");
     }
-    if fs::metadata("/proc/self").map_or(1, |this| this.uid()) != 0 {
+    if !rootless::is_root() {
         bail!("these packages are missing, and only root can install them: {list}");
     }
     println!("installing packages: {list}");

@@ -16,6 +16,7 @@ mod roaming;
 mod sealing;
 mod session;
 mod socket_set;
+mod sockopt;
 mod start;
 mod steering;
 #[doc(hidden)]

@@ -5,23 +5,107 @@ use std::time::Instant;
 use evergate_common::reason::Counter;
 
 use super::core::{Core, Way};
+use super::loader::NodeStateWriter;
 use super::net::icmp::RateLimit;
 use super::net::segment::Segment;
 use super::net::slow::SlowPath;
-use super::tun::Tun;
-use super::udp::UdpPort;
+use super::tun::{MAX_SEGMENTS, Tun};
+use super::udp::{Gate, Judged, UdpPort};
+use super::worker::BATCH;
 use super::xsk::{Frame, Socket, Umem};
 
 /// Packets a second that the kernel is handed while a next hop is unresolved, and at once.
 const SLOW_RATE: (u32, u32) = (2000, 256);
 
+/// Frames that one system call sends in copy mode (`TX_BATCH_SIZE` of the kernel): what comes from a TUN device
+/// goes on in such portions, or a stream's packets would pile up in front of the next hop.
+const SENT_AT_ONCE: usize = 32;
+
 /// The outside of a node.
 pub(super) enum Outside {
-    /// An interface with an XDP program: one socket for each queue, and a way for ESP whose next hop the
-    /// kernel has to resolve.
-    Nic(Vec<Socket>, SlowPath),
-    /// A UDP socket.
-    Udp(Box<UdpPort>),
+    /// An interface with an XDP program.
+    Nic {
+        /// One for each queue.
+        sockets: Vec<Socket>,
+        /// For ESP whose next hop the kernel has to resolve.
+        slow: SlowPath,
+        /// What the program knows of this node when it answers heartbeats.
+        state: NodeStateWriter,
+    },
+    /// A UDP socket, and what is done instead of such a program.
+    Udp { port: Box<UdpPort>, gate: Gate },
+}
+
+impl Outside {
+    /// How many queues there are to receive from.
+    pub(super) fn queues(&self) -> usize {
+        match self {
+            Self::Nic { sockets, .. } => sockets.len(),
+            Self::Udp { .. } => 1,
+        }
+    }
+
+    /// Takes a batch from a queue, and gives the kernel frames for more. Counts what could not be taken
+    /// by `count`. Says whether the queue is empty.
+    pub(super) fn receive(
+        &mut self,
+        queue: usize,
+        umem: &mut Umem,
+        batch: &mut Vec<Frame>,
+        count: impl FnMut(Counter),
+    ) -> bool {
+        match self {
+            Self::Nic { sockets, .. } => sockets.get_mut(queue).is_none_or(|socket| {
+                let received = socket.receive(umem, batch, BATCH);
+                socket.refill(umem);
+                received < BATCH
+            }),
+            Self::Udp { port, .. } => port.receive(umem, batch, count),
+        }
+    }
+
+    /// What becomes of a frame, where no XDP program has said so.
+    pub(super) fn judge(&self, umem: &mut Umem, frame: &mut Frame) -> Judged {
+        match self {
+            Self::Nic { .. } => Judged::Take(None),
+            Self::Udp { gate, .. } => gate.judge(umem, frame),
+        }
+    }
+
+    /// How many packets a TUN device may hand over at once; none if there is no room for them.
+    pub(super) fn room(&self) -> Option<usize> {
+        match self {
+            Self::Nic { sockets, .. } => {
+                let room = sockets.first().map_or(0, Socket::room);
+                (room >= SENT_AT_ONCE + MAX_SEGMENTS).then_some(SENT_AT_ONCE)
+            }
+            Self::Udp { .. } => Some(BATCH),
+        }
+    }
+
+    /// Heartbeats are answered until this time, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) fn set_alive_until(&mut self, nanoseconds: u64) {
+        match self {
+            Self::Nic { state, .. } => {
+                if let Err(error) = state.set_alive_until(nanoseconds) {
+                    tracing::warn!("the dead-man switch could not be renewed: {error}");
+                }
+            }
+            Self::Udp { gate, .. } => gate.set_alive_until(nanoseconds),
+        }
+    }
+
+    /// Whether no heartbeat is to be answered.
+    pub(super) fn set_silent(&mut self, silent: bool) {
+        match self {
+            Self::Nic { state, .. } => {
+                if let Err(error) = state.set_silent(silent) {
+                    tracing::warn!("the XDP program could not be told of a link: {error}");
+                }
+            }
+            Self::Udp { gate, .. } => gate.set_silent(silent),
+        }
+    }
 }
 
 /// The inside of a node.
@@ -73,10 +157,10 @@ impl Ports {
     pub(super) fn deliver(&mut self, core: &mut Core, umem: &mut Umem, frame: Frame, way: Way) {
         let refused = match way {
             Way::Outside => match &mut self.outside {
-                Outside::Nic(sockets, _) => {
+                Outside::Nic { sockets, .. } => {
                     send(sockets, frame).map_err(|f| (f, Counter::TxRingFull))
                 }
-                Outside::Udp(_) => Err((frame, Counter::NoNeighbour)),
+                Outside::Udp { .. } => Err((frame, Counter::NoNeighbour)),
             },
             Way::Inside => match &mut self.inside {
                 Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
@@ -97,11 +181,11 @@ impl Ports {
                 Inside::Tun(_) => Err((frame, Counter::NotOurs)),
             },
             Way::SlowOutside => match &mut self.outside {
-                Outside::Nic(_, path) if self.slow_rate.allow(core.now) => {
+                Outside::Nic { slow: path, .. } if self.slow_rate.allow(core.now) => {
                     slow(Some(path), core, umem, frame)
                 }
-                Outside::Nic(..) => Err((frame, Counter::SlowPathFull)),
-                Outside::Udp(port) => {
+                Outside::Nic { .. } => Err((frame, Counter::SlowPathFull)),
+                Outside::Udp { port, .. } => {
                     count_refused(core, port.send(umem, frame));
                     Ok(())
                 }
@@ -135,8 +219,8 @@ impl Ports {
             }
         };
         let outside: &mut [Socket] = match &mut self.outside {
-            Outside::Nic(sockets, _) => sockets,
-            Outside::Udp(port) => {
+            Outside::Nic { sockets, .. } => sockets,
+            Outside::Udp { port, .. } => {
                 count_refused(core, port.flush(umem));
                 &mut []
             }

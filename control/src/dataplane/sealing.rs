@@ -183,11 +183,8 @@ impl Core {
                 return Err(Counter::TooBig);
             };
             part.set_range(HEADROOM..HEADROOM + length);
-            let way = match self.seal(index, &mut part, umem, now) {
-                Ok(way) => way,
-                Err(reason) => Way::Drop(reason),
-            };
-            self.push(part, way);
+            let way = self.seal(index, &mut part, umem, now);
+            self.push(part, way.unwrap_or_else(Way::Drop));
         }
         self.count(Counter::InnerFragmented);
         Ok(Way::Done)

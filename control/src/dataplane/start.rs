@@ -19,7 +19,7 @@ use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::Dataplane;
-use super::loader::{self, LoadError, OutsideSettings, XdpMode};
+use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
@@ -30,7 +30,7 @@ use super::socket_set::SocketSet;
 use super::tun::Tun;
 use super::udp::{Gate, IkeMessage, UdpPort};
 use super::view::WorkerView;
-use super::worker::{CorePulse, DeadMan, Reflector, Worker};
+use super::worker::{CorePulse, DeadMan, Worker};
 use super::xsk::XskError;
 use crate::esp::Backend;
 
@@ -136,18 +136,17 @@ impl Dataplane {
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<WorkerReport>), SetupError> {
         let now = Instant::now();
         let outside_name = options.outside.name.clone();
-        let (mut outside, state, chosen) = match options.port {
+        let (mut outside, chosen) = match options.port {
             OutsideOptions::Xdp(mode) => {
                 let mut program = loader::Outside::load(options.reflect)?;
                 program.set_own_addresses(&[options.outside_address])?;
-                let state = Reflector::Xdp(program.node_state());
-                (Some(program), state, Chosen::Nic(mode))
+                let state = program.node_state();
+                (Some(program), Chosen::Nic(mode, state))
             }
             OutsideOptions::Udp(socket, ike) => {
                 let port =
                     UdpPort::new(socket, ike).map_err(system("asking a socket's address"))?;
-                let state = Reflector::Own(Box::new(Gate::new(options.reflect)));
-                (None, state, Chosen::Udp(Box::new(port)))
+                (None, Chosen::Udp(Box::new(port)))
             }
         };
         let mut inside = match &options.inside {
@@ -175,11 +174,18 @@ impl Dataplane {
             }
         }
         let (ports_outside, mode) = match chosen {
-            Chosen::Nic(mode) => {
-                let path = SlowPath::open(&outside_name)?;
-                (Outside::Nic(sockets.outside, path), Some(mode))
+            Chosen::Nic(mode, state) => {
+                let port = Outside::Nic {
+                    sockets: sockets.outside,
+                    slow: SlowPath::open(&outside_name)?,
+                    state,
+                };
+                (port, Some(mode))
             }
-            Chosen::Udp(port) => (Outside::Udp(port), None),
+            Chosen::Udp(port) => {
+                let gate = Gate::new(options.reflect);
+                (Outside::Udp { port, gate }, None)
+            }
         };
         let (ports_inside, lan) = open_inside(&options.inside, sockets.inside)?;
         let tun_name = ports_inside.tun_name().map(str::to_owned);
@@ -216,7 +222,6 @@ impl Dataplane {
             commands: command_queue,
             wake: wake.try_clone().map_err(system("copying a descriptor"))?,
             dead_man: DeadMan {
-                state,
                 period: options.dead_man,
                 core: Arc::clone(&pulse),
             },
@@ -264,7 +269,7 @@ impl Dataplane {
 
 /// The outside's port while it is being put together.
 enum Chosen {
-    Nic(XdpMode),
+    Nic(XdpMode, NodeStateWriter),
     Udp(Box<UdpPort>),
 }
 

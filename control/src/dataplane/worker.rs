@@ -17,23 +17,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::{Core, Way};
-use super::loader::{NodeStateWriter, monotonic_ns};
+use super::loader::monotonic_ns;
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
-use super::tun::{MAX_SEGMENTS, Unread};
-use super::udp::{Gate, Judged, UdpPort};
+use super::tun::Unread;
+use super::udp::Judged;
 use super::view::WorkerView;
-use super::xsk::{Frame, HEADROOM, Socket, Umem};
+use super::xsk::{Frame, HEADROOM, Umem};
 
 /// Entries of each ring, a power of two.
 pub(super) const RING: u32 = 2048;
 
 /// Frames taken from a port at once.
 pub(super) const BATCH: usize = 64;
-
-/// Frames that one system call sends in copy mode (`TX_BATCH_SIZE` of the kernel): what comes from a TUN device
-/// goes on in such portions, or a stream's packets would pile up in front of the next hop.
-const SENT_AT_ONCE: usize = 32;
 
 /// Turns without work before the worker sleeps.
 const SPINS: u32 = 4;
@@ -50,17 +46,8 @@ const OVERSLEPT: Duration = Duration::from_millis(20);
 /// Longest sleep, so that nothing of the above is late.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
-/// Who answers heartbeats, and has to know that the node lives.
-pub(super) enum Reflector {
-    /// The XDP program of the outside.
-    Xdp(NodeStateWriter),
-    /// The worker itself.
-    Own(Box<Gate>),
-}
-
 /// Renews `alive_until` for whoever answers heartbeats, unless the node's core has stopped.
 pub(super) struct DeadMan {
-    pub(super) state: Reflector,
     /// For how long a renewal holds.
     pub(super) period: Duration,
     /// When the core last said that it lives.
@@ -188,40 +175,20 @@ impl Worker {
     ) -> io::Result<(bool, bool)> {
         let mut work = false;
         let mut drained = true;
-        match (&mut self.ports.outside, &self.dead_man.state) {
-            (Outside::Nic(sockets, _), _) => {
-                for queue in 0..sockets.len() {
-                    let Outside::Nic(sockets, _) = &mut self.ports.outside else {
-                        break;
-                    };
-                    let Some(socket) = sockets.get_mut(queue) else {
-                        break;
-                    };
-                    let received = socket.receive(&self.umem, batch, BATCH);
-                    self.undrained += received;
-                    // Before the work: the kernel must not run out of frames meanwhile.
-                    socket.refill(&mut self.umem);
-                    drained &= received < BATCH;
-                    work |= received > 0;
-                    for mut frame in batch.drain(..) {
-                        let way = self.core.take_outside(&mut frame, &mut self.umem, now);
-                        self.ports
-                            .deliver(&mut self.core, &mut self.umem, frame, way);
-                    }
-                }
+        for queue in 0..self.ports.outside.queues() {
+            let Self {
+                core, umem, ports, ..
+            } = self;
+            let count = |reason| core.count(reason);
+            drained &= ports.outside.receive(queue, umem, batch, count);
+            self.undrained += batch.len();
+            work |= !batch.is_empty();
+            for mut frame in batch.drain(..) {
+                let judged = self.ports.outside.judge(&mut self.umem, &mut frame);
+                let way = self.take_judged(judged, &mut frame, now);
+                self.ports
+                    .deliver(&mut self.core, &mut self.umem, frame, way);
             }
-            (Outside::Udp(port), Reflector::Own(gate)) => {
-                let core = &mut self.core;
-                drained = port.receive(&mut self.umem, batch, |reason| core.count(reason));
-                self.undrained += batch.len();
-                work |= !batch.is_empty();
-                for mut frame in batch.drain(..) {
-                    let way = take_datagram(&mut self.core, gate, &mut self.umem, &mut frame, now);
-                    self.ports
-                        .deliver(&mut self.core, &mut self.umem, frame, way);
-                }
-            }
-            (Outside::Udp(_), Reflector::Xdp(_)) => {}
         }
         match &mut self.ports.inside {
             Inside::Nic(sockets) => {
@@ -239,14 +206,7 @@ impl Worker {
             Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 // A full transmit ring is answered by not reading: the kernel then holds the
                 // applications back, and nothing is lost.
-                let (room, most) = match &self.ports.outside {
-                    Outside::Nic(sockets, _) => {
-                        let room = sockets.first().map_or(0, Socket::room);
-                        (room >= SENT_AT_ONCE + MAX_SEGMENTS, SENT_AT_ONCE)
-                    }
-                    Outside::Udp(_) => (true, BATCH),
-                };
-                if room {
+                if let Some(most) = self.ports.outside.room() {
                     match tun.receive(&mut self.umem, batch, spare, most) {
                         Ok(received) => work |= received > 0,
                         Err(Unread::Packet) => {
@@ -265,15 +225,32 @@ impl Worker {
         }
         work |= self.hear_neighbours(now);
         // Under a load that never lets a ring run empty, the same is true after a ring's worth.
-        let ring = match &self.ports.outside {
-            Outside::Nic(sockets, _) => RING as usize * sockets.len(),
-            Outside::Udp(_) => RING as usize,
-        };
-        if drained || self.undrained >= ring {
+        if drained || self.undrained >= RING as usize * self.ports.outside.queues() {
             self.undrained = 0;
             drained = true;
         }
         Ok((work, drained))
+    }
+
+    /// What becomes of a frame from outside that was judged.
+    fn take_judged(&mut self, judged: Judged, frame: &mut Frame, now: Instant) -> Way {
+        match judged {
+            Judged::Take(counter) => {
+                if let Some(counter) = counter {
+                    self.core.count(counter);
+                }
+                self.core.take_outside(frame, &mut self.umem, now)
+            }
+            Judged::Answer(counter) => {
+                self.core.count(counter);
+                Way::SlowOutside
+            }
+            Judged::Done(counter) => {
+                self.core.count(counter);
+                Way::Done
+            }
+            Judged::Drop(reason) => Way::Drop(reason),
+        }
     }
 
     /// Takes questions and answers about neighbours, where the kernel forwards.
@@ -318,21 +295,21 @@ impl Worker {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Err(Stopped),
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
-                    self.set_silent(!up);
+                    self.ports.outside.set_silent(!up);
                     self.core.on_link(up, now);
                 }
                 Ok(Command::Steer(change)) => {
-                    if let Reflector::Own(gate) = &mut self.dead_man.state {
+                    if let Outside::Udp { gate, .. } = &mut self.ports.outside {
                         gate.steer(change);
                     }
                 }
                 Ok(Command::Health(health)) => {
-                    if let Reflector::Own(gate) = &mut self.dead_man.state {
+                    if let Outside::Udp { gate, .. } = &mut self.ports.outside {
                         gate.set_health(health);
                     }
                 }
                 Ok(Command::Rebind(socket)) => {
-                    if let Outside::Udp(port) = &mut self.ports.outside {
+                    if let Outside::Udp { port, .. } = &mut self.ports.outside {
                         port.rebind(&mut self.umem, socket);
                     }
                 }
@@ -348,26 +325,7 @@ impl Worker {
         }
         let period = u64::try_from(self.dead_man.period.as_nanos()).unwrap_or(u64::MAX);
         let until = monotonic_ns().saturating_add(period);
-        match &mut self.dead_man.state {
-            Reflector::Xdp(state) => {
-                if let Err(error) = state.set_alive_until(until) {
-                    tracing::warn!("the dead-man switch could not be renewed: {error}");
-                }
-            }
-            Reflector::Own(gate) => gate.set_alive_until(until),
-        }
-    }
-
-    /// Whether no heartbeat is to be answered.
-    fn set_silent(&mut self, silent: bool) {
-        match &mut self.dead_man.state {
-            Reflector::Xdp(state) => {
-                if let Err(error) = state.set_silent(silent) {
-                    tracing::warn!("the XDP program could not be told of a link: {error}");
-                }
-            }
-            Reflector::Own(gate) => gate.set_silent(silent),
-        }
+        self.ports.outside.set_alive_until(until);
     }
 
     /// Sleeps until a port, a command or a deadline wants attention. Returns when it would have
@@ -386,12 +344,12 @@ impl Worker {
         let mut fds: arrayvec::ArrayVec<PollFd<'_>, 160> = arrayvec::ArrayVec::new();
         fds.push(PollFd::new(&self.wake, PollFlags::IN));
         match &self.ports.outside {
-            Outside::Nic(sockets, _) => {
+            Outside::Nic { sockets, .. } => {
                 for socket in sockets {
                     let _ = fds.try_push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
                 }
             }
-            Outside::Udp(port) => {
+            Outside::Udp { port, .. } => {
                 let _ = fds.try_push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
             }
         }
@@ -419,7 +377,7 @@ impl Worker {
 
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.
     fn retire(&mut self) {
-        self.set_silent(true);
+        self.ports.outside.set_silent(true);
         for _ in 0..100 {
             if !self.flush() {
                 break;
@@ -427,31 +385,6 @@ impl Worker {
         }
         self.view
             .store(Arc::new(self.core.view(&self.umem, Instant::now())));
-    }
-}
-
-/// What becomes of a frame from the UDP port.
-fn take_datagram(
-    core: &mut Core,
-    gate: &Gate,
-    umem: &mut Umem,
-    frame: &mut Frame,
-    now: Instant,
-) -> Way {
-    match UdpPort::judge(gate, umem, frame) {
-        Judged::Take(counter) => {
-            core.count(counter);
-            core.take_outside(frame, umem, now)
-        }
-        Judged::Answer(counter) => {
-            core.count(counter);
-            Way::SlowOutside
-        }
-        Judged::Done(counter) => {
-            core.count(counter);
-            Way::Done
-        }
-        Judged::Drop(reason) => Way::Drop(reason),
     }
 }
 

@@ -13,15 +13,16 @@ mod observe;
 mod pass;
 mod pki;
 mod process;
+mod setup;
 mod short;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
-pub(crate) use node::{GENERAL, NODE_USER, Setup, USER, User};
 pub(crate) use observe::{Event, Status};
 pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
+pub(crate) use setup::{GENERAL, NODE_USER, Setup, USER, User};
 pub(crate) use short::{CLIENT_MAC, GATEWAY_MAC};
 pub(crate) use topology::Place;
 

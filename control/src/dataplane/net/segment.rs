@@ -2,8 +2,9 @@
 //! packet socket (packet(7)) that sees only these.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::dataplane::sockopt;
 use evergate_common::wire::{
     ETHERTYPE_ARP, ETHERTYPE_IPV6, IPPROTO_ICMPV6, ND_ADVERTISEMENT, ND_SOLICITATION,
 };
@@ -29,7 +30,13 @@ impl Segment {
             &neighbours()
                 .map(|[code, yes, no, k]| SockFilter::new(code as u16, yes as u8, no as u8, k)),
         )?;
-        ignore_outgoing(&socket)?;
+        // What we send ourselves is no news.
+        sockopt::set(
+            &socket,
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            1i32,
+        )?;
         socket.bind(&link(index))?;
         Ok(Self(socket))
     }
@@ -91,25 +98,6 @@ fn link(index: u32) -> SockAddr {
     address.sll_ifindex = index as i32;
     // SAFETY: the address just written, and its length.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as u32) }
-}
-
-/// What we send ourselves is no news.
-fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
-    let on: i32 = 1;
-    // SAFETY: the value lives during the call, and its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const on).cast(),
-            size_of::<i32>() as u32,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,24 @@ use std::net::IpAddr;
 use evergate_common::maps::{Address, AddressEntry, Local, NodeState, SaEntry, address};
 use evergate_common::reason::Counter;
 use evergate_common::verdict::{self, Action, OutsideWorld};
+use evergate_common::wire::ETHERNET_LEN;
 use rustc_hash::FxHashMap;
 
 use crate::dataplane::command::Steer;
 use crate::dataplane::loader::{OutsideSettings, monotonic_ns};
+use crate::dataplane::xsk::{Frame, Umem};
+
+/// What becomes of a frame.
+pub(in crate::dataplane) enum Judged {
+    /// It is the core's; it is counted as this, if it was not counted before.
+    Take(Option<Counter>),
+    /// It has become an IP packet to send, counted as this.
+    Answer(Counter),
+    /// Its content was taken in, counted as this.
+    Done(Counter),
+    /// It is dropped for this reason.
+    Drop(Counter),
+}
 
 /// The tables of a node without an XDP program on its outside.
 pub(in crate::dataplane) struct Gate {
@@ -75,11 +89,27 @@ impl Gate {
         self.node = NodeState::new(self.node.alive_until(), self.node.health(), silent);
     }
 
-    /// What becomes of a frame.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
-    pub(super) fn judge(&self, frame: &[u8]) -> Result<Action, Counter> {
+    /// Judges a frame as the XDP program would. An answer is made in place.
+    pub(in crate::dataplane) fn judge(&self, umem: &mut Umem, frame: &mut Frame) -> Judged {
+        let bytes = umem.packet(frame);
+        match self.decide(bytes) {
+            Ok(Action::Steer(counter)) => Judged::Take(Some(counter)),
+            Ok(Action::Absorb(counter)) => Judged::Done(counter),
+            Ok(Action::Reflect(reflection)) => match reflection.apply(bytes) {
+                Some(()) => {
+                    let range = frame.range();
+                    frame.set_range(range.start + ETHERNET_LEN..range.end);
+                    Judged::Answer(reflection.counter())
+                }
+                None => Judged::Drop(Counter::Malformed),
+            },
+            // Neither for us nor for anybody else: the socket is ours alone.
+            Ok(Action::Pass | Action::Guard) => Judged::Drop(Counter::NotOurs),
+            Err(reason) => Judged::Drop(reason),
+        }
+    }
+
+    fn decide(&self, frame: &[u8]) -> Result<Action, Counter> {
         verdict::outside(frame, self)
     }
 }
@@ -157,9 +187,9 @@ mod tests {
         let esp = [&SPI.to_be_bytes()[..], &[0; 40]].concat();
         let from = "198.51.100.7:4500";
         let steered = Ok(Action::Steer(Counter::EspSteered));
-        assert_eq!(gate.judge(&frame(&esp, from)), steered);
+        assert_eq!(gate.decide(&frame(&esp, from)), steered);
         gate.steer(Steer::RemoveSa(SPI));
-        assert_eq!(gate.judge(&frame(&esp, from)), Err(Counter::UnknownSpi));
+        assert_eq!(gate.decide(&frame(&esp, from)), Err(Counter::UnknownSpi));
     }
 
     #[test]
@@ -168,7 +198,7 @@ mod tests {
         let from = "198.51.100.7:4500";
         gate.set_health(heartbeat::HEALTH_DRAINING);
         let mut asked = frame(&request(), from);
-        let Ok(Action::Reflect(reflection)) = gate.judge(&asked) else {
+        let Ok(Action::Reflect(reflection)) = gate.decide(&asked) else {
             panic!("no answer");
         };
         reflection.apply(&mut asked[..]).unwrap();
@@ -177,14 +207,14 @@ mod tests {
         let answer = heartbeat::verify_answer(&asked[14 + payload..], &KEY).unwrap();
         assert_eq!(answer.health, heartbeat::HEALTH_DRAINING);
 
-        let elsewhere = gate.judge(&frame(&request(), "198.51.100.8:4500"));
+        let elsewhere = gate.decide(&frame(&request(), "198.51.100.8:4500"));
         assert_eq!(elsewhere, Err(Counter::HeartbeatPeer));
         gate.set_silent(true);
-        let silent = gate.judge(&frame(&request(), from));
+        let silent = gate.decide(&frame(&request(), from));
         assert_eq!(silent, Err(Counter::HeartbeatSilent));
         gate.set_silent(false);
         gate.set_alive_until(1);
-        let dead = gate.judge(&frame(&request(), from));
+        let dead = gate.decide(&frame(&request(), from));
         assert_eq!(dead, Err(Counter::HeartbeatDead));
     }
 
@@ -192,7 +222,7 @@ mod tests {
     fn what_comes_from_ourselves_is_never_reflected() {
         let mut gate = gate();
         gate.steer(Steer::NeverReflect("198.51.100.7".parse().unwrap()));
-        let own = gate.judge(&frame(&request(), "198.51.100.7:4500"));
+        let own = gate.decide(&frame(&request(), "198.51.100.7:4500"));
         assert_eq!(own, Err(Counter::HeartbeatOwn));
     }
 }

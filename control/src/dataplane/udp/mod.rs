@@ -12,5 +12,5 @@ mod port;
 
 pub use port::{IkeMessage, bind};
 
-pub(super) use gate::Gate;
-pub(super) use port::{Judged, UdpPort};
+pub(super) use gate::{Gate, Judged};
+pub(super) use port::UdpPort;

@@ -2,18 +2,17 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
 use evergate_common::reason::Counter;
-use evergate_common::verdict::Action;
-use evergate_common::wire::{ETHERNET_LEN, PORT_NAT_T};
+use evergate_common::wire::PORT_NAT_T;
 use socket2::SockRef;
 use tokio::sync::mpsc::Sender;
 
-use super::gate::Gate;
 use super::headers;
 use super::message::{self, Inbox, MESSAGES};
+use crate::dataplane::sockopt;
 use crate::dataplane::xsk::{CHUNK, Frame, HEADROOM, Umem};
 
 /// Before a message of IKE on port 4500 (RFC 3948 section 2.2).
@@ -38,18 +37,6 @@ pub struct IkeMessage {
     pub data: Vec<u8>,
 }
 
-/// What becomes of a frame from the port.
-pub(in crate::dataplane) enum Judged {
-    /// It is the core's; it is counted as this.
-    Take(Counter),
-    /// It has become an IP packet to send, counted as this.
-    Answer(Counter),
-    /// Its content was taken in, counted as this.
-    Done(Counter),
-    /// It is dropped for this reason.
-    Drop(Counter),
-}
-
 /// Binds port 4500 of `address` for ESP in UDP and IKE.
 ///
 /// # Errors
@@ -69,8 +56,8 @@ pub(super) fn prepare(socket: &UdpSocket) -> io::Result<()> {
         (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
         (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
     ] {
-        if set(socket, libc::SOL_SOCKET, force, BUFFER as i32).is_err() {
-            set(socket, libc::SOL_SOCKET, plain, BUFFER as i32)?;
+        if sockopt::set(socket, libc::SOL_SOCKET, force, BUFFER as i32).is_err() {
+            sockopt::set(socket, libc::SOL_SOCKET, plain, BUFFER as i32)?;
         }
     }
     // `PROBE`: the don't-fragment bit, and the size is ours to find.
@@ -78,33 +65,15 @@ pub(super) fn prepare(socket: &UdpSocket) -> io::Result<()> {
         SocketAddr::V4(_) => {
             shown.set_recv_tos_v4(true)?;
             let (option, value) = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
-            set(socket, libc::SOL_IP, option, value)?;
+            sockopt::set(socket, libc::SOL_IP, option, value)?;
         }
         SocketAddr::V6(_) => {
             shown.set_recv_tclass_v6(true)?;
             let (option, value) = (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE);
-            set(socket, libc::SOL_IPV6, option, value)?;
+            sockopt::set(socket, libc::SOL_IPV6, option, value)?;
         }
     }
-    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
-}
-
-/// Sets a socket option that is a number.
-fn set(socket: &UdpSocket, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the value lives during the call, and its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<i32>() as u32,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    sockopt::set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
 /// Datagrams of one size to one peer that wait to be sent together.
@@ -212,26 +181,6 @@ impl UdpPort {
             }
         }
         messages < MESSAGES
-    }
-
-    /// Judges a frame from [`Self::receive`] as the XDP program would. An answer is made in place.
-    pub(in crate::dataplane) fn judge(gate: &Gate, umem: &mut Umem, frame: &mut Frame) -> Judged {
-        let bytes = umem.packet(frame);
-        match gate.judge(bytes) {
-            Ok(Action::Steer(counter)) => Judged::Take(counter),
-            Ok(Action::Absorb(counter)) => Judged::Done(counter),
-            Ok(Action::Reflect(reflection)) => match reflection.apply(bytes) {
-                Some(()) => {
-                    let range = frame.range();
-                    frame.set_range(range.start + ETHERNET_LEN..range.end);
-                    Judged::Answer(reflection.counter())
-                }
-                None => Judged::Drop(Counter::Malformed),
-            },
-            // Neither for us nor for anybody else: the socket is ours alone.
-            Ok(Action::Pass | Action::Guard) => Judged::Drop(Counter::NotOurs),
-            Err(reason) => Judged::Drop(reason),
-        }
     }
 
     /// Sends an IP packet with ESP in UDP, now or at the next [`Self::flush`], and frees its frame. Says

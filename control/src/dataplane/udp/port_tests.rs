@@ -1,4 +1,5 @@
 use super::*;
+use evergate_common::wire::ETHERNET_LEN;
 use std::time::Duration;
 
 struct End {

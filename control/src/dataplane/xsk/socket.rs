@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use thiserror::Error;
 
+use super::super::sockopt;
 use super::CHUNK;
 use super::ring::{Consumer, Producer};
 use super::umem::{Frame, Umem};
@@ -127,16 +128,16 @@ impl Socket {
                 chunk_size: CHUNK as u32,
                 headroom: 0,
             };
-            set_option(&fd, libc::XDP_UMEM_REG, &registration).map_err(|source| {
-                match source.raw_os_error() {
+            sockopt::set(&fd, libc::SOL_XDP, libc::XDP_UMEM_REG, registration).map_err(
+                |source| match source.raw_os_error() {
                     Some(libc::ENOBUFS) => XskError::Locked {
                         interface: interface.to_owned(),
                         bytes: umem.length(),
                         source,
                     },
                     _ => step("registration of the frame memory")(source),
-                }
-            })?;
+                },
+            )?;
         }
         for option in [
             libc::XDP_UMEM_FILL_RING,
@@ -144,7 +145,7 @@ impl Socket {
             libc::XDP_RX_RING,
             libc::XDP_TX_RING,
         ] {
-            set_option(&fd, option, &ring_size).map_err(step("sizing a ring"))?;
+            sockopt::set(&fd, libc::SOL_XDP, option, ring_size).map_err(step("sizing a ring"))?;
         }
         let offsets = ring_offsets(&fd).map_err(step("asking for the ring offsets"))?;
         let raw = fd.as_raw_fd();
@@ -350,24 +351,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-fn set_option<T>(fd: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
-    // SAFETY: the pointer and the length describe `value`, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_XDP,
-            option,
-            (value as *const T).cast(),
-            size_of::<T>() as u32,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
     }
 }
 
