@@ -85,6 +85,8 @@ counters! {
     InsideArp Info "inside_arp" "ARP about an inner address, handed to a worker"
     InsideNd Info "inside_nd" "neighbour discovery about an inner address, handed to a worker"
     // Workers: opening.
+    HandedOver Info "handed_over" "packet handed to the worker that has its SA"
+    HandOverFull Drop "hand_over_full" "dropped: the worker that has its SA is too far behind"
     EspOpened Info "esp_opened" "ESP packet opened"
     EspDummy Info "esp_dummy" "ESP dummy packet opened (next header 59)"
     BadLength Drop "bad_length" "ESP packet of an impossible length"

@@ -133,6 +133,47 @@ pub enum Command {
     Stop,
 }
 
+impl Command {
+    /// What the other workers than the first one are told: all of sessions and groups, but gateways are
+    /// watched by the first one.
+    pub(super) fn for_others(&self) -> Option<Self> {
+        Some(match self {
+            Self::AddSession {
+                spec,
+                group,
+                succeeds,
+            } => Self::AddSession {
+                spec: Arc::clone(spec),
+                group: *group,
+                succeeds: *succeeds,
+            },
+            Self::Begin { id, activate } => Self::Begin {
+                id: *id,
+                activate: *activate,
+            },
+            Self::MoveSession(id, remote) => Self::MoveSession(*id, *remote),
+            Self::Relocate(spec) => Self::Relocate(Arc::clone(spec)),
+            Self::SendOn(id) => Self::SendOn(*id),
+            Self::RemoveSession(id) => Self::RemoveSession(*id),
+            Self::SetGroup(spec) => Self::SetGroup(GroupSpec {
+                watch: None,
+                ..spec.clone()
+            }),
+            Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Stop => Self::Stop,
+            Self::Resume
+            | Self::Leave(..)
+            | Self::Granted(..)
+            | Self::Rejected(..)
+            | Self::Link { .. }
+            | Self::Steer(_)
+            | Self::Health(_)
+            | Self::Rebind(_)
+            | Self::Barrier(_) => return None,
+        })
+    }
+}
+
 /// Something that a worker tells the node's core.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {

@@ -18,11 +18,13 @@ use rand::rngs::StdRng;
 use super::announcing::Lan;
 use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
 use super::groups::Groups;
+use super::handover::{Door, FIRST, Note};
 use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
 use super::session::{Session, Sessions};
+use super::signs::Signs;
 use super::view::{GroupView, SessionView, WorkerView};
 use super::xsk::{Frame, Umem};
 use crate::esp::{Backend, Refused};
@@ -43,6 +45,8 @@ pub(super) enum Way {
     SlowOutside,
     /// As an IP packet to the kernel, for the inside interface.
     SlowInside,
+    /// To another worker, which goes on with it from this door.
+    HandOver(usize, Door),
     /// Into the queue of the group with this index.
     Hold(usize),
     /// Nowhere: its content was taken in.
@@ -53,6 +57,9 @@ pub(super) enum Way {
 
 /// What a core needs to know at its start.
 pub(super) struct Settings {
+    /// Which worker this is, of so many.
+    pub(super) worker: usize,
+    pub(super) workers: usize,
     pub(super) backend: Backend,
     pub(super) outside_index: u32,
     /// Whether the outside takes Ethernet frames; else IP packets.
@@ -77,6 +84,14 @@ const ICMP_RATE: (u32, u32) = (200, 50);
 
 /// The state of a worker.
 pub(super) struct Core {
+    /// Which worker this is, of so many.
+    pub(super) worker: usize,
+    pub(super) workers: usize,
+    /// What the other workers are to be told.
+    notes: VecDeque<(usize, Note)>,
+    /// The present frame was handed over by the first worker: it must not go back there.
+    pub(super) from_first: bool,
+    pub(super) signs: Signs,
     pub(super) sessions: Sessions,
     pub(super) groups: Groups,
     pub(super) lan: Option<Lan>,
@@ -104,7 +119,12 @@ impl Core {
     pub(super) fn new(settings: Settings, now: Instant) -> Self {
         let fib = settings.fib.load_full();
         Self {
-            sessions: Sessions::default(),
+            worker: settings.worker,
+            workers: settings.workers,
+            notes: VecDeque::new(),
+            from_first: false,
+            signs: Signs::new(now),
+            sessions: Sessions::of_worker(settings.worker, settings.workers),
             groups: Groups::default(),
             lan: settings.lan,
             fib,
@@ -154,6 +174,33 @@ impl Core {
                 slot.send(report);
             }
         }
+    }
+
+    /// Whether this is the worker that watches gateways and speaks to the LAN.
+    pub(super) fn is_first(&self) -> bool {
+        self.worker == FIRST
+    }
+
+    /// Tells another worker.
+    pub(super) fn tell(&mut self, to: usize, note: Note) {
+        self.notes.push_back((to, note));
+    }
+
+    /// Tells all others.
+    pub(super) fn tell_all(&mut self, note: Note) {
+        for to in (0..self.workers).filter(|to| *to != self.worker) {
+            self.notes.push_back((to, note));
+        }
+    }
+
+    /// What another worker is to be told next.
+    pub(super) fn next_note(&mut self) -> Option<(usize, Note)> {
+        self.notes.pop_front()
+    }
+
+    /// There was no room for it.
+    pub(super) fn keep_note(&mut self, to: usize, note: Note) {
+        self.notes.push_front((to, note));
     }
 
     pub(super) fn push(&mut self, frame: Frame, way: Way) {
@@ -245,13 +292,19 @@ impl Core {
             );
             return;
         };
-        let mut session = match Session::new(Arc::clone(spec), group, self.backend) {
+        let owner = spec.worker(self.workers);
+        let made = match owner == self.worker {
+            true => Session::new(Arc::clone(spec), group, self.backend),
+            false => Session::elsewhere(Arc::clone(spec), group),
+        };
+        let mut session = match made {
             Ok(session) => session,
             Err(error) => {
                 tracing::error!("session with {} can not be used: {error}", spec.peer);
                 return;
             }
         };
+        session.worker = owner;
         session.last_heard = Some(now);
         session.sending = succeeds.unwrap_or(Sending::Told);
         self.resolve_outside(&mut session);
@@ -335,7 +388,9 @@ impl Core {
     /// A snapshot for readers.
     pub(super) fn view(&mut self, umem: &Umem, now: Instant) -> WorkerView {
         self.view_wanted = false;
-        let sessions = self.sessions.iter().filter_map(|session| {
+        let own = self.sessions.iter();
+        let own = own.filter(|session| session.worker == self.worker);
+        let sessions = own.filter_map(|session| {
             let group = self.groups.get(session.group)?;
             Some(SessionView {
                 id: session.spec.id,
@@ -373,9 +428,9 @@ impl Core {
         }
     }
 
-    /// After every batch: `drained` says that the receive rings of the outside are empty, so that
-    /// deadlines may be judged.
-    pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+    /// After every batch: up to `drained` the receive rings of the outside were empty, so that deadlines
+    /// may be judged.
+    pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: Option<Instant>) {
         self.now = now;
         self.send_reports();
         self.follow_fib();
@@ -397,7 +452,9 @@ impl Core {
             .filter_map(|index| self.groups.get(*index));
         let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
         let announcements = self.announce_deadline().map(|at| (at, "announcement"));
-        monitors.chain(announcements).min_by_key(|(at, _)| *at)
+        let signs = self.signs.deadline().map(|at| (at, "signs of life"));
+        let own = monitors.chain(announcements).chain(signs);
+        own.min_by_key(|(at, _)| *at)
     }
 }
 

@@ -3,12 +3,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use evergate_common::guard::Guard;
 use evergate_common::maps::TunnelEntry;
 use evergate_common::reason::Counter;
@@ -17,13 +15,21 @@ use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
+use super::handover::Sleeper;
 use super::loader::{self, Attached, LoadError};
-use super::view::WorkerView;
+use super::view::Views;
 use super::worker::CorePulse;
 use crate::sadb::{SessionId, SessionSpec};
 
 /// The core waits so long for a worker to carry a command out.
 const BARRIER: Duration = Duration::from_secs(1);
+
+/// A worker as its owner has it.
+pub(super) struct WorkerHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) sleeper: Arc<Sleeper>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
 
 /// The running data plane. The only writer of BPF maps; dropping it detaches the programs first.
 pub struct Dataplane {
@@ -32,12 +38,11 @@ pub struct Dataplane {
     pub(super) inside: Option<loader::Inside>,
     /// How each program was attached, with a warning where it is not native.
     pub attached: Vec<(String, Attached)>,
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) wake: OwnedFd,
+    /// The first one watches gateways and speaks to the LAN.
+    pub(super) workers: Vec<WorkerHandle>,
     pub(super) bell: Bell,
-    pub(super) view: Arc<ArcSwap<WorkerView>>,
+    pub(super) views: Views,
     pub(super) pulse: Arc<CorePulse>,
-    pub(super) worker: Option<JoinHandle<()>>,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
     pub(super) at: BTreeSet<(IpAddr, SessionId)>,
@@ -51,27 +56,50 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Sends a command to the worker, who reads it when [woken](Self::wake), if not before.
+    /// Sends a command to the workers that it is for, who read it when [woken](Self::wake), if not
+    /// before.
     pub fn command(&self, command: Command) {
-        // A worker that is gone has said so by a report already.
-        let _ = self.commands.send(command);
+        // The first worker last: what it tells the others then is about something that they know.
+        for worker in self.workers.iter().skip(1) {
+            if let Some(copy) = command.for_others() {
+                // A worker that is gone has said so by a report already.
+                let _ = worker.commands.send(copy);
+            }
+        }
+        if let Some(first) = self.workers.first() {
+            let _ = first.commands.send(command);
+        }
         self.bell.sent();
     }
 
-    /// Wakes the worker if it has been sent commands since the last time: a wake-up costs more than
+    /// Wakes the workers if they have been sent commands since the last time: a wake-up costs more than
     /// what most of them say.
     pub fn wake(&self) {
         if self.bell.must_ring() {
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.workers.iter().for_each(|worker| worker.sleeper.wake());
         }
     }
 
-    /// Waits until the worker has carried out all earlier commands; bounded by a second.
+    /// Waits until the workers have carried out all earlier commands; bounded by a second.
     pub async fn settled(&self) {
-        let (done, wait) = oneshot::channel();
-        self.command(Command::Barrier(done));
+        let waits: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, wait) = oneshot::channel();
+                let _ = worker.commands.send(Command::Barrier(done));
+                wait
+            })
+            .collect();
+        self.bell.sent();
         self.wake();
-        let _ = tokio::time::timeout(BARRIER, wait).await;
+        let all = futures_util::future::join_all(waits);
+        let _ = tokio::time::timeout(BARRIER, all).await;
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.
@@ -167,9 +195,9 @@ impl Dataplane {
         self.tun_name.as_deref()
     }
 
-    /// What the worker shows of itself.
-    pub fn view(&self) -> Arc<ArcSwap<WorkerView>> {
-        Arc::clone(&self.view)
+    /// What the workers show of themselves.
+    pub fn views(&self) -> Views {
+        self.views.clone()
     }
 
     /// The core's sign of life, which the dead-man switch hangs on.
@@ -206,8 +234,10 @@ impl Dataplane {
         }
         self.command(Command::Stop);
         self.wake();
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -9,12 +9,14 @@ use evergate_common::reason::Counter;
 
 use super::command::Sending;
 use super::core::{Core, ETHERNET, Way, counter};
+use super::handover::{Door, FIRST};
 use super::hops::Hop;
 use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
 use super::xsk::{Frame, Umem};
 use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
+use crate::sadb::spi_worker;
 
 impl Core {
     /// What becomes of a frame from the outside interface.
@@ -36,6 +38,8 @@ impl Core {
                 Ok(way) => way,
                 Err(reason) => Way::Drop(reason),
             },
+            // The first worker asked, and knows what.
+            Class::Heartbeat(_) if !self.is_first() => Way::HandOver(FIRST, Door::Outside),
             Class::Heartbeat(esp) => {
                 let end = (esp.offset + esp.len).min(bytes.len());
                 let heartbeat = bytes.get(esp.offset..end).unwrap_or_default();
@@ -56,10 +60,16 @@ impl Core {
         outer: &Ip,
         now: Instant,
     ) -> Result<Way, Counter> {
-        let index = self
-            .sessions
-            .by_spi(u32::from_be_bytes(esp.spi))
-            .ok_or(Counter::UnknownSpi)?;
+        let spi = u32::from_be_bytes(esp.spi);
+        let Some(index) = self.sessions.by_spi(spi) else {
+            let owner = spi_worker(spi, self.workers);
+            return match self.worker {
+                me if me != owner && !self.from_first => Ok(Way::HandOver(owner, Door::Outside)),
+                // What somebody wrote by hand may be the first one's all the same.
+                me if me != FIRST && !self.from_first => Ok(Way::HandOver(FIRST, Door::Outside)),
+                _ => Err(Counter::UnknownSpi),
+            };
+        };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
         let start = frame.range().start + esp.offset;

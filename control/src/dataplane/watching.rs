@@ -9,8 +9,9 @@ use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::{Sending, WorkerEvent};
+use super::command::{GroupId, Sending, WorkerEvent};
 use super::core::{Core, Way, counter};
+use super::handover::Note;
 use super::opening::prepend;
 use super::session::Session;
 use super::xsk::{Frame, HEADROOM, Umem};
@@ -25,8 +26,12 @@ const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
 const DUMMY_LEN: usize = 32;
 
 impl Core {
-    /// Tells the monitors what was seen and sent, lets them judge, and does what they want.
-    pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+    /// Tells the monitors what was seen and sent, lets them judge by what had come up to `drained`, and
+    /// does what they want. Another worker than the first has no monitors, and tells that one.
+    pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: Option<Instant>) {
+        if !self.is_first() {
+            return self.give_signs(now);
+        }
         while let Some(index) = self.heard.pop() {
             let Some(session) = self.sessions.get_mut(index) else {
                 continue;
@@ -51,8 +56,8 @@ impl Core {
             if sent {
                 monitor.on_sent(now);
             }
-            if drained {
-                monitor.poll(now);
+            if let Some(drained) = drained {
+                monitor.poll(drained);
             }
             self.obey(group, umem, now);
         }
@@ -92,7 +97,8 @@ impl Core {
                 }
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),
                 Action::Inactive => {
-                    state.active = None;
+                    (state.active, state.using) = (None, None);
+                    self.tell_all(Note::Use(id, None));
                     self.send_event(WorkerEvent::Active {
                         group: id,
                         gateway: None,
@@ -136,10 +142,11 @@ impl Core {
         let Some(state) = self.groups.get_mut(group) else {
             return;
         };
-        state.active = Some(session);
+        (state.active, state.using) = (Some(session), Some(gateway));
         state.asked = false;
         state.rejected_until = None;
         let id = state.id;
+        self.tell_all(Note::Use(id, Some(gateway)));
         self.send_dummy(index, umem);
         self.send_held(group, umem, now);
         self.send_event(WorkerEvent::Active {
@@ -310,20 +317,20 @@ impl Core {
         session.sending = Sending::AtOnce;
         let (spec, group) = (Arc::clone(&session.spec), session.group);
         if let Some(gateway) = spec.gateway {
-            for at in 0..self.groups.watched().len() {
-                let Some(&index) = self.groups.watched().get(at) else {
+            for at in 0..self.groups.clusters().len() {
+                let Some(&index) = self.groups.clusters().get(at) else {
                     break;
                 };
                 let Some(state) = self.groups.get_mut(index) else {
                     continue;
                 };
+                // A new session with the gateway in use takes over from the old one.
+                if state.using == Some(gateway) {
+                    state.active = Some(spec.id);
+                }
                 let Some(monitor) = &mut state.monitor else {
                     continue;
                 };
-                // A new session with the gateway in use takes over from the old one.
-                if monitor.active() == Some(gateway) {
-                    state.active = Some(spec.id);
-                }
                 if activate {
                     monitor.on_peer_initiated(gateway, now);
                 } else {
@@ -361,6 +368,7 @@ impl Core {
         // Of several that do, the last one counts.
         if used.is_none_or(|used| used < id) {
             self.send_on(index, umem, now);
+            self.tell_all(Note::SendOn(id));
         }
     }
 
@@ -378,12 +386,12 @@ impl Core {
             return self.send_held(group, umem, now);
         };
         self.sessions.lead(index);
-        for at in 0..self.groups.watched().len() {
-            let Some(&index) = self.groups.watched().get(at) else {
+        for at in 0..self.groups.clusters().len() {
+            let Some(&index) = self.groups.clusters().get(at) else {
                 break;
             };
             if let Some(state) = self.groups.get_mut(index)
-                && state.monitor.as_ref().and_then(|m| m.active()) == Some(gateway)
+                && state.using == Some(gateway)
             {
                 state.active = Some(id);
             }
@@ -431,12 +439,55 @@ impl Core {
             }
             // On a client the monitor says which gateway is next, unless another session with the
             // same one is left.
-            state.active = match state.monitor {
-                Some(_) => same_gateway,
-                None => successor,
+            state.active = match state.id {
+                GroupId::Cluster(_) => same_gateway,
+                _ => successor,
             };
         }
-        self.watch(umem, now, false);
+        self.watch(umem, now, None);
+    }
+
+    /// Another worker says something.
+    pub(super) fn hear(&mut self, note: Note, umem: &mut Umem, now: Instant) {
+        match note {
+            Note::Use(group, gateway) => {
+                let session = gateway
+                    .and_then(|gateway| self.sessions.by_gateway(gateway))
+                    .and_then(|index| self.sessions.get(index))
+                    .map(|session| session.spec.id);
+                let group = self.groups.index(group);
+                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
+                    (state.using, state.active) = (gateway, session);
+                }
+            }
+            Note::SendOn(session) => {
+                if let Some(index) = self.sessions.by_id(session) {
+                    self.send_on(index, umem, now);
+                }
+            }
+            Note::Heard(gateway) => self.each_monitor(|monitor| monitor.on_heard(gateway, now)),
+            Note::Sent(group) => {
+                let group = self.groups.index(group);
+                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
+                    state.sent = true;
+                }
+            }
+            Note::ClientSends(group) => {
+                let group = self.groups.index(group);
+                let session = group.and_then(|group| {
+                    let active = self.groups.get(group)?.active;
+                    self.sessions
+                        .by_id(active.or(self.sessions.newest_of(group))?)
+                });
+                if let Some(index) = session {
+                    self.client_sends(index, now);
+                }
+            }
+            Note::Unannounced(group) => {
+                let group = group.map(|group| self.groups.index(group));
+                self.sessions.unannounce(group);
+            }
+        }
     }
 
     /// A gateway wants to be left.
@@ -448,7 +499,7 @@ impl Core {
         now: Instant,
     ) {
         self.each_monitor(|monitor| monitor.on_leave(gateway, to, now));
-        self.watch(umem, now, false);
+        self.watch(umem, now, None);
     }
 
     /// The key management service has a key for a gateway already.

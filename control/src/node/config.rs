@@ -158,6 +158,8 @@ pub struct Esp {
     pub backend: Backend,
     /// Packets, 1024 to 131072, a power of two.
     pub replay_window: u32,
+    /// Threads that seal and open, 1 to 64; no more than every interface has receive queues.
+    pub workers: usize,
 }
 
 /// Algorithms, timers and sizes of the key exchange.

@@ -319,7 +319,7 @@ impl Node {
     /// Asks peers that have been silent for long whether they live (RFC 7296 section 2.4). On a
     /// client these are the standby gateways, which get no heartbeats.
     fn ask_the_silent(&mut self, now: Instant) {
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let heard = view.sessions.iter();
         let heard = heard.filter_map(|session| Some((session.id, session.last_heard?)));
         let patience = self.config.ike.liveness;

@@ -272,7 +272,7 @@ impl Node {
     /// On a client: asks gateways that let packets go unanswered whether they live.
     pub(super) fn worry(&mut self, now: Instant) {
         let Role::Client(_) = self.role else { return };
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let mut ask = Vec::new();
         for shown in &view.sessions {
             let live = self.table.live.get_mut(&shown.id);

@@ -142,7 +142,7 @@ impl Node {
 
     /// Asks for fresh keys where the old ones have protected enough.
     pub(super) fn judge_traffic(&mut self, now: Instant) {
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let limit = Traffic {
             packets: self.config.ike.rekey_packets,
             bytes: self.config.ike.rekey_bytes,

@@ -85,7 +85,7 @@ impl Node {
         self.mappings
             .retain(|sa, _| self.table.of_sa(*sa).is_some());
         let mut sent: HashMap<SaId, u64> = HashMap::new();
-        for session in &self.dataplane.view().load().sessions {
+        for session in &self.dataplane.views().load().sessions {
             if let Some(live) = self.table.live.get(&session.id) {
                 *sent.entry(live.sa).or_default() += session.outbound.packets;
             }

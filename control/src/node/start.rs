@@ -160,6 +160,7 @@ pub(super) async fn start(
         backend: config.esp.backend,
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
+        workers: config.esp.workers,
     })?;
     for (interface, attached) in &dataplane.attached {
         if let Some(warning) = &attached.warning {
@@ -186,6 +187,7 @@ pub(super) async fn start(
         dataplane.never_reflect(*own)?;
     }
 
+    let workers = dataplane.workers();
     let inside_name = dataplane.inside_name().to_owned();
     let inside_link = LinkInfo::by_name(&handle, &inside_name).await?;
     let bound = [outside.interface.clone(), inside_link.interface.clone()]
@@ -197,7 +199,7 @@ pub(super) async fn start(
             identity: config.identity.to_string(),
             started,
         },
-        dataplane.view(),
+        dataplane.views(),
     ));
     let (command_sender, commands) = mpsc::channel(COMMANDS);
     let shown = Arc::clone(&board);
@@ -282,7 +284,7 @@ pub(super) async fn start(
             peers,
             users: config.users.clone(),
             groups: config.groups.clone(),
-            sadb: Sadb::new(),
+            sadb: Sadb::for_workers(workers, config.role == config::Role::Client),
             rng,
             side,
             elsewhere: None,

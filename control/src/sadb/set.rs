@@ -9,7 +9,7 @@ use rand::Rng;
 
 use super::{
     Direction, HIGHEST_SPI, LOWEST_SPI, PLACE_BITS, Path, Producer, SaSpec, SadbError, SessionId,
-    SessionSpec, UdpEncap, spi_place,
+    SessionSpec, UdpEncap, spi_place, spi_worker,
 };
 
 /// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
@@ -38,9 +38,12 @@ pub struct Sadb {
     pending: HashSet<u32>,
     /// Inbound SPIs that were drawn here, promised or in use; each has a place of its own.
     drawn: HashSet<u32>,
-    /// Places that were given back, and the lowest that never was given.
-    free_places: Vec<u32>,
-    next_place: u32,
+    /// Places of inbound SPIs, of each worker; at least of one.
+    places: Vec<Places>,
+    /// The worker whose place was drawn last.
+    turn: usize,
+    /// The first worker has all sessions.
+    first_only: bool,
     /// Fingerprints of the keys of all sessions.
     keys: HashSet<u64>,
     /// Fingerprints of the keys of hand-written sessions that were removed.
@@ -49,7 +52,27 @@ pub struct Sadb {
     last_id: u64,
 }
 
+/// Places of one worker.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// Those that were given back.
+    free: Vec<u32>,
+    /// How many were ever given.
+    given: u32,
+}
+
 impl Sadb {
+    /// An empty set of a node with so many workers, which take turns to have a session, or
+    /// `first_only`, the first one always.
+    #[must_use]
+    pub fn for_workers(workers: usize, first_only: bool) -> Self {
+        Self {
+            places: vec![Places::default(); workers.max(1)],
+            first_only,
+            ..Self::default()
+        }
+    }
+
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
@@ -256,10 +279,9 @@ impl Sadb {
     /// [place](super::spi_place) that no other drawn one has; the high ones are drawn.
     pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
         const HIGH: u32 = (HIGHEST_SPI >> PLACE_BITS) - 1;
-        let place = self.free_places.pop().unwrap_or(self.next_place);
+        let place = self.draw_place();
         let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
-            self.next_place = self.next_place.max(place + 1);
             let first = rng.next_u32() % HIGH;
             // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
             let mut high = (0..HIGH).map(|more| 1 + (first + more) % HIGH);
@@ -283,6 +305,29 @@ impl Sadb {
         spi
     }
 
+    /// The lowest free place of the worker whose turn it is; none is free if it is too high.
+    fn draw_place(&mut self) -> u32 {
+        if self.places.is_empty() {
+            self.places.push(Places::default());
+        }
+        let workers = self.places.len();
+        self.turn = match self.first_only {
+            true => 0,
+            false => (self.turn + 1) % workers,
+        };
+        let Some(places) = self.places.get_mut(self.turn) else {
+            return u32::MAX;
+        };
+        places.free.pop().unwrap_or_else(|| {
+            let place = u64::from(places.given) * workers as u64 + self.turn as u64;
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            if place < 1 << PLACE_BITS {
+                places.given += 1;
+            }
+            place
+        })
+    }
+
     /// Takes the promise of [`Sadb::allocate_spi`] back: the exchange failed.
     pub fn release_spi(&mut self, spi: u32) {
         if self.pending.remove(&spi) {
@@ -293,7 +338,10 @@ impl Sadb {
     /// The place of an SPI is free again.
     fn give_back(&mut self, spi: u32) {
         if self.drawn.remove(&spi) {
-            self.free_places.push(spi_place(spi));
+            let worker = spi_worker(spi, self.places.len());
+            if let Some(places) = self.places.get_mut(worker) {
+                places.free.push(spi_place(spi));
+            }
         }
     }
 

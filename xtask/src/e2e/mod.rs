@@ -16,6 +16,7 @@ mod sockets;
 mod throughput;
 mod tunnel;
 mod wireshark;
+mod workers;
 
 use self::failover::{SOON, survives};
 use crate::cases;
@@ -43,6 +44,7 @@ const CASES: &[&[Case]] = &[
     rekey::CASES,
     life::CASES,
     wireshark::CASES,
+    workers::CASES,
     chaos::CASES,
 ];
 

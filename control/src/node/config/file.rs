@@ -91,6 +91,7 @@ pub(super) struct Esp {
     pub(super) proposals: List,
     pub(super) backend: Text,
     pub(super) replay_window: Number,
+    pub(super) workers: Number,
 }
 
 #[derive(Default, Deserialize)]
