@@ -104,6 +104,8 @@ pub enum Command {
     Resume,
     /// Sends on this session from now on, and no longer on the one whose place it takes.
     SendOn(SessionId),
+    /// Sends no more on this session, which is one beside another.
+    Cease(SessionId),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.
@@ -154,6 +156,7 @@ impl Command {
             Self::MoveSession(id, remote) => Self::MoveSession(*id, *remote),
             Self::Relocate(spec) => Self::Relocate(Arc::clone(spec)),
             Self::SendOn(id) => Self::SendOn(*id),
+            Self::Cease(id) => Self::Cease(*id),
             Self::RemoveSession(id) => Self::RemoveSession(*id),
             Self::SetGroup(spec) => Self::SetGroup(GroupSpec {
                 watch: None,

@@ -237,6 +237,17 @@ impl Core {
                     self.send_on(index, umem, now);
                 }
             }
+            Command::Cease(id) => {
+                if let Some(session) = self
+                    .sessions
+                    .by_id(id)
+                    .and_then(|index| self.sessions.get_mut(index))
+                {
+                    session.sending = Sending::Told;
+                    let group = session.group;
+                    self.settle_lane(group);
+                }
+            }
             Command::RemoveSession(id) => {
                 if let Some(session) = self.sessions.remove(id) {
                     self.session_removed(&session, umem, now);
@@ -293,6 +304,10 @@ impl Core {
             return;
         };
         let owner = spec.worker(self.workers);
+        if spec.lane > 0 && owner != self.worker {
+            // Nobody else has anything to do with it.
+            return;
+        }
         let made = match owner == self.worker {
             true => Session::new(Arc::clone(spec), group, self.backend),
             false => Session::elsewhere(Arc::clone(spec), group),
@@ -313,7 +328,14 @@ impl Core {
                 .sessions
                 .iter()
                 .any(|other| other.group == group && other.announced);
+        let (id, lane) = (session.spec.id, session.spec.lane);
         self.sessions.insert(session);
+        if lane > 0
+            && let Some(state) = self.groups.get_mut(group)
+        {
+            state.lanes.push(id);
+            self.settle_lane(group);
+        }
     }
 
     /// Prepares the Ethernet header toward a session's peer.

@@ -27,6 +27,9 @@ pub(super) struct Group {
     pub(super) on_demand: bool,
     /// The session that traffic uses now.
     pub(super) active: Option<SessionId>,
+    /// The one beside it that traffic uses in this worker, and all that it has.
+    pub(super) lane: Option<SessionId>,
+    pub(super) lanes: Vec<SessionId>,
     /// The gateway that traffic uses now, on a client.
     pub(super) using: Option<IpAddr>,
     /// Watches the gateways of a client's cluster; the first worker's.
@@ -57,6 +60,8 @@ impl Group {
             prefixes: spec.prefixes,
             on_demand: spec.on_demand,
             active: None,
+            lane: None,
+            lanes: Vec::new(),
             using: None,
             monitor,
             form,

@@ -94,7 +94,9 @@ impl Core {
         now: Instant,
     ) -> Result<Way, Counter> {
         let state = self.groups.get_mut(group).ok_or(Counter::NoSession)?;
-        if let Some(index) = state.active.and_then(|id| self.sessions.by_id(id)) {
+        // Its own before one that another worker may have.
+        let used = state.lane.or(state.active);
+        if let Some(index) = used.and_then(|id| self.sessions.by_id(id)) {
             if let Some(owner) = self.sessions.elsewhere(index) {
                 return Ok(Way::HandOver(owner, Door::Inner));
             }

@@ -131,9 +131,9 @@ impl Session {
         })
     }
 
-    /// Whether it can send, here or in another worker.
+    /// Whether it can send by itself, here or in another worker.
     pub(super) fn sends(&self) -> bool {
-        self.spec.outbound.is_some()
+        self.spec.outbound.is_some() && self.spec.lane == 0
     }
 
     /// Lets the SAs sleep if they have carried nothing since the last look.
@@ -260,7 +260,9 @@ impl Sessions {
         {
             self.by_spi.insert(inbound.spi(), index);
         }
-        if let Some(gateway) = session.spec.gateway {
+        if let Some(gateway) = session.spec.gateway
+            && session.spec.lane == 0
+        {
             // Heartbeats too go by the session that is sent on.
             match session.sending {
                 Sending::AtOnce => self.by_gateway.insert(gateway, index),

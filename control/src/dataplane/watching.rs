@@ -18,6 +18,7 @@ use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::Marks;
 use crate::liveness::{Action, Phase};
 use crate::policy::HeartbeatForm;
+use crate::sadb::SessionId;
 
 /// Bytes of a heartbeat of the plain form: as many as the keyed form has.
 const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
@@ -97,7 +98,7 @@ impl Core {
                 }
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),
                 Action::Inactive => {
-                    (state.active, state.using) = (None, None);
+                    (state.active, state.using, state.lane) = (None, None, None);
                     self.tell_all(Note::Use(id, None));
                     self.send_event(WorkerEvent::Active {
                         group: id,
@@ -146,6 +147,7 @@ impl Core {
         state.asked = false;
         state.rejected_until = None;
         let id = state.id;
+        self.settle_lane(group);
         self.tell_all(Note::Use(id, Some(gateway)));
         self.send_dummy(index, umem);
         self.send_held(group, umem, now);
@@ -357,6 +359,9 @@ impl Core {
         };
         session.sending = Sending::AtOnce;
         let (id, group) = (session.spec.id, session.group);
+        if session.spec.lane > 0 {
+            return self.settle_lane(group);
+        }
         let used = match session.spec.gateway {
             Some(gateway) => {
                 let used = self.sessions.by_gateway(gateway);
@@ -372,6 +377,22 @@ impl Core {
         }
     }
 
+    /// Says which session beside its own one a group sends on in this worker: the newest that may, with
+    /// the gateway in use.
+    pub(super) fn settle_lane(&mut self, group: usize) {
+        let Some(state) = self.groups.get_mut(group) else {
+            return;
+        };
+        let may = |id: &&SessionId| {
+            let index = self.sessions.by_id(**id);
+            let session = index.and_then(|index| self.sessions.get(index));
+            session.is_some_and(|session| {
+                session.sending == Sending::AtOnce && session.spec.gateway == state.using
+            })
+        };
+        state.lane = state.lanes.iter().filter(may).max().copied();
+    }
+
     /// Sends on this session from now on.
     pub(super) fn send_on(&mut self, index: usize, umem: &mut Umem, now: Instant) {
         let Some(session) = self.sessions.get_mut(index) else {
@@ -379,6 +400,9 @@ impl Core {
         };
         session.sending = Sending::AtOnce;
         let (id, group) = (session.spec.id, session.group);
+        if session.spec.lane > 0 {
+            return self.settle_lane(group);
+        }
         let Some(gateway) = session.spec.gateway else {
             if let Some(state) = self.groups.get_mut(group) {
                 state.active = Some(id);
@@ -426,6 +450,12 @@ impl Core {
         if session.announced {
             self.withdraw(session);
         }
+        if session.spec.lane > 0 {
+            if let Some(state) = self.groups.get_mut(session.group) {
+                state.lanes.retain(|lane| *lane != id);
+            }
+            return self.settle_lane(session.group);
+        }
         let successor = self.sessions.newest_of(session.group);
         let same_gateway = session
             .spec
@@ -455,10 +485,13 @@ impl Core {
                     .and_then(|gateway| self.sessions.by_gateway(gateway))
                     .and_then(|index| self.sessions.get(index))
                     .map(|session| session.spec.id);
-                let group = self.groups.index(group);
-                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
+                let Some(group) = self.groups.index(group) else {
+                    return;
+                };
+                if let Some(state) = self.groups.get_mut(group) {
                     (state.using, state.active) = (gateway, session);
                 }
+                self.settle_lane(group);
             }
             Note::SendOn(session) => {
                 if let Some(index) = self.sessions.by_id(session) {

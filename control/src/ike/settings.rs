@@ -35,6 +35,8 @@ pub struct Settings {
     pub ike_lifetime: Option<Lifetime>,
     /// So many child SAs at most has an IKE SA, those aside that have been replaced.
     pub children_limit: usize,
+    /// As many child SAs as this a peer may have for the same traffic, one for each resource (RFC 9611).
+    pub lanes: u16,
     pub retransmit: Retransmit,
     /// So many sessions may be half open as responder; one more, and the oldest goes.
     pub half_open_limit: usize,
@@ -164,6 +166,7 @@ impl Settings {
             child_lifetime: Some(Lifetime::new(Duration::from_secs(3600))),
             ike_lifetime: Some(Lifetime::new(Duration::from_secs(4 * 3600))),
             children_limit: 8,
+            lanes: 1,
             retransmit: Retransmit::default(),
             half_open_limit: 1024,
             half_open_per_source: 8,
@@ -333,7 +336,7 @@ pub trait Hooks {
     fn unix_time(&mut self) -> u64;
 
     /// An unused SPI to receive ESP on: 256 to FFFFFFFE.
-    fn allocate_spi(&mut self) -> u32;
+    fn allocate_spi(&mut self, beside: Option<Beside>) -> u32;
 
     /// Inner addresses for an authenticated peer: at most one of each family that it wants.
     /// `requested` holds those it named. An empty list grants none without refusing the session.
@@ -372,6 +375,15 @@ pub trait Hooks {
     }
 }
 
+/// What an SPI is for: a child SA in the place of one that is there, or beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// The inbound SPI of that one.
+    pub spi: u32,
+    /// 0: the same resource's; else that of the resource so many further on.
+    pub lane: u16,
+}
+
 /// No inner address for this peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no inner address to assign")]
@@ -394,7 +406,7 @@ impl Hooks for NoHooks {
         0
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         0
     }
 }

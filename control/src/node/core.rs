@@ -161,6 +161,7 @@ impl Node {
             self.guard(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
+            self.complete_lanes(now);
             self.go_on_draining(now)?;
             if now >= self.post_earliest {
                 self.post();
@@ -292,6 +293,7 @@ impl Node {
             }
             Event::ChildFailed { id, spi_in, error } => {
                 self.answers.sadb.release_spi(spi_in);
+                self.lane_refused(id, &error);
                 self.rekey_failed(id, &error);
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,

@@ -18,6 +18,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod keylog;
+mod lanes;
 mod leaving;
 mod life;
 mod mobility;

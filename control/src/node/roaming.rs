@@ -50,6 +50,21 @@ impl Node {
                 return Ok(());
             }
         };
+        if witness == Witness::Worker && !changes.is_empty() {
+            // What goes by the session's other pairs has the same NAT to pass.
+            let sa = live.sa;
+            for other in self
+                .table
+                .all_of(sa)
+                .into_iter()
+                .filter(|other| *other != id)
+            {
+                self.peer_moved(other, remote, Witness::Ike)?;
+            }
+        }
+        let Some(live) = self.table.live.get_mut(&id) else {
+            return Ok(());
+        };
         for change in changes {
             let Change::Move(spec) = change else { continue };
             self.keylog.esp(&spec);

@@ -275,6 +275,7 @@ pub(super) async fn start(
         engine: Engine::new(
             Settings {
                 export_keys: keylog.is_on(),
+                lanes: u16::try_from(workers).unwrap_or(u16::MAX),
                 ..ike_settings(&config)
             },
             StdRng::from_rng(&mut rand::rng()),

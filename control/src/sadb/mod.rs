@@ -180,6 +180,10 @@ pub struct SessionSpec {
     /// Whether this node began the exchange.
     #[serde(default)]
     pub initiator: bool,
+    /// 0, or one beside a session with the same peer, for the same traffic, that another worker has
+    /// (RFC 9611).
+    #[serde(default)]
+    pub lane: u16,
     /// Who made the session.
     #[serde(default)]
     pub origin: Producer,
@@ -292,6 +296,7 @@ impl SessionSpec {
             heartbeat_key: None,
             gateway: None,
             initiator: false,
+            lane: 0,
             origin,
         }
     }
@@ -307,8 +312,10 @@ impl SessionSpec {
     /// watched by the first one, so it has the sessions with them.
     #[must_use]
     pub fn worker(&self, workers: usize) -> usize {
-        match (&self.gateway, &self.inbound) {
-            (None, Some(inbound)) => spi_worker(inbound.spi, workers),
+        match &self.inbound {
+            Some(inbound) if self.gateway.is_none() || self.lane > 0 => {
+                spi_worker(inbound.spi, workers)
+            }
             _ => 0,
         }
     }

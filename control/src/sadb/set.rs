@@ -278,8 +278,34 @@ impl Sadb {
     /// ends when a session with it is inserted, or by [`Sadb::release_spi`]. Its low bits are a
     /// [place](super::spi_place) that no other drawn one has; the high ones are drawn.
     pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
+        let worker = self.next_worker();
+        self.allocate_spi_of(worker, rng)
+    }
+
+    /// The same for a child SA that so many workers after the one of inbound SPI `spi` shall have.
+    pub fn allocate_spi_beside(
+        &mut self,
+        spi: u32,
+        further: u16,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> u32 {
+        let workers = self.places.len().max(1);
+        let worker = (spi_worker(spi, workers) + usize::from(further)) % workers;
+        self.allocate_spi_of(worker, rng)
+    }
+
+    /// The worker whose turn it is to get a session.
+    fn next_worker(&mut self) -> usize {
+        self.turn = match self.first_only {
+            true => 0,
+            false => (self.turn + 1) % self.places.len().max(1),
+        };
+        self.turn
+    }
+
+    fn allocate_spi_of(&mut self, worker: usize, rng: &mut (impl Rng + ?Sized)) -> u32 {
         const HIGH: u32 = (HIGHEST_SPI >> PLACE_BITS) - 1;
-        let place = self.draw_place();
+        let place = self.draw_place(worker);
         let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
             let first = rng.next_u32() % HIGH;
@@ -305,21 +331,17 @@ impl Sadb {
         spi
     }
 
-    /// The lowest free place of the worker whose turn it is; none is free if it is too high.
-    fn draw_place(&mut self) -> u32 {
+    /// The lowest free place of a worker; none is free if it is too high.
+    fn draw_place(&mut self, worker: usize) -> u32 {
         if self.places.is_empty() {
             self.places.push(Places::default());
         }
         let workers = self.places.len();
-        self.turn = match self.first_only {
-            true => 0,
-            false => (self.turn + 1) % workers,
-        };
-        let Some(places) = self.places.get_mut(self.turn) else {
+        let Some(places) = self.places.get_mut(worker) else {
             return u32::MAX;
         };
         places.free.pop().unwrap_or_else(|| {
-            let place = u64::from(places.given) * workers as u64 + self.turn as u64;
+            let place = u64::from(places.given) * workers as u64 + worker as u64;
             let place = u32::try_from(place).unwrap_or(u32::MAX);
             if place < 1 << PLACE_BITS {
                 places.given += 1;
