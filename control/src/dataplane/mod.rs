@@ -4,6 +4,7 @@ mod announcing;
 mod bell;
 mod command;
 mod core;
+mod group;
 mod groups;
 mod handle;
 mod hops;
