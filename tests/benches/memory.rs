@@ -64,6 +64,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             reflect_plain: false,
             reflect_keyed: true,
             strangers: false,
+            number: 0,
             max_sas: MAX_SAS,
         },
         dead_man: Duration::from_secs(1),

@@ -125,7 +125,7 @@ pub enum Command {
     },
     /// Where no XDP program steers: a change of what the worker's own tables say.
     Steer(Steer),
-    /// Where no XDP program answers: the health of this node.
+    /// The health of this node, for what the worker answers itself.
     Health(u8),
     /// Where the outside is a socket: another one.
     Rebind(UdpSocket),

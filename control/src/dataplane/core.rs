@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
 
@@ -99,6 +100,8 @@ pub(super) struct Core {
     pub(super) hops: Hops,
     pub(super) icmp_rate: RateLimit,
     pub(super) rng: StdRng,
+    /// What keyed heartbeats are answered with that another gateway has sent on.
+    pub(super) health: u8,
     /// The time of the present batch.
     pub(super) now: Instant,
     backend: Backend,
@@ -131,6 +134,7 @@ impl Core {
             hops: Hops::new(settings.in_use),
             icmp_rate: RateLimit::new(ICMP_RATE.0, ICMP_RATE.1, now),
             rng: settings.rng,
+            health: heartbeat::HEALTH_WELL,
             backend: settings.backend,
             outside_index: settings.outside_index,
             outside_frames: settings.outside_frames,

@@ -168,12 +168,10 @@ impl Dataplane {
 
     /// The health that this node answers heartbeats with.
     pub fn set_health(&mut self, health: u8) -> Result<(), LoadError> {
+        self.command(Command::Health(health));
         match &self.outside {
             Some(outside) => outside.node_state().set_health(health),
-            None => {
-                self.command(Command::Health(health));
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ mod bell;
 mod command;
 mod core;
 mod doze;
+mod group;
 mod groups;
 mod handle;
 mod handover;

@@ -14,7 +14,7 @@ use super::hops::Hop;
 use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
-use super::xsk::{Frame, Umem};
+use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
 use crate::sadb::spi_worker;
 
@@ -43,6 +43,16 @@ impl Core {
             Class::Heartbeat(esp) => {
                 let end = (esp.offset + esp.len).min(bytes.len());
                 let heartbeat = bytes.get(esp.offset..end).unwrap_or_default();
+                if !heartbeat::is_answer(esp.sequence) {
+                    return match self.answer(heartbeat) {
+                        Ok((session, answer)) => {
+                            self.count(Counter::HeartbeatSteered);
+                            self.send_heartbeat_bytes(session, &answer, umem);
+                            Way::Done
+                        }
+                        Err(reason) => Way::Drop(reason),
+                    };
+                }
                 match self.answered(heartbeat, unmapped(ip.source), now) {
                     Ok(()) => Way::Done,
                     Err(reason) => Way::Drop(reason),
@@ -171,6 +181,36 @@ impl Core {
                 Err(Counter::NoRoute)
             }
         }
+    }
+
+    /// A keyed heartbeat that another gateway of our address has sent on, and that the XDP program has
+    /// found good: the session that it is answered on, and the answer.
+    fn answer(&self, bytes: &[u8]) -> Result<(usize, [u8; heartbeat::KEYED_LEN]), Counter> {
+        let keyed = heartbeat::decode(bytes).ok_or(Counter::HeartbeatForm)?;
+        let index = self.sessions.by_spi(u32::from_be_bytes(keyed.spi));
+        let session = index.and_then(|index| Some((index, self.sessions.get(index)?)));
+        let (index, session) = session.ok_or(Counter::HeartbeatUnknownSpi)?;
+        let key = session.spec.heartbeat_key.as_ref();
+        let key = key.ok_or(Counter::HeartbeatForm)?.expose();
+        let answer = heartbeat::answer(bytes, key, self.health);
+        Ok((index, answer.map_err(|_| Counter::HeartbeatMac)?))
+    }
+
+    /// Sends a heartbeat, or the answer to one, to a session's peer, if there is a frame.
+    pub(super) fn send_heartbeat_bytes(
+        &mut self,
+        index: usize,
+        bytes: &[u8; heartbeat::KEYED_LEN],
+        umem: &mut Umem,
+    ) -> bool {
+        let Some(frame) = umem.take() else {
+            self.count(Counter::NoFrame);
+            return false;
+        };
+        let at = HEADROOM..HEADROOM + bytes.len();
+        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(bytes);
+        self.send_esp(index, frame, at, umem);
+        true
     }
 
     /// An answer to one of our heartbeats.

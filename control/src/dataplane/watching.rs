@@ -210,13 +210,9 @@ impl Core {
                 bytes
             }
         };
-        let Some(frame) = umem.take() else {
-            return self.count(Counter::NoFrame);
-        };
-        let at = HEADROOM..HEADROOM + bytes.len();
-        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(&bytes);
-        self.count(Counter::HeartbeatSent);
-        self.send_esp(index, frame, at, umem);
+        if self.send_heartbeat_bytes(index, &bytes, umem) {
+            self.count(Counter::HeartbeatSent);
+        }
     }
 
     fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
@@ -236,7 +232,7 @@ impl Core {
     }
 
     /// Sends what lies at `esp` in a frame's chunk to a session's peer.
-    fn send_esp(
+    pub(super) fn send_esp(
         &mut self,
         index: usize,
         mut frame: Frame,

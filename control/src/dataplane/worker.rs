@@ -371,6 +371,7 @@ impl Worker {
                     }
                 }
                 Ok(Command::Health(health)) => {
+                    self.core.health = health;
                     if let Outside::Udp { gate, .. } = &mut self.ports.outside {
                         gate.set_health(health);
                     }

@@ -58,7 +58,7 @@ pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
     AddressRequest, Admission, Arrival, AssignRefused, Beside, Encapsulation, Hooks, Initiate,
-    Methods, Proof, Retransmit, Settings, TsRefused, X509,
+    Methods, Proof, Retransmit, Settings, SpiPrefix, TsRefused, X509,
 };
 pub use stats::Stats;
 pub use task::redirect::RedirectLimit;

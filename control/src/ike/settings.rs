@@ -89,9 +89,37 @@ pub struct Settings {
     /// As responder: an initiator must prove anew who it is after this time, and is told so (RFC
     /// 4478); if it does not, the session ends.
     pub reauth: Option<Duration>,
+    /// What the highest bits of our SPIs are, so that others can tell whose an IKE SA is.
+    pub spi_prefix: SpiPrefix,
     /// Makes the tokens by which a peer believes that we have forgotten an IKE SA (RFC 6290). The
     /// same after a restart, and known to nobody else; `None`: there are none.
     pub crash_secret: Option<Secret>,
+}
+
+/// The highest bits of SPIs; at first there are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpiPrefix {
+    bits: u32,
+    value: u64,
+}
+
+impl SpiPrefix {
+    /// The highest `bits`, at most 32, are `value`.
+    #[must_use]
+    pub fn new(bits: u32, value: u64) -> SpiPrefix {
+        SpiPrefix {
+            bits: bits.min(32),
+            value,
+        }
+    }
+
+    /// An SPI with these bits, and all others as they are. Never 0, which is none.
+    pub(crate) fn on(self, spi: u64) -> u64 {
+        match self.bits {
+            0 => spi.max(1),
+            bits => (spi & (u64::MAX >> bits) | self.value << (64 - bits)).max(1),
+        }
+    }
 }
 
 /// Certificates: ours, and what makes us believe those of others.
@@ -188,6 +216,7 @@ impl Settings {
             request_tickets: false,
             reauth: None,
             crash_secret: None,
+            spi_prefix: SpiPrefix::default(),
             encapsulation: Encapsulation::default(),
             keep_alive: Duration::from_secs(20),
         }

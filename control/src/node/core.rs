@@ -25,6 +25,7 @@ use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
+use super::steering::Group;
 use super::threads::Threads;
 use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
@@ -90,6 +91,8 @@ pub(super) struct Node {
     pub(super) retired: Departures,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
+    /// Other gateways that have this one's address.
+    pub(super) group: Option<Group>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
@@ -159,6 +162,7 @@ impl Node {
             self.worry(now);
             self.reauthenticate(now);
             self.guard(now)?;
+            self.steer(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
             self.complete_lanes(now);

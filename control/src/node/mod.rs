@@ -32,6 +32,7 @@ mod sessions;
 pub(crate) mod sockets;
 mod start;
 mod status;
+mod steering;
 pub mod threads;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evergate_common::steering::{NUMBER_BITS, numbered};
 use rand::Rng;
 
 use super::{
@@ -50,6 +51,8 @@ pub struct Sadb {
     spent: HashSet<u64>,
     hasher: RandomState,
     last_id: u64,
+    /// In the highest bits of every SPI that is drawn; 0: there is none.
+    number: u8,
 }
 
 /// Places of one worker.
@@ -77,6 +80,13 @@ impl Sadb {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a node that has this number among the gateways of its address, 0 for none: drawn SPIs
+    /// carry it, so that each of them knows whose an SPI is.
+    #[must_use]
+    pub fn with_number(self, number: u8) -> Self {
+        Self { number, ..self }
     }
 
     /// Adds a session, naming it if it has no id. An inbound SPI of IKE may be one that
@@ -276,7 +286,8 @@ impl Sadb {
 
     /// Draws an inbound SPI that is not reserved, in use or promised, and promises it. The promise
     /// ends when a session with it is inserted, or by [`Sadb::release_spi`]. Its low bits are a
-    /// [place](super::spi_place) that no other drawn one has; the high ones are drawn.
+    /// [place](super::spi_place) that no other drawn one has; the high ones are drawn, below the node's
+    /// number where it shares its address.
     pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
         let worker = self.next_worker();
         self.allocate_spi_of(worker, rng)
@@ -304,28 +315,32 @@ impl Sadb {
     }
 
     fn allocate_spi_of(&mut self, worker: usize, rng: &mut (impl Rng + ?Sized)) -> u32 {
-        const HIGH: u32 = (HIGHEST_SPI >> PLACE_BITS) - 1;
+        // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
+        let (lowest, highest) = match self.number {
+            0 => (LOWEST_SPI, HIGHEST_SPI),
+            number => (numbered(0, number), numbered(u32::MAX, number)),
+        };
+        let high = lowest.div_ceil(1 << PLACE_BITS);
+        let highs = match self.number {
+            0 => (highest >> PLACE_BITS) - high,
+            _ => 1 << (u32::BITS - PLACE_BITS - NUMBER_BITS),
+        };
         let place = self.draw_place(worker);
         let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
-            let first = rng.next_u32() % HIGH;
-            // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
-            let mut high = (0..HIGH).map(|more| 1 + (first + more) % HIGH);
-            let spi = high.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
+            let first = rng.next_u32() % highs;
+            let mut tries = (0..highs).map(|more| high + (first + more) % highs);
+            let spi = tries.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
             if let Some(spi) = spi {
                 self.pending.insert(spi);
                 self.drawn.insert(spi);
                 return spi;
             }
         }
-        let span = HIGHEST_SPI - LOWEST_SPI + 1;
-        let mut spi = LOWEST_SPI + rng.next_u32() % span;
+        let span = highest - lowest + 1;
+        let mut spi = lowest + rng.next_u32() % span;
         while !free(&spi) {
-            spi = if spi == HIGHEST_SPI {
-                LOWEST_SPI
-            } else {
-                spi + 1
-            };
+            spi = if spi == highest { lowest } else { spi + 1 };
         }
         self.pending.insert(spi);
         spi
@@ -348,6 +363,15 @@ impl Sadb {
             }
             place
         })
+    }
+
+    /// As if so many places had been given.
+    #[cfg(test)]
+    pub(super) fn next_place_for_test(&mut self, place: u32) {
+        self.places = vec![Places {
+            given: place,
+            ..Places::default()
+        }];
     }
 
     /// Takes the promise of [`Sadb::allocate_spi`] back: the exchange failed.

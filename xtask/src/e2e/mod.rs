@@ -13,6 +13,7 @@ mod refusals;
 mod rekey;
 mod sessions;
 mod sockets;
+mod steering;
 mod throughput;
 mod tunnel;
 mod wireshark;
@@ -31,6 +32,7 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
+    steering::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

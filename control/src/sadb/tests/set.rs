@@ -354,6 +354,32 @@ fn drawn_spis_have_places_of_their_own_that_come_again() {
 }
 
 #[test]
+fn spis_of_a_gateway_that_shares_its_address_carry_its_number() {
+    use evergate_common::steering::{HIGHEST_NUMBER, number_of};
+    for number in [1, 2, 33, HIGHEST_NUMBER] {
+        let mut sadb = Sadb::new().with_number(number);
+        let mut rng = StdRng::seed_from_u64(number.into());
+        let mut seen = std::collections::HashSet::new();
+        for place in 0..5000 {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert_eq!(number_of(spi.to_be_bytes()), number);
+            assert_eq!(spi_place(spi), place);
+            assert!((LOWEST_SPI..=HIGHEST_SPI).contains(&spi));
+            assert!(seen.insert(spi), "{spi:#x} twice");
+        }
+        let highs: std::collections::HashSet<u32> = seen.iter().map(|spi| spi >> 20).collect();
+        assert_eq!(highs.len(), 64, "drawn at random");
+        // No place is left.
+        sadb.next_place_for_test(1 << 20);
+        for _ in 0..1000 {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert_eq!(number_of(spi.to_be_bytes()), number);
+            assert!(seen.insert(spi), "{spi:#x} twice");
+        }
+    }
+}
+
+#[test]
 fn a_spec_makes_a_sender_and_a_receiver_that_fit() {
     let mut spec = manual(1);
     let sending = spec.outbound.as_mut().expect("both");
