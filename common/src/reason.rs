@@ -133,6 +133,11 @@ counters! {
     IkeCookie Pass "ike_cookie" "first message of IKE with a right cookie, left to the kernel by the guard"
     IkeAsked Info "ike_asked" "first message of IKE that the guard answered with a cookie"
     IkeGuarded Drop "ike_guarded" "first message of IKE that the guard could not answer"
+    // Workers: how long packets outside may be.
+    IcmpHeard Info "icmp_heard" "a router said that a packet of a session was too long"
+    IcmpIgnored Info "icmp_ignored" "somebody said so of a packet that was not sent lately"
+    MtuProbeSent Info "mtu_probe_sent" "probe of a path's MTU sent"
+    MtuProbeAnswered Info "mtu_probe_answered" "probe of a path's MTU answered"
 }
 
 #[cfg(test)]

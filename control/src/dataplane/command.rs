@@ -8,6 +8,8 @@ use evergate_common::maps::SaEntry;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
+use super::net::quote::TooLong;
+use super::pmtu::Phase;
 use crate::liveness::Timing;
 use crate::policy::{ClusterId, HeartbeatForm};
 use crate::sadb::{SessionId, SessionSpec};
@@ -104,6 +106,8 @@ pub enum Command {
     Resume,
     /// Sends on this session from now on, and no longer on the one whose place it takes.
     SendOn(SessionId),
+    /// A router says that a packet to the peer of one of these sessions was too long.
+    TooLong(Vec<SessionId>, TooLong),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.
@@ -200,6 +204,20 @@ pub enum WorkerEvent {
         /// Where the peer is now.
         remote: SocketAddr,
     },
+    /// Packets to the peer of a session may be longer than before, or must be shorter.
+    PathMtu {
+        /// The session.
+        session: SessionId,
+        /// The longest IP packet outside, before.
+        before: u32,
+        /// Now.
+        size: u32,
+        /// What is known of it.
+        phase: Phase,
+    },
+    /// A router says that a packet was too long; the worker has still to be told, which knows whether it has
+    /// sent any such.
+    TooLong(TooLong),
     /// The worker can not go on.
     Failed(String),
 }

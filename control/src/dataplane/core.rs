@@ -22,6 +22,7 @@ use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
+use super::paths::Discovery;
 use super::session::{Session, Sessions};
 use super::view::{GroupView, SessionView, WorkerView};
 use super::xsk::{Frame, Umem};
@@ -54,6 +55,7 @@ pub(super) enum Way {
 /// What a core needs to know at its start.
 pub(super) struct Settings {
     pub(super) backend: Backend,
+    pub(super) discovery: Discovery,
     pub(super) outside_index: u32,
     /// Whether the outside takes Ethernet frames; else IP packets.
     pub(super) outside_frames: bool,
@@ -98,6 +100,10 @@ pub(super) struct Core {
     view_wanted: bool,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
+    pub(super) discovery: Discovery,
+    /// Sessions whose path's MTU is looked after, and when next.
+    pub(super) paths: Vec<usize>,
+    pub(super) paths_at: Instant,
 }
 
 impl Core {
@@ -123,6 +129,9 @@ impl Core {
             now,
             view_wanted: true,
             heard: Vec::with_capacity(64),
+            discovery: settings.discovery,
+            paths: Vec::new(),
+            paths_at: now,
         }
     }
 
@@ -190,6 +199,7 @@ impl Core {
                     self.send_on(index, umem, now);
                 }
             }
+            Command::TooLong(sessions, said) => self.told_too_long(&sessions, &said, now),
             Command::RemoveSession(id) => {
                 if let Some(session) = self.sessions.remove(id) {
                     self.session_removed(&session, umem, now);
@@ -254,19 +264,23 @@ impl Core {
         };
         session.last_heard = Some(now);
         session.sending = succeeds.unwrap_or(Sending::Told);
-        self.resolve_outside(&mut session);
+        self.resolve_outside(&mut session, now);
+        if succeeds.is_some() {
+            self.inherit_path(&mut session, now);
+        }
         session.announced = succeeds.is_some()
             && self
                 .sessions
                 .iter()
                 .any(|other| other.group == group && other.announced);
-        self.sessions.insert(session);
+        let index = self.sessions.insert(session);
+        self.adopt_path(index);
     }
 
     /// Prepares the Ethernet header toward a session's peer.
-    fn resolve_outside(&self, session: &mut Session) {
+    fn resolve_outside(&self, session: &mut Session, now: Instant) {
         let (mtu, header) = self.way_to(session.peer_at.ip());
-        session.follow_mtu(mtu);
+        session.follow_mtu(mtu, now);
         session.ethernet = header;
     }
 
@@ -297,10 +311,11 @@ impl Core {
             };
             let (mtu, header) = self.way_to(session.peer_at.ip());
             if let Some(session) = self.sessions.get_mut(index) {
-                session.follow_mtu(mtu);
+                session.follow_mtu(mtu, self.now);
                 session.ethernet = header;
             }
         }
+        self.paths_at = self.now;
     }
 
     /// Tells the kernel which outside next hops carry traffic: it does not see what AF_XDP sends.
@@ -347,6 +362,7 @@ impl Core {
                 },
                 inbound: session.received,
                 outbound: session.sent,
+                path: session.path_size(),
                 last_heard: session.last_heard,
             })
         });
@@ -383,9 +399,11 @@ impl Core {
             self.refresh_at = now + REFRESH;
             self.report_outside_hops();
             self.sessions.look();
+            self.choose_paths(umem, now);
         }
         self.watch(umem, now, drained);
         self.announce(umem, now);
+        self.follow_paths(umem, now);
     }
 
     /// When [`Self::after_batch`] must run next, and why.
@@ -396,8 +414,13 @@ impl Core {
             .iter()
             .filter_map(|index| self.groups.get(*index));
         let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
-        let announcements = self.announce_deadline().map(|at| (at, "announcement"));
-        monitors.chain(announcements).min_by_key(|(at, _)| *at)
+        let announcements = self
+            .announce_deadline()
+            .map(|at| (at, "announcement"))
+            .into_iter();
+        let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));
+        let others = announcements.chain(paths);
+        monitors.chain(others).min_by_key(|(at, _)| *at)
     }
 }
 

@@ -17,13 +17,19 @@ use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
+use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
+use super::net::quote::TooLong;
 use super::view::WorkerView;
 use super::worker::CorePulse;
 use crate::sadb::{SessionId, SessionSpec};
 
 /// The core waits so long for a worker to carry a command out.
 const BARRIER: Duration = Duration::from_secs(1);
+
+/// Sessions with peers behind one address that are looked at for what a router says: the work that a forged
+/// message makes is bounded.
+const NEIGHBOURS: usize = 256;
 
 /// The running data plane. The only writer of BPF maps; dropping it detaches the programs first.
 pub struct Dataplane {
@@ -38,6 +44,7 @@ pub struct Dataplane {
     pub(super) view: Arc<ArcSwap<WorkerView>>,
     pub(super) pulse: Arc<CorePulse>,
     pub(super) worker: Option<JoinHandle<()>>,
+    pub(super) listener: Option<Listener>,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
     pub(super) at: BTreeSet<(IpAddr, SessionId)>,
@@ -197,7 +204,20 @@ impl Dataplane {
         self.end();
     }
 
+    /// A router says that a packet was too long. The worker knows whether it has sent such a one.
+    pub fn too_long(&self, said: TooLong) {
+        let peer = said.destination;
+        let there = self
+            .at
+            .range((peer, SessionId(0))..=(peer, SessionId(u64::MAX)));
+        let sessions: Vec<_> = there.map(|(_, id)| *id).take(NEIGHBOURS).collect();
+        if !sessions.is_empty() {
+            self.command(Command::TooLong(sessions, said));
+        }
+    }
+
     fn end(&mut self) {
+        self.listener = None;
         if let Some(outside) = &mut self.outside {
             outside.detach();
         }

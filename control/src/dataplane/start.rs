@@ -19,12 +19,14 @@ use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::Dataplane;
+use super::listener::Listener;
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
 use super::net::segment::Segment;
 use super::net::slow::{self, SlowPath};
+use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
 use super::socket_set::SocketSet;
 use super::tun::Tun;
@@ -120,6 +122,8 @@ pub struct Options {
     pub reflect: OutsideSettings,
     /// How long after its last renewal the dead-man switch holds.
     pub dead_man: Duration,
+    /// How the MTU of paths is found out.
+    pub discovery: Discovery,
     /// Which AEAD implementation seals and opens.
     pub backend: Backend,
     /// Routes and neighbours.
@@ -205,6 +209,7 @@ impl Dataplane {
         let core = Core::new(
             Settings {
                 backend: options.backend,
+                discovery: options.discovery,
                 outside_index: options.outside.index,
                 outside_frames: outside.is_some(),
                 lan,
@@ -215,6 +220,10 @@ impl Dataplane {
             },
             now,
         );
+        let listener = match options.discovery {
+            Discovery::Off => None,
+            _ => listen(&outside_name, outside.is_some(), &reports)?,
+        };
         let worker = Worker {
             core,
             umem: sockets.umem,
@@ -255,6 +264,7 @@ impl Dataplane {
             view,
             pulse,
             worker: Some(worker),
+            listener,
             sessions: HashMap::new(),
             at: BTreeSet::new(),
             outdoors: Vec::new(),
@@ -264,6 +274,25 @@ impl Dataplane {
             tun_name,
         };
         Ok((dataplane, report_queue))
+    }
+}
+
+/// Listens to what routers say of our packets. Where a socket is the outside, a node does without it if it
+/// may not.
+fn listen(
+    interface: &str,
+    needed: bool,
+    reports: &tokio::sync::mpsc::Sender<WorkerReport>,
+) -> Result<Option<Listener>, SetupError> {
+    match Listener::start(interface, reports.downgrade()) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if !needed => {
+            tracing::warn!(
+                "ICMP about packets that are too long is not heard: {error} (CAP_NET_RAW?)"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(system("opening raw sockets for ICMP (CAP_NET_RAW?)")(error)),
     }
 }
 

@@ -141,6 +141,7 @@ impl Core {
         state.rejected_until = None;
         let id = state.id;
         self.send_dummy(index, umem);
+        self.probe_path(group, now);
         self.send_held(group, umem, now);
         self.send_event(WorkerEvent::Active {
             group: id,
@@ -227,7 +228,7 @@ impl Core {
     }
 
     /// Sends what lies at `esp` in a frame's chunk to a session's peer.
-    fn send_esp(
+    pub(super) fn send_esp(
         &mut self,
         index: usize,
         mut frame: Frame,
