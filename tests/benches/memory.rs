@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use evergate::dataplane::loader::{OutsideSettings, XdpMode};
-use evergate::dataplane::{Dataplane, GroupId, GroupSpec, InsideOptions, Options, OutsideOptions};
+use evergate::dataplane::{
+    Dataplane, Discovery, GroupId, GroupSpec, InsideOptions, Options, OutsideOptions,
+};
 use evergate::esp::{Backend, UdpEncap};
 use evergate::sadb::{
     Change, Cipher, HeartbeatKey, Key, Producer, SaSpec, Sadb, Salt, SessionSpec,
@@ -67,6 +69,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             number: 0,
             max_sas: MAX_SAS,
         },
+        discovery: Discovery::Probe,
         dead_man: Duration::from_secs(1),
         backend: Backend::default(),
         fib: Arc::clone(&watched.subscription.fib),
