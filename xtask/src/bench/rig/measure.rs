@@ -2,6 +2,7 @@
 
 use super::cpu::Snapshot;
 use super::packets::{Latency, Muzzle, Range, Shot};
+use super::profile::{Profile, profile};
 use super::search::{Found, LOSS, Trial, highest};
 use crate::bench::peers::{Sealed, System, Up};
 use crate::lab::{CLIENT_MAC, GATEWAY_MAC, Lab, Place};
@@ -16,6 +17,8 @@ use std::time::Duration;
 const FLOWS: u16 = 16;
 /// Of the highest rate, where latency is measured.
 const TENTH: f64 = 0.1;
+/// Of the highest rate, where the worker is watched.
+const NEARLY: f64 = 0.9;
 /// How often the generator may be asked for a second look at latency if packets were lost.
 const LOOKS: usize = 2;
 
@@ -35,7 +38,7 @@ pub(super) struct Pace {
 }
 
 /// One run of one system.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Figures {
     /// Packets a second with at most 0.1 % lost: IP packets of 64 and of 1400 bytes.
     pub(super) small: Found,
@@ -43,6 +46,9 @@ pub(super) struct Figures {
     /// One way, at a tenth of `large`.
     pub(super) latency: Option<Delay>,
     pub(super) tcp: Option<Tcp>,
+    /// Of the gateway alone, with 1400 bytes near the highest rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) profile: Option<Profile>,
 }
 
 /// One-way latency, microseconds.
@@ -120,7 +126,7 @@ pub(super) fn measure(
     if system != System::PlainFrames {
         pin(&up.gateway, &cores.gateway())?;
         pin(&up.client, &cores.rest())?;
-        packets(lab, up, cores, pace, &mut figures)?;
+        packets(lab, system, up, cores, pace, &mut figures)?;
         let everywhere: Vec<usize> = (0..cores.count).collect();
         pin(&up.gateway, &everywhere)?;
         pin(&up.client, &everywhere)?;
@@ -180,7 +186,14 @@ fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
     }
 }
 
-fn packets(lab: &Lab, up: &Up, cores: &Cores, pace: Pace, figures: &mut Figures) -> Result<()> {
+fn packets(
+    lab: &Lab,
+    system: System,
+    up: &Up,
+    cores: &Cores,
+    pace: Pace,
+    figures: &mut Figures,
+) -> Result<()> {
     let mut range = Range::open(lab, muzzle(up, cores))?;
     for (size, found) in [("64", &mut figures.small), ("1400", &mut figures.large)] {
         *found = highest(pace.steps, |rate| {
@@ -199,6 +212,18 @@ fn packets(lab: &Lab, up: &Up, cores: &Cores, pace: Pace, figures: &mut Figures)
     let rate = figures.large.rate * TENTH;
     if rate < 1.0 {
         return Ok(());
+    }
+    if let (System::EvergateGateway, [gateway, ..]) = (system, &up.gateway[..]) {
+        let rate = Some((figures.large.rate * NEARLY) as u64);
+        figures.profile = profile(*gateway, || {
+            let shot = Shot {
+                size: "1400",
+                flows: FLOWS,
+                rate,
+                time: pace.latency,
+            };
+            range.shoot(shot).map(drop)
+        })?;
     }
     for _ in 0..LOOKS {
         let hit = range.shoot(Shot {

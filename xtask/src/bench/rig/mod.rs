@@ -6,6 +6,7 @@ mod floors;
 mod measure;
 mod packets;
 mod picture;
+mod profile;
 mod report;
 mod search;
 

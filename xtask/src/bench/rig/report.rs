@@ -185,6 +185,11 @@ impl Report {
              the others what they add to it"
         );
         self.best();
+        for row in &self.rows {
+            if let Some(profile) = row.runs.iter().rev().find_map(|run| run.profile.as_ref()) {
+                profile.print(row.system.name());
+            }
+        }
     }
 
     /// evergate beside the best of its peers.
