@@ -163,6 +163,7 @@ impl Command {
                 ..spec.clone()
             }),
             Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Health(health) => Self::Health(*health),
             Self::Stop => Self::Stop,
             Self::Resume
             | Self::Leave(..)
@@ -170,7 +171,6 @@ impl Command {
             | Self::Rejected(..)
             | Self::Link { .. }
             | Self::Steer(_)
-            | Self::Health(_)
             | Self::Rebind(_)
             | Self::Barrier(_) => return None,
         })
