@@ -3,7 +3,8 @@
 //! A heartbeat is an ESP header (SPI 0xFFFFFFFF, sequence number) and a payload. Bit 31 of the
 //! sequence number tells an answer (1) from a request (0); the low 31 bits are a counter.
 //! *Plain form*: any payload; the answer is the same packet in the opposite direction with bit 31
-//! set and the TTL one lower. *Keyed form*: a payload of exactly 28 bytes:
+//! set and the TTL one lower. *Keyed form*: a payload of 28 bytes, behind which there may be more (a probe of
+//! a path's MTU), which is returned as it came:
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -24,9 +25,9 @@ use crate::wire::{ESP_LEN, SPI_HEARTBEAT};
 pub const ANSWER_BIT: u32 = 1 << 31;
 /// First bytes of the keyed form's payload.
 pub const MAGIC: [u8; 4] = *b"EGH1";
-/// Bytes of the keyed form's payload.
+/// Bytes of the keyed form's payload that count.
 pub const KEYED_PAYLOAD_LEN: usize = 28;
-/// Bytes of a keyed heartbeat, ESP header included.
+/// Bytes of a keyed heartbeat that count, ESP header included; there may be more behind them.
 pub const KEYED_LEN: usize = ESP_LEN + KEYED_PAYLOAD_LEN;
 
 /// Offsets of the changing fields from the ESP header on.
@@ -72,7 +73,7 @@ impl Keyed {
     /// Reads the keyed form from a heartbeat in a frame; `None` if it is of the plain form.
     #[inline(always)]
     pub fn read<B: Bytes + ?Sized>(bytes: &B, esp: &Esp) -> Option<Keyed> {
-        if esp.len != KEYED_LEN {
+        if esp.len < KEYED_LEN {
             return None;
         }
         let at = esp.offset + ESP_LEN;

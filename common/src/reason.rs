@@ -145,6 +145,11 @@ counters! {
     SteerTtl Drop "steer_ttl" "packet for another gateway of the shared address whose TTL has run out"
     SteerTooBig Drop "steer_too_big" "packet for another gateway of the shared address that is too big for IP in IP"
     HeartbeatSteered Info "heartbeat_steered" "keyed heartbeat that another gateway sent on, answered by the worker"
+    // Workers: how long packets outside may be.
+    IcmpHeard Info "icmp_heard" "a router said that a packet of a session was too long"
+    IcmpIgnored Info "icmp_ignored" "somebody said so of a packet that was not sent lately"
+    MtuProbeSent Info "mtu_probe_sent" "probe of a path's MTU sent"
+    MtuProbeAnswered Info "mtu_probe_answered" "probe of a path's MTU answered"
 }
 
 #[cfg(test)]

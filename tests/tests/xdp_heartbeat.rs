@@ -67,6 +67,34 @@ fn keyed_heartbeats_are_answered_with_health_and_proof() {
     }
 }
 
+/// A probe of a path's MTU: the answer is as long as the request, and what is behind the MAC comes back.
+#[test]
+fn keyed_heartbeats_may_be_long() {
+    let mut pair = pair();
+    for more in [1, 4, 1300, 1463] {
+        let padding: Vec<u8> = (0..more).map(|n| n as u8).collect();
+        let probe = [keyed(9), padding.clone()].concat();
+        for frame in dressed(&probe) {
+            let (verdict, counter, answer) = pair.run(&frame.bytes());
+            assert_eq!(
+                (verdict, counter),
+                (TX, Counter::HeartbeatKeyed),
+                "{frame:?}"
+            );
+            assert_eq!(answer.len(), frame.bytes().len());
+            let esp = &answer[answer.len() - probe.len()..];
+            heartbeat::verify_answer(esp, &KEY).expect("the answer proves itself");
+            assert_eq!(esp[heartbeat::KEYED_LEN..], padding[..]);
+            check_answer(&frame, &answer, esp.to_vec());
+        }
+    }
+    // One byte less, and it is no keyed one.
+    let short = keyed(9)[..heartbeat::KEYED_LEN - 1].to_vec();
+    let frame = Frame::v4(IPPROTO_ESP, short).bytes();
+    let (_, counter, _) = pair.run(&frame);
+    assert_ne!(counter, Counter::HeartbeatKeyed);
+}
+
 #[test]
 fn an_answer_is_never_reflected() {
     let mut pair = OutsidePair::new(true, true, true);

@@ -26,6 +26,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
         Just(plain(1, b"payload")),
         Just(plain(1 | heartbeat::ANSWER_BIT, b"payload")),
         Just(keyed(1)),
+        Just([keyed(1), vec![0; 200]].concat()),
     ];
     let extension = prop_oneof![
         Just((IPV6_HOP_BY_HOP, vec![0; 8])),

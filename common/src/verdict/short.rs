@@ -25,7 +25,7 @@ where
     W: OutsideWorld,
 {
     let (esp, source) = request_v4(bytes)?;
-    if esp.len == KEYED_LEN && bytes.read::<4>(ESP_V4 + ESP_LEN)? == MAGIC {
+    if esp.len >= KEYED_LEN && bytes.read::<4>(ESP_V4 + ESP_LEN)? == MAGIC {
         return None;
     }
     let sender = sender_v4(bytes, world, &source)?;

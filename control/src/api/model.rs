@@ -177,6 +177,12 @@ pub struct Session {
     /// It carries the traffic now: on a client its gateway is active, on a gateway its client uses
     /// this gateway.
     pub active: bool,
+    /// The longest IP packet, outside, that goes to the other end; 0 if that is not known yet.
+    #[serde(default)]
+    pub path_mtu: u32,
+    /// What is known of it: `followed`, `base`, `searching`, `complete` or `error`.
+    #[serde(default)]
+    pub path_state: String,
     /// Milliseconds since it was authenticated.
     pub age_ms: u64,
     /// Milliseconds until this end replaces its pair of SAs; none while it does, or never.

@@ -45,6 +45,8 @@ fn session(peer: &str, outside: &str, spi: u32, active: bool) -> Session {
         bytes_in: 1_688_901_234,
         packets_out: 611_002,
         bytes_out: 31_772_104,
+        path_mtu: 1500,
+        path_state: "complete".into(),
         initiator: true,
         resumed: false,
     }

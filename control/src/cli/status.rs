@@ -237,10 +237,20 @@ fn write_sessions(out: &mut String, status: &Status, colour: bool) {
     }
     let _ = writeln!(out, "{}", Look::Bold.paint("sessions", colour));
     let mut rows = vec![table::head(&[
-        "", "peer", "outside", "inner", "cipher", "age", "in", "out",
+        "", "peer", "outside", "inner", "cipher", "MTU", "age", "in", "out",
     ])];
     rows.extend(status.sessions.iter().map(|s| session(s, status.role)));
     table::write(out, 2, &rows, colour);
+}
+
+/// What the path carries; how that is known only where it is not settled.
+fn path(session: &Session) -> Cell {
+    match (session.path_mtu, session.path_state.as_str()) {
+        (0, _) => Cell::new("–"),
+        (mtu, "complete" | "followed" | "") => Cell::new(mtu.to_string()),
+        (mtu, "error") => Cell::new(format!("{mtu} error")).look(Look::Bad),
+        (mtu, state) => Cell::new(format!("{mtu} {state}")).look(Look::Odd),
+    }
 }
 
 fn session(session: &Session, role: Role) -> Vec<Cell> {
@@ -268,6 +278,7 @@ fn session(session: &Session, role: Role) -> Vec<Cell> {
         Cell::new(session.outside.to_string()),
         Cell::new(inner.join(" ")),
         Cell::new(&session.cipher),
+        path(session),
         Cell::new(age),
         Cell::new(traffic(session.packets_in, session.bytes_in)).right(),
         Cell::new(traffic(session.packets_out, session.bytes_out)).right(),

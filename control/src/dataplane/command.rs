@@ -8,6 +8,8 @@ use evergate_common::maps::SaEntry;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
+use super::net::quote::TooLong;
+use super::pmtu::Phase;
 use crate::liveness::Timing;
 use crate::policy::{ClusterId, HeartbeatForm};
 use crate::sadb::{SessionId, SessionSpec};
@@ -106,6 +108,8 @@ pub enum Command {
     SendOn(SessionId),
     /// Sends no more on this session, which is one beside another.
     Cease(SessionId),
+    /// A router says that a packet to the peer of one of these sessions was too long.
+    TooLong(Vec<SessionId>, TooLong),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.
@@ -166,6 +170,7 @@ impl Command {
             Self::Health(health) => Self::Health(*health),
             Self::Stop => Self::Stop,
             Self::Resume
+            | Self::TooLong(..)
             | Self::Leave(..)
             | Self::Granted(..)
             | Self::Rejected(..)
@@ -244,6 +249,20 @@ pub enum WorkerEvent {
         /// Where the peer is now.
         remote: SocketAddr,
     },
+    /// Packets to the peer of a session may be longer than before, or must be shorter.
+    PathMtu {
+        /// The session.
+        session: SessionId,
+        /// The longest IP packet outside, before.
+        before: u32,
+        /// Now.
+        size: u32,
+        /// What is known of it.
+        phase: Phase,
+    },
+    /// A router says that a packet was too long; the worker has still to be told, which knows whether it has
+    /// sent any such.
+    TooLong(TooLong),
     /// The worker can not go on.
     Failed(String),
 }

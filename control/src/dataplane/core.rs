@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
+use rustc_hash::FxHashMap;
 
 use super::announcing::Lan;
 use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
@@ -24,6 +25,7 @@ use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
+use super::paths::Discovery;
 use super::session::{Session, Sessions};
 use super::signs::Signs;
 use super::view::{GroupView, SessionView, WorkerView};
@@ -62,6 +64,7 @@ pub(super) struct Settings {
     pub(super) worker: usize,
     pub(super) workers: usize,
     pub(super) backend: Backend,
+    pub(super) discovery: Discovery,
     pub(super) outside_index: u32,
     /// Whether the outside takes Ethernet frames; else IP packets.
     pub(super) outside_frames: bool,
@@ -93,6 +96,8 @@ pub(super) struct Core {
     /// The present frame was handed over by the first worker: it must not go back there.
     pub(super) from_first: bool,
     pub(super) signs: Signs,
+    /// How long packets to peers may be, as other workers have found out.
+    pub(super) paths_told: FxHashMap<IpAddr, u32>,
     pub(super) sessions: Sessions,
     pub(super) groups: Groups,
     pub(super) lan: Option<Lan>,
@@ -116,6 +121,10 @@ pub(super) struct Core {
     view_wanted: bool,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
+    pub(super) discovery: Discovery,
+    /// Sessions whose path's MTU is looked after, and when next.
+    pub(super) paths: Vec<usize>,
+    pub(super) paths_at: Instant,
 }
 
 impl Core {
@@ -127,6 +136,7 @@ impl Core {
             notes: VecDeque::new(),
             from_first: false,
             signs: Signs::new(now),
+            paths_told: FxHashMap::default(),
             sessions: Sessions::of_worker(settings.worker, settings.workers),
             groups: Groups::default(),
             lan: settings.lan,
@@ -147,6 +157,9 @@ impl Core {
             now,
             view_wanted: true,
             heard: Vec::with_capacity(64),
+            discovery: settings.discovery,
+            paths: Vec::new(),
+            paths_at: now,
         }
     }
 
@@ -252,6 +265,7 @@ impl Core {
                     self.settle_lane(group);
                 }
             }
+            Command::TooLong(sessions, said) => self.told_too_long(&sessions, &said, now),
             Command::RemoveSession(id) => {
                 if let Some(session) = self.sessions.remove(id) {
                     self.session_removed(&session, umem, now);
@@ -326,14 +340,18 @@ impl Core {
         session.worker = owner;
         session.last_heard = Some(now);
         session.sending = succeeds.unwrap_or(Sending::Told);
-        self.resolve_outside(&mut session);
+        self.resolve_outside(&mut session, now);
+        if succeeds.is_some() {
+            self.inherit_path(&mut session, now);
+        }
         session.announced = succeeds.is_some()
             && self
                 .sessions
                 .iter()
                 .any(|other| other.group == group && other.announced);
         let (id, lane) = (session.spec.id, session.spec.lane);
-        self.sessions.insert(session);
+        let index = self.sessions.insert(session);
+        self.adopt_path(index);
         if lane > 0
             && let Some(state) = self.groups.get_mut(group)
         {
@@ -343,9 +361,9 @@ impl Core {
     }
 
     /// Prepares the Ethernet header toward a session's peer.
-    fn resolve_outside(&self, session: &mut Session) {
+    fn resolve_outside(&self, session: &mut Session, now: Instant) {
         let (mtu, header) = self.way_to(session.peer_at.ip());
-        session.follow_mtu(mtu);
+        session.follow_mtu(mtu, now);
         session.ethernet = header;
     }
 
@@ -376,10 +394,11 @@ impl Core {
             };
             let (mtu, header) = self.way_to(session.peer_at.ip());
             if let Some(session) = self.sessions.get_mut(index) {
-                session.follow_mtu(mtu);
+                session.follow_mtu(mtu, self.now);
                 session.ethernet = header;
             }
         }
+        self.paths_at = self.now;
     }
 
     /// Tells the kernel which outside next hops carry traffic: it does not see what AF_XDP sends.
@@ -428,6 +447,7 @@ impl Core {
                 },
                 inbound: session.received,
                 outbound: session.sent,
+                path: session.path_size(),
                 last_heard: session.last_heard,
             })
         });
@@ -464,9 +484,11 @@ impl Core {
             self.refresh_at = now + REFRESH;
             self.report_outside_hops();
             self.sessions.look();
+            self.choose_paths(umem, now);
         }
         self.watch(umem, now, drained);
         self.announce(umem, now);
+        self.follow_paths(umem, now);
     }
 
     /// When [`Self::after_batch`] must run next, and why.
@@ -479,8 +501,9 @@ impl Core {
         let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
         let announcements = self.announce_deadline().map(|at| (at, "announcement"));
         let signs = self.signs.deadline().map(|at| (at, "signs of life"));
-        let own = monitors.chain(announcements).chain(signs);
-        own.min_by_key(|(at, _)| *at)
+        let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));
+        let others = [announcements, signs, paths].into_iter().flatten();
+        monitors.chain(others).min_by_key(|(at, _)| *at)
     }
 }
 

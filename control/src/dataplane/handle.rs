@@ -1,7 +1,7 @@
 //! The data plane as the node's core sees it: commands in order, a view to read.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
 use super::handover::Sleeper;
+use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
+use super::net::quote::TooLong;
 use super::view::Views;
 use super::worker::CorePulse;
 use crate::sadb::{SessionId, SessionSpec};
@@ -30,6 +32,9 @@ pub(super) struct WorkerHandle {
     pub(super) sleeper: Arc<Sleeper>,
     pub(super) thread: Option<JoinHandle<()>>,
 }
+/// Sessions with peers behind one address that are looked at for what a router says: the work that a forged
+/// message makes is bounded.
+const NEIGHBOURS: usize = 256;
 
 /// The running data plane. The only writer of BPF maps; dropping it detaches the programs first.
 pub struct Dataplane {
@@ -43,6 +48,7 @@ pub struct Dataplane {
     pub(super) bell: Bell,
     pub(super) views: Views,
     pub(super) pulse: Arc<CorePulse>,
+    pub(super) listener: Option<Listener>,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
     pub(super) at: BTreeSet<(IpAddr, SessionId)>,
@@ -223,7 +229,30 @@ impl Dataplane {
         self.end();
     }
 
+    /// A router says that a packet was too long. The worker knows whether it has sent such a one.
+    pub fn too_long(&self, said: TooLong) {
+        let peer = said.destination;
+        let there = self
+            .at
+            .range((peer, SessionId(0))..=(peer, SessionId(u64::MAX)));
+        // Each of the worker that has its SAs.
+        let mut sessions: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
+        for (_, id) in there.take(NEIGHBOURS) {
+            if let Some(spec) = self.sessions.get(id) {
+                let worker = spec.worker(self.workers.len());
+                sessions.entry(worker).or_default().push(*id);
+            }
+        }
+        for (worker, sessions) in sessions {
+            if let Some(worker) = self.workers.get(worker) {
+                let _ = worker.commands.send(Command::TooLong(sessions, said));
+                self.bell.sent();
+            }
+        }
+    }
+
     fn end(&mut self) {
+        self.listener = None;
         if let Some(outside) = &mut self.outside {
             outside.detach();
         }

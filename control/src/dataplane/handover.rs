@@ -53,6 +53,8 @@ pub(super) enum Note {
     Sent(GroupId),
     /// To the first: the client of this group sends here.
     ClientSends(GroupId),
+    /// Packets to the peer at this address may be so long.
+    PathSize(IpAddr, u32),
     /// From the first: the inner addresses of this group, or of all, are no longer announced.
     Unannounced(Option<GroupId>),
 }

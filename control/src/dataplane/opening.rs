@@ -106,10 +106,15 @@ impl Core {
         }
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         if opened.next_header == NEXT_DUMMY {
+            let content = chunk.get(opened.inner).and_then(<[u8]>::first_chunk);
+            let content = content.copied();
             if takes_over {
                 self.heard_on_successor(index, umem, now);
             }
             self.client_sends(index, now);
+            if let Some(content) = content {
+                self.heard_dummy(index, content, now);
+            }
             self.count(Counter::EspDummy);
             return Ok(Way::Done);
         }
@@ -241,24 +246,29 @@ impl Core {
     fn answered(&mut self, bytes: &[u8], source: IpAddr, now: Instant) -> Result<(), Counter> {
         if let Some(keyed) = heartbeat::decode(bytes) {
             // Of two sessions that take turns, the one that asked.
-            let session = self
+            let index = self
                 .sessions
                 .sending_to(source, u32::from_be_bytes(keyed.spi))
                 .ok_or(Counter::HeartbeatBadAnswer)?;
+            let session = self.sessions.get(index);
+            let session = session.ok_or(Counter::HeartbeatBadAnswer)?;
             let key = session
                 .spec
                 .heartbeat_key
                 .as_ref()
                 .ok_or(Counter::HeartbeatBadAnswer)?;
             let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
-            let ours = heartbeat::is_answer(keyed.sequence)
-                && session.has_asked(count, keyed.token)
-                && keyed.authentic(key.expose());
-            if !ours {
+            if !heartbeat::is_answer(keyed.sequence) || !keyed.authentic(key.expose()) {
                 return Err(Counter::HeartbeatBadAnswer);
             }
-            self.heartbeat_answered(source, count, keyed.health[0], true, now);
-            return Ok(());
+            if session.has_asked(count, keyed.token) {
+                self.heartbeat_answered(source, count, keyed.health[0], true, now);
+                return Ok(());
+            }
+            return match self.probe_answered(index, count, keyed.token, bytes.len(), now) {
+                true => Ok(()),
+                false => Err(Counter::HeartbeatBadAnswer),
+            };
         }
         // The plain form proves only that something at that address reflects.
         let sequence = bytes.get(4..8).and_then(|s| s.try_into().ok());

@@ -39,10 +39,11 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        match session.relocate(Arc::clone(spec)) {
+        match session.relocate(Arc::clone(spec), self.now) {
             Ok(()) => {
-                session.follow_mtu(mtu);
+                session.follow_mtu(mtu, self.now);
                 session.ethernet = header;
+                self.paths_at = self.now;
             }
             Err(error) => tracing::error!("session with {} can not move: {error}", spec.peer),
         }
@@ -54,10 +55,12 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return false;
         };
-        let moved = session.move_to(remote);
+        let now = self.now;
+        let moved = session.move_to(remote, now);
         if moved {
-            session.follow_mtu(mtu);
+            session.follow_mtu(mtu, now);
             session.ethernet = header;
+            self.paths_at = now;
         }
         moved
     }

@@ -167,6 +167,7 @@ impl Core {
         let esp = outbound.seal(chunk, range, next_header).map_err(counter)?;
         let outer = session.outer.write(chunk, esp, marks).map_err(counter)?;
         session.sent.add(length);
+        session.longest = session.longest.max(length);
         let header = session.ethernet;
         frame.set_range(outer);
         self.count(Counter::EspSealed);

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::command::Sending;
 use super::handover::FIRST;
+use super::paths::{Path, same_path};
 use super::view::Traffic;
 use crate::esp::{
     Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, WrongKeyLength,
@@ -58,6 +59,14 @@ pub(super) struct Session {
     pub(super) ethernet: Option<[u8; 14]>,
     /// Largest inner packet in bytes.
     pub(super) mtu: usize,
+    /// MTU of the outside's next hop; 0 if there never was one.
+    pub(super) limit: u32,
+    /// What is known of the path behind it, if that is anything.
+    pub(super) path: Option<Box<Path>>,
+    /// What another worker has found out about it.
+    pub(super) path_told: Option<u32>,
+    /// The longest inner packet since the path was looked at.
+    pub(super) longest: usize,
     pub(super) received: Traffic,
     pub(super) sent: Traffic,
     pub(super) last_heard: Option<Instant>,
@@ -116,6 +125,10 @@ impl Session {
             outer,
             ethernet: None,
             mtu: 0,
+            limit: 0,
+            path: None,
+            path_told: None,
+            longest: 0,
             received: Traffic::default(),
             sent: Traffic::default(),
             last_heard: None,
@@ -164,7 +177,7 @@ impl Session {
 
 impl Session {
     /// Sends to `remote` from now on, with ESP in UDP as before. Says whether that is news.
-    pub(super) fn move_to(&mut self, remote: SocketAddr) -> bool {
+    pub(super) fn move_to(&mut self, remote: SocketAddr, now: Instant) -> bool {
         let Some(encap) = self.spec.encap.filter(|_| remote != self.peer_at) else {
             return false;
         };
@@ -177,14 +190,22 @@ impl Session {
         let Ok(outer) = Outer::new(&OuterConfig::new(local, ip, Some(encap))) else {
             return false;
         };
+        if !same_path(self.peer_at, remote) {
+            self.forget_path(now);
+        }
         (self.outer, self.peer_at) = (outer, remote);
         true
     }
 
     /// Goes between other outer addresses, as `spec` says, from now on.
-    pub(super) fn relocate(&mut self, spec: Arc<SessionSpec>) -> Result<(), MixedFamilies> {
+    pub(super) fn relocate(
+        &mut self,
+        spec: Arc<SessionSpec>,
+        now: Instant,
+    ) -> Result<(), MixedFamilies> {
         self.outer = spec.outer()?;
         self.peer_at = spec.peer_at();
+        self.forget_path(now);
         // What is still on its way from before must not move it back.
         self.moved = None;
         self.spec = spec;
@@ -202,14 +223,6 @@ impl Session {
             self.moved = Some(now);
         }
         moves
-    }
-
-    /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
-    /// hole in the routing must not teach the stations an MTU of zero.
-    pub(super) fn follow_mtu(&mut self, outside: u32) {
-        if outside > 0 {
-            self.mtu = self.outer.inner_mtu(outside as usize);
-        }
     }
 }
 
@@ -342,10 +355,13 @@ impl Sessions {
     }
 
     /// The session with a gateway that sends with this SPI. There are few.
-    pub(super) fn sending_to(&self, gateway: IpAddr, spi: u32) -> Option<&Session> {
-        self.iter().find(|session| {
-            let outbound = session.outbound.as_ref().map(|sa| sa.spi());
-            session.spec.gateway == Some(gateway) && outbound == Some(spi)
+    pub(super) fn sending_to(&self, gateway: IpAddr, spi: u32) -> Option<usize> {
+        let mut slots = self.slots.iter();
+        slots.position(|slot| {
+            slot.as_ref().is_some_and(|session| {
+                let outbound = session.outbound.as_ref().map(|sa| sa.spi());
+                session.spec.gateway == Some(gateway) && outbound == Some(spi)
+            })
         })
     }
 

@@ -24,8 +24,8 @@ fn a_session_follows_its_peer_and_not_too_often() {
     let mut session = roaming(true, false);
     assert!(!session.may_follow(at("203.0.113.9:40001"), now));
     let new = at("203.0.113.10:40002");
-    assert!(session.may_follow(new, now) && session.move_to(new));
-    assert!(!session.move_to(new), "no news");
+    assert!(session.may_follow(new, now) && session.move_to(new, now));
+    assert!(!session.move_to(new, now), "no news");
     let mut buffer = [0; 100];
     let marks = Marks::default();
     let packet = session.outer.write(&mut buffer, 40..100, marks).unwrap();
@@ -37,9 +37,9 @@ fn a_session_follows_its_peer_and_not_too_often() {
     assert!(!session.may_follow(next, now + STAY / 2));
     assert!(session.may_follow(next, now + STAY));
     // The core has heard it by IKE.
-    assert!(session.move_to(at("203.0.113.12:2")));
+    assert!(session.move_to(at("203.0.113.12:2"), now));
     assert!(
-        !session.move_to(at("[2001:db8::1]:2")),
+        !session.move_to(at("[2001:db8::1]:2"), now),
         "another IP version"
     );
     assert_eq!(session.peer_at, at("203.0.113.12:2"));
@@ -149,7 +149,12 @@ fn a_successor_receives_at_once_and_leads_when_told() {
     assert!((1..=3).all(|n| sessions.by_spi(0x1000 + n).is_some()));
     assert_eq!(sessions.newest_of(0), Some(SessionId(1)));
     // An answer belongs to the one that asked.
-    let asked = |spi| sessions.sending_to(gateway, spi).map(|s| s.spec.id.0);
+    let asked = |spi| {
+        sessions
+            .sending_to(gateway, spi)
+            .and_then(|index| sessions.get(index))
+            .map(|s| s.spec.id.0)
+    };
     assert_eq!(
         [asked(0x2001), asked(0x2002), asked(0x2009)],
         [Some(1), Some(2), None]

@@ -19,12 +19,14 @@ use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::{Dataplane, WorkerHandle};
 use super::handover::{Desk, Sleeper};
+use super::listener::Listener;
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
 use super::net::segment::Segment;
 use super::net::slow::{self, SlowPath};
+use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
 use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
@@ -120,6 +122,8 @@ pub struct Options {
     pub reflect: OutsideSettings,
     /// How long after its last renewal the dead-man switch holds.
     pub dead_man: Duration,
+    /// How the MTU of paths is found out.
+    pub discovery: Discovery,
     /// Which AEAD implementation seals and opens.
     pub backend: Backend,
     /// Routes and neighbours.
@@ -191,6 +195,10 @@ impl Dataplane {
         let (reports, report_queue) = tokio::sync::mpsc::channel(REPORTS);
         let views = Views::empty(count, now);
         let pulse = Arc::new(CorePulse::new(now));
+        let listener = match options.discovery {
+            Discovery::Off => None,
+            _ => listen(&outside_name, outside.is_some(), &reports)?,
+        };
         let pulses: Vec<_> = (0..count).map(|_| Arc::new(CorePulse::new(now))).collect();
         let sleepers = (0..count).map(|_| Ok(Arc::new(Sleeper::new(now)?)));
         let sleepers = sleepers
@@ -229,6 +237,7 @@ impl Dataplane {
                     worker: number,
                     workers: count,
                     backend: options.backend,
+                    discovery: options.discovery,
                     outside_index: options.outside.index,
                     outside_frames: outside.is_some(),
                     lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
@@ -287,6 +296,7 @@ impl Dataplane {
             bell: Bell::new(),
             views,
             pulse,
+            listener,
             sessions: HashMap::new(),
             at: BTreeSet::new(),
             outdoors: Vec::new(),
@@ -322,6 +332,25 @@ fn worker_count(options: &Options) -> Result<usize, SetupError> {
 enum Start {
     Nic(Option<NodeStateWriter>),
     Udp(Option<Box<UdpPort>>),
+}
+
+/// Listens to what routers say of our packets. Where a socket is the outside, a node does without it if it
+/// may not.
+fn listen(
+    interface: &str,
+    needed: bool,
+    reports: &tokio::sync::mpsc::Sender<WorkerReport>,
+) -> Result<Option<Listener>, SetupError> {
+    match Listener::start(interface, reports.downgrade()) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if !needed => {
+            tracing::warn!(
+                "ICMP about packets that are too long is not heard: {error} (CAP_NET_RAW?)"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(system("opening raw sockets for ICMP (CAP_NET_RAW?)")(error)),
+    }
 }
 
 /// The outside's port while it is being put together.

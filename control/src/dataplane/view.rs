@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use evergate_common::reason::Counter;
 
 use super::command::GroupId;
+use super::pmtu::Phase;
 use crate::liveness::GatewayView;
 use crate::sadb::SessionId;
 
@@ -40,6 +41,8 @@ pub struct SessionView {
     pub inbound: Traffic,
     /// Sealed and sent.
     pub outbound: Traffic,
+    /// The longest IP packet toward its peer, and what is known of it.
+    pub path: (u32, Phase),
     /// When the last authenticated packet came.
     pub last_heard: Option<Instant>,
 }

@@ -150,6 +150,7 @@ impl Core {
         self.settle_lane(group);
         self.tell_all(Note::Use(id, Some(gateway)));
         self.send_dummy(index, umem);
+        self.probe_path(group, now);
         self.send_held(group, umem, now);
         self.send_event(WorkerEvent::Active {
             group: id,
@@ -512,6 +513,7 @@ impl Core {
                     self.client_sends(index, now);
                 }
             }
+            Note::PathSize(peer, size) => self.path_told(peer, size),
             Note::Unannounced(group) => {
                 let group = group.map(|group| self.groups.index(group));
                 self.sessions.unannounce(group);

@@ -363,6 +363,8 @@ impl Node {
             }
             WorkerEvent::InnerActive { .. }
             | WorkerEvent::PeerMoved { .. }
+            | WorkerEvent::PathMtu { .. }
+            | WorkerEvent::TooLong(_)
             | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));

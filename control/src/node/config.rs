@@ -108,6 +108,7 @@ pub struct Outside {
     /// The node's own outside address; otherwise the interface's first global one.
     pub address: Option<IpAddr>,
     pub xdp: XdpMode,
+    pub path_mtu: PathMtu,
 }
 
 /// The port toward targets (gateway: a NIC) or the local host (client: a TUN device).
@@ -131,6 +132,18 @@ pub enum XdpMode {
     /// In the generic path.
     Generic,
     /// Nowhere: the kernel's sockets and routes do, which needs fewer privileges.
+    Off,
+}
+
+/// How it is found out how long packets outside may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathMtu {
+    /// ICMP is followed, and a client probes the path to the gateway in use.
+    #[default]
+    Probe,
+    /// ICMP is followed.
+    Follow,
+    /// The routes alone count.
     Off,
 }
 
@@ -423,6 +436,7 @@ macro_rules! named {
 named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway });
+named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
 named!(SteeredWay { "auto" => Auto, "ip" => Ip });

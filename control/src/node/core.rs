@@ -338,6 +338,20 @@ impl Node {
         if let WorkerEvent::Failed(why) = &report.event {
             bail!("the worker can not go on: {why}");
         }
+        if let WorkerEvent::TooLong(said) = report.event {
+            self.dataplane.too_long(said);
+            return Ok(());
+        }
+        if let WorkerEvent::PathMtu {
+            session,
+            before,
+            size,
+            phase,
+        } = report.event
+        {
+            self.path_mtu(session, before, size, phase, report.at);
+            return Ok(());
+        }
         if let WorkerEvent::PeerMoved { session, remote } = report.event {
             return self.peer_moved(session, remote, Witness::Worker);
         }

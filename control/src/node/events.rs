@@ -44,6 +44,8 @@ pub enum EventKind {
     Steering,
     /// A peer's NAT gave it another address or port; its session goes on there.
     PeerMoved,
+    /// The path to a peer carries longer packets than before, or only shorter ones.
+    PathMtu,
     /// The policy was read again.
     PolicyReloaded,
     /// Certificates and CRLs were read again.
@@ -79,6 +81,7 @@ impl EventKind {
             Self::Drain => "drain",
             Self::Steering => "steering",
             Self::PeerMoved => "peer_moved",
+            Self::PathMtu => "path_mtu",
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",

@@ -412,6 +412,7 @@ mod tests {
                     packets: sent,
                     bytes: 0,
                 },
+                path: (1500, crate::dataplane::pmtu::Phase::Followed),
                 last_heard: Some(at(heard)),
             };
             worry.look(&shown, start, at(ms))

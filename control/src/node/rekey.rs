@@ -208,6 +208,7 @@ mod tests {
                 active: true,
                 inbound: traffic(inbound),
                 outbound: traffic(outbound),
+                path: (1500, crate::dataplane::pmtu::Phase::Followed),
                 last_heard: None,
             };
             has_carried_enough(limit, &view, initiator)

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::core::{Node, Role};
 use super::events::{EventKind, NewEvent};
+use crate::dataplane::pmtu::Phase;
 use crate::ike::{NAT_T_PORT, Nat, SaId};
 use crate::sadb::{Change, Producer, SessionId, UdpEncap};
 
@@ -81,6 +82,30 @@ impl Node {
             self.events.push(NewEvent::new(EventKind::PeerMoved, text));
         }
         Ok(())
+    }
+
+    /// Packets to a session's peer may be of another size.
+    pub(super) fn path_mtu(
+        &mut self,
+        id: SessionId,
+        before: u32,
+        size: u32,
+        phase: Phase,
+        at: Instant,
+    ) {
+        let Some(live) = self.table.live.get(&id) else {
+            return;
+        };
+        let text = format!(
+            "packets to {} may have {size} bytes, before {before} ({})",
+            live.peer,
+            phase.word()
+        );
+        self.note(
+            NewEvent::new(EventKind::PathMtu, text)
+                .gateway(live.spec.outside_remote)
+                .at(at),
+        );
     }
 
     /// Notes an IKE SA that goes through a NAT before us.

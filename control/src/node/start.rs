@@ -44,7 +44,7 @@ use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
 use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{
-    Dataplane, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions, TUN_QUEUE,
+    Dataplane, Discovery, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions, TUN_QUEUE,
 };
 use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings, SpiPrefix};
 use crate::kms::{self, KeyManagement};
@@ -168,6 +168,11 @@ pub(super) async fn start(
             },
         },
         dead_man: config.heartbeat.dead_man,
+        discovery: match config.outside.path_mtu {
+            config::PathMtu::Probe => Discovery::Probe,
+            config::PathMtu::Follow => Discovery::Follow,
+            config::PathMtu::Off => Discovery::Off,
+        },
         backend: config.esp.backend,
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,

@@ -141,6 +141,8 @@ impl Board {
             let mut session = posted.session(now);
             if let Some(shown) = shown.get(&posted.spec.id) {
                 session.active = shown.active;
+                session.path_mtu = shown.path.0;
+                session.path_state = shown.path.1.word().to_owned();
                 session.packets_in = shown.inbound.packets;
                 session.bytes_in = shown.inbound.bytes;
                 session.packets_out = shown.outbound.packets;
@@ -278,6 +280,8 @@ impl PostedSession {
                 .map_or("none", |sa| sa.cipher.name())
                 .to_owned(),
             active: false,
+            path_mtu: 0,
+            path_state: String::new(),
             age_ms: now.saturating_duration_since(self.since).as_millis() as u64,
             rekey_in_ms: rekey_in.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
             packets_in: 0,

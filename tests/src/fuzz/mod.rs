@@ -9,6 +9,7 @@ mod esp_packet;
 mod esp_stream;
 mod failover;
 mod heartbeat;
+mod icmp_quote;
 mod ike_eap;
 mod ike_fragments;
 mod ike_message;
@@ -34,6 +35,7 @@ pub use esp_packet::esp_packet;
 pub use esp_stream::esp_stream;
 pub use failover::failover;
 pub use heartbeat::heartbeat;
+pub use icmp_quote::icmp_quote;
 pub use ike_eap::ike_eap;
 pub use ike_fragments::ike_fragments;
 pub use ike_message::ike_message;
@@ -62,6 +64,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("esp_stream", esp_stream),
     ("failover", failover),
     ("heartbeat", heartbeat),
+    ("icmp_quote", icmp_quote),
     ("ike_eap", ike_eap),
     ("ike_fragments", ike_fragments),
     ("ike_message", ike_message),

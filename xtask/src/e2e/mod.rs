@@ -7,6 +7,7 @@ mod failover;
 mod floods;
 mod life;
 mod moving;
+mod mtu;
 mod nat;
 mod privileges;
 mod refusals;
@@ -38,6 +39,7 @@ const CASES: &[&[Case]] = &[
     sessions::CASES,
     nat::CASES,
     moving::CASES,
+    mtu::CASES,
     refusals::CASES,
     floods::CASES,
     throughput::CASES,

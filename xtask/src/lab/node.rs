@@ -105,7 +105,7 @@ state = \"state\"
 [outside]
 interface = \"wan0\"
 address = \"{}\"
-{xdp}
+{outside}
 [inside]
 interface = \"lan0\"
 {xdp}
@@ -125,6 +125,7 @@ networks = [\"{POOL}\"]
             setup.gateway(number),
             setup.accept,
             setup.extra,
+            outside = setup.outside(),
             xdp = setup.xdp(),
             user = self.user_line(),
         )
@@ -148,7 +149,7 @@ state = \"state\"
 [outside]
 interface = \"out0\"
 address = \"{}\"
-{xdp}
+{outside}
 [inside]
 interface = \"{TUN}\"
 
@@ -160,7 +161,7 @@ interface = \"{TUN}\"
                 true => CLIENT_OUTSIDE_V6,
                 false => CLIENT_OUTSIDE,
             },
-            xdp = setup.xdp(),
+            outside = setup.outside(),
             user = self.user_line(),
         );
         for number in GATEWAYS {

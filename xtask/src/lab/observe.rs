@@ -59,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) active: bool,
     pub(crate) initiator: bool,
     pub(crate) resumed: bool,
+    pub(crate) path_mtu: u32,
+    pub(crate) path_state: String,
     pub(crate) packets_in: u64,
     pub(crate) packets_out: u64,
 }

@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) client_outside: Option<&'static str>,
     /// No node has XDP programs: ESP goes in UDP by sockets, and the gateways' kernels forward.
     pub(crate) without_xdp: bool,
+    /// `[outside] path_mtu` of all nodes.
+    pub(crate) path_mtu: Option<&'static str>,
     /// All nodes write their keys to [`Lab::keys`].
     pub(crate) keylog: bool,
     /// Lines to append to every node's file (whole TOML tables).
@@ -76,6 +78,7 @@ impl Default for Setup {
             user: None,
             client_outside: Some(CLIENT_OUTSIDE),
             without_xdp: rootless::without_xdp(),
+            path_mtu: None,
             keylog: false,
             extra: String::new(),
         }
@@ -89,6 +92,12 @@ impl Setup {
             true => "xdp = \"off\"\n",
             false => "",
         }
+    }
+
+    /// Further keys for the outside interface.
+    pub(super) fn outside(&self) -> String {
+        let how = self.path_mtu.map(|how| format!("path_mtu = \"{how}\"\n"));
+        how.unwrap_or_default() + self.xdp()
     }
 
     /// Where this gateway is for the client.

@@ -435,12 +435,14 @@ impl Checker<'_> {
             .address
             .and_then(|text| self.unicast(&text, "outside.address"));
         let xdp = self.named_or(table.xdp, "outside.xdp");
+        let path_mtu = self.named_or(table.path_mtu, "outside.path_mtu");
         let interface = self.interface(table.interface, &at, "outside.interface", what)?;
         Some((
             Outside {
                 interface,
                 address,
                 xdp,
+                path_mtu,
             },
             address_at,
         ))

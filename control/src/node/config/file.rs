@@ -68,6 +68,7 @@ pub(super) struct Outside {
     pub(super) interface: Text,
     pub(super) address: Text,
     pub(super) xdp: Text,
+    pub(super) path_mtu: Text,
 }
 
 #[derive(Deserialize)]

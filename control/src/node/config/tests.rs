@@ -103,6 +103,7 @@ fn every_key_is_read() {
         interface: "wan0".into(),
         address: Some("192.0.2.1".parse().unwrap()),
         xdp: XdpMode::Native,
+        path_mtu: PathMtu::Probe,
     };
     assert_eq!(config.outside, outside);
     let inside = Inside {
@@ -243,7 +244,7 @@ fn each_mistake_is_told_at_its_place() {
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
         ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
-        ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`; did you mean `interface`?"),
+        ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`, `path_mtu`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
         ("wan0", "a-very-long-name", "7:13: outside.interface: found `a-very-long-name` of 16 bytes, expected the name of an interface: 1 to 15 bytes"),
@@ -251,6 +252,7 @@ fn each_mistake_is_told_at_its_place() {
         ("wan0\"", "wan0\"\naddress = \"192.0.2.300\"", "8:11: outside.address: found `192.0.2.300`, expected an IP address such as 192.0.2.1 or 2001:db8::1"),
         ("wan0\"", "wan0\"\naddress = \"224.0.0.1\"", "8:11: outside.address: found 224.0.0.1, a multicast address; expected a host's address"),
         ("wan0\"", "wan0\"\naddress = \"::ffff:192.0.2.1\"", "8:11: outside.address: found ::ffff:192.0.2.1, an IPv4 address in IPv6 notation; expected a host's address"),
+        ("wan0\"", "wan0\"\npath_mtu = \"guess\"", "8:12: outside.path_mtu: found `guess`, expected one of `probe`, `follow`, `off`"),
         ("wan0\"", "wan0\"\nxdp = \"driver\"", "8:7: outside.xdp: found `driver`, expected one of `auto`, `native`, `generic`, `off`"),
         ("evergate0", "wan0", "10:13: inside.interface: found `wan0`, which is the outside interface too; expected another one"),
         ("evergate0\"", "evergate0\"\nmtu = 100", "11:7: inside.mtu: found 100, expected 576 to 3400"),

@@ -1,0 +1,494 @@
+//! How long packets toward each peer may be: what the [`PathMtu`] of a session wants done, and what is heard
+//! about it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use evergate_common::heartbeat;
+use evergate_common::reason::Counter;
+use rand::RngExt;
+
+use super::command::WorkerEvent;
+use super::core::{Core, ETHERNET};
+use super::handover::Note;
+use super::net::quote::{Quoted, TooLong};
+use super::pmtu::{BASE, PathMtu, Phase};
+use super::session::Session;
+use super::xsk::{CHUNK, HEADROOM, Umem};
+use crate::esp::NEXT_DUMMY;
+use crate::policy::HeartbeatForm;
+use crate::sadb::SessionId;
+
+/// The longest IP packet that a frame has room for.
+pub(super) const LONGEST: u32 = (CHUNK - HEADROOM - ETHERNET) as u32;
+
+/// Probes whose answers are still believed.
+const PROBES: usize = 4;
+
+/// An ICMP error about a packet sent so many packets ago is too old.
+const RECENT: u32 = 1 << 20;
+
+/// Peers of which another worker has told how long packets to them may be.
+const TOLD: usize = 4096;
+
+/// What a dummy packet begins with that tells the peer how long packets may be: this, then the size in four
+/// bytes, in network order.
+const SAYS: [u8; 4] = *b"EGM1";
+
+/// Bytes of such a packet.
+const SAYS_LEN: usize = 32;
+
+/// A size that changed is told so often, a second apart: a packet may be lost.
+const TIMES: u8 = 3;
+
+/// A size that is less than the route's is told again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
+
+/// How much of the discovery is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// A client probes, everybody listens to ICMP and to what clients say.
+    #[default]
+    Probe,
+    /// Nobody probes.
+    Follow,
+    /// The routes alone count.
+    Off,
+}
+
+/// The path toward a session's peer.
+#[derive(Clone)]
+pub(super) struct Path {
+    pub(super) mtu: PathMtu,
+    /// Counter, token and size of the last probes.
+    probes: ArrayVec<(u32, [u8; 8], u32), PROBES>,
+    counter: u32,
+    /// The size that was told as an event.
+    noted: u32,
+    /// The size that the peer was told, how often, and when.
+    said: (u32, u8, Instant),
+}
+
+impl Path {
+    fn new(limit: u32, now: Instant) -> Self {
+        Self {
+            mtu: PathMtu::new(limit, now),
+            probes: ArrayVec::new(),
+            counter: 0,
+            noted: limit,
+            said: (limit, TIMES, now),
+        }
+    }
+
+    /// Size of the probe with this counter and token.
+    fn sent(&self, counter: u32, token: Option<[u8; 8]>) -> Option<u32> {
+        let fits = |probe: &&(u32, [u8; 8], u32)| {
+            probe.0 == counter && token.is_none_or(|token| token == probe.1)
+        };
+        self.probes.iter().find(fits).map(|probe| probe.2)
+    }
+}
+
+impl Session {
+    /// Size of the longest IP packet toward the peer, and what is known of it.
+    pub(super) fn path_size(&self) -> (u32, Phase) {
+        match &self.path {
+            Some(path) => (path.mtu.size(), path.mtu.phase()),
+            None => (self.limit, Phase::Followed),
+        }
+    }
+
+    /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
+    /// hole in the routing must not teach the stations an MTU of zero.
+    pub(super) fn follow_mtu(&mut self, outside: u32, now: Instant) {
+        if outside > 0 {
+            self.limit = outside.min(LONGEST);
+            if let Some(path) = &mut self.path {
+                path.mtu.set_limit(self.limit, now);
+            }
+            self.fit();
+        }
+    }
+
+    /// Takes up what the path carries, as found here or by another worker.
+    fn fit(&mut self) {
+        let size = self.path_size().0.min(self.path_told.unwrap_or(u32::MAX));
+        self.mtu = self.outer.inner_mtu(size as usize);
+    }
+
+    /// The peer is elsewhere: what was found is of no use.
+    pub(super) fn forget_path(&mut self, now: Instant) {
+        if let Some(path) = &mut self.path {
+            path.mtu.restart(now);
+            path.probes.clear();
+        }
+    }
+
+    /// Whether a router may say this about a packet that we sent on this session lately.
+    fn has_sent(&self, said: &TooLong) -> bool {
+        let Some(outbound) = &self.outbound else {
+            return false;
+        };
+        let ports = self
+            .spec
+            .encap
+            .map(|encap| (encap.local_port, self.peer_at.port()));
+        if said.destination != self.peer_at.ip() || said.ports != ports {
+            return false;
+        }
+        match said.esp {
+            Some(Quoted::Esp { spi, sequence }) => {
+                let ago = (outbound.sequence() as u32).wrapping_sub(sequence);
+                spi == outbound.spi() && ago <= RECENT
+            }
+            Some(Quoted::Heartbeat { counter, token }) => {
+                let path = self.path.as_ref();
+                path.is_some_and(|path| path.sent(counter, token).is_some())
+            }
+            // No more than ports is quoted: anybody can guess them. A probe shows in a round trip whether
+            // it is true, so only where there are any.
+            None => self
+                .path
+                .as_ref()
+                .is_some_and(|path| path.mtu.phase() != Phase::Followed),
+        }
+    }
+}
+
+impl Core {
+    /// The path of a session, from now on looked after.
+    fn path_of(&mut self, index: usize, now: Instant) -> Option<&mut Path> {
+        let session = self.sessions.get_mut(index)?;
+        if session.limit == 0 {
+            return None;
+        }
+        if !self.paths.contains(&index) {
+            self.paths.push(index);
+        }
+        self.paths_at = now;
+        let limit = session.limit;
+        let path = session
+            .path
+            .get_or_insert_with(|| Box::new(Path::new(limit, now)));
+        Some(path)
+    }
+
+    /// A session takes the place of another one with the same peer: what is known of the path stays true.
+    pub(super) fn inherit_path(&mut self, session: &mut Session, now: Instant) {
+        let known = self
+            .paths
+            .iter()
+            .filter_map(|index| self.sessions.get(*index));
+        let mut same =
+            known.filter(|other| other.group == session.group && other.peer_at == session.peer_at);
+        if let Some(mut path) = same.find_map(|other| other.path.clone()) {
+            // They were sent on the other one.
+            path.probes.clear();
+            session.path = Some(path);
+            self.paths_at = now;
+        }
+        session.path_told = self.paths_told.get(&session.peer_at.ip()).copied();
+        session.fit();
+    }
+
+    /// Another worker has found out how long packets to this peer may be.
+    pub(super) fn path_told(&mut self, peer: IpAddr, size: u32) {
+        if self.paths_told.len() >= TOLD {
+            self.paths_told.clear();
+        }
+        self.paths_told.insert(peer, size);
+        for index in self.sessions.indexes() {
+            if let Some(session) = self.sessions.get_mut(index)
+                && session.peer_at.ip() == peer
+            {
+                session.path_told = Some(size);
+                session.fit();
+            }
+        }
+    }
+
+    /// Looks after the path of a session that came with one.
+    pub(super) fn adopt_path(&mut self, index: usize) {
+        let has = self.sessions.get(index).is_some_and(|s| s.path.is_some());
+        if has && !self.paths.contains(&index) {
+            self.paths.push(index);
+        }
+    }
+
+    /// A router says that a packet to the peer of these sessions was too long.
+    pub(super) fn told_too_long(&mut self, sessions: &[SessionId], said: &TooLong, now: Instant) {
+        let of = |core: &Self, id: &SessionId| {
+            let index = core.sessions.by_id(*id)?;
+            core.sessions.get(index)?.has_sent(said).then_some(index)
+        };
+        let Some(index) = sessions.iter().find_map(|id| of(self, id)) else {
+            return self.count(Counter::IcmpIgnored);
+        };
+        self.count(Counter::IcmpHeard);
+        if let Some(path) = self.path_of(index, now) {
+            path.mtu.on_too_long(said.mtu, now);
+        }
+        self.path_changed(index, now);
+    }
+
+    /// The answer to a probe: `length` bytes from its ESP header on. Whether there was such a probe.
+    pub(super) fn probe_answered(
+        &mut self,
+        index: usize,
+        counter: u32,
+        token: [u8; 8],
+        length: usize,
+        now: Instant,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let header = session.outer.header_len();
+        let Some(path) = &mut session.path else {
+            return false;
+        };
+        let Some(size) = path.sent(counter, Some(token)) else {
+            return false;
+        };
+        // Shorter than it was sent: it says nothing.
+        if size as usize != header + length {
+            return false;
+        }
+        path.mtu.on_answer(size, now);
+        session.last_heard = Some(now);
+        if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
+            self.heard.push(index);
+        }
+        self.count(Counter::MtuProbeAnswered);
+        self.paths_at = now;
+        self.path_changed(index, now);
+        true
+    }
+
+    /// A dummy packet of a client, from its content on: it may say how long packets to it may be.
+    pub(super) fn heard_dummy(&mut self, index: usize, content: [u8; 8], now: Instant) {
+        let [a, b, c, d, size @ ..] = content;
+        if [a, b, c, d] != SAYS || self.lan.is_none() || self.discovery == Discovery::Off {
+            return;
+        }
+        let size = u32::from_be_bytes(size);
+        // Most have nothing to say that the route does not.
+        let news = self
+            .sessions
+            .get(index)
+            .is_some_and(|session| session.path.is_some() || size < session.limit);
+        if news && let Some(path) = self.path_of(index, now) {
+            path.mtu.on_said(size, now);
+            self.path_changed(index, now);
+        }
+    }
+
+    /// What may be sent is another size, perhaps.
+    fn path_changed(&mut self, index: usize, now: Instant) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        session.fit();
+        let (size, phase) = session.path_size();
+        let id = session.spec.id;
+        let Some(path) = &mut session.path else {
+            return;
+        };
+        let before = std::mem::replace(&mut path.noted, size);
+        if path.said.0 != size {
+            path.said = (size, 0, now);
+        }
+        let peer = session.peer_at.ip();
+        if before != size {
+            self.tell_all(Note::PathSize(peer, size));
+            self.send_event(WorkerEvent::PathMtu {
+                session: id,
+                before,
+                size,
+                phase,
+            });
+        }
+    }
+
+    /// After every batch: lets the paths have their time.
+    pub(super) fn follow_paths(&mut self, umem: &mut Umem, now: Instant) {
+        if now < self.paths_at {
+            return;
+        }
+        self.paths_at = now + Duration::from_secs(3600);
+        let mut at = 0;
+        while let Some(&index) = self.paths.get(at) {
+            match self.follow_path(index, umem, now) {
+                true => at += 1,
+                false => {
+                    self.paths.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    /// Whether there is anything left to look after.
+    fn follow_path(&mut self, index: usize, umem: &mut Umem, now: Instant) -> bool {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let heard = session.last_heard;
+        let Some(path) = &mut session.path else {
+            return false;
+        };
+        let probe = path.mtu.poll(now, heard);
+        let deadline = path.mtu.next_deadline();
+        self.path_changed(index, now);
+        if let Some(size) = probe {
+            self.send_probe(index, size, umem);
+        }
+        if let Some((at, _)) = deadline {
+            self.paths_at = self.paths_at.min(at);
+        }
+        let Some(session) = self.sessions.get_mut(index) else {
+            return false;
+        };
+        let rests = session
+            .path
+            .as_ref()
+            .is_some_and(|path| path.mtu.is_trivial());
+        if rests {
+            session.path = None;
+        }
+        !rests
+    }
+
+    /// Once a second: the paths that carry a client's traffic are probed, the others rest; and its gateways
+    /// are told what was found.
+    pub(super) fn choose_paths(&mut self, umem: &mut Umem, now: Instant) {
+        if self.discovery == Discovery::Probe {
+            for at in 0..self.groups.watched().len() {
+                let Some(&group) = self.groups.watched().get(at) else {
+                    break;
+                };
+                self.probe_path(group, now);
+            }
+        }
+        for at in 0..self.paths.len() {
+            let Some(&index) = self.paths.get(at) else {
+                break;
+            };
+            let probed = self.is_probed(index);
+            let Some(session) = self.sessions.get_mut(index) else {
+                continue;
+            };
+            let longest = std::mem::take(&mut session.longest);
+            let long = longest > session.outer.inner_mtu(BASE as usize);
+            let Some(path) = &mut session.path else {
+                continue;
+            };
+            if long {
+                path.mtu.on_long();
+                self.paths_at = now;
+            }
+            if !probed {
+                path.mtu.pause();
+                continue;
+            }
+            let (size, times, said_at) = path.said;
+            let less = size < session.limit && now >= said_at + SAY_AGAIN;
+            if times < TIMES || less {
+                path.said = (size, times.saturating_add(1).min(TIMES), now);
+                self.say(index, size, umem);
+            }
+        }
+    }
+
+    /// Probes the path of the session that carries a group's traffic.
+    pub(super) fn probe_path(&mut self, group: usize, now: Instant) {
+        let active = self.groups.get(group).and_then(|state| state.active);
+        let index = active.and_then(|id| self.sessions.by_id(id));
+        if let Some(index) = index.filter(|index| self.is_probed(*index))
+            && let Some(path) = self.path_of(index, now)
+        {
+            path.mtu.begin(now);
+        }
+    }
+
+    /// Whether a session carries a client's traffic and its gateway answers keyed heartbeats.
+    fn is_probed(&self, index: usize) -> bool {
+        let Some(session) = self.sessions.get(index) else {
+            return false;
+        };
+        let id = Some(session.spec.id);
+        let watched = self.groups.watched().iter();
+        let mut groups = watched.filter_map(|group| self.groups.get(*group));
+        self.discovery == Discovery::Probe
+            && session.spec.heartbeat_key.is_some()
+            && groups.any(|group| group.active == id && group.form == HeartbeatForm::Keyed)
+    }
+
+    /// A keyed heartbeat of that size; the answer will be as long.
+    fn send_probe(&mut self, index: usize, size: u32, umem: &mut Umem) {
+        let token = self.rng.random::<[u8; 8]>();
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        let (Some(outbound), Some(key), Some(path)) = (
+            &session.outbound,
+            &session.spec.heartbeat_key,
+            &mut session.path,
+        ) else {
+            return;
+        };
+        let Some(length) = (size as usize).checked_sub(session.outer.header_len()) else {
+            return;
+        };
+        let Some(frame) = umem.take() else {
+            return self.count(Counter::NoFrame);
+        };
+        path.counter = path.counter.wrapping_add(1) & !heartbeat::ANSWER_BIT;
+        let spi = outbound.spi().to_be_bytes();
+        let request = heartbeat::encode_request(key.expose(), path.counter, spi, token);
+        let at = HEADROOM..HEADROOM + length;
+        let room = umem.chunk_mut(&frame).get_mut(at.clone());
+        let Some((head, padding)) =
+            room.and_then(|room| room.split_first_chunk_mut::<{ heartbeat::KEYED_LEN }>())
+        else {
+            return umem.free(frame);
+        };
+        *head = request;
+        padding.fill(0);
+        if path.probes.is_full() {
+            path.probes.remove(0);
+        }
+        path.probes.push((path.counter, token, size));
+        self.count(Counter::MtuProbeSent);
+        self.send_esp(index, frame, at, umem);
+    }
+
+    /// Tells a gateway how long packets may be, by a dummy packet: it is as authentic as any other.
+    fn say(&mut self, index: usize, size: u32, umem: &mut Umem) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        let Some(outbound) = &mut session.outbound else {
+            return;
+        };
+        let Some(frame) = umem.take() else {
+            return self.count(Counter::NoFrame);
+        };
+        let at = HEADROOM..HEADROOM + SAYS_LEN;
+        let chunk = umem.chunk_mut(&frame);
+        if let Some(content) = chunk.get_mut(at.clone()) {
+            content.fill(0);
+            content[..4].copy_from_slice(&SAYS);
+            content[4..8].copy_from_slice(&size.to_be_bytes());
+        }
+        match outbound.seal(chunk, at, NEXT_DUMMY) {
+            Ok(esp) => self.send_esp(index, frame, esp, umem),
+            Err(_) => umem.free(frame),
+        }
+    }
+}
+
+/// Whether two addresses of a peer are the ends of one path: a NAT's port says nothing about it.
+pub(super) fn same_path(a: SocketAddr, b: SocketAddr) -> bool {
+    a.ip() == b.ip()
+}
