@@ -167,6 +167,7 @@ impl Command {
                 ..spec.clone()
             }),
             Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Health(health) => Self::Health(*health),
             Self::Stop => Self::Stop,
             Self::Resume
             | Self::TooLong(..)
@@ -175,7 +176,6 @@ impl Command {
             | Self::Rejected(..)
             | Self::Link { .. }
             | Self::Steer(_)
-            | Self::Health(_)
             | Self::Rebind(_)
             | Self::Barrier(_) => return None,
         })

@@ -18,6 +18,20 @@ use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
 use crate::sadb::spi_worker;
 
+/// What becomes of a heartbeat that asks.
+enum Answer {
+    /// This goes out on this session.
+    Send(usize, [u8; heartbeat::KEYED_LEN]),
+    /// Its session is another worker's.
+    Elsewhere(Way),
+}
+
+/// A heartbeat from its ESP header on.
+fn heartbeat_of<'a>(bytes: &'a [u8], esp: &Esp) -> &'a [u8] {
+    let end = (esp.offset + esp.len).min(bytes.len());
+    bytes.get(esp.offset..end).unwrap_or_default()
+}
+
 impl Core {
     /// What becomes of a frame from the outside interface.
     pub(super) fn take_outside(&mut self, frame: &mut Frame, umem: &mut Umem, now: Instant) -> Way {
@@ -38,21 +52,21 @@ impl Core {
                 Ok(way) => way,
                 Err(reason) => Way::Drop(reason),
             },
+            Class::Heartbeat(esp) if !heartbeat::is_answer(esp.sequence) => {
+                match self.answer(heartbeat_of(bytes, &esp)) {
+                    Ok(Answer::Send(session, answer)) => {
+                        self.count(Counter::HeartbeatSteered);
+                        self.send_heartbeat_bytes(session, &answer, umem);
+                        Way::Done
+                    }
+                    Ok(Answer::Elsewhere(way)) => way,
+                    Err(reason) => Way::Drop(reason),
+                }
+            }
             // The first worker asked, and knows what.
             Class::Heartbeat(_) if !self.is_first() => Way::HandOver(FIRST, Door::Outside),
             Class::Heartbeat(esp) => {
-                let end = (esp.offset + esp.len).min(bytes.len());
-                let heartbeat = bytes.get(esp.offset..end).unwrap_or_default();
-                if !heartbeat::is_answer(esp.sequence) {
-                    return match self.answer(heartbeat) {
-                        Ok((session, answer)) => {
-                            self.count(Counter::HeartbeatSteered);
-                            self.send_heartbeat_bytes(session, &answer, umem);
-                            Way::Done
-                        }
-                        Err(reason) => Way::Drop(reason),
-                    };
-                }
+                let heartbeat = heartbeat_of(bytes, &esp);
                 match self.answered(heartbeat, unmapped(ip.source), now) {
                     Ok(()) => Way::Done,
                     Err(reason) => Way::Drop(reason),
@@ -72,13 +86,7 @@ impl Core {
     ) -> Result<Way, Counter> {
         let spi = u32::from_be_bytes(esp.spi);
         let Some(index) = self.sessions.by_spi(spi) else {
-            let owner = spi_worker(spi, self.workers);
-            return match self.worker {
-                me if me != owner && !self.from_first => Ok(Way::HandOver(owner, Door::Outside)),
-                // What somebody wrote by hand may be the first one's all the same.
-                me if me != FIRST && !self.from_first => Ok(Way::HandOver(FIRST, Door::Outside)),
-                _ => Err(Counter::UnknownSpi),
-            };
+            return self.of_another(spi).ok_or(Counter::UnknownSpi);
         };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
@@ -139,6 +147,17 @@ impl Core {
         self.forward(frame, umem, index, inner.dst, now)
     }
 
+    /// The worker that may have the session of an SPI that this one has none of.
+    fn of_another(&self, spi: u32) -> Option<Way> {
+        let owner = spi_worker(spi, self.workers);
+        match self.worker {
+            me if me != owner && !self.from_first => Some(Way::HandOver(owner, Door::Outside)),
+            // What somebody wrote by hand may be the first one's all the same.
+            me if me != FIRST && !self.from_first => Some(Way::HandOver(FIRST, Door::Outside)),
+            _ => None,
+        }
+    }
+
     /// A gateway's way on with what a client sent: to another client, or into the LAN.
     fn forward(
         &mut self,
@@ -189,16 +208,21 @@ impl Core {
     }
 
     /// A keyed heartbeat that another gateway of our address has sent on, and that the XDP program has
-    /// found good: the session that it is answered on, and the answer.
-    fn answer(&self, bytes: &[u8]) -> Result<(usize, [u8; heartbeat::KEYED_LEN]), Counter> {
+    /// found good.
+    fn answer(&self, bytes: &[u8]) -> Result<Answer, Counter> {
         let keyed = heartbeat::decode(bytes).ok_or(Counter::HeartbeatForm)?;
-        let index = self.sessions.by_spi(u32::from_be_bytes(keyed.spi));
+        let spi = u32::from_be_bytes(keyed.spi);
+        let index = self.sessions.by_spi(spi);
         let session = index.and_then(|index| Some((index, self.sessions.get(index)?)));
-        let (index, session) = session.ok_or(Counter::HeartbeatUnknownSpi)?;
+        let Some((index, session)) = session else {
+            let way = self.of_another(spi).ok_or(Counter::HeartbeatUnknownSpi)?;
+            return Ok(Answer::Elsewhere(way));
+        };
         let key = session.spec.heartbeat_key.as_ref();
         let key = key.ok_or(Counter::HeartbeatForm)?.expose();
         let answer = heartbeat::answer(bytes, key, self.health);
-        Ok((index, answer.map_err(|_| Counter::HeartbeatMac)?))
+        let answer = answer.map_err(|_| Counter::HeartbeatMac)?;
+        Ok(Answer::Send(index, answer))
     }
 
     /// Sends a heartbeat, or the answer to one, to a session's peer, if there is a frame.

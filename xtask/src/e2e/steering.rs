@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(super) const CASES: &[Case] = &[
     ("steering_on_the_segment", on_the_segment),
     ("steering_in_ip", in_ip),
+    ("steering_with_two_workers", two_workers),
     (
         "steering_of_a_dead_gateway_s_packets_ends_in_a_session_elsewhere",
         dead_owner,
@@ -28,11 +29,14 @@ enum Way {
 }
 
 /// gw1 and gw2 behind one address, as one gateway for the client, whose packets the router brings to gw1.
-fn shared(lab: &mut Lab, way: Way) -> Result<()> {
+fn shared(lab: &mut Lab, way: Way, workers: u32) -> Result<()> {
+    if workers > 1 {
+        lab.rebuild(workers)?;
+    }
     let setup = Setup {
         cluster: vec![1],
         general: general(0, false),
-        extra: "\n[ike]\nrekey_child = \"3s\"\n".into(),
+        extra: format!("\n[ike]\nrekey_child = \"3s\"\n\n[esp]\nworkers = {workers}\n"),
         ..Setup::default()
     };
     lab.configure(&setup)?;
@@ -121,8 +125,8 @@ fn owner(status: &Status) -> Result<u8> {
 }
 
 /// Packets, heartbeats and IKE of one session, all brought to the wrong gateway from its middle on.
-fn brought_elsewhere(lab: &mut Lab, way: Way) -> Result<()> {
-    shared(lab, way)?;
+fn brought_elsewhere(lab: &mut Lab, way: Way, workers: u32) -> Result<()> {
+    shared(lab, way, workers)?;
     let (right, wrong) = (Place::Gateway(1), Place::Gateway(2));
     let before = lab.status(Place::Client)?;
     ensure(owner(&before)? == 1, || format!("not gw1's: {before:?}"))?;
@@ -198,16 +202,21 @@ fn brought_elsewhere(lab: &mut Lab, way: Way) -> Result<()> {
 }
 
 fn on_the_segment(lab: &mut Lab) -> Result<()> {
-    brought_elsewhere(lab, Way::Segment)
+    brought_elsewhere(lab, Way::Segment, 1)
 }
 
 fn in_ip(lab: &mut Lab) -> Result<()> {
-    brought_elsewhere(lab, Way::Ip)
+    brought_elsewhere(lab, Way::Ip, 1)
+}
+
+/// A heartbeat is answered by the worker that has its session, whichever gets it.
+fn two_workers(lab: &mut Lab) -> Result<()> {
+    brought_elsewhere(lab, Way::Segment, 2)
 }
 
 /// What belongs to a dead gateway is dropped; the client notices, and its next session is the other one's.
 fn dead_owner(lab: &mut Lab) -> Result<()> {
-    shared(lab, Way::Segment)?;
+    shared(lab, Way::Segment, 1)?;
     bring_to(lab, 2)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     lab.kill(Place::Gateway(1))?;
