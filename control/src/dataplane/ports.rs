@@ -225,6 +225,19 @@ impl Ports {
         }
     }
 
+    /// Has the kernel look into the queues now.
+    pub(super) fn look(&mut self) {
+        let outside = match &mut self.outside {
+            Outside::Nic { sockets, .. } => sockets.as_mut_slice(),
+            Outside::Udp { .. } => &mut [],
+        };
+        let inside = match &mut self.inside {
+            Inside::Nic(sockets) => sockets.as_mut_slice(),
+            Inside::Tun(_) | Inside::Routed(..) => &mut [],
+        };
+        outside.iter_mut().chain(inside).for_each(Socket::look);
+    }
+
     /// Wakes the kernel for what was sent, takes back what it has sent, and gives it frames to
     /// receive into. Says whether frames still wait for being sent.
     pub(super) fn kick(&mut self, core: &mut Core, umem: &mut Umem) -> bool {

@@ -32,7 +32,7 @@ use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
 use super::udp::{Gate, IkeMessage, UdpPort};
 use super::view::Views;
-use super::worker::{CorePulse, DeadMan, Worker};
+use super::worker::{BATCH, CorePulse, DeadMan, Worker};
 use super::xsk::XskError;
 use crate::esp::Backend;
 
@@ -130,6 +130,8 @@ pub struct Options {
     pub fib: Arc<ArcSwap<Fib>>,
     /// Tells which next hops carry traffic.
     pub in_use: InUse,
+    /// How long a worker looks for packets before it sleeps.
+    pub busy_poll: Duration,
     /// How many workers are wanted; there are no more than every interface has receive queues.
     pub workers: usize,
 }
@@ -179,6 +181,16 @@ impl Dataplane {
         if let Some(inside) = &mut inside {
             for (queue, socket) in (0..).zip(&sockets.inside) {
                 inside.set_xsk(queue, socket.as_fd())?;
+            }
+        }
+        if !options.busy_poll.is_zero() {
+            for socket in sockets.outside.iter().chain(&sockets.inside) {
+                if let Err(error) = socket.busy_poll(options.busy_poll, BATCH as i32) {
+                    tracing::warn!(
+                        "esp.busy_poll: the kernel can not be asked to wait for it: {error}"
+                    );
+                    break;
+                }
             }
         }
         let (mut insides, lan) = open_inside(&options.inside, count)?;
@@ -265,6 +277,7 @@ impl Dataplane {
                 views: views.clone(),
                 reports: reports.clone(),
                 undrained: 0,
+                busy_poll: options.busy_poll,
             };
             let thread = worker
                 .start(&format!("worker-{number}"))

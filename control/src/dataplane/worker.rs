@@ -107,6 +107,8 @@ pub(super) struct Worker {
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
     /// Frames from outside since the rings were empty last.
     pub(super) undrained: usize,
+    /// How long it looks for packets before it sleeps.
+    pub(super) busy_poll: Duration,
 }
 
 impl Worker {
@@ -129,6 +131,7 @@ impl Worker {
         let mut view_at = renew_at;
         let mut view_earliest = renew_at;
         let mut expected = renew_at;
+        let mut worked_at = renew_at;
         loop {
             let now = Instant::now();
             if now > expected + OVERSLEPT {
@@ -176,6 +179,11 @@ impl Worker {
             }
             if work || sent {
                 idle_turns = 0;
+                worked_at = now;
+                continue;
+            }
+            if now < worked_at + self.busy_poll {
+                self.ports.look();
                 continue;
             }
             idle_turns += 1;

@@ -176,6 +176,8 @@ pub struct Esp {
     pub backend: Backend,
     /// Packets, 1024 to 131072, a power of two.
     pub replay_window: u32,
+    /// How long a worker looks for packets before it sleeps, 1 µs to 10 ms; zero: not at all.
+    pub busy_poll: Duration,
     /// Threads that seal and open, 1 to 64; no more than every interface has receive queues.
     pub workers: usize,
 }

@@ -177,6 +177,7 @@ pub(super) async fn start(
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
         workers: config.esp.workers,
+        busy_poll: config.esp.busy_poll,
     })?;
     for (interface, attached) in &dataplane.attached {
         if let Some(warning) = &attached.warning {

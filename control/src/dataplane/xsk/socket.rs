@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -323,18 +324,41 @@ impl Socket {
     /// Wakes the kernel's receive side if it ran out of frames and asks for that.
     pub fn wake_receive(&mut self) {
         if self.fill.needs_wakeup() {
-            // SAFETY: a receive of nothing on a descriptor that we own.
-            unsafe {
-                libc::recvfrom(
-                    self.fd.as_raw_fd(),
-                    std::ptr::null_mut(),
-                    0,
-                    libc::MSG_DONTWAIT,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                );
-            }
+            self.look();
         }
+    }
+
+    /// Has the kernel look into the queue now, in this thread, if [`Self::busy_poll`] was asked for.
+    pub fn look(&mut self) {
+        // SAFETY: a receive of nothing on a descriptor that we own.
+        unsafe {
+            libc::recvfrom(
+                self.fd.as_raw_fd(),
+                std::ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            );
+        }
+    }
+
+    /// From now on [`Self::look`] takes packets from the queue, and the driver leaves that to us while we
+    /// do so (`SO_PREFER_BUSY_POLL`, Linux 5.11; how long it waits is `napi_defer_hard_irqs` and
+    /// `gro_flush_timeout` of the interface).
+    ///
+    /// # Errors
+    /// A kernel that does not know it, or CAP_NET_ADMIN missing.
+    pub fn busy_poll(&self, time: Duration, budget: i32) -> io::Result<()> {
+        let time = i32::try_from(time.as_micros()).unwrap_or(i32::MAX).max(1);
+        sockopt::set(&self.fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1)?;
+        sockopt::set(&self.fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, time)?;
+        sockopt::set(
+            &self.fd,
+            libc::SOL_SOCKET,
+            libc::SO_BUSY_POLL_BUDGET,
+            budget,
+        )
     }
 
     /// How many frames can be sent now.

@@ -62,7 +62,14 @@ impl Checker<'_> {
             );
         }
         let workers = self.number(table.workers, "esp.workers", 1..=64);
+        let most = Duration::from_millis(10);
+        let busy_poll = self.time(
+            table.busy_poll,
+            "esp.busy_poll",
+            Duration::from_micros(1)..=most,
+        );
         Esp {
+            busy_poll: busy_poll.unwrap_or_default(),
             workers: workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
             proposals: self
                 .proposals(table.proposals, "esp.proposals")

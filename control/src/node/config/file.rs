@@ -94,6 +94,7 @@ pub(super) struct Esp {
     pub(super) backend: Text,
     pub(super) replay_window: Number,
     pub(super) workers: Number,
+    pub(super) busy_poll: Time,
 }
 
 #[derive(Default, Deserialize)]

@@ -127,6 +127,7 @@ fn every_key_is_read() {
         backend: Backend::RustCrypto,
         replay_window: 8192,
         workers: 3,
+        busy_poll: Duration::ZERO,
     };
     assert_eq!(config.esp, esp);
     let ike = Ike {
@@ -285,9 +286,10 @@ fn each_mistake_is_told_at_its_place() {
         ("-esn-noesn", "-esn-esn", "21:14: esp.proposals: `aes128gcm16-esn-esn`: found `esn` twice, expected it once"),
         ("[\"aes128gcm16-esn-noesn\"]", "[]", "21:13: esp.proposals: found 0 proposals, expected 1 to 16"),
         ("[\"aes128gcm16-esn-noesn\"]", "\"aes128gcm16\"", "21:13: proposals: found string \"aes128gcm16\", expected a sequence"),
-        ("proposals =", "cipher =", "21:1: found unknown key `cipher`, expected one of `proposals`, `backend`, `replay_window`, `workers`"),
+        ("proposals =", "cipher =", "21:1: found unknown key `cipher`, expected one of `proposals`, `backend`, `replay_window`, `workers`, `busy_poll`"),
         ("tries = 7", "proposals = [\"aes256gcm16-prfsha256\"]", "27:14: ike.proposals: `aes256gcm16-prfsha256`: found no key exchange method, expected one of `x25519`, `curve25519`, `ecp256`, `ecp384`"),
         ("tries = 7", "fragment_size = 500", "27:17: ike.fragment_size: found 500, expected 576 to 65535"),
+        ("workers = 3", "busy_poll = \"20ms\"", "24:13: esp.busy_poll: found 20ms, expected 1us to 10ms"),
         ("workers = 3", "workers = 65", "24:11: esp.workers: found 65, expected 1 to 64"),
         ("8192", "100", "23:17: esp.replay_window: found 100, expected 1024 to 131072"),
         ("8192", "5000", "23:17: esp.replay_window: found 5000, expected a power of two such as 4096 or 8192"),
