@@ -7,6 +7,7 @@ mod core;
 mod groups;
 mod handle;
 mod hops;
+mod intake;
 mod joining;
 mod listener;
 pub mod loader;
@@ -33,6 +34,7 @@ pub mod xsk;
 
 pub use command::{Command, GroupId, GroupSpec, Sending, Steer, Watch, WorkerEvent, WorkerReport};
 pub use handle::Dataplane;
+pub use intake::Intake;
 pub use paths::Discovery;
 pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
 pub use tun::{MAX_SEGMENTS, TUN_QUEUE};

@@ -19,7 +19,8 @@ use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::Dataplane;
-use super::listener::Listener;
+use super::intake::{Intake, intake};
+use super::listener::{Hears, Listener};
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
@@ -220,10 +221,13 @@ impl Dataplane {
             },
             now,
         );
-        let listener = match options.discovery {
-            Discovery::Off => None,
-            _ => listen(&outside_name, outside.is_some(), &reports)?,
+        let (intake, taken) = intake(wake.try_clone().map_err(system("copying a descriptor"))?);
+        let hears = Hears {
+            errors: options.discovery != Discovery::Off,
+            // Elsewhere ESP comes in UDP alone, and the socket's datagrams are whole.
+            fragments: outside.is_some(),
         };
+        let listener = listen(&outside_name, hears, &reports, &intake)?;
         let worker = Worker {
             core,
             umem: sockets.umem,
@@ -236,6 +240,7 @@ impl Dataplane {
             },
             view: Arc::clone(&view),
             reports,
+            taken,
             undrained: 0,
         };
         let worker = worker
@@ -265,6 +270,7 @@ impl Dataplane {
             pulse,
             worker: Some(worker),
             listener,
+            intake,
             sessions: HashMap::new(),
             at: BTreeSet::new(),
             outdoors: Vec::new(),
@@ -277,22 +283,28 @@ impl Dataplane {
     }
 }
 
-/// Listens to what routers say of our packets. Where a socket is the outside, a node does without it if it
-/// may not.
+/// Listens to what routers say of our packets, and to ESP that came in fragments. Where a socket is the
+/// outside, a node does without it if it may not.
 fn listen(
     interface: &str,
-    needed: bool,
+    hears: Hears,
     reports: &tokio::sync::mpsc::Sender<WorkerReport>,
+    intake: &Intake,
 ) -> Result<Option<Listener>, SetupError> {
-    match Listener::start(interface, reports.downgrade()) {
+    if !hears.errors && !hears.fragments {
+        return Ok(None);
+    }
+    match Listener::start(interface, hears, reports.downgrade(), intake.clone()) {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if !needed => {
+        Err(error) if !hears.fragments => {
             tracing::warn!(
                 "ICMP about packets that are too long is not heard: {error} (CAP_NET_RAW?)"
             );
             Ok(None)
         }
-        Err(error) => Err(system("opening raw sockets for ICMP (CAP_NET_RAW?)")(error)),
+        Err(error) => Err(system(
+            "opening raw sockets for ICMP and ESP (CAP_NET_RAW?)",
+        )(error)),
     }
 }
 
