@@ -93,6 +93,38 @@ pub fn ipv4_header(header: &[u8]) -> u16 {
     !fold(sum(header, 0))
 }
 
+/// The ones' complement sum of whole words, for a checksum over little that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(pub u32);
+
+impl Sum {
+    #[inline(always)]
+    /// Four bytes in network order, at an even offset.
+    #[must_use]
+    pub fn four(self, bytes: [u8; 4]) -> Self {
+        let word = u32::from_be_bytes(bytes);
+        Sum(self.0 + (word >> 16) + (word & 0xFFFF))
+    }
+
+    #[inline(always)]
+    /// Eight bytes.
+    #[must_use]
+    pub fn eight(self, bytes: [u8; 8]) -> Self {
+        let word = u64::from_be_bytes(bytes);
+        self.four(((word >> 32) as u32).to_be_bytes())
+            .four((word as u32).to_be_bytes())
+    }
+
+    #[inline(always)]
+    /// Sixteen bytes.
+    #[must_use]
+    pub fn sixteen(self, bytes: [u8; 16]) -> Self {
+        let word = u128::from_be_bytes(bytes);
+        self.eight(((word >> 64) as u64).to_be_bytes())
+            .eight((word as u64).to_be_bytes())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! User space makes the same cookies from the same keys, so that whoever got one from either may
 //! return it to either.
 
-use crate::checksum::fold;
+use crate::checksum::{Sum, fold};
 use crate::maps::{Address, halves};
 use crate::packet::{Bytes, BytesMut, Family, Ip, Parsed, parse};
 use crate::reason::Counter;
@@ -228,32 +228,6 @@ fn find_nonce<B: Bytes + ?Sized>(
         (next, at) = (following, at + length);
     }
     None
-}
-
-/// The ones' complement sum of whole words, for a checksum over little that is known.
-#[derive(Clone, Copy)]
-struct Sum(u32);
-
-impl Sum {
-    #[inline(always)]
-    fn four(self, bytes: [u8; 4]) -> Self {
-        let word = u32::from_be_bytes(bytes);
-        Sum(self.0 + (word >> 16) + (word & 0xFFFF))
-    }
-
-    #[inline(always)]
-    fn eight(self, bytes: [u8; 8]) -> Self {
-        let word = u64::from_be_bytes(bytes);
-        self.four(((word >> 32) as u32).to_be_bytes())
-            .four((word as u32).to_be_bytes())
-    }
-
-    #[inline(always)]
-    fn sixteen(self, bytes: [u8; 16]) -> Self {
-        let word = u128::from_be_bytes(bytes);
-        self.eight(((word >> 64) as u64).to_be_bytes())
-            .eight((word as u64).to_be_bytes())
-    }
 }
 
 impl Question {

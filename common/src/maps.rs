@@ -19,6 +19,17 @@ pub const OUTSIDE_LOCAL: &str = "OUTSIDE_LOCAL";
 pub const INSIDE_LOCAL: &str = "INSIDE_LOCAL";
 /// Array of one [`Guard`](crate::guard::Guard).
 pub const GUARD: &str = "GUARD";
+/// Array of [`GATEWAY_SLOTS`](crate::steering::GATEWAY_SLOTS) ways, by number, to the
+/// [gateways](crate::steering::Gateway) that share the node's address.
+pub const GATEWAYS: &str = "GATEWAYS";
+/// SPI (`[u8; 4]`, network order) to the number (u32) of the gateway that owns it, whatever the SPI
+/// itself says.
+pub const OWNERS: &str = "OWNERS";
+/// Link address ([`station`](crate::steering::station)) to anything: the other gateways that share the
+/// node's address, on the segment.
+pub const STATIONS: &str = "STATIONS";
+/// Array of one [`Address`], as two words: where other gateways send packets in IP.
+pub const OWN_ADDRESS: &str = "OWN_ADDRESS";
 /// AF_XDP sockets of the outside interface by receive queue.
 pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
 /// AF_XDP sockets of the inside interface by receive queue.
@@ -38,6 +49,10 @@ pub const REFLECT_PLAIN: &str = "REFLECT_PLAIN";
 pub const REFLECT_KEYED: &str = "REFLECT_KEYED";
 /// Load-time global of `outside` (u8): 1 = answer plain heartbeats of nodes that are no peers.
 pub const STRANGERS: &str = "STRANGERS";
+
+/// Load-time global of `outside` (u8): the node's number among the gateways that share its address;
+/// 0: it shares none.
+pub const STEERING: &str = "STEERING";
 
 /// Receive queues that an interface can have.
 pub const MAX_QUEUES: u32 = 64;
@@ -158,6 +173,7 @@ pub struct AddressEntry {
 impl AddressEntry {
     const PEER: u8 = 1;
     const NEVER_REFLECT: u8 = 2;
+    const GATEWAY: u8 = 4;
 
     /// `peer`: its plain heartbeats are answered and its answers believed to be answers.
     /// `never_reflect`: nothing that claims to come from it is ever reflected.
@@ -171,6 +187,23 @@ impl AddressEntry {
         AddressEntry {
             flags: [peer | never, 0, 0, 0],
         }
+    }
+
+    /// The same for another gateway that shares the node's address: packets that it sends in IP are
+    /// taken out of it.
+    #[must_use]
+    pub const fn of_gateway(mut self, gateway: bool) -> Self {
+        self.flags[0] &= !Self::GATEWAY;
+        if gateway {
+            self.flags[0] |= Self::GATEWAY;
+        }
+        self
+    }
+
+    /// Whether the address is another gateway's that shares the node's address.
+    #[inline(always)]
+    pub const fn gateway(&self) -> bool {
+        self.flags[0] & Self::GATEWAY != 0
     }
 
     /// Whether the address is a peer's.
@@ -316,6 +349,7 @@ const _: () = {
 mod user {
     use super::{AddressEntry, Local, NodeState, SaEntry, TunnelEntry};
     use crate::guard::Guard;
+    use crate::steering::Gateway;
 
     // SAFETY: repr(C), integers and byte arrays only, and no padding (sizes asserted above).
     unsafe impl aya::Pod for SaEntry {}
@@ -329,4 +363,6 @@ mod user {
     unsafe impl aya::Pod for TunnelEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Guard {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Gateway {}
 }

@@ -85,6 +85,8 @@ counters! {
     InsideArp Info "inside_arp" "ARP about an inner address, handed to a worker"
     InsideNd Info "inside_nd" "neighbour discovery about an inner address, handed to a worker"
     // Workers: opening.
+    HandedOver Info "handed_over" "packet handed to the worker that has its SA"
+    HandOverFull Drop "hand_over_full" "dropped: the worker that has its SA is too far behind"
     EspOpened Info "esp_opened" "ESP packet opened"
     EspDummy Info "esp_dummy" "ESP dummy packet opened (next header 59)"
     BadLength Drop "bad_length" "ESP packet of an impossible length"
@@ -133,6 +135,16 @@ counters! {
     IkeCookie Pass "ike_cookie" "first message of IKE with a right cookie, left to the kernel by the guard"
     IkeAsked Info "ike_asked" "first message of IKE that the guard answered with a cookie"
     IkeGuarded Drop "ike_guarded" "first message of IKE that the guard could not answer"
+    // Program `outside`: gateways that share an address.
+    SteerSent Info "steer_sent" "packet for another gateway of the shared address, sent to it on the segment"
+    SteerWrapped Info "steer_wrapped" "packet for another gateway of the shared address, sent to it in IP"
+    SteerUnwrapped Info "steer_unwrapped" "packet that another gateway sent in IP, taken out of it; what becomes of it is counted as well"
+    SteerHeartbeat Info "steer_heartbeat" "keyed heartbeat that another gateway sent on, handed to the worker to be answered"
+    SteerSilent Drop "steer_silent" "packet for another gateway of the shared address whose link address, or route, is not known"
+    SteerAstray Drop "steer_astray" "packet that another gateway sent on, and that is not for this one"
+    SteerTtl Drop "steer_ttl" "packet for another gateway of the shared address whose TTL has run out"
+    SteerTooBig Drop "steer_too_big" "packet for another gateway of the shared address that is too big for IP in IP"
+    HeartbeatSteered Info "heartbeat_steered" "keyed heartbeat that another gateway sent on, answered by the worker"
     // Workers: how long packets outside may be.
     IcmpHeard Info "icmp_heard" "a router said that a packet of a session was too long"
     IcmpIgnored Info "icmp_ignored" "somebody said so of a packet that was not sent lately"

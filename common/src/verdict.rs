@@ -35,6 +35,14 @@ pub trait OutsideWorld {
     fn reflect_keyed(&self) -> bool;
     /// Whether plain heartbeats of nodes that are no peers are answered.
     fn strangers(&self) -> bool;
+    /// Whether the node shares its address with other gateways.
+    fn steers(&self) -> bool {
+        false
+    }
+    /// Whether this link address is that of another gateway that shares the node's address.
+    fn station(&self, _mac: &[u8; 6]) -> bool {
+        false
+    }
 }
 
 /// What the program `inside` knows.
@@ -192,7 +200,13 @@ where
     let form = match Keyed::read(bytes, esp) {
         Some(request) => {
             let port = esp.udp.map(|udp| udp.source);
-            answer_keyed::<false, W>(world, &request, &ip.source, port)?
+            let form = answer_keyed::<false, W>(world, &request, &ip.source, port)?;
+            // Back to where it came from would be to the gateway that sent it on. The worker knows the
+            // way to the asker.
+            if sent_on(world, &parsed.mac_destination, &parsed.mac_source) {
+                return Ok(Action::Steer(Counter::SteerHeartbeat));
+            }
+            form
         }
         None => {
             if !world.reflect_plain() {
@@ -212,6 +226,17 @@ where
         esp: esp.offset,
         form,
     }))
+}
+
+/// Whether a frame was sent on by another gateway that shares the node's address: it comes from there, or
+/// was in IP, and seems to come from the node itself since.
+#[inline(always)]
+pub(crate) fn sent_on<W: OutsideWorld>(
+    world: &W,
+    mac_destination: &[u8; 6],
+    mac_source: &[u8; 6],
+) -> bool {
+    world.steers() && (mac_destination == mac_source || world.station(mac_source))
 }
 
 /// The state of a node that may answer.
@@ -321,6 +346,12 @@ fn turn_v4<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
     let destination: [u8; 4] = bytes.read(l3 + 16)?;
     bytes.write(l3 + 12, destination)?;
     bytes.write(l3 + 16, source)?;
+    lower_v4(bytes, l3)
+}
+
+/// Lowers the TTL of an IPv4 header by one.
+#[inline(always)]
+pub(crate) fn lower_v4<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
     let [ttl] = bytes.read(l3 + 8)?;
     bytes.write(l3 + 8, [ttl.wrapping_sub(1)])?;
     // Whatever the TTL was: one less is the same change.
@@ -336,6 +367,12 @@ fn turn_v6<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
     let destination: [u8; 16] = bytes.read(l3 + 24)?;
     bytes.write(l3 + 8, destination)?;
     bytes.write(l3 + 24, source)?;
+    lower_v6(bytes, l3)
+}
+
+/// Lowers the hop limit of an IPv6 header by one.
+#[inline(always)]
+pub(crate) fn lower_v6<B: BytesMut + ?Sized>(bytes: &mut B, l3: usize) -> Option<()> {
     let [hop_limit] = bytes.read(l3 + 7)?;
     bytes.write(l3 + 7, [hop_limit.wrapping_sub(1)])
 }

@@ -3,8 +3,12 @@
 /// SPI of a heartbeat (legal in RFC 4303 section 2.1; never allocated to a security association).
 pub const SPI_HEARTBEAT: u32 = 0xFFFF_FFFF;
 
+/// IP protocol number of IPv4 in IP (RFC 2003).
+pub const IPPROTO_IPV4: u8 = 4;
 /// IP protocol number of UDP.
 pub const IPPROTO_UDP: u8 = 17;
+/// IP protocol number of IPv6 in IP (RFC 2473).
+pub const IPPROTO_IPV6: u8 = 41;
 /// IP protocol number of ESP (RFC 4303).
 pub const IPPROTO_ESP: u8 = 50;
 /// IP protocol number of ICMPv6 (RFC 4443).

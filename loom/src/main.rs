@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The atomics that the sources below use.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 }
 
 #[path = "../../control/src/dataplane/bell.rs"]
 mod bell;
+#[path = "../../control/src/dataplane/doze.rs"]
+mod doze;
 // The models make no sockets.
 #[allow(dead_code)]
 #[path = "../../control/src/dataplane/xsk/ring.rs"]
 mod ring;
 
 mod bell_models;
+mod doze_models;
 mod ring_models;
 
 /// More than so many times a thread is not interrupted in one order: three threads have too many.
@@ -32,6 +35,11 @@ fn main() {
         "bell: no command is slept through",
         None,
         bell_models::one_sender,
+    );
+    run(
+        "doze: no letter is slept through",
+        None,
+        doze_models::letters_are_found,
     );
     let two = bell_models::two_senders;
     run("bell: the same with two senders", Some(INTERRUPTIONS), two);

@@ -66,6 +66,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             reflect_plain: false,
             reflect_keyed: true,
             strangers: false,
+            number: 0,
             max_sas: MAX_SAS,
         },
         discovery: Discovery::Probe,
@@ -73,6 +74,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
         backend: Backend::default(),
         fib: Arc::clone(&watched.subscription.fib),
         in_use: watched.in_use().clone(),
+        workers: 1,
     })?;
     let mut sadb = Sadb::new();
     add(&mut sadb, &mut dataplane, 0..AT_ONCE).await?;
@@ -87,7 +89,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
     }
     let took = start.elapsed();
     settle(&dataplane);
-    let held = dataplane.view().load().sessions.len();
+    let held = dataplane.views().load().sessions.len();
     assert_eq!(held, (AT_ONCE + pairs) as usize, "the worker has them all");
 
     let process = (resident()? - process) as f64 / f64::from(pairs);
@@ -109,7 +111,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
 
 /// Waits until the worker has shown itself twice: what it needs for that is counted too.
 fn settle(dataplane: &Dataplane) {
-    let view = dataplane.view();
+    let view = dataplane.views();
     for _ in 0..2 {
         let at = view.load().at;
         let start = Instant::now();

@@ -15,6 +15,7 @@ use evergate::dataplane::loader::{
 };
 use evergate_common::{
     maps::{MAX_SAS, SaEntry, TunnelEntry},
+    steering::{Gateway, numbered},
     wire::*,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -37,6 +38,7 @@ fn settings() -> OutsideSettings {
         reflect_plain: true,
         reflect_keyed: true,
         strangers: false,
+        number: 0,
         max_sas: MAX_SAS,
     }
 }
@@ -130,6 +132,32 @@ fn main() -> Result<(), LoadError> {
     add(
         "ESP, unknown SPI, 1000000 SAs",
         DROP,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    // What is sent on can not be measured again and again: each run finds the frame of the one before.
+    let in_group = OutsideSettings {
+        number: 1,
+        ..settings()
+    };
+    let frame = Frame::v4(IPPROTO_ESP, esp(numbered(SPI, 2), 1)).bytes();
+    let mut program = armed(Outside::load(in_group)?, 1_000_000)?;
+    program.program.set_gateway(2, Gateway::silent())?;
+    add(
+        "ESP of another gateway, silent",
+        DROP,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    let payload = keyed(1);
+    let mac = payload
+        .last_chunk::<8>()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let frame = Frame::v4(IPPROTO_ESP, payload).bytes();
+    let mut program = armed(Outside::load_repeating(in_group, mac)?, 1)?;
+    add(
+        "keyed heartbeat, shared address",
+        TX,
         Box::new(move |n| program.run(&frame, n)),
     );
 

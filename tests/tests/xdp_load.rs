@@ -11,6 +11,12 @@ fn every_program_passes_the_verifier() {
     let frame = Frame::v4(6, [0; 40]).bytes();
     let mut outside = Outside::load(OutsideSettings::default()).expect("outside loads");
     assert_eq!(outside.run(&frame, 1).expect("outside runs").verdict, PASS);
+    let settings = OutsideSettings {
+        number: 1,
+        ..OutsideSettings::default()
+    };
+    let mut shared = Outside::load(settings).expect("outside loads with steering");
+    assert_eq!(shared.run(&frame, 1).expect("outside runs").verdict, PASS);
     let mut inside = Inside::load().expect("inside loads");
     assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
     let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");

@@ -2,7 +2,13 @@
 
 mod xdp_support;
 
-use evergate_common::{heartbeat, maps::SaEntry, reason::Counter, wire::*};
+use evergate_common::{
+    heartbeat,
+    maps::SaEntry,
+    reason::Counter,
+    steering::{Gateway, number_of},
+    wire::*,
+};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -127,6 +133,34 @@ fn kernel_and_host_agree_outside() {
                 Ok(())
             })
             .unwrap();
+    }
+}
+
+#[test]
+fn kernel_and_host_agree_in_a_group() {
+    let (own, other) = ([192, 0, 2, 11].into(), [192, 0, 2, 12].into());
+    let near = Gateway::on_segment(MAC_A, MAC_B);
+    let ways = [near, near.in_ip(own, other, 1500), Gateway::silent()];
+    for way in ways {
+        let mut pair = OutsidePair::in_group(true, true, true, 1);
+        pair.own_addresses(&[GATEWAY_V4.into(), GATEWAY_V6.into()]);
+        // That of SPI, of which one more has no SA.
+        pair.gateway(number_of(SPI.to_be_bytes()), way);
+        pair.group_addresses(own, other);
+        let pair = std::cell::RefCell::new(pair);
+        let in_ip = damaged().prop_map(move |frame| {
+            let mut outer = Frame::v4(4, frame.get(14..).unwrap_or_default());
+            (outer.source, outer.destination) = (other, own);
+            outer.bytes()
+        });
+        for frames in [damaged().boxed(), noise().boxed(), in_ip.boxed()] {
+            many(2000)
+                .run(&frames, |frame| {
+                    pair.borrow_mut().run(&frame);
+                    Ok(())
+                })
+                .unwrap();
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use evergate_common::{
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, halves, peer_slot},
     packet::{Bytes as _, BytesMut as _},
     reason::Counter,
+    steering,
     verdict::{OutsideWorld, Reflection},
 };
 
 use crate::{
-    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, PEERS, SAS},
+    maps::{self, ADDRESSES, NODE_STATE, OUTSIDE_LOCAL, PEERS, SAS, STATIONS},
     packet::Packet,
 };
 
@@ -112,6 +113,17 @@ impl OutsideWorld for World {
     #[inline(always)]
     fn strangers(&self) -> bool {
         maps::strangers()
+    }
+
+    #[inline(always)]
+    fn steers(&self) -> bool {
+        maps::steering() != 0
+    }
+
+    #[inline(always)]
+    fn station(&self, mac: &[u8; 6]) -> bool {
+        // SAFETY: as above.
+        unsafe { STATIONS.get(steering::station(mac)) }.is_some()
     }
 }
 

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod counters;
+mod group;
 mod guard;
 mod heartbeat;
 mod lookup;
@@ -23,7 +24,7 @@ use aya_ebpf::{
 };
 use evergate_common::{
     reason::{Counter, Kind},
-    sample,
+    sample, steering,
     verdict::{self, Action},
 };
 use packet::Packet;
@@ -36,6 +37,12 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
+    if maps::steering() != 0 {
+        match group::unwrap(ctx) {
+            XDP_PASS => {}
+            verdict => return verdict,
+        }
+    }
     if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
         if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {
             return answer(&mut packet, &reflection);
@@ -47,7 +54,11 @@ fn from_outside(ctx: &XdpContext) -> u32 {
             }
         }
     }
-    match long_way(ctx) {
+    let mut verdict = long_way(ctx);
+    if maps::steering() != 0 && verdict == ASK_THE_OTHERS {
+        verdict = group::way(ctx);
+    }
+    match verdict {
         ASK_THE_GUARD => guard::way(ctx),
         verdict => verdict,
     }
@@ -81,12 +92,18 @@ fn answer(packet: &mut Packet, reflection: &verdict::Reflection) -> u32 {
 /// No verdict: the guard before IKE has to say something, and nothing was counted.
 const ASK_THE_GUARD: u32 = u32::MAX;
 
+/// No verdict: another gateway that shares the node's address may own the packet, and nothing was counted.
+const ASK_THE_OTHERS: u32 = u32::MAX - 1;
+
 /// A function of its own, so that the verifier forgets what the short way had found out and goes
 /// through this once, not once for each place where the short way gives up.
 #[inline(never)]
 fn long_way(ctx: &XdpContext) -> u32 {
     let mut packet = Packet::new(ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
+    if maps::steering() != 0 && steering::asks(&decision) {
+        return ASK_THE_OTHERS;
+    }
     carry_out(
         ctx,
         &mut packet,

@@ -12,6 +12,7 @@ use evergate_common::{
         PEER_SLOTS, SaEntry, TunnelEntry,
     },
     reason::Counter,
+    steering::{GATEWAY_SLOTS, Gateway},
 };
 
 // Keys are bytes in network order; here they have types that the stack aligns.
@@ -36,6 +37,19 @@ pub static OUTSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static GUARD: Array<Guard> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static GATEWAYS: Array<Gateway> = Array::with_max_entries(GATEWAY_SLOTS, 0);
+
+#[map]
+pub static OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_SAS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static STATIONS: HashMap<u64, u32> =
+    HashMap::with_max_entries(GATEWAY_SLOTS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static OWN_ADDRESS: Array<[u64; 2]> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
@@ -66,6 +80,8 @@ static REFLECT_PLAIN: u8 = 0;
 static REFLECT_KEYED: u8 = 1;
 #[unsafe(no_mangle)]
 static STRANGERS: u8 = 0;
+#[unsafe(no_mangle)]
+static STEERING: u8 = 0;
 
 /// Whether plain heartbeats are answered.
 #[inline(always)]
@@ -85,9 +101,20 @@ pub fn strangers() -> bool {
     setting(&STRANGERS)
 }
 
+/// The node's number among the gateways that share its address; 0: it shares none.
+#[inline(always)]
+pub fn steering() -> u8 {
+    number(&STEERING)
+}
+
 #[inline(always)]
 fn setting(global: &'static u8) -> bool {
+    number(global) != 0
+}
+
+#[inline(always)]
+fn number(global: &'static u8) -> u8 {
     // SAFETY: a valid reference. Volatile, because the loader changes the value in the object file
     // and the compiler must not fold the one that stands here.
-    unsafe { core::ptr::read_volatile(global) != 0 }
+    unsafe { core::ptr::read_volatile(global) }
 }

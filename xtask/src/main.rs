@@ -224,6 +224,7 @@ fn perform(task: Task) -> Result<()> {
                     toolchain::packages(PACKAGES)?;
                     tidy_up_at_signals()?;
                     let mut lab = lab::Lab::up(&prefix, queues)?;
+                    lab.hand_over()?;
                     lab.keep();
                     lab::show(&prefix)?;
                     println!("configurations: {}", lab.dir().display());

@@ -1,7 +1,7 @@
 //! Short ways for the commonest heartbeats. Each comes to what [`outside`](super::outside) comes to, or to
 //! nothing.
 
-use super::{Form, OutsideWorld, Reflection, answer_keyed, living, unicast};
+use super::{Form, OutsideWorld, Reflection, answer_keyed, living, sent_on, unicast};
 use crate::heartbeat::{KEYED_LEN, Keyed, MAGIC};
 use crate::maps::{Address, AddressEntry};
 use crate::packet::{Bytes, Esp, Family, v4_mapped};
@@ -53,6 +53,9 @@ where
     let (esp, source) = request_v4(bytes)?;
     let request = Keyed::read(bytes, &esp)?;
     sender_v4(bytes, world, &source)?;
+    if world.steers() && sent_on(world, &bytes.read::<6>(0)?, &bytes.read::<6>(6)?) {
+        return None;
+    }
     let form = answer_keyed::<true, W>(world, &request, &source, None).ok()?;
     Some(reflection_v4(form))
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
-use evergate::ike::{AssignRefused, Hooks, Identity, Methods, TrafficSelector, TsRefused};
+use evergate::ike::{AssignRefused, Beside, Hooks, Identity, Methods, TrafficSelector, TsRefused};
 
 /// Says yes to everything.
 pub(crate) struct Owner {
@@ -35,7 +35,7 @@ impl Hooks for Owner {
         self.now
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         self.next_spi += 1;
         self.next_spi
     }

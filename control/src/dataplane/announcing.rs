@@ -9,6 +9,7 @@ use evergate_common::reason::Counter;
 
 use super::command::WorkerEvent;
 use super::core::{Core, Way};
+use super::handover::{FIRST, Note};
 use super::net::announce::{Activation, Announcer, FRAME};
 use super::net::arp::{Arp, Operation};
 use super::net::groups::Groups as Memberships;
@@ -133,6 +134,9 @@ impl Core {
         let Some(group) = self.groups.get(session.group).map(|group| group.id) else {
             return;
         };
+        if self.worker != FIRST {
+            return self.tell(FIRST, Note::ClientSends(group));
+        }
         let spec = std::sync::Arc::clone(&session.spec);
         let hosts = spec
             .remote_inner
@@ -168,11 +172,8 @@ impl Core {
             lan.announcer.deactivate(address);
             lan.stop_listening_for(address);
         }
-        for index in self.sessions.indexes() {
-            if let Some(session) = self.sessions.get_mut(index) {
-                session.announced = false;
-            }
-        }
+        self.sessions.unannounce(None);
+        self.tell_all(Note::Unannounced(None));
     }
 
     /// A session that was announced is gone. What a newer session of the same client announces
@@ -257,6 +258,7 @@ impl Core {
             }
             session.announced = false;
             if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
+                self.tell_all(Note::Unannounced(Some(group)));
                 self.send_event(WorkerEvent::InnerActive {
                     group,
                     address,

@@ -106,6 +106,8 @@ pub enum Command {
     Resume,
     /// Sends on this session from now on, and no longer on the one whose place it takes.
     SendOn(SessionId),
+    /// Sends no more on this session, which is one beside another.
+    Cease(SessionId),
     /// A router says that a packet to the peer of one of these sessions was too long.
     TooLong(Vec<SessionId>, TooLong),
     /// Forgets a session.
@@ -127,7 +129,7 @@ pub enum Command {
     },
     /// Where no XDP program steers: a change of what the worker's own tables say.
     Steer(Steer),
-    /// Where no XDP program answers: the health of this node.
+    /// The health of this node, for what the worker answers itself.
     Health(u8),
     /// Where the outside is a socket: another one.
     Rebind(UdpSocket),
@@ -135,6 +137,49 @@ pub enum Command {
     Barrier(oneshot::Sender<()>),
     /// Ends the worker.
     Stop,
+}
+
+impl Command {
+    /// What the other workers than the first one are told: all of sessions and groups, but gateways are
+    /// watched by the first one.
+    pub(super) fn for_others(&self) -> Option<Self> {
+        Some(match self {
+            Self::AddSession {
+                spec,
+                group,
+                succeeds,
+            } => Self::AddSession {
+                spec: Arc::clone(spec),
+                group: *group,
+                succeeds: *succeeds,
+            },
+            Self::Begin { id, activate } => Self::Begin {
+                id: *id,
+                activate: *activate,
+            },
+            Self::MoveSession(id, remote) => Self::MoveSession(*id, *remote),
+            Self::Relocate(spec) => Self::Relocate(Arc::clone(spec)),
+            Self::SendOn(id) => Self::SendOn(*id),
+            Self::Cease(id) => Self::Cease(*id),
+            Self::RemoveSession(id) => Self::RemoveSession(*id),
+            Self::SetGroup(spec) => Self::SetGroup(GroupSpec {
+                watch: None,
+                ..spec.clone()
+            }),
+            Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Stop => Self::Stop,
+            Self::Resume
+            | Self::TooLong(..)
+            | Self::Leave(..)
+            | Self::Granted(..)
+            | Self::Rejected(..)
+            | Self::Link { .. }
+            | Self::Steer(_)
+            | Self::Health(_)
+            | Self::Rebind(_)
+            | Self::Barrier(_) => return None,
+        })
+    }
 }
 
 /// Something that a worker tells the node's core.

@@ -12,18 +12,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
+use rustc_hash::FxHashMap;
 
 use super::announcing::Lan;
 use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
 use super::groups::Groups;
+use super::handover::{Door, FIRST, Note};
 use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
 use super::paths::Discovery;
 use super::session::{Session, Sessions};
+use super::signs::Signs;
 use super::view::{GroupView, SessionView, WorkerView};
 use super::xsk::{Frame, Umem};
 use crate::esp::{Backend, Refused};
@@ -44,6 +48,8 @@ pub(super) enum Way {
     SlowOutside,
     /// As an IP packet to the kernel, for the inside interface.
     SlowInside,
+    /// To another worker, which goes on with it from this door.
+    HandOver(usize, Door),
     /// Into the queue of the group with this index.
     Hold(usize),
     /// Nowhere: its content was taken in.
@@ -54,6 +60,9 @@ pub(super) enum Way {
 
 /// What a core needs to know at its start.
 pub(super) struct Settings {
+    /// Which worker this is, of so many.
+    pub(super) worker: usize,
+    pub(super) workers: usize,
     pub(super) backend: Backend,
     pub(super) discovery: Discovery,
     pub(super) outside_index: u32,
@@ -79,6 +88,16 @@ const ICMP_RATE: (u32, u32) = (200, 50);
 
 /// The state of a worker.
 pub(super) struct Core {
+    /// Which worker this is, of so many.
+    pub(super) worker: usize,
+    pub(super) workers: usize,
+    /// What the other workers are to be told.
+    notes: VecDeque<(usize, Note)>,
+    /// The present frame was handed over by the first worker: it must not go back there.
+    pub(super) from_first: bool,
+    pub(super) signs: Signs,
+    /// How long packets to peers may be, as other workers have found out.
+    pub(super) paths_told: FxHashMap<IpAddr, u32>,
     pub(super) sessions: Sessions,
     pub(super) groups: Groups,
     pub(super) lan: Option<Lan>,
@@ -86,6 +105,8 @@ pub(super) struct Core {
     pub(super) hops: Hops,
     pub(super) icmp_rate: RateLimit,
     pub(super) rng: StdRng,
+    /// What keyed heartbeats are answered with that another gateway has sent on.
+    pub(super) health: u8,
     /// The time of the present batch.
     pub(super) now: Instant,
     backend: Backend,
@@ -110,13 +131,20 @@ impl Core {
     pub(super) fn new(settings: Settings, now: Instant) -> Self {
         let fib = settings.fib.load_full();
         Self {
-            sessions: Sessions::default(),
+            worker: settings.worker,
+            workers: settings.workers,
+            notes: VecDeque::new(),
+            from_first: false,
+            signs: Signs::new(now),
+            paths_told: FxHashMap::default(),
+            sessions: Sessions::of_worker(settings.worker, settings.workers),
             groups: Groups::default(),
             lan: settings.lan,
             fib,
             hops: Hops::new(settings.in_use),
             icmp_rate: RateLimit::new(ICMP_RATE.0, ICMP_RATE.1, now),
             rng: settings.rng,
+            health: heartbeat::HEALTH_WELL,
             backend: settings.backend,
             outside_index: settings.outside_index,
             outside_frames: settings.outside_frames,
@@ -165,6 +193,33 @@ impl Core {
         }
     }
 
+    /// Whether this is the worker that watches gateways and speaks to the LAN.
+    pub(super) fn is_first(&self) -> bool {
+        self.worker == FIRST
+    }
+
+    /// Tells another worker.
+    pub(super) fn tell(&mut self, to: usize, note: Note) {
+        self.notes.push_back((to, note));
+    }
+
+    /// Tells all others.
+    pub(super) fn tell_all(&mut self, note: Note) {
+        for to in (0..self.workers).filter(|to| *to != self.worker) {
+            self.notes.push_back((to, note));
+        }
+    }
+
+    /// What another worker is to be told next.
+    pub(super) fn next_note(&mut self) -> Option<(usize, Note)> {
+        self.notes.pop_front()
+    }
+
+    /// There was no room for it.
+    pub(super) fn keep_note(&mut self, to: usize, note: Note) {
+        self.notes.push_front((to, note));
+    }
+
     pub(super) fn push(&mut self, frame: Frame, way: Way) {
         self.outgoing.push_back((frame, way));
     }
@@ -197,6 +252,17 @@ impl Core {
             Command::SendOn(id) => {
                 if let Some(index) = self.sessions.by_id(id) {
                     self.send_on(index, umem, now);
+                }
+            }
+            Command::Cease(id) => {
+                if let Some(session) = self
+                    .sessions
+                    .by_id(id)
+                    .and_then(|index| self.sessions.get_mut(index))
+                {
+                    session.sending = Sending::Told;
+                    let group = session.group;
+                    self.settle_lane(group);
                 }
             }
             Command::TooLong(sessions, said) => self.told_too_long(&sessions, &said, now),
@@ -255,13 +321,23 @@ impl Core {
             );
             return;
         };
-        let mut session = match Session::new(Arc::clone(spec), group, self.backend) {
+        let owner = spec.worker(self.workers);
+        if spec.lane > 0 && owner != self.worker {
+            // Nobody else has anything to do with it.
+            return;
+        }
+        let made = match owner == self.worker {
+            true => Session::new(Arc::clone(spec), group, self.backend),
+            false => Session::elsewhere(Arc::clone(spec), group),
+        };
+        let mut session = match made {
             Ok(session) => session,
             Err(error) => {
                 tracing::error!("session with {} can not be used: {error}", spec.peer);
                 return;
             }
         };
+        session.worker = owner;
         session.last_heard = Some(now);
         session.sending = succeeds.unwrap_or(Sending::Told);
         self.resolve_outside(&mut session, now);
@@ -273,8 +349,15 @@ impl Core {
                 .sessions
                 .iter()
                 .any(|other| other.group == group && other.announced);
+        let (id, lane) = (session.spec.id, session.spec.lane);
         let index = self.sessions.insert(session);
         self.adopt_path(index);
+        if lane > 0
+            && let Some(state) = self.groups.get_mut(group)
+        {
+            state.lanes.push(id);
+            self.settle_lane(group);
+        }
     }
 
     /// Prepares the Ethernet header toward a session's peer.
@@ -350,7 +433,9 @@ impl Core {
     /// A snapshot for readers.
     pub(super) fn view(&mut self, umem: &Umem, now: Instant) -> WorkerView {
         self.view_wanted = false;
-        let sessions = self.sessions.iter().filter_map(|session| {
+        let own = self.sessions.iter();
+        let own = own.filter(|session| session.worker == self.worker);
+        let sessions = own.filter_map(|session| {
             let group = self.groups.get(session.group)?;
             Some(SessionView {
                 id: session.spec.id,
@@ -389,9 +474,9 @@ impl Core {
         }
     }
 
-    /// After every batch: `drained` says that the receive rings of the outside are empty, so that
-    /// deadlines may be judged.
-    pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+    /// After every batch: up to `drained` the receive rings of the outside were empty, so that deadlines
+    /// may be judged.
+    pub(super) fn after_batch(&mut self, umem: &mut Umem, now: Instant, drained: Option<Instant>) {
         self.now = now;
         self.send_reports();
         self.follow_fib();
@@ -414,12 +499,10 @@ impl Core {
             .iter()
             .filter_map(|index| self.groups.get(*index));
         let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
-        let announcements = self
-            .announce_deadline()
-            .map(|at| (at, "announcement"))
-            .into_iter();
+        let announcements = self.announce_deadline().map(|at| (at, "announcement"));
+        let signs = self.signs.deadline().map(|at| (at, "signs of life"));
         let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));
-        let others = announcements.chain(paths);
+        let others = [announcements, signs, paths].into_iter().flatten();
         monitors.chain(others).min_by_key(|(at, _)| *at)
     }
 }

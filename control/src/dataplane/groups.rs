@@ -27,7 +27,12 @@ pub(super) struct Group {
     pub(super) on_demand: bool,
     /// The session that traffic uses now.
     pub(super) active: Option<SessionId>,
-    /// Watches the gateways of a client's cluster.
+    /// The one beside it that traffic uses in this worker, and all that it has.
+    pub(super) lane: Option<SessionId>,
+    pub(super) lanes: Vec<SessionId>,
+    /// The gateway that traffic uses now, on a client.
+    pub(super) using: Option<IpAddr>,
+    /// Watches the gateways of a client's cluster; the first worker's.
     pub(super) monitor: Option<Box<Monitor>>,
     pub(super) form: HeartbeatForm,
     /// Packets that wait for a session: how many, and where the first and the last one are kept.
@@ -55,6 +60,9 @@ impl Group {
             prefixes: spec.prefixes,
             on_demand: spec.on_demand,
             active: None,
+            lane: None,
+            lanes: Vec::new(),
+            using: None,
             monitor,
             form,
             held: 0,
@@ -120,6 +128,8 @@ pub(super) struct Groups {
     v6: PrefixMap<Ipv6Net, usize>,
     /// Groups with a monitor.
     watched: Vec<usize>,
+    /// Groups of a client's clusters.
+    clusters: Vec<usize>,
     held: Held,
     /// Our own link is down: no monitor judges anything, a new one neither.
     link_down: bool,
@@ -157,6 +167,9 @@ impl Groups {
                     *slot = Some(group);
                 }
                 self.by_id.insert(id, index);
+                if matches!(id, GroupId::Cluster(_)) {
+                    self.clusters.push(index);
+                }
                 if self.get(index).is_some_and(|group| group.monitor.is_some()) {
                     self.watched.push(index);
                 }
@@ -190,6 +203,7 @@ impl Groups {
         };
         self.unlink(index);
         self.watched.retain(|watched| *watched != index);
+        self.clusters.retain(|cluster| *cluster != index);
         while let Some(frame) = self.next_held(index) {
             umem.free(frame);
         }
@@ -274,6 +288,21 @@ impl Groups {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
         self.groups.iter_mut().flatten()
+    }
+
+    /// Groups of which payload was sent in this batch, where they are not watched.
+    pub(super) fn take_sent(&mut self) -> impl Iterator<Item = GroupId> {
+        let clusters = self.clusters.iter();
+        let groups = &mut self.groups;
+        clusters.filter_map(|index| {
+            let group = groups.get_mut(*index)?.as_mut()?;
+            std::mem::take(&mut group.sent).then_some(group.id)
+        })
+    }
+
+    /// Indexes of the groups of a client's clusters.
+    pub(super) fn clusters(&self) -> &[usize] {
+        &self.clusters
     }
 
     /// Indexes of the groups whose gateways are watched.

@@ -1,14 +1,12 @@
 //! The data plane as the node's core sees it: commands in order, a view to read.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use evergate_common::guard::Guard;
 use evergate_common::maps::TunnelEntry;
 use evergate_common::reason::Counter;
@@ -17,17 +15,24 @@ use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
+use super::handover::Sleeper;
 use super::intake::Intake;
 use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
 use super::net::quote::TooLong;
-use super::view::WorkerView;
+use super::view::Views;
 use super::worker::CorePulse;
 use crate::sadb::{SessionId, SessionSpec};
 
 /// The core waits so long for a worker to carry a command out.
 const BARRIER: Duration = Duration::from_secs(1);
 
+/// A worker as its owner has it.
+pub(super) struct WorkerHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) sleeper: Arc<Sleeper>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
 /// Sessions with peers behind one address that are looked at for what a router says: the work that a forged
 /// message makes is bounded.
 const NEIGHBOURS: usize = 256;
@@ -39,12 +44,11 @@ pub struct Dataplane {
     pub(super) inside: Option<loader::Inside>,
     /// How each program was attached, with a warning where it is not native.
     pub attached: Vec<(String, Attached)>,
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) wake: OwnedFd,
+    /// The first one watches gateways and speaks to the LAN.
+    pub(super) workers: Vec<WorkerHandle>,
     pub(super) bell: Bell,
-    pub(super) view: Arc<ArcSwap<WorkerView>>,
+    pub(super) views: Views,
     pub(super) pulse: Arc<CorePulse>,
-    pub(super) worker: Option<JoinHandle<()>>,
     pub(super) listener: Option<Listener>,
     pub(super) intake: Intake,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
@@ -60,27 +64,50 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Sends a command to the worker, who reads it when [woken](Self::wake), if not before.
+    /// Sends a command to the workers that it is for, who read it when [woken](Self::wake), if not
+    /// before.
     pub fn command(&self, command: Command) {
-        // A worker that is gone has said so by a report already.
-        let _ = self.commands.send(command);
+        // The first worker last: what it tells the others then is about something that they know.
+        for worker in self.workers.iter().skip(1) {
+            if let Some(copy) = command.for_others() {
+                // A worker that is gone has said so by a report already.
+                let _ = worker.commands.send(copy);
+            }
+        }
+        if let Some(first) = self.workers.first() {
+            let _ = first.commands.send(command);
+        }
         self.bell.sent();
     }
 
-    /// Wakes the worker if it has been sent commands since the last time: a wake-up costs more than
+    /// Wakes the workers if they have been sent commands since the last time: a wake-up costs more than
     /// what most of them say.
     pub fn wake(&self) {
         if self.bell.must_ring() {
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.workers.iter().for_each(|worker| worker.sleeper.wake());
         }
     }
 
-    /// Waits until the worker has carried out all earlier commands; bounded by a second.
+    /// Waits until the workers have carried out all earlier commands; bounded by a second.
     pub async fn settled(&self) {
-        let (done, wait) = oneshot::channel();
-        self.command(Command::Barrier(done));
+        let waits: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, wait) = oneshot::channel();
+                let _ = worker.commands.send(Command::Barrier(done));
+                wait
+            })
+            .collect();
+        self.bell.sent();
         self.wake();
-        let _ = tokio::time::timeout(BARRIER, wait).await;
+        let all = futures_util::future::join_all(waits);
+        let _ = tokio::time::timeout(BARRIER, all).await;
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.
@@ -149,12 +176,10 @@ impl Dataplane {
 
     /// The health that this node answers heartbeats with.
     pub fn set_health(&mut self, health: u8) -> Result<(), LoadError> {
+        self.command(Command::Health(health));
         match &self.outside {
             Some(outside) => outside.node_state().set_health(health),
-            None => {
-                self.command(Command::Health(health));
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
@@ -176,9 +201,9 @@ impl Dataplane {
         self.tun_name.as_deref()
     }
 
-    /// What the worker shows of itself.
-    pub fn view(&self) -> Arc<ArcSwap<WorkerView>> {
-        Arc::clone(&self.view)
+    /// What the workers show of themselves.
+    pub fn views(&self) -> Views {
+        self.views.clone()
     }
 
     /// The core's sign of life, which the dead-man switch hangs on.
@@ -217,9 +242,19 @@ impl Dataplane {
         let there = self
             .at
             .range((peer, SessionId(0))..=(peer, SessionId(u64::MAX)));
-        let sessions: Vec<_> = there.map(|(_, id)| *id).take(NEIGHBOURS).collect();
-        if !sessions.is_empty() {
-            self.command(Command::TooLong(sessions, said));
+        // Each of the worker that has its SAs.
+        let mut sessions: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
+        for (_, id) in there.take(NEIGHBOURS) {
+            if let Some(spec) = self.sessions.get(id) {
+                let worker = spec.worker(self.workers.len());
+                sessions.entry(worker).or_default().push(*id);
+            }
+        }
+        for (worker, sessions) in sessions {
+            if let Some(worker) = self.workers.get(worker) {
+                let _ = worker.commands.send(Command::TooLong(sessions, said));
+                self.bell.sent();
+            }
         }
     }
 
@@ -233,8 +268,10 @@ impl Dataplane {
         }
         self.command(Command::Stop);
         self.wake();
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
         }
     }
 }

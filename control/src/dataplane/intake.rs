@@ -2,11 +2,11 @@
 //! fragments.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::handover::Sleeper;
 use super::udp::{MOST, put};
 use super::xsk::{CHUNK, HEADROOM};
 
@@ -24,11 +24,11 @@ struct Lost {
 }
 
 /// The end that hands over.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Intake {
     frames: SyncSender<Vec<u8>>,
     lost: Arc<Lost>,
-    wake: Arc<OwnedFd>,
+    sleeper: Arc<Sleeper>,
 }
 
 /// The worker's end.
@@ -38,14 +38,14 @@ pub(super) struct Taken {
     lost: Arc<Lost>,
 }
 
-/// A way in; `wake` wakes the worker.
-pub(super) fn intake(wake: OwnedFd) -> (Intake, Taken) {
+/// A way in to the worker that may have to be woken so.
+pub(super) fn intake(sleeper: Arc<Sleeper>) -> (Intake, Taken) {
     let (sender, frames) = sync_channel(WAITING);
     let lost = Arc::new(Lost::default());
     let intake = Intake {
         frames: sender,
         lost: Arc::clone(&lost),
-        wake: Arc::new(wake),
+        sleeper,
     };
     (intake, Taken { frames, lost })
 }
@@ -61,7 +61,7 @@ impl Intake {
         if let Some(lost) = lost {
             lost.fetch_add(1, Ordering::Relaxed);
         }
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        self.sleeper.wake();
     }
 
     /// Hands over the payload of a datagram with ESP in it.
@@ -100,10 +100,10 @@ impl Taken {
 mod tests {
     use super::*;
     use evergate_common::packet::{Class, classify, parse};
-    use rustix::event::{EventfdFlags, eventfd};
+    use std::time::Instant;
 
     fn way() -> (Intake, Taken) {
-        intake(eventfd(0, EventfdFlags::NONBLOCK).unwrap())
+        intake(Arc::new(Sleeper::new(Instant::now()).unwrap()))
     }
 
     #[test]

@@ -9,12 +9,14 @@ use evergate_common::reason::Counter;
 
 use super::command::Sending;
 use super::core::{Core, ETHERNET, Way, counter};
+use super::handover::{Door, FIRST};
 use super::hops::Hop;
 use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
-use super::xsk::{Frame, Umem};
+use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
+use crate::sadb::spi_worker;
 
 impl Core {
     /// What becomes of a frame from the outside interface.
@@ -36,9 +38,21 @@ impl Core {
                 Ok(way) => way,
                 Err(reason) => Way::Drop(reason),
             },
+            // The first worker asked, and knows what.
+            Class::Heartbeat(_) if !self.is_first() => Way::HandOver(FIRST, Door::Outside),
             Class::Heartbeat(esp) => {
                 let end = (esp.offset + esp.len).min(bytes.len());
                 let heartbeat = bytes.get(esp.offset..end).unwrap_or_default();
+                if !heartbeat::is_answer(esp.sequence) {
+                    return match self.answer(heartbeat) {
+                        Ok((session, answer)) => {
+                            self.count(Counter::HeartbeatSteered);
+                            self.send_heartbeat_bytes(session, &answer, umem);
+                            Way::Done
+                        }
+                        Err(reason) => Way::Drop(reason),
+                    };
+                }
                 match self.answered(heartbeat, unmapped(ip.source), now) {
                     Ok(()) => Way::Done,
                     Err(reason) => Way::Drop(reason),
@@ -56,10 +70,16 @@ impl Core {
         outer: &Ip,
         now: Instant,
     ) -> Result<Way, Counter> {
-        let index = self
-            .sessions
-            .by_spi(u32::from_be_bytes(esp.spi))
-            .ok_or(Counter::UnknownSpi)?;
+        let spi = u32::from_be_bytes(esp.spi);
+        let Some(index) = self.sessions.by_spi(spi) else {
+            let owner = spi_worker(spi, self.workers);
+            return match self.worker {
+                me if me != owner && !self.from_first => Ok(Way::HandOver(owner, Door::Outside)),
+                // What somebody wrote by hand may be the first one's all the same.
+                me if me != FIRST && !self.from_first => Ok(Way::HandOver(FIRST, Door::Outside)),
+                _ => Err(Counter::UnknownSpi),
+            };
+        };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
         let start = frame.range().start + esp.offset;
@@ -166,6 +186,36 @@ impl Core {
                 Err(Counter::NoRoute)
             }
         }
+    }
+
+    /// A keyed heartbeat that another gateway of our address has sent on, and that the XDP program has
+    /// found good: the session that it is answered on, and the answer.
+    fn answer(&self, bytes: &[u8]) -> Result<(usize, [u8; heartbeat::KEYED_LEN]), Counter> {
+        let keyed = heartbeat::decode(bytes).ok_or(Counter::HeartbeatForm)?;
+        let index = self.sessions.by_spi(u32::from_be_bytes(keyed.spi));
+        let session = index.and_then(|index| Some((index, self.sessions.get(index)?)));
+        let (index, session) = session.ok_or(Counter::HeartbeatUnknownSpi)?;
+        let key = session.spec.heartbeat_key.as_ref();
+        let key = key.ok_or(Counter::HeartbeatForm)?.expose();
+        let answer = heartbeat::answer(bytes, key, self.health);
+        Ok((index, answer.map_err(|_| Counter::HeartbeatMac)?))
+    }
+
+    /// Sends a heartbeat, or the answer to one, to a session's peer, if there is a frame.
+    pub(super) fn send_heartbeat_bytes(
+        &mut self,
+        index: usize,
+        bytes: &[u8; heartbeat::KEYED_LEN],
+        umem: &mut Umem,
+    ) -> bool {
+        let Some(frame) = umem.take() else {
+            self.count(Counter::NoFrame);
+            return false;
+        };
+        let at = HEADROOM..HEADROOM + bytes.len();
+        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(bytes);
+        self.send_esp(index, frame, at, umem);
+        true
     }
 
     /// An answer to one of our heartbeats.

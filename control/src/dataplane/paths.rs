@@ -1,7 +1,7 @@
 //! How long packets toward each peer may be: what the [`PathMtu`] of a session wants done, and what is heard
 //! about it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -11,6 +11,7 @@ use rand::RngExt;
 
 use super::command::WorkerEvent;
 use super::core::{Core, ETHERNET};
+use super::handover::Note;
 use super::net::quote::{Quoted, TooLong};
 use super::pmtu::{BASE, PathMtu, Phase};
 use super::session::Session;
@@ -27,6 +28,9 @@ const PROBES: usize = 4;
 
 /// An ICMP error about a packet sent so many packets ago is too old.
 const RECENT: u32 = 1 << 20;
+
+/// Peers of which another worker has told how long packets to them may be.
+const TOLD: usize = 4096;
 
 /// What a dummy packet begins with that tells the peer how long packets may be: this, then the size in four
 /// bytes, in network order.
@@ -107,9 +111,10 @@ impl Session {
         }
     }
 
-    /// Takes up what the path carries.
+    /// Takes up what the path carries, as found here or by another worker.
     fn fit(&mut self) {
-        self.mtu = self.outer.inner_mtu(self.path_size().0 as usize);
+        let size = self.path_size().0.min(self.path_told.unwrap_or(u32::MAX));
+        self.mtu = self.outer.inner_mtu(size as usize);
     }
 
     /// The peer is elsewhere: what was found is of no use.
@@ -183,7 +188,24 @@ impl Core {
             session.path = Some(path);
             self.paths_at = now;
         }
+        session.path_told = self.paths_told.get(&session.peer_at.ip()).copied();
         session.fit();
+    }
+
+    /// Another worker has found out how long packets to this peer may be.
+    pub(super) fn path_told(&mut self, peer: IpAddr, size: u32) {
+        if self.paths_told.len() >= TOLD {
+            self.paths_told.clear();
+        }
+        self.paths_told.insert(peer, size);
+        for index in self.sessions.indexes() {
+            if let Some(session) = self.sessions.get_mut(index)
+                && session.peer_at.ip() == peer
+            {
+                session.path_told = Some(size);
+                session.fit();
+            }
+        }
     }
 
     /// Looks after the path of a session that came with one.
@@ -277,7 +299,9 @@ impl Core {
         if path.said.0 != size {
             path.said = (size, 0, now);
         }
+        let peer = session.peer_at.ip();
         if before != size {
+            self.tell_all(Note::PathSize(peer, size));
             self.send_event(WorkerEvent::PathMtu {
                 session: id,
                 before,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use evergate_common::reason::Counter;
 
 use super::core::{Core, Way};
+use super::handover::Desk;
 use super::loader::NodeStateWriter;
 use super::net::icmp::RateLimit;
 use super::net::segment::Segment;
@@ -29,8 +30,8 @@ pub(super) enum Outside {
         sockets: Vec<Socket>,
         /// For ESP whose next hop the kernel has to resolve.
         slow: SlowPath,
-        /// What the program knows of this node when it answers heartbeats.
-        state: NodeStateWriter,
+        /// What the program knows of this node when it answers heartbeats; the first worker says it.
+        state: Option<NodeStateWriter>,
     },
     /// A UDP socket, and what is done instead of such a program.
     Udp { port: Box<UdpPort>, gate: Gate },
@@ -86,7 +87,10 @@ impl Outside {
     /// Heartbeats are answered until this time, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) fn set_alive_until(&mut self, nanoseconds: u64) {
         match self {
-            Self::Nic { state, .. } => {
+            Self::Nic { state: None, .. } => {}
+            Self::Nic {
+                state: Some(state), ..
+            } => {
                 if let Err(error) = state.set_alive_until(nanoseconds) {
                     tracing::warn!("the dead-man switch could not be renewed: {error}");
                 }
@@ -98,7 +102,10 @@ impl Outside {
     /// Whether no heartbeat is to be answered.
     pub(super) fn set_silent(&mut self, silent: bool) {
         match self {
-            Self::Nic { state, .. } => {
+            Self::Nic { state: None, .. } => {}
+            Self::Nic {
+                state: Some(state), ..
+            } => {
                 if let Err(error) = state.set_silent(silent) {
                     tracing::warn!("the XDP program could not be told of a link: {error}");
                 }
@@ -132,6 +139,8 @@ impl Inside {
 pub(super) struct Ports {
     pub(super) outside: Outside,
     pub(super) inside: Inside,
+    /// The way to the other workers.
+    pub(super) desk: Desk,
     /// For inner packets whose next hop the kernel has to resolve; a TUN device needs none.
     slow_inside: Option<SlowPath>,
     slow_rate: RateLimit,
@@ -141,6 +150,7 @@ impl Ports {
     pub(super) fn new(
         outside: Outside,
         inside: Inside,
+        desk: Desk,
         slow_inside: Option<SlowPath>,
         now: Instant,
     ) -> Self {
@@ -148,6 +158,7 @@ impl Ports {
         Self {
             outside,
             inside,
+            desk,
             slow_inside,
             slow_rate,
         }
@@ -194,6 +205,13 @@ impl Ports {
                 slow(self.slow_inside.as_mut(), core, umem, frame)
             }
             Way::SlowInside => Err((frame, Counter::SlowPathFull)),
+            Way::HandOver(worker, door) => match self.desk.hand_over(worker, frame, door) {
+                Ok(()) => {
+                    core.count(Counter::HandedOver);
+                    Ok(())
+                }
+                Err(frame) => Err((frame, Counter::HandOverFull)),
+            },
             Way::Hold(group) => core.hold(group, frame).map_err(|f| (f, Counter::QueueFull)),
             Way::Done => {
                 umem.free(frame);

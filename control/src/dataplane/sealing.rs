@@ -6,6 +6,7 @@ use evergate_common::packet::{self, Class};
 use evergate_common::reason::Counter;
 
 use super::core::{Core, Way, counter, ethernet};
+use super::handover::{Door, FIRST};
 use super::net::fib::Resolution;
 use super::net::fragment::{Cut, may_be_cut};
 use super::net::icmp::{self, Problem};
@@ -23,12 +24,16 @@ impl Core {
         };
         let Some(ip) = parsed.ip else {
             return match packet::classify(&parsed, bytes) {
+                Ok(Class::Arp { .. }) if !self.is_first() => Way::HandOver(FIRST, Door::Lan),
                 Ok(Class::Arp { .. }) => self.neighbour_frame(frame, umem, now),
                 _ => Way::Drop(Counter::NotOurs),
             };
         };
         if let Ok(Class::Neighbour { .. }) = packet::classify(&parsed, bytes) {
-            return self.neighbour_frame(frame, umem, now);
+            return match self.is_first() {
+                true => self.neighbour_frame(frame, umem, now),
+                false => Way::HandOver(FIRST, Door::Lan),
+            };
         }
         // What is flooded over the segment is not for us to forward (RFC 1812 section 5.3.4).
         if self
@@ -89,10 +94,23 @@ impl Core {
         now: Instant,
     ) -> Result<Way, Counter> {
         let state = self.groups.get_mut(group).ok_or(Counter::NoSession)?;
-        if let Some(index) = state.active.and_then(|id| self.sessions.by_id(id)) {
+        // Its own before one that another worker may have.
+        let used = state.lane.or(state.active);
+        if let Some(index) = used.and_then(|id| self.sessions.by_id(id)) {
+            if let Some(owner) = self.sessions.elsewhere(index) {
+                return Ok(Way::HandOver(owner, Door::Inner));
+            }
             state.sent = true;
             return self.seal(index, frame, umem, now);
         }
+        if !self.is_first() {
+            // Who asks for sessions, and keeps what waits for one. What comes from there finds none.
+            return match self.from_first {
+                true => Err(Counter::NoSession),
+                false => Ok(Way::HandOver(FIRST, Door::Inner)),
+            };
+        }
+        let state = self.groups.get_mut(group).ok_or(Counter::NoSession)?;
         if !state.on_demand {
             return Err(Counter::NoSession);
         }
@@ -205,9 +223,11 @@ impl Core {
             if let Some(state) = self.groups.get_mut(group) {
                 state.sent = true;
             }
-            let way = match self.seal(index, &mut frame, umem, now) {
-                Ok(way) => way,
-                Err(reason) => Way::Drop(reason),
+            let way = match self.sessions.elsewhere(index) {
+                Some(owner) => Way::HandOver(owner, Door::Inner),
+                None => self
+                    .seal(index, &mut frame, umem, now)
+                    .unwrap_or_else(Way::Drop),
             };
             self.push(frame, way);
         }

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use super::command::Sending;
+use super::handover::FIRST;
 use super::paths::{Path, same_path};
 use super::view::Traffic;
 use crate::esp::{
@@ -46,6 +47,8 @@ pub(super) enum SessionError {
 pub(super) struct Session {
     pub(super) spec: Arc<SessionSpec>,
     pub(super) group: usize,
+    /// The worker that has its SAs; the others only know where they are.
+    pub(super) worker: usize,
     pub(super) inbound: Option<InboundSa>,
     pub(super) outbound: Option<OutboundSa>,
     pub(super) outer: Outer,
@@ -60,6 +63,8 @@ pub(super) struct Session {
     pub(super) limit: u32,
     /// What is known of the path behind it, if that is anything.
     pub(super) path: Option<Box<Path>>,
+    /// What another worker has found out about it.
+    pub(super) path_told: Option<u32>,
     /// The longest inner packet since the path was looked at.
     pub(super) longest: usize,
     pub(super) received: Traffic,
@@ -77,6 +82,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A session whose SAs another worker has.
+    pub(super) fn elsewhere(spec: Arc<SessionSpec>, group: usize) -> Result<Self, SessionError> {
+        Self::with(spec, group, None, None)
+    }
+
+    /// A session whose SAs this worker has.
     pub(super) fn new(
         spec: Arc<SessionSpec>,
         group: usize,
@@ -92,13 +103,23 @@ impl Session {
             .as_ref()
             .map(|sa| sa.sender(backend))
             .transpose()?;
+        Self::with(spec, group, inbound, outbound)
+    }
+
+    fn with(
+        spec: Arc<SessionSpec>,
+        group: usize,
+        inbound: Option<InboundSa>,
+        outbound: Option<OutboundSa>,
+    ) -> Result<Self, SessionError> {
         let outer = spec.outer()?;
-        let spec_gateway = spec.gateway.is_some();
+        let asks = spec.gateway.is_some() && outbound.is_some();
         Ok(Self {
             peer_at: spec.peer_at(),
             moved: None,
             spec,
             group,
+            worker: FIRST,
             inbound,
             outbound,
             outer,
@@ -106,13 +127,14 @@ impl Session {
             mtu: 0,
             limit: 0,
             path: None,
+            path_told: None,
             longest: 0,
             received: Traffic::default(),
             sent: Traffic::default(),
             last_heard: None,
             heard: false,
             // Only a gateway is asked whether it lives.
-            tokens: match spec_gateway {
+            tokens: match asks {
                 true => VecDeque::with_capacity(TOKENS),
                 false => VecDeque::new(),
             },
@@ -120,6 +142,11 @@ impl Session {
             sending: Sending::AtOnce,
             packets_then: 0,
         })
+    }
+
+    /// Whether it can send by itself, here or in another worker.
+    pub(super) fn sends(&self) -> bool {
+        self.spec.outbound.is_some() && self.spec.lane == 0
     }
 
     /// Lets the SAs sleep if they have carried nothing since the last look.
@@ -211,20 +238,44 @@ pub(super) struct Sessions {
     by_gateway: HashMap<IpAddr, usize>,
     /// The first slot that was looked at last.
     look_at: usize,
+    /// Which worker this is, of so many.
+    worker: usize,
+    workers: usize,
 }
 
 impl Sessions {
+    /// Those that a worker has or knows of, of so many workers.
+    pub(super) fn of_worker(worker: usize, workers: usize) -> Self {
+        Self {
+            worker,
+            workers,
+            ..Self::default()
+        }
+    }
+
+    /// Where a session with this inbound SPI lies, if it is this worker's and the place was free.
+    #[inline]
+    fn place(&self, spi: u32) -> Option<usize> {
+        let place = spi_place(spi) as usize;
+        match self.workers {
+            0 | 1 => Some(place),
+            workers => (place % workers == self.worker).then(|| place / workers),
+        }
+    }
+
     /// Adds a session; one with the same name gives way.
     pub(super) fn insert(&mut self, session: Session) -> usize {
         self.remove(session.spec.id);
         let index = self.slot_for(&session);
         self.by_id.insert(session.spec.id, index);
         if let Some(inbound) = &session.inbound
-            && spi_place(inbound.spi()) as usize != index
+            && self.place(inbound.spi()) != Some(index)
         {
             self.by_spi.insert(inbound.spi(), index);
         }
-        if let Some(gateway) = session.spec.gateway {
+        if let Some(gateway) = session.spec.gateway
+            && session.spec.lane == 0
+        {
             // Heartbeats too go by the session that is sent on.
             match session.sending {
                 Sending::AtOnce => self.by_gateway.insert(gateway, index),
@@ -239,10 +290,7 @@ impl Sessions {
 
     /// The place of its inbound SPI, if it is free; else any.
     fn slot_for(&mut self, session: &Session) -> usize {
-        let place = session
-            .inbound
-            .as_ref()
-            .map(|sa| spi_place(sa.spi()) as usize);
+        let place = session.inbound.as_ref().and_then(|sa| self.place(sa.spi()));
         // Drawn places come from the lowest on; an SPI that somebody chose may have any.
         if let Some(place) = place.filter(|place| *place < self.slots.len() + GAP) {
             for index in self.slots.len()..=place {
@@ -284,7 +332,7 @@ impl Sessions {
     fn newest_with(&self, gateway: IpAddr) -> Option<usize> {
         let with = self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let session = slot.as_ref()?;
-            let fits = session.spec.gateway == Some(gateway) && session.outbound.is_some();
+            let fits = session.spec.gateway == Some(gateway) && session.sends();
             fits.then_some((session.sending, session.spec.id, index))
         });
         with.max().map(|(.., index)| index)
@@ -323,12 +371,19 @@ impl Sessions {
 
     #[inline]
     pub(super) fn by_spi(&self, spi: u32) -> Option<usize> {
-        let place = spi_place(spi) as usize;
-        let inbound = self.get(place).and_then(|session| session.inbound.as_ref());
+        let place = self.place(spi);
+        let session = place.and_then(|place| self.get(place));
+        let inbound = session.and_then(|session| session.inbound.as_ref());
         match inbound.is_some_and(|sa| sa.spi() == spi) {
-            true => Some(place),
+            true => place,
             false => self.by_spi.get(&spi).copied(),
         }
+    }
+
+    /// The worker that has the SAs of a session, if it is another one.
+    pub(super) fn elsewhere(&self, index: usize) -> Option<usize> {
+        let worker = self.get(index)?.worker;
+        (worker != self.worker).then_some(worker)
     }
 
     pub(super) fn by_gateway(&self, gateway: IpAddr) -> Option<usize> {
@@ -349,11 +404,18 @@ impl Sessions {
 
     /// The youngest session of a group that can send, one that may do so first.
     pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
-        let of_group = self
-            .iter()
-            .filter(|s| s.group == group && s.outbound.is_some());
+        let of_group = self.iter().filter(|s| s.group == group && s.sends());
         let newest = of_group.max_by_key(|session| (session.sending, session.spec.id));
         newest.map(|session| session.spec.id)
+    }
+
+    /// The inner addresses of a group's sessions, or of all, are no longer announced.
+    pub(super) fn unannounce(&mut self, group: Option<Option<usize>>) {
+        for session in self.slots.iter_mut().flatten() {
+            if group.is_none_or(|group| group == Some(session.group)) {
+                session.announced = false;
+            }
+        }
     }
 
     /// Indexes of all sessions; for loops that change them.

@@ -11,14 +11,14 @@ use arc_swap::ArcSwap;
 use evergate_common::maps::MAX_LOCAL;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rustix::event::{EventfdFlags, eventfd};
 use thiserror::Error;
 
 use super::announcing::Lan;
 use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
-use super::handle::Dataplane;
+use super::handle::{Dataplane, WorkerHandle};
+use super::handover::{Desk, Sleeper};
 use super::intake::{Intake, intake};
 use super::listener::{Hears, Listener};
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
@@ -29,10 +29,10 @@ use super::net::segment::Segment;
 use super::net::slow::{self, SlowPath};
 use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
-use super::socket_set::SocketSet;
+use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
 use super::udp::{Gate, IkeMessage, UdpPort};
-use super::view::WorkerView;
+use super::view::Views;
 use super::worker::{CorePulse, DeadMan, Worker};
 use super::xsk::XskError;
 use crate::esp::Backend;
@@ -131,6 +131,8 @@ pub struct Options {
     pub fib: Arc<ArcSwap<Fib>>,
     /// Tells which next hops carry traffic.
     pub in_use: InUse,
+    /// How many workers are wanted; there are no more than every interface has receive queues.
+    pub workers: usize,
 }
 
 impl Dataplane {
@@ -140,6 +142,7 @@ impl Dataplane {
         options: Options,
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<WorkerReport>), SetupError> {
         let now = Instant::now();
+        let count = worker_count(&options)?;
         let outside_name = options.outside.name.clone();
         let (mut outside, chosen) = match options.port {
             OutsideOptions::Xdp(mode) => {
@@ -167,7 +170,8 @@ impl Dataplane {
             InsideOptions::Lan { interface, .. } => Some(interface.name.as_str()),
             _ => None,
         };
-        let sockets = SocketSet::open(outside.as_ref().map(|_| outside_name.as_str()), lan_name)?;
+        let outside_nic = outside.as_ref().map(|_| outside_name.as_str());
+        let sockets = SocketSet::open(outside_nic, lan_name, count)?;
         if let Some(outside) = &mut outside {
             for (queue, socket) in (0..).zip(&sockets.outside) {
                 outside.set_xsk(queue, socket.as_fd())?;
@@ -178,74 +182,106 @@ impl Dataplane {
                 inside.set_xsk(queue, socket.as_fd())?;
             }
         }
-        let (ports_outside, mode) = match chosen {
-            Chosen::Nic(mode, state) => {
-                let port = Outside::Nic {
-                    sockets: sockets.outside,
-                    slow: SlowPath::open(&outside_name)?,
-                    state,
-                };
-                (port, Some(mode))
-            }
-            Chosen::Udp(port) => {
-                let gate = Gate::new(options.reflect);
-                (Outside::Udp { port, gate }, None)
-            }
-        };
-        let (ports_inside, lan) = open_inside(&options.inside, sockets.inside)?;
-        let tun_name = ports_inside.tun_name().map(str::to_owned);
+        let (mut insides, lan) = open_inside(&options.inside, count)?;
+        let tun_name = insides
+            .first()
+            .and_then(Inside::tun_name)
+            .map(str::to_owned);
         let inside_name = match &options.inside {
             InsideOptions::Lan { interface, .. } | InsideOptions::Routed { interface, .. } => {
                 interface.name.clone()
             }
             InsideOptions::Tun { name, .. } => tun_name.clone().unwrap_or_else(|| name.clone()),
         };
-        let slow_inside = lan_name.map(SlowPath::open).transpose()?;
-        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-            .map_err(|e| system("making an event descriptor")(e.into()))?;
-        let (commands, command_queue) = mpsc::channel();
         let (reports, report_queue) = tokio::sync::mpsc::channel(REPORTS);
-        let view = Arc::new(ArcSwap::from_pointee(WorkerView::empty(now)));
+        let views = Views::empty(count, now);
         let pulse = Arc::new(CorePulse::new(now));
-        let core = Core::new(
-            Settings {
-                backend: options.backend,
-                discovery: options.discovery,
-                outside_index: options.outside.index,
-                outside_frames: outside.is_some(),
-                lan,
-                fib: options.fib,
-                in_use: options.in_use,
-                reports: reports.clone(),
-                rng: StdRng::from_rng(&mut rand::rng()),
-            },
-            now,
-        );
-        let (intake, taken) = intake(wake.try_clone().map_err(system("copying a descriptor"))?);
+        let pulses: Vec<_> = (0..count).map(|_| Arc::new(CorePulse::new(now))).collect();
+        let sleepers = (0..count).map(|_| Ok(Arc::new(Sleeper::new(now)?)));
+        let sleepers = sleepers
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(system("making an event descriptor"))?;
+        // The first worker hands on what is another one's.
+        let (intake, taken) = intake(Arc::clone(&sleepers[0]));
+        let mut taken = Some(taken);
         let hears = Hears {
             errors: options.discovery != Discovery::Off,
             // Elsewhere ESP comes in UDP alone, and the socket's datagrams are whole.
             fragments: outside.is_some(),
         };
         let listener = listen(&outside_name, hears, &reports, &intake)?;
-        let worker = Worker {
-            core,
-            umem: sockets.umem,
-            ports: Ports::new(ports_outside, ports_inside, slow_inside, now),
-            commands: command_queue,
-            wake: wake.try_clone().map_err(system("copying a descriptor"))?,
-            dead_man: DeadMan {
-                period: options.dead_man,
-                core: Arc::clone(&pulse),
-            },
-            view: Arc::clone(&view),
-            reports,
-            taken,
-            undrained: 0,
+        let (mut port, mode) = match chosen {
+            Chosen::Nic(mode, state) => (Start::Nic(Some(state)), Some(mode)),
+            Chosen::Udp(port) => (Start::Udp(Some(port)), None),
         };
-        let worker = worker
-            .start("worker-0")
-            .map_err(system("starting a worker's thread"))?;
+        let mut workers = Vec::with_capacity(count);
+        let desks = Desk::connect(&sleepers);
+        let mut outside_sockets = deal(sockets.outside, count).into_iter();
+        let mut inside_sockets = deal(sockets.inside, count).into_iter();
+        for (number, (desk, umem)) in desks.into_iter().zip(sockets.umems).enumerate() {
+            let ports_outside = match &mut port {
+                Start::Nic(state) => Outside::Nic {
+                    sockets: outside_sockets.next().unwrap_or_default(),
+                    slow: SlowPath::open(&outside_name)?,
+                    state: state.take(),
+                },
+                Start::Udp(port) => match port.take() {
+                    Some(port) => Outside::Udp {
+                        port,
+                        gate: Gate::new(options.reflect),
+                    },
+                    None => break,
+                },
+            };
+            let ports_inside = match insides.is_empty() {
+                true => Inside::Nic(inside_sockets.next().unwrap_or_default()),
+                false => insides.remove(0),
+            };
+            let slow_inside = lan_name.map(SlowPath::open).transpose()?;
+            let core = Core::new(
+                Settings {
+                    worker: number,
+                    workers: count,
+                    backend: options.backend,
+                    discovery: options.discovery,
+                    outside_index: options.outside.index,
+                    outside_frames: outside.is_some(),
+                    lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
+                    fib: Arc::clone(&options.fib),
+                    in_use: options.in_use.clone(),
+                    reports: reports.clone(),
+                    rng: StdRng::from_rng(&mut rand::rng()),
+                },
+                now,
+            );
+            let (commands, command_queue) = mpsc::channel();
+            let sleeper = Arc::clone(&sleepers[number]);
+            let worker = Worker {
+                core,
+                umem,
+                ports: Ports::new(ports_outside, ports_inside, desk, slow_inside, now),
+                commands: command_queue,
+                sleeper: Arc::clone(&sleeper),
+                dead_man: DeadMan {
+                    period: options.dead_man,
+                    core: Arc::clone(&pulse),
+                    others: pulses.iter().skip(1).cloned().collect(),
+                    own: Arc::clone(&pulses[number]),
+                },
+                views: views.clone(),
+                reports: reports.clone(),
+                taken: taken.take(),
+                undrained: 0,
+            };
+            let thread = worker
+                .start(&format!("worker-{number}"))
+                .map_err(system("starting a worker's thread"))?;
+            workers.push(WorkerHandle {
+                commands,
+                sleeper,
+                thread: Some(thread),
+            });
+        }
         let mut attached = Vec::new();
         if let (Some(inside), InsideOptions::Lan { interface, mode }) =
             (&mut inside, &options.inside)
@@ -263,12 +299,10 @@ impl Dataplane {
             outside,
             inside,
             attached,
-            commands,
-            wake,
+            workers,
             bell: Bell::new(),
-            view,
+            views,
             pulse,
-            worker: Some(worker),
             listener,
             intake,
             sessions: HashMap::new(),
@@ -281,6 +315,31 @@ impl Dataplane {
         };
         Ok((dataplane, report_queue))
     }
+}
+
+/// How many workers there are. Sockets and routes of the kernel are one worker's.
+fn worker_count(options: &Options) -> Result<usize, SetupError> {
+    let socket = matches!(options.port, OutsideOptions::Udp(..));
+    let routed = matches!(options.inside, InsideOptions::Routed { .. });
+    if options.workers > 1 && (socket || routed) {
+        tracing::warn!(
+            "without XDP programs there is one worker, not {}",
+            options.workers
+        );
+        return Ok(1);
+    }
+    let lan = match &options.inside {
+        InsideOptions::Lan { interface, .. } => Some(interface.name.as_str()),
+        InsideOptions::Routed { .. } | InsideOptions::Tun { .. } => None,
+    };
+    let outside = (!socket).then_some(options.outside.name.as_str());
+    SocketSet::workers(outside, lan, options.workers)
+}
+
+/// What is given to the first worker alone.
+enum Start {
+    Nic(Option<NodeStateWriter>),
+    Udp(Option<Box<UdpPort>>),
 }
 
 /// Listens to what routers say of our packets, and to ESP that came in fragments. Where a socket is the
@@ -319,23 +378,27 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> SetupError {
     move |source| SetupError::System { what, source }
 }
 
-/// The inside's port, and what a gateway has to know of its LAN.
+/// The inside's ports, one for each worker unless it is a NIC, and a gateway's LAN, and whether the kernel
+/// forwards there.
+#[expect(clippy::type_complexity, reason = "one caller, which takes it apart")]
 fn open_inside(
     options: &InsideOptions,
-    sockets: Vec<super::xsk::Socket>,
-) -> Result<(Inside, Option<Lan>), SetupError> {
+    workers: usize,
+) -> Result<(Vec<Inside>, Option<(&Interface, bool)>), SetupError> {
     match options {
-        InsideOptions::Lan { interface, .. } => {
-            Ok((Inside::Nic(sockets), Some(lan_of(interface, false))))
-        }
+        InsideOptions::Lan { interface, .. } => Ok((Vec::new(), Some((interface, false)))),
         InsideOptions::Routed { interface, tun } => {
             let mtu = u16::try_from(interface.mtu).unwrap_or(u16::MAX);
-            let tun = create(tun, mtu)?;
             let segment = Segment::open(interface.index)
                 .map_err(system("opening a packet socket on the LAN (CAP_NET_RAW?)"))?;
-            Ok((Inside::Routed(tun, segment), Some(lan_of(interface, true))))
+            let tuns = create(tun, mtu, 1)?.into_iter();
+            let routed = tuns.zip([segment]).map(|(tun, s)| Inside::Routed(tun, s));
+            Ok((routed.collect(), Some((interface, true))))
         }
-        InsideOptions::Tun { name, mtu } => Ok((Inside::Tun(create(name, *mtu)?), None)),
+        InsideOptions::Tun { name, mtu } => {
+            let tuns = create(name, *mtu, workers)?;
+            Ok((tuns.into_iter().map(Inside::Tun).collect(), None))
+        }
     }
 }
 
@@ -352,8 +415,8 @@ fn lan_of(interface: &Interface, routed: bool) -> Lan {
     )
 }
 
-fn create(name: &str, mtu: u16) -> Result<Tun, SetupError> {
-    Tun::create(name, mtu).map_err(|source| SetupError::Tun {
+fn create(name: &str, mtu: u16, queues: usize) -> Result<Vec<Tun>, SetupError> {
+    Tun::create(name, mtu, queues).map_err(|source| SetupError::Tun {
         name: name.to_owned(),
         source,
     })

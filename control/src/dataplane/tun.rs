@@ -39,13 +39,22 @@ pub(super) struct Tun {
 }
 
 impl Tun {
-    /// Creates the device; it goes away with the process.
-    pub(super) fn create(name: &str, mtu: u16) -> io::Result<Self> {
+    /// Creates the device with so many queues, at least one; it goes away with the process. The kernel
+    /// keeps a flow in one queue, the one in which its packets of the other direction are written.
+    pub(super) fn create(name: &str, mtu: u16, queues: usize) -> io::Result<Vec<Self>> {
         let device = DeviceBuilder::new()
             .name(name)
             .mtu(mtu)
             .offload(true)
+            .multi_queue(queues > 1)
             .build_sync()?;
+        let more = (1..queues).map(|_| device.try_clone());
+        let mut devices = more.collect::<io::Result<Vec<_>>>()?;
+        devices.insert(0, device);
+        devices.into_iter().map(Self::of_queue).collect()
+    }
+
+    fn of_queue(device: SyncDevice) -> io::Result<Self> {
         device.set_nonblocking(true)?;
         let name = device.name()?;
         let buffer = vec![0; VNET_HEADER + 65_536].into_boxed_slice();

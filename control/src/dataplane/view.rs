@@ -1,8 +1,10 @@
 //! What a worker shows of itself: a snapshot that readers take without waiting.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use evergate_common::reason::Counter;
 
 use super::command::GroupId;
@@ -73,6 +75,47 @@ pub struct WorkerView {
     pub frames_free: usize,
     /// Frames in all.
     pub frames: usize,
+}
+
+/// What all workers show of themselves; each renews its own part.
+#[derive(Clone, Debug)]
+pub struct Views(Arc<[ArcSwap<WorkerView>]>);
+
+impl Views {
+    /// Of so many workers, none of which has shown anything.
+    pub(super) fn empty(workers: usize, at: Instant) -> Self {
+        let views = (0..workers).map(|_| ArcSwap::from_pointee(WorkerView::empty(at)));
+        Self(views.collect())
+    }
+
+    /// A worker shows itself.
+    pub(super) fn show(&self, worker: usize, view: WorkerView) {
+        if let Some(own) = self.0.get(worker) {
+            own.store(Arc::new(view));
+        }
+    }
+
+    /// All of them as if they were one.
+    #[must_use]
+    pub fn load(&self) -> Arc<WorkerView> {
+        let mut views = self.0.iter().map(ArcSwap::load_full);
+        let Some(first) = views.next() else {
+            return Arc::new(WorkerView::empty(Instant::now()));
+        };
+        if self.0.len() == 1 {
+            return first;
+        }
+        let mut all = WorkerView::clone(&first);
+        for other in views {
+            for (sum, more) in all.counters.iter_mut().zip(other.counters) {
+                *sum += more;
+            }
+            all.sessions.extend(other.sessions.iter().cloned());
+            all.frames_free += other.frames_free;
+            all.frames += other.frames;
+        }
+        Arc::new(all)
+    }
 }
 
 impl WorkerView {

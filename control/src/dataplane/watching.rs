@@ -9,14 +9,16 @@ use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::{Sending, WorkerEvent};
+use super::command::{GroupId, Sending, WorkerEvent};
 use super::core::{Core, Way, counter};
+use super::handover::Note;
 use super::opening::prepend;
 use super::session::Session;
 use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::Marks;
 use crate::liveness::{Action, Phase};
 use crate::policy::HeartbeatForm;
+use crate::sadb::SessionId;
 
 /// Bytes of a heartbeat of the plain form: as many as the keyed form has.
 const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
@@ -25,8 +27,12 @@ const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
 const DUMMY_LEN: usize = 32;
 
 impl Core {
-    /// Tells the monitors what was seen and sent, lets them judge, and does what they want.
-    pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: bool) {
+    /// Tells the monitors what was seen and sent, lets them judge by what had come up to `drained`, and
+    /// does what they want. Another worker than the first has no monitors, and tells that one.
+    pub(super) fn watch(&mut self, umem: &mut Umem, now: Instant, drained: Option<Instant>) {
+        if !self.is_first() {
+            return self.give_signs(now);
+        }
         while let Some(index) = self.heard.pop() {
             let Some(session) = self.sessions.get_mut(index) else {
                 continue;
@@ -51,8 +57,8 @@ impl Core {
             if sent {
                 monitor.on_sent(now);
             }
-            if drained {
-                monitor.poll(now);
+            if let Some(drained) = drained {
+                monitor.poll(drained);
             }
             self.obey(group, umem, now);
         }
@@ -92,7 +98,8 @@ impl Core {
                 }
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),
                 Action::Inactive => {
-                    state.active = None;
+                    (state.active, state.using, state.lane) = (None, None, None);
+                    self.tell_all(Note::Use(id, None));
                     self.send_event(WorkerEvent::Active {
                         group: id,
                         gateway: None,
@@ -136,10 +143,12 @@ impl Core {
         let Some(state) = self.groups.get_mut(group) else {
             return;
         };
-        state.active = Some(session);
+        (state.active, state.using) = (Some(session), Some(gateway));
         state.asked = false;
         state.rejected_until = None;
         let id = state.id;
+        self.settle_lane(group);
+        self.tell_all(Note::Use(id, Some(gateway)));
         self.send_dummy(index, umem);
         self.probe_path(group, now);
         self.send_held(group, umem, now);
@@ -202,13 +211,9 @@ impl Core {
                 bytes
             }
         };
-        let Some(frame) = umem.take() else {
-            return self.count(Counter::NoFrame);
-        };
-        let at = HEADROOM..HEADROOM + bytes.len();
-        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(&bytes);
-        self.count(Counter::HeartbeatSent);
-        self.send_esp(index, frame, at, umem);
+        if self.send_heartbeat_bytes(index, &bytes, umem) {
+            self.count(Counter::HeartbeatSent);
+        }
     }
 
     fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
@@ -311,20 +316,20 @@ impl Core {
         session.sending = Sending::AtOnce;
         let (spec, group) = (Arc::clone(&session.spec), session.group);
         if let Some(gateway) = spec.gateway {
-            for at in 0..self.groups.watched().len() {
-                let Some(&index) = self.groups.watched().get(at) else {
+            for at in 0..self.groups.clusters().len() {
+                let Some(&index) = self.groups.clusters().get(at) else {
                     break;
                 };
                 let Some(state) = self.groups.get_mut(index) else {
                     continue;
                 };
+                // A new session with the gateway in use takes over from the old one.
+                if state.using == Some(gateway) {
+                    state.active = Some(spec.id);
+                }
                 let Some(monitor) = &mut state.monitor else {
                     continue;
                 };
-                // A new session with the gateway in use takes over from the old one.
-                if monitor.active() == Some(gateway) {
-                    state.active = Some(spec.id);
-                }
                 if activate {
                     monitor.on_peer_initiated(gateway, now);
                 } else {
@@ -351,6 +356,9 @@ impl Core {
         };
         session.sending = Sending::AtOnce;
         let (id, group) = (session.spec.id, session.group);
+        if session.spec.lane > 0 {
+            return self.settle_lane(group);
+        }
         let used = match session.spec.gateway {
             Some(gateway) => {
                 let used = self.sessions.by_gateway(gateway);
@@ -362,7 +370,24 @@ impl Core {
         // Of several that do, the last one counts.
         if used.is_none_or(|used| used < id) {
             self.send_on(index, umem, now);
+            self.tell_all(Note::SendOn(id));
         }
+    }
+
+    /// Says which session beside its own one a group sends on in this worker: the newest that may, with
+    /// the gateway in use.
+    pub(super) fn settle_lane(&mut self, group: usize) {
+        let Some(state) = self.groups.get_mut(group) else {
+            return;
+        };
+        let may = |id: &&SessionId| {
+            let index = self.sessions.by_id(**id);
+            let session = index.and_then(|index| self.sessions.get(index));
+            session.is_some_and(|session| {
+                session.sending == Sending::AtOnce && session.spec.gateway == state.using
+            })
+        };
+        state.lane = state.lanes.iter().filter(may).max().copied();
     }
 
     /// Sends on this session from now on.
@@ -372,6 +397,9 @@ impl Core {
         };
         session.sending = Sending::AtOnce;
         let (id, group) = (session.spec.id, session.group);
+        if session.spec.lane > 0 {
+            return self.settle_lane(group);
+        }
         let Some(gateway) = session.spec.gateway else {
             if let Some(state) = self.groups.get_mut(group) {
                 state.active = Some(id);
@@ -379,12 +407,12 @@ impl Core {
             return self.send_held(group, umem, now);
         };
         self.sessions.lead(index);
-        for at in 0..self.groups.watched().len() {
-            let Some(&index) = self.groups.watched().get(at) else {
+        for at in 0..self.groups.clusters().len() {
+            let Some(&index) = self.groups.clusters().get(at) else {
                 break;
             };
             if let Some(state) = self.groups.get_mut(index)
-                && state.monitor.as_ref().and_then(|m| m.active()) == Some(gateway)
+                && state.using == Some(gateway)
             {
                 state.active = Some(id);
             }
@@ -419,6 +447,12 @@ impl Core {
         if session.announced {
             self.withdraw(session);
         }
+        if session.spec.lane > 0 {
+            if let Some(state) = self.groups.get_mut(session.group) {
+                state.lanes.retain(|lane| *lane != id);
+            }
+            return self.settle_lane(session.group);
+        }
         let successor = self.sessions.newest_of(session.group);
         let same_gateway = session
             .spec
@@ -432,12 +466,59 @@ impl Core {
             }
             // On a client the monitor says which gateway is next, unless another session with the
             // same one is left.
-            state.active = match state.monitor {
-                Some(_) => same_gateway,
-                None => successor,
+            state.active = match state.id {
+                GroupId::Cluster(_) => same_gateway,
+                _ => successor,
             };
         }
-        self.watch(umem, now, false);
+        self.watch(umem, now, None);
+    }
+
+    /// Another worker says something.
+    pub(super) fn hear(&mut self, note: Note, umem: &mut Umem, now: Instant) {
+        match note {
+            Note::Use(group, gateway) => {
+                let session = gateway
+                    .and_then(|gateway| self.sessions.by_gateway(gateway))
+                    .and_then(|index| self.sessions.get(index))
+                    .map(|session| session.spec.id);
+                let Some(group) = self.groups.index(group) else {
+                    return;
+                };
+                if let Some(state) = self.groups.get_mut(group) {
+                    (state.using, state.active) = (gateway, session);
+                }
+                self.settle_lane(group);
+            }
+            Note::SendOn(session) => {
+                if let Some(index) = self.sessions.by_id(session) {
+                    self.send_on(index, umem, now);
+                }
+            }
+            Note::Heard(gateway) => self.each_monitor(|monitor| monitor.on_heard(gateway, now)),
+            Note::Sent(group) => {
+                let group = self.groups.index(group);
+                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
+                    state.sent = true;
+                }
+            }
+            Note::ClientSends(group) => {
+                let group = self.groups.index(group);
+                let session = group.and_then(|group| {
+                    let active = self.groups.get(group)?.active;
+                    self.sessions
+                        .by_id(active.or(self.sessions.newest_of(group))?)
+                });
+                if let Some(index) = session {
+                    self.client_sends(index, now);
+                }
+            }
+            Note::PathSize(peer, size) => self.path_told(peer, size),
+            Note::Unannounced(group) => {
+                let group = group.map(|group| self.groups.index(group));
+                self.sessions.unannounce(group);
+            }
+        }
     }
 
     /// A gateway wants to be left.
@@ -449,7 +530,7 @@ impl Core {
         now: Instant,
     ) {
         self.each_monitor(|monitor| monitor.on_leave(gateway, to, now));
-        self.watch(umem, now, false);
+        self.watch(umem, now, None);
     }
 
     /// The key management service has a key for a gateway already.

@@ -5,25 +5,25 @@
 //! in the ports; what is done with a packet is in the core.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::{Core, Way};
+use super::handover::{Door, FIRST, Note, Sleeper};
 use super::intake::Taken;
 use super::loader::monotonic_ns;
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
 use super::tun::Unread;
 use super::udp::Judged;
-use super::view::WorkerView;
+use super::view::Views;
 use super::xsk::{Frame, HEADROOM, Umem};
 
 /// Entries of each ring, a power of two.
@@ -53,6 +53,10 @@ pub(super) struct DeadMan {
     pub(super) period: Duration,
     /// When the core last said that it lives.
     pub(super) core: Arc<CorePulse>,
+    /// When each of the other workers did; the first one renews for all.
+    pub(super) others: Vec<Arc<CorePulse>>,
+    /// Where this worker says so.
+    pub(super) own: Arc<CorePulse>,
 }
 
 /// The core's sign of life for the workers.
@@ -82,8 +86,13 @@ impl CorePulse {
 
     /// Whether the core has given a sign of life lately.
     pub fn alive(&self, now: Instant) -> bool {
+        self.beaten_within(CORE_PATIENCE, now)
+    }
+
+    /// Whether there was a sign of life in this time.
+    fn beaten_within(&self, patience: Duration, now: Instant) -> bool {
         let at = Duration::from_millis(self.at.load(std::sync::atomic::Ordering::Relaxed));
-        now.saturating_duration_since(self.start + at) < CORE_PATIENCE
+        now.saturating_duration_since(self.start + at) < patience
     }
 }
 
@@ -93,12 +102,12 @@ pub(super) struct Worker {
     pub(super) umem: Umem,
     pub(super) ports: Ports,
     pub(super) commands: Receiver<Command>,
-    pub(super) wake: OwnedFd,
+    pub(super) sleeper: Arc<Sleeper>,
     pub(super) dead_man: DeadMan,
-    pub(super) view: Arc<ArcSwap<WorkerView>>,
+    pub(super) views: Views,
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
-    /// ESP that came by other sockets.
-    pub(super) taken: Taken,
+    /// ESP that came by other sockets; the first worker takes it.
+    pub(super) taken: Option<Taken>,
     /// Frames from outside since the rings were empty last.
     pub(super) undrained: usize,
 }
@@ -117,6 +126,7 @@ impl Worker {
     fn run(mut self) {
         let mut batch: Vec<Frame> = Vec::with_capacity(BATCH * 4);
         let mut spare: Vec<Frame> = Vec::with_capacity(BATCH * 4);
+        let mut mail = Mail::default();
         let mut idle_turns = 0;
         let mut renew_at = Instant::now();
         let mut view_at = renew_at;
@@ -130,14 +140,21 @@ impl Worker {
             expected = now;
             if now >= renew_at {
                 renew_at = now + self.dead_man.period / 5;
+                self.dead_man.own.beat(now);
                 self.renew(now);
             }
             match self.carry_out_commands(now) {
                 Ok(()) => {}
                 Err(Stopped) => break,
             }
+            // Before their letters are taken: what they had taken in until then is among them.
+            let others = self.ports.desk.through(now);
+            let mail_came = match self.take_mail(&mut mail, now) {
+                Ok(came) => came,
+                Err(Stopped) => break,
+            };
             let (work, drained) = match self.turn(&mut batch, &mut spare, now) {
-                Ok(done) => done,
+                Ok((work, drained)) => (work | mail_came, drained),
                 Err(error) => {
                     let event = WorkerEvent::Failed(error.to_string());
                     let _ = self.reports.try_send(WorkerReport { at: now, event });
@@ -145,11 +162,16 @@ impl Worker {
                 }
             };
             // By the time before the rings were read: what had arrived by then has been seen.
+            let drained = drained.then(|| {
+                self.sleeper.is_through(now);
+                others
+            });
             self.core.after_batch(&mut self.umem, now, drained);
+            self.hurry(others, now);
             let sent = self.flush();
             if now >= view_at || self.core.view_wanted() && now >= view_earliest {
                 let start = Instant::now();
-                self.view.store(Arc::new(self.core.view(&self.umem, now)));
+                self.show(now);
                 view_earliest = now + start.elapsed() * VIEW_SHARE;
                 view_at = now + VIEW_PERIOD;
             } else if self.core.view_wanted() {
@@ -238,11 +260,11 @@ impl Worker {
 
     /// Takes ESP that the kernel has put together of fragments.
     fn take_whole(&mut self, now: Instant) -> bool {
+        let Some(taken) = &self.taken else {
+            return false;
+        };
         let mut work = false;
-        for _ in 0..BATCH {
-            let Some(bytes) = self.taken.next() else {
-                break;
-            };
+        for bytes in std::iter::from_fn(|| taken.next()).take(BATCH) {
             work = true;
             let Some(mut frame) = self.umem.take() else {
                 self.core.count(Counter::NoFrame);
@@ -258,7 +280,7 @@ impl Worker {
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
-        let (long, full) = self.taken.lost();
+        let (long, full) = taken.lost();
         for (reason, times) in [
             (Counter::ReassembledLong, long),
             (Counter::ReassembledFull, full),
@@ -266,6 +288,43 @@ impl Worker {
             (0..times).for_each(|_| self.core.count(reason));
         }
         work
+    }
+
+    /// Takes what other workers have handed over.
+    fn take_mail(&mut self, mail: &mut Mail, now: Instant) -> Result<bool, Stopped> {
+        let desk = &mut self.ports.desk;
+        let any = desk.receive(&mut self.umem, &mut mail.frames, &mut mail.notes);
+        if !mail.notes.is_empty() {
+            // A note may be about what a command made that was sent before it.
+            self.carry_out_commands(now)?;
+        }
+        for note in mail.notes.drain(..) {
+            self.core.hear(note, &mut self.umem, now);
+        }
+        for (from, mut frame, door) in mail.frames.drain(..) {
+            self.core.from_first = from == FIRST;
+            let (core, umem) = (&mut self.core, &mut self.umem);
+            let way = match door {
+                Door::Outside => core.take_outside(&mut frame, umem, now),
+                Door::Lan => core.take_inside(&mut frame, umem, now),
+                Door::Inner => core.take_tun(&mut frame, umem, now),
+            };
+            self.core.from_first = false;
+            self.ports
+                .deliver(&mut self.core, &mut self.umem, frame, way);
+        }
+        Ok(any)
+    }
+
+    /// A deadline has passed, but the other workers have not yet looked whether something came in time.
+    fn hurry(&self, through: Instant, now: Instant) {
+        if through < now
+            && let Some((deadline, _)) = self.core.next_deadline()
+            && deadline <= now
+            && through < deadline
+        {
+            self.ports.desk.hurry(deadline);
+        }
     }
 
     /// What becomes of a frame from outside that was judged.
@@ -318,11 +377,19 @@ impl Worker {
 
     /// Sends what the core made by itself, and wakes the kernel. Says whether frames still wait.
     fn flush(&mut self) -> bool {
+        while let Some((to, note)) = self.core.next_note() {
+            if !self.ports.desk.tell(to, note) {
+                self.core.keep_note(to, note);
+                break;
+            }
+        }
         while let Some((frame, way)) = self.core.next_outgoing() {
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
-        self.ports.kick(&mut self.core, &mut self.umem)
+        let waiting = self.ports.kick(&mut self.core, &mut self.umem);
+        self.ports.desk.post(&mut self.umem);
+        waiting
     }
 
     fn carry_out_commands(&mut self, now: Instant) -> Result<(), Stopped> {
@@ -340,6 +407,7 @@ impl Worker {
                     }
                 }
                 Ok(Command::Health(health)) => {
+                    self.core.health = health;
                     if let Outside::Udp { gate, .. } = &mut self.ports.outside {
                         gate.set_health(health);
                     }
@@ -356,7 +424,9 @@ impl Worker {
     }
 
     fn renew(&mut self, now: Instant) {
-        if !self.dead_man.core.alive(now) {
+        let period = self.dead_man.period;
+        let mut others = self.dead_man.others.iter();
+        if !self.dead_man.core.alive(now) || others.any(|other| !other.beaten_within(period, now)) {
             return;
         }
         let period = u64::try_from(self.dead_man.period.as_nanos()).unwrap_or(u64::MAX);
@@ -378,7 +448,7 @@ impl Worker {
             tv_nsec: i64::from(duration.subsec_nanos()),
         };
         let mut fds: arrayvec::ArrayVec<PollFd<'_>, 160> = arrayvec::ArrayVec::new();
-        fds.push(PollFd::new(&self.wake, PollFlags::IN));
+        fds.push(PollFd::new(&*self.sleeper, PollFlags::IN));
         match &self.ports.outside {
             Outside::Nic { sockets, .. } => {
                 for socket in sockets {
@@ -404,10 +474,11 @@ impl Worker {
         if let Inside::Routed(_, segment) = &self.ports.inside {
             let _ = fds.try_push(PollFd::from_borrowed_fd(segment.as_fd(), PollFlags::IN));
         }
-        let _ = poll(&mut fds, Some(&timeout));
-        // Whatever woke us: an empty wake-up counter is what the next sleep needs.
-        let mut count = [0u8; 8];
-        let _ = rustix::io::read(&self.wake, &mut count);
+        self.sleeper.lies_down();
+        if !self.ports.desk.has_mail() {
+            let _ = poll(&mut fds, Some(&timeout));
+        }
+        self.sleeper.gets_up();
         now + duration
     }
 
@@ -419,9 +490,21 @@ impl Worker {
                 break;
             }
         }
-        self.view
-            .store(Arc::new(self.core.view(&self.umem, Instant::now())));
+        self.show(Instant::now());
     }
+
+    /// Shows the present state to readers.
+    fn show(&mut self, now: Instant) {
+        let view = self.core.view(&self.umem, now);
+        self.views.show(self.core.worker, view);
+    }
+}
+
+/// What other workers have handed over, on its way in.
+#[derive(Default)]
+struct Mail {
+    frames: Vec<(usize, Frame, Door)>,
+    notes: Vec<Note>,
 }
 
 /// The worker was told to stop, or its owner is gone.

@@ -333,8 +333,8 @@ impl Engine {
 
     fn new_spi(&mut self) -> u64 {
         loop {
-            let spi = self.rng.next_u64();
-            if spi != 0 && !self.by_spi.contains_key(&spi) {
+            let spi = self.settings.spi_prefix.on(self.rng.next_u64());
+            if !self.by_spi.contains_key(&spi) {
                 return spi;
             }
         }

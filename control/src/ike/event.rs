@@ -181,6 +181,9 @@ pub struct Child {
     pub spi_in: u32,
     /// The SPI that we send on.
     pub spi_out: u32,
+    /// 0: for whatever the traffic selectors name. Else one beside it for the same traffic, of a resource
+    /// such as a processor core (RFC 9611); each of an IKE SA has another number.
+    pub lane: u16,
     pub cipher: EspCipher,
     /// Without the salt.
     pub key_in: Secret,
@@ -297,6 +300,9 @@ pub enum Failure {
     /// The peer has as many child SAs as it wants.
     #[error("no additional child SAs, says the peer")]
     NoAdditionalSas,
+    /// The peer has as many child SAs for the same traffic as it wants (RFC 9611).
+    #[error("no further child SA for the same traffic, says the peer")]
+    TsMaxQueue,
     /// Something else is under way at the peer; another time it may work.
     #[error("not now, says the peer")]
     TemporaryFailure,
@@ -331,6 +337,7 @@ impl Failure {
             kind::AUTHENTICATION_FAILED => Failure::AuthenticationFailed,
             kind::TS_UNACCEPTABLE => Failure::TsUnacceptable,
             kind::NO_ADDITIONAL_SAS => Failure::NoAdditionalSas,
+            kind::TS_MAX_QUEUE => Failure::TsMaxQueue,
             kind::UNACCEPTABLE_ADDRESSES => Failure::UnacceptableAddresses,
             kind::UNEXPECTED_NAT_DETECTED => Failure::UnexpectedNat,
             kind::TEMPORARY_FAILURE => Failure::TemporaryFailure,

@@ -164,6 +164,8 @@ pub(crate) enum Stage {
 pub(crate) struct ChildSa {
     pub(crate) spi_in: u32,
     pub(crate) spi_out: u32,
+    /// See [`Child::lane`].
+    pub(crate) lane: u16,
     pub(crate) local_ts: Box<[TrafficSelector]>,
     pub(crate) remote_ts: Box<[TrafficSelector]>,
     pub(crate) stage: Stage,
@@ -175,6 +177,7 @@ impl ChildSa {
         ChildSa {
             spi_in: child.spi_in,
             spi_out: child.spi_out,
+            lane: child.lane,
             local_ts: child.local_ts.clone().into(),
             remote_ts: child.remote_ts.clone().into(),
             stage: Stage::InUse,

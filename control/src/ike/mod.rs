@@ -57,8 +57,8 @@ pub use payload::redirect::GatewayIdentity;
 pub use proposal::{EspCipher, EspProposal, IkeProposal};
 pub use rank::{Contender, Rank, SIMULTANEOUS, survivor};
 pub use settings::{
-    AddressRequest, Admission, Arrival, AssignRefused, Encapsulation, Hooks, Initiate, Methods,
-    Proof, Retransmit, Settings, TsRefused, X509,
+    AddressRequest, Admission, Arrival, AssignRefused, Beside, Encapsulation, Hooks, Initiate,
+    Methods, Proof, Retransmit, Settings, SpiPrefix, TsRefused, X509,
 };
 pub use stats::Stats;
 pub use task::redirect::RedirectLimit;

@@ -35,6 +35,8 @@ pub struct Settings {
     pub ike_lifetime: Option<Lifetime>,
     /// So many child SAs at most has an IKE SA, those aside that have been replaced.
     pub children_limit: usize,
+    /// As many child SAs as this a peer may have for the same traffic, one for each resource (RFC 9611).
+    pub lanes: u16,
     pub retransmit: Retransmit,
     /// So many sessions may be half open as responder; one more, and the oldest goes.
     pub half_open_limit: usize,
@@ -87,9 +89,37 @@ pub struct Settings {
     /// As responder: an initiator must prove anew who it is after this time, and is told so (RFC
     /// 4478); if it does not, the session ends.
     pub reauth: Option<Duration>,
+    /// What the highest bits of our SPIs are, so that others can tell whose an IKE SA is.
+    pub spi_prefix: SpiPrefix,
     /// Makes the tokens by which a peer believes that we have forgotten an IKE SA (RFC 6290). The
     /// same after a restart, and known to nobody else; `None`: there are none.
     pub crash_secret: Option<Secret>,
+}
+
+/// The highest bits of SPIs; at first there are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpiPrefix {
+    bits: u32,
+    value: u64,
+}
+
+impl SpiPrefix {
+    /// The highest `bits`, at most 32, are `value`.
+    #[must_use]
+    pub fn new(bits: u32, value: u64) -> SpiPrefix {
+        SpiPrefix {
+            bits: bits.min(32),
+            value,
+        }
+    }
+
+    /// An SPI with these bits, and all others as they are. Never 0, which is none.
+    pub(crate) fn on(self, spi: u64) -> u64 {
+        match self.bits {
+            0 => spi.max(1),
+            bits => (spi & (u64::MAX >> bits) | self.value << (64 - bits)).max(1),
+        }
+    }
 }
 
 /// Certificates: ours, and what makes us believe those of others.
@@ -164,6 +194,7 @@ impl Settings {
             child_lifetime: Some(Lifetime::new(Duration::from_secs(3600))),
             ike_lifetime: Some(Lifetime::new(Duration::from_secs(4 * 3600))),
             children_limit: 8,
+            lanes: 1,
             retransmit: Retransmit::default(),
             half_open_limit: 1024,
             half_open_per_source: 8,
@@ -185,6 +216,7 @@ impl Settings {
             request_tickets: false,
             reauth: None,
             crash_secret: None,
+            spi_prefix: SpiPrefix::default(),
             encapsulation: Encapsulation::default(),
             keep_alive: Duration::from_secs(20),
         }
@@ -333,7 +365,7 @@ pub trait Hooks {
     fn unix_time(&mut self) -> u64;
 
     /// An unused SPI to receive ESP on: 256 to FFFFFFFE.
-    fn allocate_spi(&mut self) -> u32;
+    fn allocate_spi(&mut self, beside: Option<Beside>) -> u32;
 
     /// Inner addresses for an authenticated peer: at most one of each family that it wants.
     /// `requested` holds those it named. An empty list grants none without refusing the session.
@@ -372,6 +404,15 @@ pub trait Hooks {
     }
 }
 
+/// What an SPI is for: a child SA in the place of one that is there, or beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// The inbound SPI of that one.
+    pub spi: u32,
+    /// 0: the same resource's; else that of the resource so many further on.
+    pub lane: u16,
+}
+
 /// No inner address for this peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no inner address to assign")]
@@ -394,7 +435,7 @@ impl Hooks for NoHooks {
         0
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         0
     }
 }

@@ -11,7 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::{Plan, Tally};
 use crate::ike::{
-    AddressRequest, Engine, Event, Hooks, IKE_PORT, Identity, Initiate, Methods, SaId, Settings,
+    AddressRequest, Beside, Engine, Event, Hooks, IKE_PORT, Identity, Initiate, Methods, SaId,
+    Settings,
 };
 use crate::node::sockets::Sockets;
 
@@ -166,7 +167,7 @@ impl Hooks for Owner {
         now.map_or(0, |since| since.as_secs())
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         self.spi.clamp(0x100, u32::MAX - 1)
     }
 }

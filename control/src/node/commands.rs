@@ -99,7 +99,7 @@ impl Node {
     }
 
     fn list_sas(&self) -> Vec<SaView> {
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let shown: HashMap<_, _> = view
             .sessions
             .iter()

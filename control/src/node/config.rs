@@ -11,9 +11,11 @@ mod duration;
 mod exchange;
 mod file;
 mod groups;
+mod heartbeat;
 mod peers;
 mod privileges;
 mod secret;
+mod steering;
 #[cfg(test)]
 mod tests;
 pub(super) mod users;
@@ -36,6 +38,7 @@ use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
 pub use secret::Psk;
+pub use steering::{SteeredGateway, SteeredWay, Steering};
 
 use crate::ike::x509::AuthorityId;
 use crate::ike::{EapUser, GatewayIdentity, Pattern, TicketKey, X509};
@@ -71,6 +74,8 @@ pub struct Config {
     pub esp: Esp,
     pub ike: Ike,
     pub drain: Drain,
+    /// Gateway: the others that have the same outside address.
+    pub steering: Option<Steering>,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
     pub pool: Vec<IpNet>,
     pub peers: Vec<Peer>,
@@ -171,6 +176,8 @@ pub struct Esp {
     pub backend: Backend,
     /// Packets, 1024 to 131072, a power of two.
     pub replay_window: u32,
+    /// Threads that seal and open, 1 to 64; no more than every interface has receive queues.
+    pub workers: usize,
 }
 
 /// Algorithms, timers and sizes of the key exchange.
@@ -432,6 +439,7 @@ named!(Role { "client" => Client, "gateway" => Gateway });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });
+named!(SteeredWay { "auto" => Auto, "ip" => Ip });
 named!(Encap { "auto" => Auto, "always" => Always });
 named!(Backend {
     "ring" => Ring,

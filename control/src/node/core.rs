@@ -25,6 +25,7 @@ use super::roaming::Witness;
 use super::sessions::Table;
 use super::sockets::{Datagram, Sockets};
 use super::status::Board;
+use super::steering::Group;
 use super::threads::Threads;
 use crate::api::server::ApiServer;
 use crate::dataplane::net::fib::Fib;
@@ -90,6 +91,8 @@ pub(super) struct Node {
     pub(super) retired: Departures,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
+    /// Other gateways that have this one's address.
+    pub(super) group: Option<Group>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
@@ -159,8 +162,10 @@ impl Node {
             self.worry(now);
             self.reauthenticate(now);
             self.guard(now)?;
+            self.steer(now)?;
             self.keep_mappings(now);
             self.judge_traffic(now);
+            self.complete_lanes(now);
             self.go_on_draining(now)?;
             if now >= self.post_earliest {
                 self.post();
@@ -302,6 +307,7 @@ impl Node {
             }
             Event::ChildFailed { id, spi_in, error } => {
                 self.answers.sadb.release_spi(spi_in);
+                self.lane_refused(id, &error);
                 self.rekey_failed(id, &error);
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
@@ -329,7 +335,7 @@ impl Node {
     /// Asks peers that have been silent for long whether they live (RFC 7296 section 2.4). On a
     /// client these are the standby gateways, which get no heartbeats.
     fn ask_the_silent(&mut self, now: Instant) {
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let heard = view.sessions.iter();
         let heard = heard.filter_map(|session| Some((session.id, session.last_heard?)));
         let patience = self.config.ike.liveness;

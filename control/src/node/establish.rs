@@ -169,6 +169,7 @@ impl Node {
                 asked: now,
                 resumed,
                 reauth_at,
+                lanes_at: self.wants_lanes(&spec).then_some(now),
                 worry: Worry::default(),
             });
             if gateway.is_some() {
@@ -291,7 +292,8 @@ impl Node {
         same_place.retain(|other| !self.dying.contains(other.spec.id));
         let (mut kept, mut losers) = (new, Vec::new());
         for other in same_place {
-            let is_older = other.spec.id < id && other.sa != new.sa && !other.retired;
+            let in_use = !other.retired && other.spec.lane == 0;
+            let is_older = other.spec.id < id && other.sa != new.sa && in_use;
             if !is_older {
                 continue;
             }
@@ -305,6 +307,14 @@ impl Node {
         let kept = kept.spec.id;
         for (at, id) in losers {
             self.dying.insert(at, id);
+            // Nothing is sent any more on what goes with it.
+            let sa = self.table.live.get(&id).map(|live| live.sa);
+            for pair in sa.map(|sa| self.table.all_of(sa)).unwrap_or_default() {
+                let live = self.table.live.get(&pair);
+                if live.is_some_and(|live| live.spec.lane > 0) {
+                    self.dataplane.command(Command::Cease(pair));
+                }
+            }
         }
         kept
     }

@@ -40,6 +40,8 @@ pub enum EventKind {
     Redirected,
     /// This gateway lets go of its clients, has none any more, or takes clients again.
     Drain,
+    /// The way to another gateway that has the same outside address is another one now, or there is none.
+    Steering,
     /// A peer's NAT gave it another address or port; its session goes on there.
     PeerMoved,
     /// The path to a peer carries longer packets than before, or only shorter ones.
@@ -77,6 +79,7 @@ impl EventKind {
             Self::Moved => "moved",
             Self::Redirected => "redirected",
             Self::Drain => "drain",
+            Self::Steering => "steering",
             Self::PeerMoved => "peer_moved",
             Self::PathMtu => "path_mtu",
             Self::PolicyReloaded => "policy_reloaded",

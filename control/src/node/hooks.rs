@@ -12,8 +12,8 @@ use super::peers::{Peer, Peers, pool_key};
 use super::pool::Pool;
 use crate::ike::x509::Subject;
 use crate::ike::{
-    Admission, Arrival, AssignRefused, EapUser, Hooks, Identity, Methods, Proof, TrafficSelector,
-    TsRefused, narrow,
+    Admission, Arrival, AssignRefused, Beside, EapUser, Hooks, Identity, Methods, Proof,
+    TrafficSelector, TsRefused, narrow,
 };
 use crate::sadb::Sadb;
 
@@ -167,8 +167,11 @@ impl Hooks for Answers {
         now.map_or(0, |since| since.as_secs())
     }
 
-    fn allocate_spi(&mut self) -> u32 {
-        self.sadb.allocate_spi(&mut self.rng)
+    fn allocate_spi(&mut self, beside: Option<Beside>) -> u32 {
+        match beside {
+            Some(Beside { spi, lane }) => self.sadb.allocate_spi_beside(spi, lane, &mut self.rng),
+            None => self.sadb.allocate_spi(&mut self.rng),
+        }
     }
 
     fn assign(

@@ -209,7 +209,8 @@ impl Node {
     /// there.
     pub(super) fn reauthenticate(&mut self, now: Instant) {
         let due = |live: &&mut Live| {
-            !live.retired && live.reauth_at.is_some_and(|at| at <= now) && live.spec.initiator
+            let own = !live.retired && live.spec.lane == 0;
+            own && live.reauth_at.is_some_and(|at| at <= now) && live.spec.initiator
         };
         let mut gateways = Vec::new();
         let mut groups = Vec::new();
@@ -272,11 +273,11 @@ impl Node {
     /// On a client: asks gateways that let packets go unanswered whether they live.
     pub(super) fn worry(&mut self, now: Instant) {
         let Role::Client(_) = self.role else { return };
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let mut ask = Vec::new();
         for shown in &view.sessions {
             let live = self.table.live.get_mut(&shown.id);
-            if let Some(live) = live.filter(|live| !live.retired)
+            if let Some(live) = live.filter(|live| !live.retired && live.spec.lane == 0)
                 && live.worry.look(shown, live.alive, now)
             {
                 live.asked = now;

@@ -18,6 +18,7 @@ mod inner;
 mod inputs;
 mod interfaces;
 mod keylog;
+mod lanes;
 mod leaving;
 mod life;
 mod mobility;
@@ -31,6 +32,7 @@ mod sessions;
 pub(crate) mod sockets;
 mod start;
 mod status;
+mod steering;
 pub mod threads;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use super::core::{Node, Role};
 use super::establish::AFTERLIFE;
 use super::events::{EventKind, NewEvent};
 use super::sessions::{Live, successor};
-use crate::dataplane::{Sending, SessionView, Traffic};
+use crate::dataplane::{Command, Sending, SessionView, Traffic};
 use crate::ike::{Event, Failure, Outbound, SaId};
 use crate::kms::SessionHandle;
 use crate::sadb::{Change, SessionId};
@@ -46,12 +46,15 @@ impl Node {
         else {
             return Ok(());
         };
-        let current = self.table.of_sa(sa).and_then(|id| self.table.live.get(&id));
-        let Some(current) = current else {
+        let session = self.table.of_sa(sa).and_then(|id| self.table.live.get(&id));
+        let of_lane = self.table.of_lane(sa, child.lane);
+        let before = of_lane.and_then(|id| self.table.live.get(&id));
+        let Some(current) = before.or(session) else {
             // A session that is not wanted any more: its end is on its way.
             self.answers.sadb.release_spi(child.spi_in);
             return Ok(());
         };
+        let is_new_lane = before.is_none();
         let mut live = current.clone();
         let (old, window) = (live.spec.id, self.config.esp.replay_window);
         let made = successor(&live.spec, &child, &exporter, window)
@@ -73,6 +76,9 @@ impl Node {
             let new = spec.id;
             live.spec = Arc::clone(&spec);
             (live.alive, live.asked) = (now, now);
+            if spec.lane > 0 {
+                (live.reauth_at, live.lanes_at) = (None, None);
+            }
             live.redundant = outbound == Outbound::Never;
             live.retired = live.redundant;
             let (group, retired) = (live.group, live.retired);
@@ -83,8 +89,17 @@ impl Node {
                 Outbound::WhenHeard => Sending::WhenHeard,
                 Outbound::Never => Sending::Told,
             };
+            let lane = spec.lane;
             self.dataplane.succeed_session(spec, group, sending).await?;
             if retired {
+                continue;
+            }
+            if is_new_lane {
+                let peer = &live.peer;
+                tracing::debug!("session with {peer}: a pair of SAs for another worker, {lane}");
+                continue;
+            }
+            if lane > 0 {
                 continue;
             }
             if let (Some(gateway), Role::Client(client)) = (live.spec.gateway, &mut self.role) {
@@ -106,13 +121,16 @@ impl Node {
         let Some(id) = self.answers.sadb.by_inbound_spi(spi_in).map(|spec| spec.id) else {
             return Ok(());
         };
-        let current = self.table.of_sa(sa);
-        if !self.engine.is_established(sa) && current == Some(id) {
+        if !self.engine.is_established(sa) && self.table.of_sa(sa) == Some(id) {
             return self.end_session(id, "its child SA was deleted by the peer", true);
         }
         let Some(live) = self.table.live.get(&id).filter(|live| live.sa == sa) else {
             return Ok(());
         };
+        let current = self.table.of_lane(sa, live.spec.lane);
+        if current == Some(id) && live.spec.lane > 0 {
+            self.dataplane.command(Command::Cease(id));
+        }
         // The peer receives on its successor, or it would not have let it go.
         if let Some(current) = current.filter(|current| *current != id && !live.redundant) {
             self.dataplane.send_on(current);
@@ -142,7 +160,7 @@ impl Node {
 
     /// Asks for fresh keys where the old ones have protected enough.
     pub(super) fn judge_traffic(&mut self, now: Instant) {
-        let view = self.dataplane.view().load_full();
+        let view = self.dataplane.views().load();
         let limit = Traffic {
             packets: self.config.ike.rekey_packets,
             bytes: self.config.ike.rekey_bytes,

@@ -51,6 +51,21 @@ impl Node {
                 return Ok(());
             }
         };
+        if witness == Witness::Worker && !changes.is_empty() {
+            // What goes by the session's other pairs has the same NAT to pass.
+            let sa = live.sa;
+            for other in self
+                .table
+                .all_of(sa)
+                .into_iter()
+                .filter(|other| *other != id)
+            {
+                self.peer_moved(other, remote, Witness::Ike)?;
+            }
+        }
+        let Some(live) = self.table.live.get_mut(&id) else {
+            return Ok(());
+        };
         for change in changes {
             let Change::Move(spec) = change else { continue };
             self.keylog.esp(&spec);
@@ -110,7 +125,7 @@ impl Node {
         self.mappings
             .retain(|sa, _| self.table.of_sa(*sa).is_some());
         let mut sent: HashMap<SaId, u64> = HashMap::new();
-        for session in &self.dataplane.view().load().sessions {
+        for session in &self.dataplane.views().load().sessions {
             if let Some(live) = self.table.live.get(&session.id) {
                 *sent.entry(live.sa).or_default() += session.outbound.packets;
             }

@@ -40,6 +40,8 @@ pub(super) struct Live {
     pub(super) resumed: bool,
     /// When we begin it anew, to authenticate.
     pub(super) reauth_at: Option<Instant>,
+    /// When pairs for other workers are asked for next; none: never.
+    pub(super) lanes_at: Option<Instant>,
     pub(super) worry: Worry,
 }
 
@@ -60,6 +62,8 @@ pub(super) struct Table {
     pub(super) live: HashMap<SessionId, Live>,
     /// Those in use.
     by_sa: HashMap<SaId, SessionId>,
+    /// Those in use beside them, for other workers, by their lanes.
+    by_lane: HashMap<(SaId, u16), SessionId>,
     /// All of them.
     pairs: BTreeSet<(SaId, SessionId)>,
     by_group: BTreeSet<(GroupId, SessionId)>,
@@ -67,13 +71,15 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn insert(&mut self, live: Live) {
-        if !live.retired
-            && let Some(old) = self.by_sa.insert(live.sa, live.spec.id)
-            && let Some(old) = self.live.get_mut(&old)
-        {
+        let id = live.spec.id;
+        let before = match (live.retired, live.spec.lane) {
+            (true, _) => None,
+            (false, 0) => self.by_sa.insert(live.sa, id),
+            (false, lane) => self.by_lane.insert((live.sa, lane), id),
+        };
+        if let Some(old) = before.and_then(|old| self.live.get_mut(&old)) {
             old.retired = true;
         }
-        let id = live.spec.id;
         self.pairs.insert((live.sa, id));
         self.by_group.insert((live.group, id));
         self.live.insert(id, live);
@@ -85,6 +91,10 @@ impl Table {
         self.by_group.remove(&(live.group, id));
         if self.by_sa.get(&live.sa) == Some(&id) {
             self.by_sa.remove(&live.sa);
+        }
+        let lane = (live.sa, live.spec.lane);
+        if self.by_lane.get(&lane) == Some(&id) {
+            self.by_lane.remove(&lane);
         }
         Some(live)
     }
@@ -114,8 +124,18 @@ impl Table {
         now: Instant,
     ) -> Vec<SaId> {
         let mut silent = Vec::new();
-        for (id, live) in self.live.iter_mut().filter(|(_, live)| !live.retired) {
-            let last = heard.get(id).copied().max(Some(live.alive.max(live.asked)));
+        // A peer that is heard on one of its pairs lives.
+        let mut lanes: HashMap<SaId, Instant> = HashMap::new();
+        for id in self.by_lane.values() {
+            if let (Some(live), Some(at)) = (self.live.get(id), heard.get(id)) {
+                let last = lanes.entry(live.sa).or_insert(*at);
+                *last = (*last).max(*at);
+            }
+        }
+        let own = |live: &Live| !live.retired && live.spec.lane == 0;
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| own(live)) {
+            let heard = heard.get(id).copied().max(lanes.get(&live.sa).copied());
+            let last = heard.max(Some(live.alive.max(live.asked)));
             if last.is_some_and(|at| now.saturating_duration_since(at) >= patience) {
                 live.asked = now;
                 silent.push(live.sa);
@@ -136,6 +156,14 @@ impl Table {
 
     pub(super) fn of_sa(&self, sa: SaId) -> Option<SessionId> {
         self.by_sa.get(&sa).copied()
+    }
+
+    /// The pair in use of a lane; that of lane 0 is the session's own.
+    pub(super) fn of_lane(&self, sa: SaId, lane: u16) -> Option<SessionId> {
+        match lane {
+            0 => self.of_sa(sa),
+            lane => self.by_lane.get(&(sa, lane)).copied(),
+        }
     }
 }
 
@@ -204,6 +232,7 @@ fn key(
         sa.replay_window = replay_window;
         Ok(sa)
     };
+    spec.lane = child.lane;
     spec.inbound = Some(sa(child.spi_in, &child.key_in, child.salt_in)?);
     spec.outbound = Some(sa(child.spi_out, &child.key_out, child.salt_out)?);
     spec.remote_inner = prefixes(&child.remote_ts);
@@ -249,6 +278,7 @@ mod tests {
             asked: start,
             resumed: false,
             reauth_at: None,
+            lanes_at: None,
             worry: Worry::default(),
         }
     }
@@ -299,6 +329,7 @@ mod tests {
         let child = |spi_in, spi_out| Child {
             spi_in,
             spi_out,
+            lane: 0,
             cipher: EspCipher::Aes256Gcm,
             key_in: Secret::new(&[spi_in as u8; 32]),
             salt_in: [0; 4],

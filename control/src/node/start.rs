@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use evergate_common::steering::NUMBER_BITS;
 use ipnet::IpNet;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -35,6 +36,7 @@ use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
+use super::steering::Group;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Shared};
 use crate::dataplane::loader::{OutsideSettings, XdpMode};
@@ -44,7 +46,7 @@ use crate::dataplane::net::overhead::Envelope;
 use crate::dataplane::{
     Dataplane, Discovery, InsideOptions, MAX_SEGMENTS, Options, OutsideOptions, TUN_QUEUE,
 };
-use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings};
+use crate::ike::{Encapsulation, Engine, IkeProposal, Lifetime, Retransmit, Settings, SpiPrefix};
 use crate::kms::{self, KeyManagement};
 use crate::policy::Resolved;
 use crate::privilege::{Confinement, capabilities};
@@ -142,6 +144,14 @@ pub(super) async fn start(
     let (watch, subscription) = FibWatch::open(&names).await?;
     let watch = tokio::spawn(watch.run());
     let fib = Arc::clone(&subscription.fib);
+    let group = config.steering.as_ref().map(|steering| {
+        let in_use = subscription.in_use.clone();
+        Group::new(steering, outside.interface.index, in_use)
+    });
+    let number = config
+        .steering
+        .as_ref()
+        .map_or(0, |steering| steering.number);
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
         outside_address: address,
@@ -151,6 +161,7 @@ pub(super) async fn start(
             reflect_plain: config.heartbeat.accept != HeartbeatForm::Keyed,
             reflect_keyed: config.heartbeat.accept != HeartbeatForm::Plain,
             strangers: config.heartbeat.strangers,
+            number,
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway => GATEWAY_SAS,
@@ -165,6 +176,7 @@ pub(super) async fn start(
         backend: config.esp.backend,
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
+        workers: config.esp.workers,
     })?;
     for (interface, attached) in &dataplane.attached {
         if let Some(warning) = &attached.warning {
@@ -190,7 +202,13 @@ pub(super) async fn start(
     for (own, _) in &outside.interface.addresses {
         dataplane.never_reflect(*own)?;
     }
+    if let (Some(group), Some(steering)) = (&group, &config.steering) {
+        // The shared one may be no interface's, but the loopback's.
+        dataplane.never_reflect(address)?;
+        dataplane.join_group(steering.address, group.addresses())?;
+    }
 
+    let workers = dataplane.workers();
     let inside_name = dataplane.inside_name().to_owned();
     let inside_link = LinkInfo::by_name(&handle, &inside_name).await?;
     let bound = [outside.interface.clone(), inside_link.interface.clone()]
@@ -202,7 +220,7 @@ pub(super) async fn start(
             identity: config.identity.to_string(),
             started,
         },
-        dataplane.view(),
+        dataplane.views(),
     ));
     let (command_sender, commands) = mpsc::channel(COMMANDS);
     let shown = Arc::clone(&board);
@@ -278,6 +296,7 @@ pub(super) async fn start(
         engine: Engine::new(
             Settings {
                 export_keys: keylog.is_on(),
+                lanes: u16::try_from(workers).unwrap_or(u16::MAX),
                 ..ike_settings(&config)
             },
             StdRng::from_rng(&mut rand::rng()),
@@ -287,7 +306,8 @@ pub(super) async fn start(
             peers,
             users: config.users.clone(),
             groups: config.groups.clone(),
-            sadb: Sadb::new(),
+            sadb: Sadb::for_workers(workers, config.role == config::Role::Client)
+                .with_number(number),
             rng,
             side,
             elsewhere: None,
@@ -316,6 +336,7 @@ pub(super) async fn start(
         retired: Departures::default(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
+        group,
         mappings: HashMap::new(),
         tick: started,
         post_at: None,
@@ -415,6 +436,9 @@ fn ike_settings(config: &Config) -> Settings {
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.mobike = config.ike.mobike;
+    if let Some(steering) = &config.steering {
+        settings.spi_prefix = SpiPrefix::new(NUMBER_BITS, steering.number.into());
+    }
     // A session that a gateway begins with us may end as one that we began.
     settings.follows_redirects = config.role == config::Role::Client;
     settings.x509 = config.x509.clone();

@@ -16,7 +16,7 @@ use crate::api::model::{
     Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
-use crate::dataplane::{GroupId, WorkerView};
+use crate::dataplane::{GroupId, Views};
 use crate::kms::RequestState;
 use crate::sadb::SessionSpec;
 
@@ -56,11 +56,11 @@ struct Posted {
 pub(super) struct Board {
     fixed: Fixed,
     posted: ArcSwap<Posted>,
-    view: Arc<ArcSwap<WorkerView>>,
+    views: Views,
 }
 
 impl Board {
-    pub(super) fn new(fixed: Fixed, view: Arc<ArcSwap<WorkerView>>) -> Self {
+    pub(super) fn new(fixed: Fixed, views: Views) -> Self {
         let posted = Posted {
             at: fixed.started,
             interfaces: Vec::new(),
@@ -74,7 +74,7 @@ impl Board {
         Self {
             fixed,
             posted: ArcSwap::from_pointee(posted),
-            view,
+            views,
         }
     }
 
@@ -96,7 +96,7 @@ impl Board {
     pub(super) fn status(&self) -> Status {
         let now = Instant::now();
         let posted = self.posted.load();
-        let view = self.view.load();
+        let view = self.views.load();
         let age = |at: Instant| now.saturating_duration_since(at);
         let clusters = posted.clusters.iter().map(|(id, state, names)| {
             let group = view

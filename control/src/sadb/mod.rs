@@ -41,6 +41,16 @@ pub const fn spi_place(spi: u32) -> u32 {
     spi & ((1 << PLACE_BITS) - 1)
 }
 
+/// The worker that has the session of an inbound SPI, of so many, from 0.
+#[must_use]
+#[inline]
+pub const fn spi_worker(spi: u32, workers: usize) -> usize {
+    match workers {
+        0 | 1 => 0,
+        workers => spi_place(spi) as usize % workers,
+    }
+}
+
 /// Names a session on this node. Never used again within a run of the node.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -170,6 +180,10 @@ pub struct SessionSpec {
     /// Whether this node began the exchange.
     #[serde(default)]
     pub initiator: bool,
+    /// 0, or one beside a session with the same peer, for the same traffic, that another worker has
+    /// (RFC 9611).
+    #[serde(default)]
+    pub lane: u16,
     /// Who made the session.
     #[serde(default)]
     pub origin: Producer,
@@ -282,6 +296,7 @@ impl SessionSpec {
             heartbeat_key: None,
             gateway: None,
             initiator: false,
+            lane: 0,
             origin,
         }
     }
@@ -291,6 +306,18 @@ impl SessionSpec {
     pub fn peer_at(&self) -> SocketAddr {
         let port = self.encap.map_or(0, |encap| encap.remote_port);
         SocketAddr::new(self.outside_remote, port)
+    }
+
+    /// The worker that seals and opens for this session, of so many, from 0. A client's gateways are
+    /// watched by the first one, so it has the sessions with them.
+    #[must_use]
+    pub fn worker(&self, workers: usize) -> usize {
+        match &self.inbound {
+            Some(inbound) if self.gateway.is_none() || self.lane > 0 => {
+                spi_worker(inbound.spi, workers)
+            }
+            _ => 0,
+        }
     }
 
     /// The SAs of the session with their directions.

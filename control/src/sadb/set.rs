@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evergate_common::steering::{NUMBER_BITS, numbered};
 use rand::Rng;
 
 use super::{
     Direction, HIGHEST_SPI, LOWEST_SPI, PLACE_BITS, Path, Producer, SaSpec, SadbError, SessionId,
-    SessionSpec, UdpEncap, spi_place,
+    SessionSpec, UdpEncap, spi_place, spi_worker,
 };
 
 /// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
@@ -38,22 +39,54 @@ pub struct Sadb {
     pending: HashSet<u32>,
     /// Inbound SPIs that were drawn here, promised or in use; each has a place of its own.
     drawn: HashSet<u32>,
-    /// Places that were given back, and the lowest that never was given.
-    free_places: Vec<u32>,
-    next_place: u32,
+    /// Places of inbound SPIs, of each worker; at least of one.
+    places: Vec<Places>,
+    /// The worker whose place was drawn last.
+    turn: usize,
+    /// The first worker has all sessions.
+    first_only: bool,
     /// Fingerprints of the keys of all sessions.
     keys: HashSet<u64>,
     /// Fingerprints of the keys of hand-written sessions that were removed.
     spent: HashSet<u64>,
     hasher: RandomState,
     last_id: u64,
+    /// In the highest bits of every SPI that is drawn; 0: there is none.
+    number: u8,
+}
+
+/// Places of one worker.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// Those that were given back.
+    free: Vec<u32>,
+    /// How many were ever given.
+    given: u32,
 }
 
 impl Sadb {
+    /// An empty set of a node with so many workers, which take turns to have a session, or
+    /// `first_only`, the first one always.
+    #[must_use]
+    pub fn for_workers(workers: usize, first_only: bool) -> Self {
+        Self {
+            places: vec![Places::default(); workers.max(1)],
+            first_only,
+            ..Self::default()
+        }
+    }
+
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a node that has this number among the gateways of its address, 0 for none: drawn SPIs
+    /// carry it, so that each of them knows whose an SPI is.
+    #[must_use]
+    pub fn with_number(self, number: u8) -> Self {
+        Self { number, ..self }
     }
 
     /// Adds a session, naming it if it has no id. An inbound SPI of IKE may be one that
@@ -253,34 +286,92 @@ impl Sadb {
 
     /// Draws an inbound SPI that is not reserved, in use or promised, and promises it. The promise
     /// ends when a session with it is inserted, or by [`Sadb::release_spi`]. Its low bits are a
-    /// [place](super::spi_place) that no other drawn one has; the high ones are drawn.
+    /// [place](super::spi_place) that no other drawn one has; the high ones are drawn, below the node's
+    /// number where it shares its address.
     pub fn allocate_spi(&mut self, rng: &mut (impl Rng + ?Sized)) -> u32 {
-        const HIGH: u32 = (HIGHEST_SPI >> PLACE_BITS) - 1;
-        let place = self.free_places.pop().unwrap_or(self.next_place);
+        let worker = self.next_worker();
+        self.allocate_spi_of(worker, rng)
+    }
+
+    /// The same for a child SA that so many workers after the one of inbound SPI `spi` shall have.
+    pub fn allocate_spi_beside(
+        &mut self,
+        spi: u32,
+        further: u16,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> u32 {
+        let workers = self.places.len().max(1);
+        let worker = (spi_worker(spi, workers) + usize::from(further)) % workers;
+        self.allocate_spi_of(worker, rng)
+    }
+
+    /// The worker whose turn it is to get a session.
+    fn next_worker(&mut self) -> usize {
+        self.turn = match self.first_only {
+            true => 0,
+            false => (self.turn + 1) % self.places.len().max(1),
+        };
+        self.turn
+    }
+
+    fn allocate_spi_of(&mut self, worker: usize, rng: &mut (impl Rng + ?Sized)) -> u32 {
+        // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
+        let (lowest, highest) = match self.number {
+            0 => (LOWEST_SPI, HIGHEST_SPI),
+            number => (numbered(0, number), numbered(u32::MAX, number)),
+        };
+        let high = lowest.div_ceil(1 << PLACE_BITS);
+        let highs = match self.number {
+            0 => (highest >> PLACE_BITS) - high,
+            _ => 1 << (u32::BITS - PLACE_BITS - NUMBER_BITS),
+        };
+        let place = self.draw_place(worker);
         let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
-            self.next_place = self.next_place.max(place + 1);
-            let first = rng.next_u32() % HIGH;
-            // Neither the lowest nor the highest: no reserved SPI, nor that of heartbeats.
-            let mut high = (0..HIGH).map(|more| 1 + (first + more) % HIGH);
-            let spi = high.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
+            let first = rng.next_u32() % highs;
+            let mut tries = (0..highs).map(|more| high + (first + more) % highs);
+            let spi = tries.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
             if let Some(spi) = spi {
                 self.pending.insert(spi);
                 self.drawn.insert(spi);
                 return spi;
             }
         }
-        let span = HIGHEST_SPI - LOWEST_SPI + 1;
-        let mut spi = LOWEST_SPI + rng.next_u32() % span;
+        let span = highest - lowest + 1;
+        let mut spi = lowest + rng.next_u32() % span;
         while !free(&spi) {
-            spi = if spi == HIGHEST_SPI {
-                LOWEST_SPI
-            } else {
-                spi + 1
-            };
+            spi = if spi == highest { lowest } else { spi + 1 };
         }
         self.pending.insert(spi);
         spi
+    }
+
+    /// The lowest free place of a worker; none is free if it is too high.
+    fn draw_place(&mut self, worker: usize) -> u32 {
+        if self.places.is_empty() {
+            self.places.push(Places::default());
+        }
+        let workers = self.places.len();
+        let Some(places) = self.places.get_mut(worker) else {
+            return u32::MAX;
+        };
+        places.free.pop().unwrap_or_else(|| {
+            let place = u64::from(places.given) * workers as u64 + worker as u64;
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            if place < 1 << PLACE_BITS {
+                places.given += 1;
+            }
+            place
+        })
+    }
+
+    /// As if so many places had been given.
+    #[cfg(test)]
+    pub(super) fn next_place_for_test(&mut self, place: u32) {
+        self.places = vec![Places {
+            given: place,
+            ..Places::default()
+        }];
     }
 
     /// Takes the promise of [`Sadb::allocate_spi`] back: the exchange failed.
@@ -293,7 +384,10 @@ impl Sadb {
     /// The place of an SPI is free again.
     fn give_back(&mut self, spi: u32) {
         if self.drawn.remove(&spi) {
-            self.free_places.push(spi_place(spi));
+            let worker = spi_worker(spi, self.places.len());
+            if let Some(places) = self.places.get_mut(worker) {
+                places.free.push(spi_place(spi));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use evergate::ike::payload::header::{HEADER, Header};
 use evergate::ike::payload::{parse_chain, write_chain};
-use evergate::ike::{Engine, Hooks, Identity, Methods, Settings};
+use evergate::ike::{Beside, Engine, Hooks, Identity, Methods, Settings};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -20,7 +20,7 @@ impl Hooks for Nobody {
         0
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         0x1000
     }
 }

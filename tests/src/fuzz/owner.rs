@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use evergate::ike::eap::EapUser;
-use evergate::ike::{AssignRefused, Hooks, Identity, Methods, Psk, TrafficSelector, TsRefused};
+use evergate::ike::{
+    AssignRefused, Beside, Hooks, Identity, Methods, Psk, TrafficSelector, TsRefused,
+};
 
 /// Answers all questions of an engine.
 pub(super) struct Owner(pub(super) u32);
@@ -26,7 +28,7 @@ impl Hooks for Owner {
         1_893_456_000
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         self.0 += 1;
         self.0
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evergate_common::guard::{Guard, Judged, judge};
 use evergate_common::maps::{Address, AddressEntry, Local, NodeState, SaEntry, address};
+use evergate_common::steering::{self, Gateway, Group};
 use evergate_common::verdict::{self, Action, InsideWorld, OutsideWorld};
 
 const KEY: [u8; 16] = [9; 16];
@@ -11,6 +12,15 @@ const GATEWAY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1)),
 ];
+
+/// As gateways of the group by number, in turn.
+const WAYS: [Gateway; 3] = [
+    Gateway::silent(),
+    Gateway::on_segment([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]),
+    Gateway::on_segment([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).in_ip(GATEWAY[0], GATEWAY[0], 1500),
+];
+const IN_IPV6: Gateway =
+    Gateway::on_segment([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).in_ip(GATEWAY[1], GATEWAY[1], 1500);
 
 struct World {
     sa: SaEntry,
@@ -25,7 +35,7 @@ impl OutsideWorld for World {
     }
     fn address(&self, of: &Address) -> AddressEntry {
         let own = GATEWAY.iter().any(|ip| address(*ip) == *of);
-        AddressEntry::new(of[15] & 1 == 1, own)
+        AddressEntry::new(of[15] & 1 == 1, own).of_gateway(of[15] & 2 != 0)
     }
     fn node(&self) -> Option<NodeState> {
         Some(self.node)
@@ -45,6 +55,57 @@ impl OutsideWorld for World {
     fn strangers(&self) -> bool {
         self.flags & 4 != 0
     }
+    fn steers(&self) -> bool {
+        self.flags & 16 != 0
+    }
+    fn station(&self, mac: &[u8; 6]) -> bool {
+        mac[5] & 1 != 0
+    }
+}
+
+impl Group for World {
+    fn number(&self) -> u8 {
+        1
+    }
+    fn owner(&self, spi: &[u8; 4]) -> Option<u8> {
+        (spi[3] == 7).then_some(3)
+    }
+    fn gateway(&self, number: u8) -> Option<&Gateway> {
+        Some(WAYS.get(usize::from(number % 4)).unwrap_or(&IN_IPV6))
+    }
+    fn own_address(&self) -> Option<Address> {
+        Some(address(GATEWAY[usize::from(self.flags >> 5 & 1)]))
+    }
+}
+
+/// What another gateway has sent in IP is taken out of it.
+fn unwrapped(world: &World, frame: &mut Vec<u8>) {
+    let Some(wrapping) = steering::wrapped(frame.as_slice(), world) else {
+        return;
+    };
+    if wrapping.ours() {
+        let applied = wrapping.apply(frame.as_mut_slice());
+        applied.expect("a frame that was looked at can be unwrapped");
+        frame.drain(..wrapping.excess());
+    }
+}
+
+/// What is another gateway's goes there once: there it is not sent on again.
+fn sent_on(world: &World, frame: &[u8]) {
+    let steered = steering::judge(frame, world);
+    if !steered.goes() {
+        return;
+    }
+    let mut sent = vec![0; steered.room()];
+    sent.extend(frame);
+    let applied = steered.apply(sent.as_mut_slice());
+    applied.expect("a decided frame can be readied");
+    unwrapped(world, &mut sent);
+    let again = verdict::outside(sent.as_slice(), world);
+    assert!(
+        !steering::asks(&again) || !steering::judge(sent.as_slice(), world).goes(),
+        "it goes on"
+    );
 }
 
 impl InsideWorld for World {
@@ -71,7 +132,15 @@ pub fn verdicts(data: &[u8]) {
         flags: *flags,
     };
     let _ = verdict::inside(frame, &world);
+    let mut arrived = frame.to_vec();
+    if world.steers() {
+        unwrapped(&world, &mut arrived);
+    }
+    let frame = arrived.as_slice();
     let decided = verdict::outside(frame, &world);
+    if world.steers() && steering::asks(&decided) {
+        sent_on(&world, frame);
+    }
     // The short way comes to the same as the long one.
     let short = verdict::plain_v4(frame, &world).or_else(|| verdict::keyed_v4(frame, &world));
     if let Some(short) = short {

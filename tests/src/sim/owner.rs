@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use evergate::ike::{
-    AssignRefused, Hooks, Identity, Methods, Psk, TicketKey, TrafficSelector, TsRefused,
+    AssignRefused, Beside, Hooks, Identity, Methods, Psk, TicketKey, TrafficSelector, TsRefused,
 };
 use evergate::sadb::Sadb;
 use rand::SeedableRng as _;
@@ -62,7 +62,7 @@ impl Hooks for Owner {
         1_893_456_000
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, _: Option<Beside>) -> u32 {
         self.sadb.allocate_spi(&mut self.rng)
     }
 

@@ -1,12 +1,17 @@
 //! The programs beside the same decisions run on the host: both must agree on every frame.
 
-use std::{collections::HashMap, net::IpAddr, os::fd::OwnedFd};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    os::fd::OwnedFd,
+};
 
 use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings};
 use evergate_common::{
     guard::{Guard, Judged, judge},
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
+    steering::{self, Gateway, Group, station},
     verdict::{self, Action, InsideWorld, OutsideWorld},
 };
 use ipnet::IpNet;
@@ -31,6 +36,11 @@ pub struct Model {
     pub plain: bool,
     pub keyed: bool,
     pub strangers: bool,
+    pub number: u8,
+    pub gateways: HashMap<u8, Gateway>,
+    pub owners: HashMap<[u8; 4], u8>,
+    pub stations: HashSet<u64>,
+    pub group_address: Option<IpAddr>,
 }
 
 impl OutsideWorld for Model {
@@ -57,6 +67,76 @@ impl OutsideWorld for Model {
     }
     fn strangers(&self) -> bool {
         self.strangers
+    }
+    fn steers(&self) -> bool {
+        self.number != 0
+    }
+    fn station(&self, mac: &[u8; 6]) -> bool {
+        self.stations.contains(&station(mac))
+    }
+}
+
+impl Group for Model {
+    fn number(&self) -> u8 {
+        self.number
+    }
+    fn owner(&self, spi: &[u8; 4]) -> Option<u8> {
+        self.owners.get(spi).copied()
+    }
+    fn gateway(&self, number: u8) -> Option<&Gateway> {
+        self.gateways.get(&number)
+    }
+    fn own_address(&self) -> Option<Address> {
+        self.group_address.map(address)
+    }
+}
+
+impl Model {
+    /// What the program does with a frame, step by step as it does: the counters are two where a packet
+    /// was taken out of another.
+    pub fn outcome(&self, frame: &[u8]) -> (u32, Vec<Counter>, Vec<u8>) {
+        let mut packet = frame.to_vec();
+        let mut counters = Vec::new();
+        if self.number != 0 {
+            match steering::wrapped(frame, self) {
+                None => {}
+                Some(wrapping) if !wrapping.ours() => {
+                    return (DROP, vec![Counter::SteerAstray], packet);
+                }
+                Some(wrapping) => {
+                    wrapping
+                        .apply(packet.as_mut_slice())
+                        .expect("a frame that was looked at can be unwrapped");
+                    packet.drain(..wrapping.excess());
+                    counters.push(Counter::SteerUnwrapped);
+                }
+            }
+        }
+        let decision = verdict::outside(packet.as_slice(), self);
+        let plain = verdict::plain_v4(packet.as_slice(), self);
+        let keyed = verdict::keyed_v4(packet.as_slice(), self);
+        assert!(keyed.is_none() || verdict::looks_keyed_v4(packet.as_slice()));
+        if let Some(short) = plain.or(keyed) {
+            assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
+        }
+        if self.number != 0 && steering::asks(&decision) {
+            let steered = steering::judge(packet.as_slice(), self);
+            if steered.goes() {
+                packet.splice(..0, std::iter::repeat_n(0, steered.room()));
+                steered
+                    .apply(packet.as_mut_slice())
+                    .expect("a decided frame can be readied");
+                counters.push(steered.counter);
+                return (TX, counters, packet);
+            }
+            if steered.counter != Counter::Passed {
+                counters.push(steered.counter);
+                return (DROP, counters, packet);
+            }
+        }
+        let (verdict, counter, packet) = outcome(decision, &self.guard, &packet);
+        counters.push(counter);
+        (verdict, counters, packet)
     }
 }
 
@@ -93,16 +173,34 @@ fn outcome(decision: Result<Action, Counter>, guard: &Guard, frame: &[u8]) -> Ou
     (verdict, counter, packet)
 }
 
-/// The one counter that went up by one.
-fn counted(before: &Counters, after: &Counters) -> Counter {
+/// The counters that went up, each by one.
+fn counted(before: &Counters, after: &Counters) -> Vec<Counter> {
     let changed: Vec<Counter> = Counter::ALL
         .iter()
         .copied()
         .filter(|counter| after[counter.index()] != before[counter.index()])
         .collect();
-    assert_eq!(changed.len(), 1, "{changed:?}");
-    assert_eq!(after[changed[0].index()], before[changed[0].index()] + 1);
-    changed[0]
+    for counter in &changed {
+        let index = counter.index();
+        assert_eq!(after[index], before[index] + 1, "{counter:?}");
+    }
+    changed
+}
+
+fn sorted(mut counters: Vec<Counter>) -> Vec<Counter> {
+    counters.sort();
+    counters
+}
+
+/// The one counter that says what became of a frame.
+fn only(counters: Vec<Counter>) -> Counter {
+    let mut fates = counters
+        .into_iter()
+        .filter(|c| *c != Counter::SteerUnwrapped);
+    match (fates.next(), fates.next()) {
+        (Some(fate), None) => fate,
+        other => panic!("one counter for each frame, not {other:?}"),
+    }
 }
 
 /// The program `outside` and its model, changed together.
@@ -115,11 +213,17 @@ pub struct OutsidePair {
 impl OutsidePair {
     /// One SA of the client's, the client a peer, alive, a socket on queue 0.
     pub fn new(plain: bool, keyed: bool, strangers: bool) -> OutsidePair {
+        Self::in_group(plain, keyed, strangers, 0)
+    }
+
+    /// The same as the gateway of this number in a group.
+    pub fn in_group(plain: bool, keyed: bool, strangers: bool, number: u8) -> OutsidePair {
         need_root();
         let settings = OutsideSettings {
             reflect_plain: plain,
             reflect_keyed: keyed,
             strangers,
+            number,
             max_sas: 1024,
         };
         let mut program = Outside::load(settings).expect("outside loads");
@@ -131,6 +235,7 @@ impl OutsidePair {
             plain,
             keyed,
             strangers,
+            number,
             ..Model::default()
         };
         let mut pair = OutsidePair {
@@ -164,6 +269,44 @@ impl OutsidePair {
             .expect("an address goes into the map");
         let slot = self.model.addresses.entry(address(ip)).or_default();
         *slot = AddressEntry::new(slot.peer(), true);
+    }
+
+    /// Another gateway of the group.
+    pub fn gateway(&mut self, number: u8, way: Gateway) {
+        self.program
+            .set_gateway(number, way)
+            .expect("a gateway goes into the map");
+        self.model.gateways.insert(number, way);
+    }
+
+    pub fn owner(&mut self, spi: u32, owner: Option<u8>) {
+        self.program
+            .set_owner(spi, owner)
+            .expect("an owner goes into the map");
+        match owner {
+            Some(number) => self.model.owners.insert(spi.to_be_bytes(), number),
+            None => self.model.owners.remove(&spi.to_be_bytes()),
+        };
+    }
+
+    pub fn station(&mut self, mac: [u8; 6]) {
+        self.program
+            .add_station(mac)
+            .expect("a link address goes into the map");
+        self.model.stations.insert(station(&mac));
+    }
+
+    /// The node's own address, and that of another gateway.
+    pub fn group_addresses(&mut self, own: IpAddr, other: IpAddr) {
+        self.program
+            .set_group_address(own)
+            .expect("the own address goes into the map");
+        self.model.group_address = Some(own);
+        self.program
+            .add_gateway_address(other)
+            .expect("an address goes into the map");
+        let slot = self.model.addresses.entry(address(other)).or_default();
+        *slot = AddressEntry::new(slot.peer(), true).of_gateway(true);
     }
 
     pub fn guard(&mut self, guard: Guard) {
@@ -200,23 +343,17 @@ impl OutsidePair {
 
     /// Runs both on a frame; they must agree.
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
-        let decision = verdict::outside(frame, &self.model);
-        let plain = verdict::plain_v4(frame, &self.model);
-        let keyed = verdict::keyed_v4(frame, &self.model);
-        assert!(keyed.is_none() || verdict::looks_keyed_v4(frame));
-        if let Some(short) = plain.or(keyed) {
-            assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
-        }
-        let expected = outcome(decision, &self.model.guard, frame);
+        let expected = self.model.outcome(frame);
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("outside runs");
         let after = self.program.counters().expect("counters");
         let found = (run.verdict, counted(&before, &after), run.packet);
         assert_eq!(
-            found, expected,
+            (found.0, sorted(found.1.clone()), &found.2),
+            (expected.0, sorted(expected.1), &expected.2),
             "kernel and host disagree about {frame:02x?}"
         );
-        found
+        (found.0, only(found.1), found.2)
     }
 
     /// Verdict and counter of a frame.
@@ -291,7 +428,7 @@ impl InsidePair {
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("inside runs");
         let after = self.program.counters().expect("counters");
-        let found = (run.verdict, counted(&before, &after), run.packet);
+        let found = (run.verdict, only(counted(&before, &after)), run.packet);
         assert_eq!(
             found, expected,
             "kernel and host disagree about {frame:02x?}"

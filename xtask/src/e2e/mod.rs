@@ -14,9 +14,11 @@ mod refusals;
 mod rekey;
 mod sessions;
 mod sockets;
+mod steering;
 mod throughput;
 mod tunnel;
 mod wireshark;
+mod workers;
 
 use self::failover::{SOON, survives};
 use crate::cases;
@@ -31,6 +33,7 @@ type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
+    steering::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,
@@ -45,6 +48,7 @@ const CASES: &[&[Case]] = &[
     rekey::CASES,
     life::CASES,
     wireshark::CASES,
+    workers::CASES,
     chaos::CASES,
 ];
 

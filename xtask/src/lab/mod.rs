@@ -64,6 +64,11 @@ impl Lab {
         Self::with(prefix, |dir| build::up(prefix, queues, dir))
     }
 
+    /// Builds the namespaces anew, with so many queues of each interface.
+    pub(crate) fn rebuild(&mut self, queues: u32) -> Result<()> {
+        build::up(&self.prefix, queues, &self.dir)
+    }
+
     /// The same with the short lab of the rig: generator, client, gw1 and target in a row.
     pub(crate) fn short(prefix: &str) -> Result<Self> {
         Self::with(prefix, |_| short::up(prefix))

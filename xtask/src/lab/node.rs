@@ -227,7 +227,7 @@ interface = \"{TUN}\"
 
     /// Gives the nodes' user what its daemons read again, and the folder of their sockets. What else is in it
     /// is their peers', or their own already.
-    fn hand_over(&self) -> Result<()> {
+    pub(crate) fn hand_over(&self) -> Result<()> {
         let give = |path: &Path| lchown(path, Some(self.user), Some(self.user));
         for entry in std::fs::read_dir(self.dir())? {
             let entry = entry?;

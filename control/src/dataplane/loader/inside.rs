@@ -5,7 +5,7 @@ use std::{net::IpAddr, os::fd::AsFd};
 use aya::maps::{LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
     ADDRESSES, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, MAX_PREFIXES,
-    PEERS, SAS, TunnelEntry,
+    OWNERS, PEERS, SAS, TunnelEntry,
 };
 use ipnet::IpNet;
 
@@ -33,8 +33,12 @@ impl Inside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load() -> Result<Self, LoadError> {
-        let mut program =
-            Program::load("inside", &[], None, &[(SAS, 1), (ADDRESSES, 1), (PEERS, 1)])?;
+        let mut program = Program::load(
+            "inside",
+            &[],
+            None,
+            &[(SAS, 1), (OWNERS, 1), (ADDRESSES, 1), (PEERS, 1)],
+        )?;
         Ok(Inside {
             v4: program.map(INSIDE_V4)?,
             v6: program.map(INSIDE_V6)?,

@@ -5,15 +5,17 @@ use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::guard::Guard;
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS,
-    NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, PEER_SLOTS, PEERS, REFLECT_KEYED,
-    REFLECT_PLAIN, SAS, STRANGERS, SaEntry, address, halves, peer_slot,
+    ADDRESSES, Address, AddressEntry, GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES,
+    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS,
+    PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS, STATIONS, STEERING, STRANGERS, SaEntry,
+    address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
 use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
+    group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
 };
@@ -27,6 +29,8 @@ pub struct OutsideSettings {
     pub reflect_keyed: bool,
     /// Answer plain heartbeats of nodes that are no peers.
     pub strangers: bool,
+    /// The node's number among the gateways that share its address; 0: it shares none.
+    pub number: u8,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
     /// and 8 bytes for each possible one.
     pub max_sas: u32,
@@ -38,6 +42,7 @@ impl Default for OutsideSettings {
             reflect_plain: false,
             reflect_keyed: true,
             strangers: false,
+            number: 0,
             max_sas: MAX_SAS,
         }
     }
@@ -55,6 +60,7 @@ pub struct Outside {
     counters: PerCpuArray<MapData, u64>,
     local: LocalMap,
     guard: Array<MapData, Guard>,
+    pub(super) group: GroupMaps,
     node_state: NodeStateWriter,
 }
 
@@ -82,15 +88,22 @@ impl Outside {
         request_mac: Option<u64>,
     ) -> Result<Self, LoadError> {
         let max_sas = settings.max_sas.clamp(1, MAX_SAS);
+        let max_owners = if settings.number == 0 { 1 } else { max_sas };
         let mut program = Program::load(
             name,
             &[
                 (REFLECT_PLAIN, settings.reflect_plain.into()),
                 (REFLECT_KEYED, settings.reflect_keyed.into()),
                 (STRANGERS, settings.strangers.into()),
+                (STEERING, settings.number),
             ],
             request_mac,
-            &[(SAS, max_sas), (INSIDE_V4, 1), (INSIDE_V6, 1)],
+            &[
+                (SAS, max_sas),
+                (OWNERS, max_owners),
+                (INSIDE_V4, 1),
+                (INSIDE_V6, 1),
+            ],
         )?;
         Ok(Outside {
             sas: program.map(SAS)?,
@@ -102,6 +115,13 @@ impl Outside {
             counters: program.map(OUTSIDE_COUNTERS)?,
             local: LocalMap::new(OUTSIDE_LOCAL, program.map(OUTSIDE_LOCAL)?),
             guard: program.map(GUARD)?,
+            group: GroupMaps {
+                gateways: program.map(GATEWAYS)?,
+                owners: program.map(OWNERS)?,
+                max_owners,
+                stations: program.map(STATIONS)?,
+                own_address: program.map(OWN_ADDRESS)?,
+            },
             node_state: NodeStateWriter::new(program.map(NODE_STATE)?),
             program,
         })
@@ -184,8 +204,9 @@ impl Outside {
     /// # Errors
     /// [`LoadError::Full`].
     pub fn add_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
-        let never = self.entry(peer).never_reflect();
-        self.set_address(peer, AddressEntry::new(true, never))
+        let known = self.entry(peer);
+        let entry = AddressEntry::new(true, known.never_reflect());
+        self.set_address(peer, entry.of_gateway(known.gateway()))
     }
 
     /// A peer no longer.
@@ -193,8 +214,9 @@ impl Outside {
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_peer(&mut self, peer: IpAddr) -> Result<(), LoadError> {
-        let never = self.entry(peer).never_reflect();
-        self.set_address(peer, AddressEntry::new(false, never))
+        let known = self.entry(peer);
+        let entry = AddressEntry::new(false, known.never_reflect());
+        self.set_address(peer, entry.of_gateway(known.gateway()))
     }
 
     /// Nothing that claims to come from this address is ever reflected: the node's own addresses
@@ -203,8 +225,9 @@ impl Outside {
     /// # Errors
     /// [`LoadError::Full`].
     pub fn never_reflect(&mut self, own: IpAddr) -> Result<(), LoadError> {
-        let peer = self.entry(own).peer();
-        self.set_address(own, AddressEntry::new(peer, true))
+        let known = self.entry(own);
+        let entry = AddressEntry::new(known.peer(), true);
+        self.set_address(own, entry.of_gateway(known.gateway()))
     }
 
     /// Undoes [`Outside::never_reflect`] for one address.
@@ -212,8 +235,9 @@ impl Outside {
     /// # Errors
     /// If the kernel refuses.
     pub fn may_reflect(&mut self, own: IpAddr) -> Result<(), LoadError> {
-        let peer = self.entry(own).peer();
-        self.set_address(own, AddressEntry::new(peer, false))
+        let known = self.entry(own);
+        let entry = AddressEntry::new(known.peer(), false);
+        self.set_address(own, entry.of_gateway(known.gateway()))
     }
 
     /// Undoes [`Outside::never_reflect`] for all addresses.
@@ -226,11 +250,11 @@ impl Outside {
         never.into_iter().try_for_each(|ip| self.may_reflect(ip))
     }
 
-    fn entry(&self, ip: IpAddr) -> AddressEntry {
+    pub(super) fn entry(&self, ip: IpAddr) -> AddressEntry {
         self.known.get(&ip).copied().unwrap_or_default()
     }
 
-    fn set_address(&mut self, ip: IpAddr, entry: AddressEntry) -> Result<(), LoadError> {
+    pub(super) fn set_address(&mut self, ip: IpAddr, entry: AddressEntry) -> Result<(), LoadError> {
         let key = address(ip);
         // Out of the fast table first and into it last, so that it never says more than the map.
         self.set_peer_slot(&key, false)?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::{CHUNK, HEADROOM};
 
@@ -53,15 +54,50 @@ impl Frame {
     }
 }
 
-/// The memory that a worker's sockets share, cut into chunks of [`CHUNK`] bytes.
-pub struct Umem {
-    area: NonNull<u8>,
+/// The mapping, for as long as anybody has chunks of it.
+#[derive(Debug)]
+struct Area {
+    first: NonNull<u8>,
     chunks: u32,
-    free: Vec<u32>,
 }
 
-// SAFETY: the area belongs to this value alone (private anonymous mapping), and access to it goes
-// through `&mut self`; moving the value to another thread moves that right with it.
+// SAFETY: a private anonymous mapping without a thread of its own; what lies in it is reached through
+// the tokens of a [`Umem`] only, and each of those is in one place.
+unsafe impl Send for Area {}
+// SAFETY: as above; the value itself is never changed after it was made.
+unsafe impl Sync for Area {}
+
+impl Area {
+    fn length(&self) -> usize {
+        self.chunks as usize * CHUNK
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `Umem::new`, of which nobody has a chunk any more; sockets that used
+        // it keep their own reference to the pages, so unmapping ours is sound in any order.
+        unsafe {
+            libc::munmap(self.first.as_ptr().cast(), self.length());
+        }
+    }
+}
+
+/// The memory that the sockets of all workers share, cut into chunks of [`CHUNK`] bytes, and those of
+/// them that are free and belong to one worker.
+#[derive(Debug)]
+pub struct Umem {
+    area: Arc<Area>,
+    /// Start of the area.
+    first: NonNull<u8>,
+    chunks: u32,
+    free: Vec<u32>,
+    /// Chunks that this worker began with.
+    own: usize,
+}
+
+// SAFETY: chunks are reached through `&mut self` and a token; tokens are unique over all that share the
+// area, wherever they go, and so moving the value moves the right to its free chunks with it.
 unsafe impl Send for Umem {}
 
 impl Umem {
@@ -96,25 +132,53 @@ impl Umem {
             // SAFETY: the mapping just made, which nobody uses yet.
             unsafe { libc::madvise(area, length, advice) };
         }
-        let area = NonNull::new(area.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let first = NonNull::new(area.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            area,
+            area: Arc::new(Area { first, chunks }),
+            first,
             chunks,
             free: (0..chunks).rev().collect(),
+            own: chunks as usize,
         })
     }
 
+    /// Shares the free chunks out to so many workers, one at least; each may take in the tokens of all.
+    #[must_use]
+    pub fn split(mut self, workers: usize) -> Vec<Self> {
+        let workers = workers.max(1);
+        let share = self.free.len() / workers;
+        let taken = self.chunks as usize - self.free.len();
+        let mut parts: Vec<Self> = (1..workers)
+            .map(|_| {
+                let free = self.free.split_off(self.free.len() - share);
+                // The list grows when others hand their chunks over.
+                let mut roomy = Vec::with_capacity(self.chunks as usize);
+                roomy.extend(free);
+                Self {
+                    area: Arc::clone(&self.area),
+                    first: self.first,
+                    chunks: self.chunks,
+                    free: roomy,
+                    own: share + taken / workers,
+                }
+            })
+            .collect();
+        self.own -= parts.iter().map(|part| part.own).sum::<usize>();
+        parts.insert(0, self);
+        parts
+    }
+
     pub(super) fn address(&self) -> u64 {
-        self.area.as_ptr() as u64
+        self.first.as_ptr() as u64
     }
 
     pub(super) fn length(&self) -> u64 {
-        u64::from(self.chunks) * CHUNK as u64
+        self.area.length() as u64
     }
 
-    /// How many chunks there are.
+    /// How many chunks the worker began with.
     pub fn chunks(&self) -> usize {
-        self.chunks as usize
+        self.own
     }
 
     /// How many chunks are free.
@@ -161,7 +225,7 @@ impl Umem {
         // SAFETY: `chunk < chunks` for every token (see `take` and `frame_at`), so the range is
         // within the mapping; the token is unique and `&mut self` excludes another slice.
         unsafe {
-            let first = self.area.as_ptr().add(frame.chunk as usize * CHUNK);
+            let first = self.first.as_ptr().add(frame.chunk as usize * CHUNK);
             std::slice::from_raw_parts_mut(first, CHUNK)
         }
     }
@@ -177,7 +241,7 @@ impl Umem {
         // SAFETY: as in `chunk_mut`; `&self` excludes a slice to write, and whoever else could write
         // there, the kernel, has given the chunk away with its token.
         unsafe {
-            let first = self.area.as_ptr().add(frame.chunk as usize * CHUNK);
+            let first = self.first.as_ptr().add(frame.chunk as usize * CHUNK);
             std::slice::from_raw_parts(first, CHUNK)
         }
     }
@@ -193,26 +257,16 @@ impl Umem {
         frames: &'a [Frame],
         from: usize,
     ) -> impl Iterator<Item = &'a mut [u8]> + 'a {
-        let area = self.area;
+        let first = self.first;
         frames.iter().map(move |frame| {
             // SAFETY: as in `chunk_mut`; the tokens are distinct values, so their chunks differ
             // and the slices do not overlap; `&mut self` is held for as long as they live.
             let chunk = unsafe {
-                let first = area.as_ptr().add(frame.chunk as usize * CHUNK);
+                let first = first.as_ptr().add(frame.chunk as usize * CHUNK);
                 std::slice::from_raw_parts_mut(first, CHUNK)
             };
             &mut chunk[from..]
         })
-    }
-}
-
-impl Drop for Umem {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`; sockets that used it keep their own reference to the
-        // pages, so unmapping ours is sound in any order.
-        unsafe {
-            libc::munmap(self.area.as_ptr().cast(), self.length() as usize);
-        }
     }
 }
 
@@ -235,6 +289,24 @@ mod tests {
             umem.free(frame);
         }
         assert_eq!(umem.free_chunks(), 4);
+    }
+
+    #[test]
+    fn workers_share_the_memory_and_hand_chunks_over() {
+        let mut parts = Umem::new(7).unwrap().split(2);
+        let [mut second, mut first] = [parts.pop().unwrap(), parts.pop().unwrap()];
+        assert_eq!((first.free_chunks(), second.free_chunks()), (4, 3));
+        assert_eq!((first.chunks(), second.chunks()), (4, 3));
+        let mut frame = first.take().unwrap();
+        frame.set_range(0..4);
+        first.packet(&frame).copy_from_slice(b"over");
+        drop(first);
+        let thread = std::thread::spawn(move || {
+            assert_eq!(second.bytes(&frame), b"over");
+            second.free(frame);
+            second.free_chunks()
+        });
+        assert_eq!(thread.join().unwrap(), 4);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::super::guesses::Guesses;
 use super::super::identity::Identity;
 use super::super::payload::header::Header;
 use super::super::settings::{
-    Admission, Arrival, AssignRefused, Hooks, Methods, Settings, TsRefused,
+    Admission, Arrival, AssignRefused, Beside, Hooks, Methods, Settings, TsRefused,
 };
 use super::super::state::Phase;
 use super::super::stats::Stats;
@@ -271,8 +271,8 @@ impl Hooks for Shared<'_, '_, '_> {
         self.owner().unix_time()
     }
 
-    fn allocate_spi(&mut self) -> u32 {
-        self.owner().allocate_spi()
+    fn allocate_spi(&mut self, beside: Option<Beside>) -> u32 {
+        self.owner().allocate_spi(beside)
     }
 
     fn assign(

@@ -24,7 +24,19 @@ impl Engine {
         hooks: &mut dyn Hooks,
     ) {
         self.with(id, now, hooks, |sa, cx| {
-            sa.add_child(local_ts, remote_ts, cx);
+            sa.add_child(0, local_ts, remote_ts, cx);
+        });
+    }
+
+    /// As [`Engine::add_child`], for the traffic that a session has a child SA for already, with this
+    /// number above 0 for its resource (RFC 9611). No effect if there is one of this number.
+    pub fn add_lane(&mut self, now: Instant, id: SaId, lane: u16, hooks: &mut dyn Hooks) {
+        self.with(id, now, hooks, |sa, cx| {
+            let mut children = sa.core.children.iter();
+            if let Some(plain) = children.find(|c| c.is_in_use() && c.lane == 0) {
+                let (local, remote) = (plain.local_ts.to_vec(), plain.remote_ts.to_vec());
+                sa.add_child(lane, &local, &remote, cx);
+            }
         });
     }
 

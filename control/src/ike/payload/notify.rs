@@ -27,6 +27,9 @@ pub mod kind {
     /// RFC 9370.
     pub const STATE_NOT_FOUND: u16 = 47;
 
+    /// RFC 9611: no further child SA for a resource.
+    pub const TS_MAX_QUEUE: u16 = 48;
+
     /// The first type that is a status and not an error.
     pub const STATUS: u16 = 16384;
     pub const INITIAL_CONTACT: u16 = 16384;
@@ -64,6 +67,8 @@ pub mod kind {
     pub const INTERMEDIATE_EXCHANGE_SUPPORTED: u16 = 16438;
     /// RFC 9370.
     pub const ADDITIONAL_KEY_EXCHANGE: u16 = 16441;
+    /// RFC 9611: the child SA is one resource's.
+    pub const SA_RESOURCE_INFO: u16 = 16444;
 }
 
 /// An error or status told to the peer.

@@ -157,11 +157,12 @@ impl Sa {
     /// The owner wants a further child SA.
     pub(crate) fn add_child(
         &mut self,
+        lane: u16,
         local_ts: &[TrafficSelector],
         remote_ts: &[TrafficSelector],
         cx: &mut Cx<'_>,
     ) {
-        self.start(Box::new(CreateChild::new(local_ts, remote_ts)), cx);
+        self.start(Box::new(CreateChild::new(lane, local_ts, remote_ts)), cx);
     }
 
     /// One that has not taken over yet answers its deletion alone. The peer may be a step ahead with

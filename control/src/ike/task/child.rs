@@ -38,7 +38,7 @@ impl Offer {
             false => list.clone(),
         };
         Offer {
-            spi: cx.hooks.allocate_spi(),
+            spi: cx.hooks.allocate_spi(None),
             addresses: initiate.request_addresses,
             local_ts: or_any(&initiate.local_ts),
             remote_ts: or_any(&initiate.remote_ts),
@@ -161,7 +161,7 @@ pub(crate) fn respond_first(
         ts::check(list).map_err(|too_many| (kind::TS_UNACCEPTABLE, too_many.into()))?;
     }
     // Last of all, so that no SPI is allocated in vain.
-    let spi_in = cx.hooks.allocate_spi();
+    let spi_in = cx.hooks.allocate_spi(None);
     chosen.spi = spi_in.to_be_bytes().to_vec();
     answer.push(Payload::Sa(vec![chosen]));
     answer.push(Payload::TsI(remote.clone()));
@@ -285,6 +285,7 @@ pub(super) fn keyed(
     Child {
         spi_in,
         spi_out,
+        lane: 0,
         cipher: suite.cipher,
         key_in: inbound.key,
         salt_in: *inbound.salt,

@@ -16,7 +16,7 @@ use super::super::payload::notify::{Notify, kind};
 use super::super::payload::sa::{Proposal, Transform, protocol, transform};
 use super::super::payload::ts;
 use super::super::proposal::{EspProposal, choose_esp, chosen_esp, offers};
-use super::super::settings::Settings;
+use super::super::settings::{Beside, Settings};
 use super::super::state::{Core, Phase};
 use super::super::ts::{TrafficSelector, is_narrowing, merge};
 use super::child::{keyed, merge_within, parts};
@@ -35,6 +35,7 @@ pub(super) type Selectors = (Vec<TrafficSelector>, Vec<TrafficSelector>);
 pub(super) struct Wish {
     /// The SPI that we will receive on.
     pub(super) spi: u32,
+    lane: u16,
     ni: Vec<u8>,
     pair: Option<KeyPair>,
     /// The responder has asked for another method: once is enough for whoever means it.
@@ -50,10 +51,16 @@ pub(super) struct Made {
 }
 
 impl Wish {
-    pub(super) fn new(cx: &mut Cx<'_>, (local_ts, remote_ts): Selectors) -> Wish {
+    pub(super) fn new(
+        cx: &mut Cx<'_>,
+        lane: u16,
+        beside: Option<Beside>,
+        (local_ts, remote_ts): Selectors,
+    ) -> Wish {
         let group = cx.settings.child_groups.first().copied();
         Wish {
-            spi: cx.hooks.allocate_spi(),
+            spi: cx.hooks.allocate_spi(beside),
+            lane,
             ni: nonce(cx),
             pair: group.map(|group| KeyPair::generate(group, cx.rng)),
             changed: false,
@@ -62,7 +69,7 @@ impl Wish {
         }
     }
 
-    /// SA, Ni, KEi, TSi and TSr of the request.
+    /// [N(SA_RESOURCE_INFO),] SA, Ni, [KEi,] TSi and TSr of the request.
     pub(super) fn write(&self, settings: &Settings, payloads: &mut Vec<Payload>) {
         let mut esp = offers(&settings.esp_proposals, |p: &EspProposal, n| {
             p.offer(n, self.spi)
@@ -74,6 +81,9 @@ impl Wish {
             for proposal in &mut esp {
                 proposal.transforms.extend(groups.clone());
             }
+        }
+        if self.lane > 0 {
+            payloads.push(resource());
         }
         payloads.push(Payload::Sa(esp));
         payloads.push(Payload::Nonce(self.ni.clone()));
@@ -133,11 +143,18 @@ impl Wish {
         let keys = core.keys.as_ref().ok_or(no_keys)?;
         let made = keys.child_with(suite.cipher, &shared, nonces);
         let selectors = (local_ts.clone(), remote_ts.clone());
+        let mut child = keyed(suite, made, true, [self.spi, spi_out], selectors);
+        child.lane = self.lane;
         Ok(Made {
-            child: keyed(suite, made, true, [self.spi, spi_out], selectors),
+            child,
             nonces: Lowest::of(nonces),
         })
     }
+}
+
+/// Says that a child SA is one resource's (RFC 9611 section 5). Which one is nobody's business.
+fn resource() -> Payload {
+    Payload::Notify(Notify::new(kind::SA_RESOURCE_INFO, []))
 }
 
 /// The number of no key exchange.
@@ -188,6 +205,7 @@ pub(super) fn make(
     core: &Core,
     cx: &mut Cx<'_>,
     payloads: &[Payload],
+    (lane, beside): (u16, Option<Beside>),
     select: impl FnOnce(&mut Cx<'_>, &[TrafficSelector], &[TrafficSelector]) -> Option<Selectors>,
 ) -> Result<(Made, Vec<Payload>), Notify> {
     let refused = |kind| Notify::new(kind, []);
@@ -247,19 +265,21 @@ pub(super) fn make(
         ts::check(list).map_err(|_| unacceptable())?;
     }
     // Last of all, so that no SPI is allocated in vain.
-    let spi_in = cx.hooks.allocate_spi();
+    let spi_in = cx.hooks.allocate_spi(beside);
     let nr = nonce(cx);
     chosen.spi = spi_in.to_be_bytes().to_vec();
     chosen
         .transforms
         .extend(group.map(|g| ke_transform(g.number())));
-    let mut answer = vec![Payload::Sa(vec![chosen]), Payload::Nonce(nr.clone())];
+    let mut answer: Vec<Payload> = (lane > 0).then(resource).into_iter().collect();
+    answer.extend([Payload::Sa(vec![chosen]), Payload::Nonce(nr.clone())]);
     answer.extend(pair.as_ref().map(key_exchange));
     answer.push(Payload::TsI(remote.clone()));
     answer.push(Payload::TsR(local.clone()));
     let nonces = [&ni[..], &nr];
     let made = keys.child_with(suite.cipher, &shared, nonces);
-    let child = keyed(suite, made, false, [spi_in, spi_out], (local, remote));
+    let mut child = keyed(suite, made, false, [spi_in, spi_out], (local, remote));
+    child.lane = lane;
     let nonces = Lowest::of(nonces);
     Ok((Made { child, nonces }, answer))
 }
@@ -302,33 +322,53 @@ fn answer(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Result<Vec<
     if let Some(about) = notify(payloads, kind::REKEY_SA) {
         return rekey_child::answer(core, cx, payloads, about);
     }
-    if in_use >= cx.settings.children_limit {
-        return Err(Notify::new(kind::NO_ADDITIONAL_SAS, []));
-    }
+    let lane = match notify(payloads, kind::SA_RESOURCE_INFO) {
+        Some(_) => {
+            let free = (1..cx.settings.lanes).find(|lane| !core.has_lane(*lane));
+            free.ok_or(Notify::new(kind::TS_MAX_QUEUE, []))?
+        }
+        None => {
+            let plain = core
+                .children
+                .iter()
+                .filter(|c| c.is_in_use() && c.lane == 0);
+            if plain.count() >= cx.settings.children_limit {
+                return Err(Notify::new(kind::NO_ADDITIONAL_SAS, []));
+            }
+            0
+        }
+    };
+    let beside = core.beside(lane);
     let peer = core.peer.clone();
     let select = |cx: &mut Cx<'_>, local: &[_], remote: &[_]| {
         let selectors = cx.hooks.selectors(&peer?, &core.assigned, local, remote);
         selectors.ok()
     };
-    let (made, answer) = make(core, cx, payloads, select)?;
+    let (made, answer) = make(core, cx, payloads, (lane, beside), select)?;
     core.add_child(cx, made.child, false);
     Ok(answer)
 }
 
 /// The exchange for a further child SA, as initiator.
 pub(crate) struct CreateChild {
+    lane: u16,
     selectors: Selectors,
     wish: Option<Wish>,
 }
 
 impl CreateChild {
     /// Empty lists mean everything.
-    pub(crate) fn new(local_ts: &[TrafficSelector], remote_ts: &[TrafficSelector]) -> CreateChild {
+    pub(crate) fn new(
+        lane: u16,
+        local_ts: &[TrafficSelector],
+        remote_ts: &[TrafficSelector],
+    ) -> CreateChild {
         let or_any = |list: &[TrafficSelector]| match list.is_empty() {
             true => vec![TrafficSelector::any_v4(), TrafficSelector::any_v6()],
             false => merge(list),
         };
         CreateChild {
+            lane,
             selectors: (or_any(local_ts), or_any(remote_ts)),
             wish: None,
         }
@@ -341,15 +381,16 @@ impl Request for CreateChild {
     }
 
     fn is_due(&self, core: &Core) -> bool {
-        core.phase == Phase::Established
+        core.phase == Phase::Established && (self.lane == 0 || !core.has_lane(self.lane))
     }
 
     fn build(&mut self, core: &mut Core, cx: &mut Cx<'_>) -> Vec<Payload> {
         core.busy = Busy::Create;
         let selectors = &self.selectors;
+        let (lane, beside) = (self.lane, core.beside(self.lane));
         let wish = self
             .wish
-            .get_or_insert_with(|| Wish::new(cx, selectors.clone()));
+            .get_or_insert_with(|| Wish::new(cx, lane, beside, selectors.clone()));
         core.spi_in = Some(wish.spi);
         let mut payloads = Vec::new();
         wish.write(cx.settings, &mut payloads);
@@ -372,8 +413,12 @@ impl Request for CreateChild {
                     && wish.change_group(wanted, cx)
                 {
                     let selectors = std::mem::take(&mut self.selectors);
-                    let wish = Some(wish);
-                    return Step::Next(Box::new(CreateChild { selectors, wish }));
+                    let (lane, wish) = (self.lane, Some(wish));
+                    return Step::Next(Box::new(CreateChild {
+                        lane,
+                        selectors,
+                        wish,
+                    }));
                 }
                 core.child_failed(cx, wish.spi, failure, response.payloads)
             }
@@ -382,6 +427,23 @@ impl Request for CreateChild {
 }
 
 impl Core {
+    /// Whether a child SA of this lane is in use.
+    fn has_lane(&self, lane: u16) -> bool {
+        self.children
+            .iter()
+            .any(|c| c.is_in_use() && c.lane == lane)
+    }
+
+    /// The child SA that one of this lane is beside, if it is beside one.
+    fn beside(&self, lane: u16) -> Option<Beside> {
+        let mut plain = self
+            .children
+            .iter()
+            .filter(|c| c.is_in_use() && c.lane == 0);
+        let spi = plain.next().filter(|_| lane > 0)?.spi_in;
+        Some(Beside { spi, lane })
+    }
+
     /// A child SA beside the others.
     fn add_child(&mut self, cx: &mut Cx<'_>, child: Child, began: bool) {
         let Some(keys) = &self.keys else { return };

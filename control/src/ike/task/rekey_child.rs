@@ -17,6 +17,7 @@ use super::super::payload::Payload;
 use super::super::payload::header::exchange;
 use super::super::payload::notify::{Notify, kind};
 use super::super::payload::sa::protocol;
+use super::super::settings::Beside;
 use super::super::state::{Core, Phase};
 use super::super::ts::narrow;
 use super::create_child::{CreateChild, Made, Wish, make};
@@ -52,12 +53,13 @@ impl Request for RekeyChild {
             spi_in,
             rival: None,
         };
-        let selectors = core
-            .child(spi_in)
-            .map(|c| (c.local_ts.to_vec(), c.remote_ts.to_vec()));
-        let wish = self
-            .wish
-            .get_or_insert_with(|| Wish::new(cx, selectors.unwrap_or_default()));
+        let old = core.child(spi_in);
+        let lane = old.map_or(0, |old| old.lane);
+        let selectors = old.map(|c| (c.local_ts.to_vec(), c.remote_ts.to_vec()));
+        let wish = self.wish.get_or_insert_with(|| {
+            let beside = Some(in_place_of(spi_in));
+            Wish::new(cx, lane, beside, selectors.unwrap_or_default())
+        });
         core.spi_in = Some(wish.spi);
         // The SPI that the sender of the notification receives on.
         let mut payloads = vec![Payload::Notify(Notify {
@@ -99,7 +101,7 @@ impl Request for RekeyChild {
                         // Section 2.25: out of step. What the peer does not know is gone, and made
                         // anew.
                         cx.events.push(old.closed(core.id));
-                        let anew = CreateChild::new(&old.local_ts, &old.remote_ts);
+                        let anew = CreateChild::new(old.lane, &old.local_ts, &old.remote_ts);
                         return Step::Next(Box::new(anew));
                     }
                     if let Some(old) = core.child_mut(self.old) {
@@ -113,6 +115,11 @@ impl Request for RekeyChild {
             }
         }
     }
+}
+
+/// What takes the place of a child SA is the same resource's.
+fn in_place_of(spi: u32) -> Beside {
+    Beside { spi, lane: 0 }
 }
 
 /// Answers a request to replace the child SA that `about` names by the SPI that we send on.
@@ -147,8 +154,9 @@ pub(super) fn answer(
         let (local, remote) = (narrow(local, &old.local_ts), narrow(remote, &old.remote_ts));
         Some((local, remote))
     };
-    let (made, answer) = make(core, cx, payloads, select)?;
     let old_spi_in = old.spi_in;
+    let place = (old.lane, Some(in_place_of(old_spi_in)));
+    let (made, answer) = make(core, cx, payloads, place, select)?;
     if let Busy::RekeyChild { spi_in, rival } = &mut core.busy
         && *spi_in == old_spi_in
     {

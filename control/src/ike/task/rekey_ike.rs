@@ -209,7 +209,7 @@ fn proposals(cx: &Cx<'_>) -> Vec<IkeProposal> {
 
 /// Chance makes it unused; the engine looks once more.
 fn new_spi(cx: &mut Cx<'_>) -> u64 {
-    cx.rng.next_u64().max(1)
+    cx.settings.spi_prefix.on(cx.rng.next_u64())
 }
 
 /// The SPI of a proposal for an IKE SA that replaces another.

@@ -14,6 +14,7 @@ mod followup;
 mod fragments;
 mod hostile;
 mod intermediate;
+mod lanes;
 mod life;
 mod mobike;
 mod mobike_rules;
@@ -55,6 +56,8 @@ pub(super) struct Owner {
     /// Names and passwords.
     pub(super) users: HashMap<&'static str, &'static str>,
     pub(super) next_spi: u32,
+    /// What SPIs were asked for.
+    pub(super) besides: Vec<Option<Beside>>,
     pub(super) addresses: Result<Vec<IpAddr>, AssignRefused>,
     /// (peer, requested, wants v4, wants v6) of the last question.
     pub(super) asked: Option<(Identity, Vec<IpAddr>, bool, bool)>,
@@ -103,7 +106,8 @@ impl Hooks for Owner {
         self.unix_time
     }
 
-    fn allocate_spi(&mut self) -> u32 {
+    fn allocate_spi(&mut self, beside: Option<Beside>) -> u32 {
+        self.besides.push(beside);
         self.next_spi = self.next_spi.wrapping_add(1);
         self.next_spi.wrapping_sub(1)
     }
@@ -180,6 +184,7 @@ impl Node {
             unix_time: x509::tests::NOW,
             users: [("anna", "clientPass")].into(),
             next_spi: 0x1000 * (seed as u32 + 1),
+            besides: Vec::new(),
             addresses: Ok(vec![[10, 99, 0, 7].into(), "fd00::7".parse().unwrap()]),
             asked: None,
             admission: [Admission::Take, Admission::Take],

@@ -318,6 +318,29 @@ fn the_ike_sa_gets_the_group_that_the_peer_wants() {
 }
 
 #[test]
+fn spis_have_their_prefix_through_every_rekeying() {
+    let mut s = Session::new(|a, b| {
+        a.spi_prefix = SpiPrefix::new(6, 9);
+        b.spi_prefix = SpiPrefix::new(6, 62);
+    });
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..4 {
+        let (a, b) = s.ids();
+        for (engine, id, prefix) in [(&s.pair.a.engine, a, 9), (&s.pair.b.engine, b, 62)] {
+            let spi = engine.core(id).unwrap().spi_local();
+            assert_eq!(spi >> 58, prefix, "round {round}");
+            assert!(seen.insert(spi), "drawn");
+        }
+        // HDR, SK {SA, Ni, KEi} --> <-- HDR, SK {SA, Nr, KEr}
+        let request = match round % 2 {
+            0 => s.a_rekeys_ike(),
+            _ => s.b_rekeys_ike(),
+        };
+        s.carry(request);
+    }
+}
+
+#[test]
 fn a_refused_rekeying_is_tried_again_until_the_lifetime_is_over() {
     let lifetime = Lifetime {
         rekey: Duration::from_secs(100),

@@ -11,8 +11,8 @@ use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
 use super::{
-    Config, Heartbeat, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
-    STATE_DIRECTORY, XdpMode, duration,
+    Config, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY, STATE_DIRECTORY,
+    XdpMode, duration,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` less its final zero.
@@ -110,6 +110,7 @@ impl Checker<'_> {
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike);
         let drain = self.drain(file.drain, role);
+        let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
         let privileges = self.privileges(file.privileges);
         let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
@@ -150,6 +151,7 @@ impl Checker<'_> {
             esp,
             ike,
             drain,
+            steering,
             pool,
             peers,
             users,
@@ -481,20 +483,5 @@ impl Checker<'_> {
             },
             name_at,
         ))
-    }
-
-    fn heartbeat(&mut self, table: Table<file::Heartbeat>, role: Role) -> Heartbeat {
-        if role == Role::Client {
-            let why = "only gateways reflect heartbeats (a client's own are set in its policy)";
-            self.unused(table.as_ref(), "[heartbeat]", role, why);
-        }
-        let table = self.table(table);
-        let range = Duration::from_millis(10)..=Duration::from_secs(10);
-        let dead_man = self.time(table.dead_man, "heartbeat.dead_man", range);
-        Heartbeat {
-            accept: self.named_or(table.accept, "heartbeat.accept"),
-            strangers: table.strangers.is_some_and(Spanned::into_inner),
-            dead_man: dead_man.unwrap_or(Duration::from_millis(50)),
-        }
     }
 }

@@ -61,7 +61,9 @@ impl Checker<'_> {
                 ),
             );
         }
+        let workers = self.number(table.workers, "esp.workers", 1..=64);
         Esp {
+            workers: workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
             proposals: self
                 .proposals(table.proposals, "esp.proposals")
                 .unwrap_or_else(|| vec![EspProposal::default()]),

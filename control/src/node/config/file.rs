@@ -35,6 +35,7 @@ pub(super) struct File {
     pub(super) esp: Table<Esp>,
     pub(super) ike: Table<Ike>,
     pub(super) drain: Table<Drain>,
+    pub(super) steering: Table<Steering>,
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
     pub(super) peers: Vec<Spanned<Peer>>,
@@ -92,6 +93,7 @@ pub(super) struct Esp {
     pub(super) proposals: List,
     pub(super) backend: Text,
     pub(super) replay_window: Number,
+    pub(super) workers: Number,
 }
 
 #[derive(Default, Deserialize)]
@@ -122,6 +124,24 @@ pub(super) struct Drain {
     #[serde(default)]
     pub(super) gateways: Vec<Spanned<String>>,
     pub(super) patience: Time,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Steering {
+    pub(super) number: Number,
+    pub(super) address: Text,
+    #[serde(default, rename = "gateway")]
+    pub(super) gateways: Vec<Spanned<SteeredGateway>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SteeredGateway {
+    pub(super) number: Number,
+    pub(super) address: Text,
+    pub(super) by: Text,
+    pub(super) mtu: Number,
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 mod certificates;
 mod drain;
 mod secrets;
+mod steering;
 mod tickets;
 
 use std::fs::Permissions;
@@ -53,7 +54,7 @@ dead_man = "1.5s"
 proposals = ["aes128gcm16-esn-noesn"]
 backend = "rust-crypto"
 replay_window = 8192
-
+workers = 3
 [ike]
 retransmit = "500ms"
 tries = 7
@@ -125,6 +126,7 @@ fn every_key_is_read() {
         }],
         backend: Backend::RustCrypto,
         replay_window: 8192,
+        workers: 3,
     };
     assert_eq!(config.esp, esp);
     let ike = Ike {
@@ -241,7 +243,7 @@ fn each_mistake_is_told_at_its_place() {
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`, `path_mtu`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -283,9 +285,10 @@ fn each_mistake_is_told_at_its_place() {
         ("-esn-noesn", "-esn-esn", "21:14: esp.proposals: `aes128gcm16-esn-esn`: found `esn` twice, expected it once"),
         ("[\"aes128gcm16-esn-noesn\"]", "[]", "21:13: esp.proposals: found 0 proposals, expected 1 to 16"),
         ("[\"aes128gcm16-esn-noesn\"]", "\"aes128gcm16\"", "21:13: proposals: found string \"aes128gcm16\", expected a sequence"),
-        ("proposals =", "cipher =", "21:1: found unknown key `cipher`, expected one of `proposals`, `backend`, `replay_window`"),
+        ("proposals =", "cipher =", "21:1: found unknown key `cipher`, expected one of `proposals`, `backend`, `replay_window`, `workers`"),
         ("tries = 7", "proposals = [\"aes256gcm16-prfsha256\"]", "27:14: ike.proposals: `aes256gcm16-prfsha256`: found no key exchange method, expected one of `x25519`, `curve25519`, `ecp256`, `ecp384`"),
         ("tries = 7", "fragment_size = 500", "27:17: ike.fragment_size: found 500, expected 576 to 65535"),
+        ("workers = 3", "workers = 65", "24:11: esp.workers: found 65, expected 1 to 64"),
         ("8192", "100", "23:17: esp.replay_window: found 100, expected 1024 to 131072"),
         ("8192", "5000", "23:17: esp.replay_window: found 5000, expected a power of two such as 4096 or 8192"),
         ("\"500ms\"", "\"2 weeks\"", "26:14: ike.retransmit: found `2 weeks`, expected a duration with a unit, such as \"50ms\" or \"1.5s\""),
@@ -405,12 +408,16 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    // Two whole files; the third one needs files, which `certificates` has; the proposals belong into
+    // Three whole files; the third of all needs files, which `certificates` has; the proposals belong into
     // either.
-    let [client, gateway, _, proposals] = examples[..] else {
+    let [client, gateway, _, proposals, sharing] = examples[..] else {
         panic!("{} examples", examples.len());
     };
-    for (example, role) in [(client, Role::Client), (gateway, Role::Gateway)] {
+    for (example, role) in [
+        (client, Role::Client),
+        (gateway, Role::Gateway),
+        (sharing, Role::Gateway),
+    ] {
         let config = read(example).unwrap();
         assert_eq!((config.role, config.warnings), (role, vec![]));
         let config = read(&format!("{example}\n{proposals}")).unwrap();

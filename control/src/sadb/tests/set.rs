@@ -354,6 +354,32 @@ fn drawn_spis_have_places_of_their_own_that_come_again() {
 }
 
 #[test]
+fn spis_of_a_gateway_that_shares_its_address_carry_its_number() {
+    use evergate_common::steering::{HIGHEST_NUMBER, number_of};
+    for number in [1, 2, 33, HIGHEST_NUMBER] {
+        let mut sadb = Sadb::new().with_number(number);
+        let mut rng = StdRng::seed_from_u64(number.into());
+        let mut seen = std::collections::HashSet::new();
+        for place in 0..5000 {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert_eq!(number_of(spi.to_be_bytes()), number);
+            assert_eq!(spi_place(spi), place);
+            assert!((LOWEST_SPI..=HIGHEST_SPI).contains(&spi));
+            assert!(seen.insert(spi), "{spi:#x} twice");
+        }
+        let highs: std::collections::HashSet<u32> = seen.iter().map(|spi| spi >> 20).collect();
+        assert_eq!(highs.len(), 64, "drawn at random");
+        // No place is left.
+        sadb.next_place_for_test(1 << 20);
+        for _ in 0..1000 {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert_eq!(number_of(spi.to_be_bytes()), number);
+            assert!(seen.insert(spi), "{spi:#x} twice");
+        }
+    }
+}
+
+#[test]
 fn a_spec_makes_a_sender_and_a_receiver_that_fit() {
     let mut spec = manual(1);
     let sending = spec.outbound.as_mut().expect("both");
@@ -371,4 +397,32 @@ fn a_spec_makes_a_sender_and_a_receiver_that_fit() {
     assert_eq!(spec.outer().expect("one family").header_len(), 20);
     assert_eq!(spec.selectors(Direction::In).0, nets(&["10.99.0.7/32"]));
     assert_eq!(spec.selectors(Direction::Out).1, nets(&["10.99.0.7/32"]));
+}
+
+#[test]
+fn workers_take_turns_and_each_has_places_of_its_own() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut sadb = Sadb::for_workers(3, false);
+    let spis: Vec<u32> = (0..6).map(|_| sadb.allocate_spi(&mut rng)).collect();
+    let workers: Vec<usize> = spis.iter().map(|spi| spi_worker(*spi, 3)).collect();
+    assert_eq!(workers, [1, 2, 0, 1, 2, 0]);
+    let mut places: Vec<u32> = spis.iter().map(|spi| spi_place(*spi)).collect();
+    places.sort_unstable();
+    assert_eq!(places, [0, 1, 2, 3, 4, 5], "low ones, so tables stay dense");
+    sadb.release_spi(spis[0]);
+    let again: Vec<u32> = (0..2)
+        .map(|_| spi_place(sadb.allocate_spi(&mut rng)))
+        .collect();
+    assert_eq!(again[0], spi_place(spis[0]), "what was given back");
+    assert_eq!(again[1], 8);
+
+    let mut client = Sadb::for_workers(2, true);
+    let first = (0..4).map(|_| spi_worker(client.allocate_spi(&mut rng), 2));
+    assert_eq!(first.collect::<Vec<_>>(), [0; 4]);
+
+    let mut spec = session(Producer::Ike, 1);
+    spec.inbound.as_mut().expect("both").spi = spis[0];
+    assert_eq!([1, 3].map(|workers| spec.worker(workers)), [0, 1]);
+    spec.gateway = Some(spec.outside_remote);
+    assert_eq!(spec.worker(3), 0, "gateways are watched by the first");
 }

@@ -251,6 +251,7 @@ prop_compose! {
         peer in "[a-z@. ]{0,20}",
     ) -> SessionSpec {
         SessionSpec {
+            lane: 0,
             id: SessionId::NONE,
             encap: encap.map(|(local_port, remote_port)| UdpEncap { local_port, remote_port }),
             roams: false,

@@ -1,0 +1,146 @@
+//! The table `[steering]`: gateways that share one outside address.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use evergate_common::steering::HIGHEST_NUMBER;
+use toml::Spanned;
+
+use super::check::{Checker, Place};
+use super::file::{self, Number, Table};
+use super::{Outside, Role, XdpMode};
+
+/// A gateway among others that have its outside address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// In the SPIs that it issues; 1 to 62.
+    pub number: u8,
+    /// Its own, where packets come in IP.
+    pub address: IpAddr,
+    pub gateways: Vec<SteeredGateway>,
+}
+
+/// Another gateway with the same outside address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteeredGateway {
+    pub number: u8,
+    pub address: IpAddr,
+    pub way: SteeredWay,
+    /// Largest packet that goes there, IP around it included; otherwise as the route says.
+    pub mtu: Option<u16>,
+}
+
+/// How packets get to another gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SteeredWay {
+    /// By its link address on the same segment, in IP beyond.
+    #[default]
+    Auto,
+    /// In IP.
+    Ip,
+}
+
+impl Checker<'_> {
+    pub(super) fn steering(
+        &mut self,
+        table: Table<file::Steering>,
+        role: Role,
+        outside: Option<&Outside>,
+    ) -> Option<Steering> {
+        if role == Role::Client {
+            let why = "only gateways share an address";
+            self.unused(table.as_ref(), "[steering]", role, why);
+            return None;
+        }
+        let table = table?;
+        let at = table.span();
+        let table = table.into_inner();
+        if outside.is_some_and(|outside| outside.xdp == XdpMode::Off) {
+            let said =
+                "[steering]: found outside.xdp = \"off\", expected an XDP program, which does it";
+            self.error(&at, said);
+        }
+        let shared = outside.and_then(|outside| outside.address);
+        if outside.is_some() && shared.is_none() {
+            let said = "[steering]: `outside.address` is missing: expected the address that the gateways share";
+            self.error(&at, said);
+        }
+        let number = self.steering_number(table.number, &at, "steering.number");
+        let what = "this gateway's own address beside the shared one";
+        let address = self.required(table.address, &at, "steering.address", what);
+        let place = address.as_ref().map_or(at.clone(), Spanned::span);
+        let address = address.and_then(|text| self.unicast(&text, "steering.address"));
+        if address.is_some() && address == shared {
+            let said = "steering.address: found the address that the gateways share (outside.address), \
+                        expected this gateway's own";
+            self.error(&place, said);
+        }
+        let mut numbers: HashSet<u8> = number.into_iter().collect();
+        let mut addresses: HashSet<IpAddr> = address.into_iter().chain(shared).collect();
+        let mut gateways = Vec::new();
+        for gateway in table.gateways {
+            let at = gateway.span();
+            let gateway = gateway.into_inner();
+            gateways.extend(self.steered(gateway, &at, address, &mut numbers, &mut addresses));
+        }
+        if gateways.is_empty() {
+            self.warn(
+                &at,
+                "[steering] names no other gateway: no packet goes anywhere",
+            );
+        }
+        Some(Steering {
+            number: number?,
+            address: address?,
+            gateways,
+        })
+    }
+
+    fn steered(
+        &mut self,
+        table: file::SteeredGateway,
+        at: &Place,
+        own: Option<IpAddr>,
+        numbers: &mut HashSet<u8>,
+        addresses: &mut HashSet<IpAddr>,
+    ) -> Option<SteeredGateway> {
+        let number_at = table.number.as_ref().map_or(at.clone(), Spanned::span);
+        let number = self.steering_number(table.number, at, "steering.gateway.number");
+        if let Some(number) = number.filter(|number| !numbers.insert(*number)) {
+            let said = format!("steering.gateway.number: {number} is there twice");
+            self.error(&number_at, said);
+        }
+        let what = "the gateway's own address";
+        let text = self.required(table.address, at, "steering.gateway.address", what);
+        let place = text.as_ref().map_or(at.clone(), Spanned::span);
+        let address = text.and_then(|text| self.unicast(&text, "steering.gateway.address"));
+        if let Some(address) = address {
+            if !addresses.insert(address) {
+                let said = format!("steering.gateway.address: {address} is there twice");
+                self.error(&place, said);
+            }
+            if own.is_some_and(|own| own.is_ipv4() != address.is_ipv4()) {
+                let said = format!(
+                    "steering.gateway.address: found {address}, expected one of the same family as \
+                     steering.address"
+                );
+                self.error(&place, said);
+            }
+        }
+        let way: SteeredWay = self.named_or(table.by, "steering.gateway.by");
+        let mtu = self.number(table.mtu, "steering.gateway.mtu", 576..=9000);
+        Some(SteeredGateway {
+            number: number?,
+            address: address?,
+            way,
+            mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
+        })
+    }
+
+    fn steering_number(&mut self, number: Number, at: &Place, key: &str) -> Option<u8> {
+        let what = format!("a number from 1 to {HIGHEST_NUMBER}, another one for each gateway");
+        let number = self.required(number, at, key, &what)?;
+        let found = self.number(Some(number), key, 1..=HIGHEST_NUMBER.into())?;
+        u8::try_from(found).ok()
+    }
+}
