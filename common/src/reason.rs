@@ -150,6 +150,11 @@ counters! {
     IcmpIgnored Info "icmp_ignored" "somebody said so of a packet that was not sent lately"
     MtuProbeSent Info "mtu_probe_sent" "probe of a path's MTU sent"
     MtuProbeAnswered Info "mtu_probe_answered" "probe of a path's MTU answered"
+    // ESP in fragments.
+    EspFragmentPassed Pass "esp_fragment_passed" "a fragment of a peer's ESP packet, left to the kernel to put together"
+    EspReassembled Info "esp_reassembled" "ESP packet that the kernel put together of fragments"
+    ReassembledLong Drop "reassembled_long" "ESP packet put together of fragments that no frame has room for"
+    ReassembledFull Drop "reassembled_full" "ESP packet put together of fragments that the worker had no time for"
 }
 
 #[cfg(test)]

@@ -106,7 +106,11 @@ where
         Class::Heartbeat(esp) => heartbeat(bytes, world, &parsed, ip, &esp),
         // It has kept the mapping of a NAT alive by coming this far.
         Class::KeepAlive => Ok(Action::Absorb(Counter::NatKeepAlive)),
-        Class::EspFragment => Err(Counter::EspFragment),
+        // The kernel puts them together, in memory of its own: only for those who have a session.
+        Class::EspFragment => Err(match world.address(&ip.source).peer() {
+            true => Counter::EspFragmentPassed,
+            false => Counter::EspFragment,
+        }),
         Class::EspShort => Err(Counter::EspShort),
         Class::Ike => Ok(Action::Guard),
         Class::Arp { .. } | Class::Neighbour { .. } | Class::Other => Ok(Action::Pass),

@@ -213,6 +213,7 @@ fn heartbeats_that_must_not_be_answered() {
         );
         let fragment = Frame {
             fragment: 0x2000,
+            source: IpAddr::from([198, 51, 100, 99]),
             ..v4.clone()
         };
         check(fragment, Counter::EspFragment);

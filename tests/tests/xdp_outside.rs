@@ -3,7 +3,7 @@
 
 mod xdp_support;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use evergate_common::{maps::SaEntry, reason::Counter, wire::*};
 use xdp_support::{host::OutsidePair, *};
@@ -101,41 +101,58 @@ fn packets_to_others_pass() {
 #[test]
 fn fragments_are_told_apart() {
     let mut pair = pair();
-    for (fragment, expected) in [
-        (0x4000, (REDIRECT, Counter::EspSteered)),
-        (0x2000, (DROP, Counter::EspFragment)),
-        (0x2001, (DROP, Counter::EspFragment)),
-        (0x0001, (DROP, Counter::EspFragment)),
+    // The kernel puts together what came from those who have a session.
+    let passed = (PASS, Counter::EspFragmentPassed);
+    let dropped = (DROP, Counter::EspFragment);
+    for (fragment, whole) in [
+        (0x4000, true),
+        (0x2000, false),
+        (0x2001, false),
+        (0x0001, false),
     ] {
+        let whole = whole.then_some((REDIRECT, Counter::EspSteered));
         let frame = Frame {
             fragment,
             ..Frame::v4(IPPROTO_ESP, esp(SPI, 7))
         };
+        let expected = whole.unwrap_or(passed);
         assert_eq!(pair.judge(&frame.bytes()), expected, "{fragment:04x}");
-        // The kernel can put UDP together.
+        let stranger = Frame {
+            source: Ipv4Addr::new(198, 51, 100, 99).into(),
+            ..frame.clone()
+        };
+        let expected = whole.unwrap_or(dropped);
+        assert_eq!(pair.judge(&stranger.bytes()), expected, "{fragment:04x}");
+        // Of UDP, what came from anybody: it may be IKE.
+        let expected = whole.unwrap_or((PASS, Counter::Passed));
         let frame = frame.in_udp(false);
-        let passed = (PASS, Counter::Passed);
-        let expected = if fragment == 0x4000 { expected } else { passed };
         assert_eq!(
             pair.judge(&frame.bytes()),
             expected,
             "{fragment:04x} in UDP"
         );
     }
-    for (field, expected) in [
+    for (field, whole) in [
         // An atomic fragment (RFC 6946) is whole.
-        ([0, 0], (REDIRECT, Counter::EspSteered)),
-        ([0, 1], (DROP, Counter::EspFragment)),
-        ([0, 9], (DROP, Counter::EspFragment)),
-        ([0, 8], (DROP, Counter::EspFragment)),
+        ([0, 0], true),
+        ([0, 1], false),
+        ([0, 9], false),
+        ([0, 8], false),
     ] {
+        let whole = whole.then_some((REDIRECT, Counter::EspSteered));
         let header = vec![0, 0, field[0], field[1], 1, 2, 3, 4];
-        let extensions = vec![(IPV6_FRAGMENT, header)];
         let frame = Frame {
-            extensions,
+            extensions: vec![(IPV6_FRAGMENT, header)],
             ..Frame::v6(IPPROTO_ESP, esp(SPI, 7))
         };
+        let expected = whole.unwrap_or(passed);
         assert_eq!(pair.judge(&frame.bytes()), expected, "{field:?}");
+        let stranger = Frame {
+            source: Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 99).into(),
+            ..frame
+        };
+        let expected = whole.unwrap_or(dropped);
+        assert_eq!(pair.judge(&stranger.bytes()), expected, "{field:?}");
     }
     let short = Frame::v4(IPPROTO_ESP, [1, 2, 3, 4, 5, 6, 7]).bytes();
     assert_eq!(pair.judge(&short), (DROP, Counter::EspShort));

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
 use super::handover::Sleeper;
+use super::intake::Intake;
 use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
 use super::net::quote::TooLong;
@@ -49,6 +50,7 @@ pub struct Dataplane {
     pub(super) views: Views,
     pub(super) pulse: Arc<CorePulse>,
     pub(super) listener: Option<Listener>,
+    pub(super) intake: Intake,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
     pub(super) at: BTreeSet<(IpAddr, SessionId)>,
@@ -227,6 +229,11 @@ impl Dataplane {
     /// Detaches the programs, then ends the worker.
     pub fn stop(mut self) {
         self.end();
+    }
+
+    /// The way in for ESP that came by another socket.
+    pub fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// A router says that a packet was too long. The worker knows whether it has sent such a one.

@@ -1,5 +1,6 @@
-//! Hears what the kernel alone is told of: ICMP errors about our packets. A thread of its own, because
-//! asking these sockets would cost the worker system calls in every turn.
+//! Hears what the kernel alone is told of: ICMP errors about our packets, and ESP that it has put together of
+//! fragments. A thread of its own, because asking these sockets would cost the worker system calls in every
+//! turn.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,12 +11,22 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::WeakSender;
 
 use super::command::{WorkerEvent, WorkerReport};
+use super::intake::Intake;
 use super::net::errors::Errors;
+use super::net::whole::{self, WholeEsp};
+use super::udp::Inbox;
 
 /// Messages that are read at once, and the pause after that: whoever floods us with them fills the socket's
 /// buffer, no more.
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What is listened to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hears {
+    pub(super) errors: bool,
+    pub(super) fragments: bool,
+}
 
 /// The running thread.
 pub(super) struct Listener {
@@ -24,17 +35,31 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Opens the sockets on the outside interface and begins to listen. What is heard goes to `reports`.
-    pub(super) fn start(interface: &str, reports: WeakSender<WorkerReport>) -> io::Result<Self> {
-        let mut errors = Vec::new();
+    /// Opens the sockets on the outside interface and begins to listen. What routers say goes to `reports`,
+    /// ESP to the intake.
+    pub(super) fn start(
+        interface: &str,
+        hears: Hears,
+        reports: WeakSender<WorkerReport>,
+        intake: Intake,
+    ) -> io::Result<Self> {
+        let (mut errors, mut fragments) = (Vec::new(), Vec::new());
         for v6 in [false, true] {
-            errors.extend(Errors::open(v6, interface)?);
+            if hears.errors {
+                errors.extend(Errors::open(v6, interface)?);
+            }
+            if hears.fragments {
+                fragments.extend(WholeEsp::open(v6, interface)?);
+            }
         }
         let stop = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let ear = Ear {
             stop: stop.try_clone()?,
             errors,
+            fragments,
+            inbox: Inbox::new(),
             reports,
+            intake,
         };
         let thread = std::thread::Builder::new()
             .name("listener".to_owned())
@@ -62,11 +87,14 @@ impl Drop for Listener {
 struct Ear {
     stop: OwnedFd,
     errors: Vec<Errors>,
+    fragments: Vec<WholeEsp>,
+    inbox: Inbox,
     reports: WeakSender<WorkerReport>,
+    intake: Intake,
 }
 
 impl Ear {
-    fn run(self) {
+    fn run(mut self) {
         let mut quiet_until = Instant::now();
         loop {
             let pause = quiet_until.saturating_duration_since(Instant::now());
@@ -76,18 +104,42 @@ impl Ear {
             for socket in self.errors.iter().filter(|_| !paused) {
                 let _ = fds.try_push(input(socket.as_fd()));
             }
+            for socket in &self.fragments {
+                let _ = fds.try_push(input(socket.as_fd()));
+            }
             let timeout = Timespec {
                 tv_sec: 0,
                 tv_nsec: i64::from(pause.subsec_nanos()),
             };
             let _ = poll(&mut fds, paused.then_some(&timeout));
             let stopped = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+            drop(fds);
             if stopped {
                 return;
             }
+            self.hear_fragments();
             if !paused && self.hear_errors() {
                 quiet_until = Instant::now() + PAUSE;
             }
+        }
+    }
+
+    /// Hands over what the kernel has put together.
+    fn hear_fragments(&mut self) {
+        let Self {
+            fragments,
+            inbox,
+            intake,
+            ..
+        } = self;
+        for socket in fragments {
+            let Ok(count) = inbox.receive(socket.as_fd()) else {
+                continue;
+            };
+            let heard = (0..count).filter_map(|at| inbox.message(at));
+            heard
+                .filter_map(|m| whole::frame(m.from.ip(), m.class, m.data))
+                .for_each(|frame| intake.hand(frame));
         }
     }
 

@@ -10,6 +10,7 @@ mod groups;
 mod handle;
 mod handover;
 mod hops;
+mod intake;
 mod joining;
 mod listener;
 pub mod loader;
@@ -37,6 +38,7 @@ pub mod xsk;
 
 pub use command::{Command, GroupId, GroupSpec, Sending, Steer, Watch, WorkerEvent, WorkerReport};
 pub use handle::Dataplane;
+pub use intake::Intake;
 pub use paths::Discovery;
 pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
 pub use tun::{MAX_SEGMENTS, TUN_QUEUE};

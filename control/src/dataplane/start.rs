@@ -19,7 +19,8 @@ use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::{Dataplane, WorkerHandle};
 use super::handover::{Desk, Sleeper};
-use super::listener::Listener;
+use super::intake::{Intake, intake};
+use super::listener::{Hears, Listener};
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
@@ -207,15 +208,20 @@ impl Dataplane {
         let (reports, report_queue) = tokio::sync::mpsc::channel(REPORTS);
         let views = Views::empty(count, now);
         let pulse = Arc::new(CorePulse::new(now));
-        let listener = match options.discovery {
-            Discovery::Off => None,
-            _ => listen(&outside_name, outside.is_some(), &reports)?,
-        };
         let pulses: Vec<_> = (0..count).map(|_| Arc::new(CorePulse::new(now))).collect();
         let sleepers = (0..count).map(|_| Ok(Arc::new(Sleeper::new(now)?)));
         let sleepers = sleepers
             .collect::<io::Result<Vec<_>>>()
             .map_err(system("making an event descriptor"))?;
+        // The first worker hands on what is another one's.
+        let (intake, taken) = intake(Arc::clone(&sleepers[0]));
+        let mut taken = Some(taken);
+        let hears = Hears {
+            errors: options.discovery != Discovery::Off,
+            // Elsewhere ESP comes in UDP alone, and the socket's datagrams are whole.
+            fragments: outside.is_some(),
+        };
+        let listener = listen(&outside_name, hears, &reports, &intake)?;
         let (mut port, mode) = match chosen {
             Chosen::Nic(mode, state) => (Start::Nic(Some(state)), Some(mode)),
             Chosen::Udp(port) => (Start::Udp(Some(port)), None),
@@ -276,6 +282,7 @@ impl Dataplane {
                 },
                 views: views.clone(),
                 reports: reports.clone(),
+                taken: taken.take(),
                 undrained: 0,
                 busy_poll: options.busy_poll,
             };
@@ -310,6 +317,7 @@ impl Dataplane {
             views,
             pulse,
             listener,
+            intake,
             sessions: HashMap::new(),
             at: BTreeSet::new(),
             outdoors: Vec::new(),
@@ -347,22 +355,28 @@ enum Start {
     Udp(Option<Box<UdpPort>>),
 }
 
-/// Listens to what routers say of our packets. Where a socket is the outside, a node does without it if it
-/// may not.
+/// Listens to what routers say of our packets, and to ESP that came in fragments. Where a socket is the
+/// outside, a node does without it if it may not.
 fn listen(
     interface: &str,
-    needed: bool,
+    hears: Hears,
     reports: &tokio::sync::mpsc::Sender<WorkerReport>,
+    intake: &Intake,
 ) -> Result<Option<Listener>, SetupError> {
-    match Listener::start(interface, reports.downgrade()) {
+    if !hears.errors && !hears.fragments {
+        return Ok(None);
+    }
+    match Listener::start(interface, hears, reports.downgrade(), intake.clone()) {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if !needed => {
+        Err(error) if !hears.fragments => {
             tracing::warn!(
                 "ICMP about packets that are too long is not heard: {error} (CAP_NET_RAW?)"
             );
             Ok(None)
         }
-        Err(error) => Err(system("opening raw sockets for ICMP (CAP_NET_RAW?)")(error)),
+        Err(error) => Err(system(
+            "opening raw sockets for ICMP and ESP (CAP_NET_RAW?)",
+        )(error)),
     }
 }
 

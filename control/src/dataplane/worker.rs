@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::{Core, Way};
 use super::handover::{Door, FIRST, Note, Sleeper};
+use super::intake::Taken;
 use super::loader::monotonic_ns;
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
@@ -105,6 +106,8 @@ pub(super) struct Worker {
     pub(super) dead_man: DeadMan,
     pub(super) views: Views,
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
+    /// ESP that came by other sockets; the first worker takes it.
+    pub(super) taken: Option<Taken>,
     /// Frames from outside since the rings were empty last.
     pub(super) undrained: usize,
     /// How long it looks for packets before it sleeps.
@@ -220,6 +223,7 @@ impl Worker {
                     .deliver(&mut self.core, &mut self.umem, frame, way);
             }
         }
+        work |= self.take_whole(now);
         match &mut self.ports.inside {
             Inside::Nic(sockets) => {
                 for socket in sockets {
@@ -260,6 +264,38 @@ impl Worker {
             drained = true;
         }
         Ok((work, drained))
+    }
+
+    /// Takes ESP that the kernel has put together of fragments.
+    fn take_whole(&mut self, now: Instant) -> bool {
+        let Some(taken) = &self.taken else {
+            return false;
+        };
+        let mut work = false;
+        for bytes in std::iter::from_fn(|| taken.next()).take(BATCH) {
+            work = true;
+            let Some(mut frame) = self.umem.take() else {
+                self.core.count(Counter::NoFrame);
+                continue;
+            };
+            let at = HEADROOM..HEADROOM + bytes.len();
+            if let Some(room) = self.umem.chunk_mut(&frame).get_mut(at.clone()) {
+                room.copy_from_slice(&bytes);
+                frame.set_range(at);
+            }
+            self.core.count(Counter::EspReassembled);
+            let way = self.core.take_outside(&mut frame, &mut self.umem, now);
+            self.ports
+                .deliver(&mut self.core, &mut self.umem, frame, way);
+        }
+        let (long, full) = taken.lost();
+        for (reason, times) in [
+            (Counter::ReassembledLong, long),
+            (Counter::ReassembledFull, full),
+        ] {
+            (0..times).for_each(|_| self.core.count(reason));
+        }
+        work
     }
 
     /// Takes what other workers have handed over.

@@ -112,11 +112,11 @@ impl Client {
             return;
         };
         match tokio::time::timeout_at(at.into(), self.sockets.receive()).await {
-            Ok(Some(datagram)) => {
+            Ok(Some(datagram)) if !datagram.esp => {
                 let (local, remote) = (datagram.local, datagram.remote);
                 engine.handle_datagram(Instant::now(), local, remote, &datagram.data, owner);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(_) => engine.handle_timeout(Instant::now(), owner),
         }
     }

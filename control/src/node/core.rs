@@ -231,7 +231,17 @@ impl Node {
         let mut datagrams = vec![first];
         self.sockets
             .receive_more(&mut datagrams, self.threads.batch());
-        let batch: Vec<_> = datagrams.iter().map(Datagram::shown).collect();
+        let (esp, ike): (Vec<_>, Vec<_>) = datagrams.iter().partition(|datagram| datagram.esp);
+        for Datagram {
+            local,
+            remote,
+            data,
+            ..
+        } in esp
+        {
+            self.dataplane.intake().hand_datagram(data, *remote, *local);
+        }
+        let batch: Vec<_> = ike.into_iter().map(Datagram::shown).collect();
         self.engine
             .handle_datagrams(Instant::now(), &batch, &mut self.answers, &self.threads);
     }

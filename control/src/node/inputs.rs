@@ -156,6 +156,7 @@ mod tests {
                 local: from,
                 remote: from,
                 data: vec![0; 28],
+                esp: false,
             })
         };
         let input = inputs.next(flood(), soon()).await.unwrap();

@@ -47,6 +47,8 @@ pub(crate) struct Datagram {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) data: Vec<u8>,
+    /// ESP, which came in fragments: else the XDP program had taken it. Not for the engine.
+    pub(crate) esp: bool,
 }
 
 impl Datagram {
@@ -113,7 +115,7 @@ impl Sockets {
         })
     }
 
-    /// The next IKE message; on port 4500 what has no marker is none. Errors are those of earlier sends (ICMP): nothing to act on, because
+    /// The next IKE message, or ESP without a marker on port 4500. Errors are those of earlier sends (ICMP): nothing to act on, because
     /// an unprotected message never ends anything.
     pub(crate) async fn receive(&mut self) -> Option<Datagram> {
         let Self {
@@ -209,8 +211,12 @@ fn handed(socket: &std::net::UdpSocket, message: IkeMessage) -> Option<Datagram>
         local: socket.local_addr().ok()?,
         remote: message.from,
         data: message.data,
+        esp: false,
     })
 }
+
+/// The least that ESP has: headers, IV, an empty packet's trailer, ICV (RFC 4303, RFC 4106).
+const LEAST_ESP: usize = 36;
 
 /// On port 4500 what has no marker is no IKE message.
 fn read(
@@ -219,13 +225,20 @@ fn read(
     data: Option<&[u8]>,
     marked: bool,
 ) -> Option<Datagram> {
-    let data = match marked {
-        true => data?.strip_prefix(&NON_ESP_MARKER)?,
-        false => data?,
+    let data = data?;
+    let message = match marked {
+        true => data.strip_prefix(&NON_ESP_MARKER),
+        false => Some(data),
     };
+    let esp = message.is_none();
+    if esp && data.len() < LEAST_ESP {
+        return None;
+    }
+    let data = message.unwrap_or(data);
     Some(Datagram {
         local: local.ok()?,
         remote,
         data: data.to_vec(),
+        esp,
     })
 }

@@ -4,6 +4,7 @@ use super::{Case, active, ensure, in_order, must_ping, ping, up, wait_event};
 use crate::lab::topology::{CLIENT_INNER, TARGETS};
 use crate::lab::{Lab, Offloads, Place, Setup, Status};
 use crate::probe::Stream;
+use crate::traffic::transfer;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub(super) const CASES: &[Case] = &[
     ("mtu_icmp_is_confirmed", icmp_is_confirmed),
     ("mtu_black_hole_is_found", black_hole_is_found),
     ("mtu_probes_without_xdp", probes_without_xdp),
+    ("mtu_fragments_of_esp_are_put_together", fragments_of_esp),
+    ("mtu_fragments_of_udp_are_put_together", fragments_of_udp),
 ];
 
 /// What the path carries in these cases.
@@ -20,12 +23,16 @@ const NARROW: u32 = 1400;
 
 /// Lets the router send nothing longer in either direction, and say so by ICMP.
 fn narrow(lab: &Lab) -> Result<()> {
+    narrow_to(lab, NARROW)
+}
+
+fn narrow_to(lab: &Lab, mtu: u32) -> Result<()> {
     let script = format!(
         "set -e
-ip route replace 192.0.2.0/24 dev br0 proto kernel scope link src 192.0.2.254 mtu lock {NARROW}
-ip route replace 198.51.100.0/24 dev client proto kernel scope link src 198.51.100.1 mtu lock {NARROW}
-ip -6 route replace 2001:db8:2::/64 dev br0 proto kernel metric 256 mtu lock {NARROW}
-ip -6 route replace 2001:db8:1::/64 dev client proto kernel metric 256 mtu lock {NARROW}
+ip route replace 192.0.2.0/24 dev br0 proto kernel scope link src 192.0.2.254 mtu lock {mtu}
+ip route replace 198.51.100.0/24 dev client proto kernel scope link src 198.51.100.1 mtu lock {mtu}
+ip -6 route replace 2001:db8:2::/64 dev br0 proto kernel metric 256 mtu lock {mtu}
+ip -6 route replace 2001:db8:1::/64 dev client proto kernel metric 256 mtu lock {mtu}
 "
     );
     lab.exec(Place::Wan, &["sh", "-c", &script]).map(drop)
@@ -216,4 +223,58 @@ fn black_hole(lab: &mut Lab, setup: &Setup) -> Result<()> {
     ensure(lab.status(Place::Client)?.active() == Some(1), || {
         "long packets that are lost are no dead gateway".into()
     })
+}
+
+fn fragments_of_esp(lab: &mut Lab) -> Result<()> {
+    fragments(lab, "ip protocol esp", "")
+}
+
+fn fragments_of_udp(lab: &mut Lab) -> Result<()> {
+    fragments(lab, "udp dport 4500", "\n[ike]\nencap = \"always\"\n")
+}
+
+/// A router takes the don't-fragment bit off and cuts what is too long, in both directions.
+fn fragments(lab: &mut Lab, what: &str, extra: &str) -> Result<()> {
+    let setup = Setup {
+        path_mtu: Some("follow"),
+        extra: extra.into(),
+        ..in_order(0)
+    };
+    up(lab, &setup)?;
+    let gateway = Place::Gateway(active(lab)?);
+    lab.wan_rules(&format!(
+        "flush ruleset
+table ip mangle {{
+  chain through {{
+    type filter hook prerouting priority -300
+    {what} ip frag-off set 0
+  }}
+}}
+"
+    ))?;
+    narrow_to(lab, 1300)?;
+    for place in [Place::Client, Place::Target] {
+        let way = match place {
+            Place::Client => &[TARGETS[0]][..],
+            _ => &["-I", TARGETS[0], CLIENT_INNER][..],
+        };
+        let words = [&["-M", "do", "-s", "1390"][..], way].concat();
+        must_ping(lab, place, &words)?;
+    }
+    transfer(lab, TARGETS[0], 2, &[])?;
+    transfer(lab, TARGETS[0], 2, &["-R"])?;
+    for place in [Place::Client, gateway] {
+        let status = lab.status(place)?;
+        let (whole, icmp) = (
+            status.counter("esp_reassembled"),
+            status.counter("icmp_heard"),
+        );
+        ensure(whole > 100 && icmp == 0, || {
+            format!("{place}: {whole} packets put together, {icmp} ICMP errors")
+        })?;
+        ensure(status.counter("esp_fragment") == 0, || {
+            format!("{place} dropped fragments")
+        })?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the data plane needs of the network around it: next hops, the slow path through the
 //! kernel, address announcement, and the small codecs of the inner side.
 //!
-//! All of it is free of I/O except [`errors`], [`fib_watch`], [`groups`], [`links`] and [`slow`]. `docs/neighbours.md`
+//! All of it is free of I/O except [`errors`], [`fib_watch`], [`groups`], [`links`], [`slow`] and [`whole`]. `docs/neighbours.md`
 //! tells how the pieces work together.
 
 pub mod announce;
@@ -24,6 +24,7 @@ pub mod overhead;
 pub mod quote;
 pub mod segment;
 pub mod slow;
+pub mod whole;
 
 mod netlink;
 mod notices;

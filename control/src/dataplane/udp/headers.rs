@@ -10,7 +10,7 @@ use evergate_common::wire::{
 };
 
 /// Bytes of the longest headers: Ethernet, IPv6, UDP.
-pub(super) const MOST: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
+pub(in crate::dataplane) const MOST: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
 
 /// TTL of what a socket received: the kernel took the real one.
 const TTL: u8 = 64;
@@ -18,7 +18,7 @@ const TTL: u8 = 64;
 /// Puts Ethernet, IP and UDP headers before the payload of `length` bytes at `at`. `class` is the type of
 /// service or traffic class. Checksums are zero: the kernel has checked what arrived. Yields where the
 /// frame lies; `None` if it does not fit, or the addresses are of two IP versions.
-pub(super) fn put(
+pub(in crate::dataplane) fn put(
     buffer: &mut [u8],
     at: usize,
     length: usize,

@@ -27,7 +27,7 @@ const ALIGN: usize = size_of::<usize>();
 struct Control([u8; CONTROL]);
 
 /// Buffers that messages are received into.
-pub(super) struct Inbox {
+pub(in crate::dataplane) struct Inbox {
     data: Box<[u8]>,
     names: Box<[SockAddrStorage; MESSAGES]>,
     controls: Box<[Control; MESSAGES]>,
@@ -35,17 +35,17 @@ pub(super) struct Inbox {
 }
 
 /// One message that was received: one datagram, or several of one sender that the kernel has joined.
-pub(super) struct Message<'a> {
-    pub(super) from: SocketAddr,
+pub(in crate::dataplane) struct Message<'a> {
+    pub(in crate::dataplane) from: SocketAddr,
     /// Type of service or traffic class.
-    pub(super) class: u8,
+    pub(in crate::dataplane) class: u8,
     /// Length of each datagram but the last one.
-    pub(super) segment: usize,
-    pub(super) data: &'a [u8],
+    pub(in crate::dataplane) segment: usize,
+    pub(in crate::dataplane) data: &'a [u8],
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
+    pub(in crate::dataplane) fn new() -> Self {
         Self {
             data: vec![0; ROOM * MESSAGES].into_boxed_slice(),
             names: Box::new(std::array::from_fn(|_| SockAddrStorage::zeroed())),
@@ -58,7 +58,7 @@ impl Inbox {
     ///
     /// # Errors
     /// What the kernel says; `WouldBlock` if nothing is there.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(in crate::dataplane) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let mut parts: [libc::iovec; MESSAGES] = std::array::from_fn(|at| libc::iovec {
             iov_base: self.data[at * ROOM..(at + 1) * ROOM].as_mut_ptr().cast(),
             iov_len: ROOM,
@@ -94,7 +94,7 @@ impl Inbox {
     }
 
     /// A message of the last call; `None` if it is not whole, or its sender has no IP address.
-    pub(super) fn message(&self, at: usize) -> Option<Message<'_>> {
+    pub(in crate::dataplane) fn message(&self, at: usize) -> Option<Message<'_>> {
         let (length, name, control) = *self.lengths.get(at)?;
         let from = address(self.names.get(at)?, name)?;
         let data = self.data.get(at * ROOM..at * ROOM + length)?;

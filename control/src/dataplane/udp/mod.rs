@@ -13,4 +13,6 @@ mod port;
 pub use port::{IkeMessage, bind};
 
 pub(super) use gate::{Gate, Judged};
+pub(super) use headers::{MOST, put};
+pub(super) use message::Inbox;
 pub(super) use port::UdpPort;
