@@ -183,7 +183,12 @@ fn brought_elsewhere(lab: &mut Lab, way: Way, workers: u32) -> Result<()> {
     for place in [right, wrong] {
         for name in ["steer_astray", "steer_silent", "steer_too_big", "steer_ttl"] {
             let dropped = count(place, name)?;
-            ensure(dropped == 0, || format!("{place}: {dropped} {name}"))?;
+            // In IP there is less room than the route says: that is what probes of the path are for.
+            let probes = match (way, name) {
+                (Way::Ip, "steer_too_big") => 16,
+                _ => 0,
+            };
+            ensure(dropped <= probes, || format!("{place}: {dropped} {name}"))?;
         }
     }
     // It is one session all the time, and gw1's.
