@@ -43,6 +43,8 @@ pub(super) struct Figures {
     /// Packets a second with at most 0.1 % lost: IP packets of 64 and of 1400 bytes.
     pub(super) small: Found,
     pub(super) large: Found,
+    /// Of 64, 576 and 1400 bytes, seven to four to one.
+    pub(super) mix: Found,
     /// One way, at a tenth of `large`.
     pub(super) latency: Option<Delay>,
     pub(super) tcp: Option<Tcp>,
@@ -195,7 +197,11 @@ fn packets(
     figures: &mut Figures,
 ) -> Result<()> {
     let mut range = Range::open(lab, muzzle(up, cores))?;
-    for (size, found) in [("64", &mut figures.small), ("1400", &mut figures.large)] {
+    for (size, found) in [
+        ("64", &mut figures.small),
+        ("imix", &mut figures.mix),
+        ("1400", &mut figures.large),
+    ] {
         *found = highest(pace.steps, |rate| {
             let hit = range.shoot(Shot {
                 size,

@@ -38,9 +38,11 @@ pub(super) struct Line {
     /// Packets a second.
     pub(super) small: f64,
     pub(super) large: f64,
+    pub(super) mix: f64,
     /// The generator was the limit in most runs.
     pub(super) small_by_generator: bool,
     pub(super) large_by_generator: bool,
+    pub(super) mix_by_generator: bool,
     /// Of plain routing.
     pub(super) small_share: f64,
     pub(super) large_share: f64,
@@ -94,6 +96,7 @@ impl Row {
         };
         let small = self.median(|f| Some(f.small.rate));
         let large = self.median(|f| Some(f.large.rate));
+        let mix = self.median(|f| Some(f.mix.rate));
         let up = self.median(|f| Some(f.tcp?.up));
         let down = self.median(|f| Some(f.tcp?.down));
         let p50_us = self.median(|f| Some(f.latency?.p50_us));
@@ -102,8 +105,10 @@ impl Row {
             system: self.system,
             small,
             large,
+            mix,
             small_by_generator: self.by_generator(|f| f.small),
             large_by_generator: self.by_generator(|f| f.large),
+            mix_by_generator: self.by_generator(|f| f.mix),
             small_share: share(small, |l| l.small),
             large_share: share(large, |l| l.large),
             up,
@@ -147,12 +152,24 @@ impl Report {
             bold("thousand packets a second with at most 0.1 % lost; one TCP stream; medians")
         );
         println!(
-            "  {:<21} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
-            "", "64 B", "1400 B", "up", "down", "up", "down", "CPU s/GB", "CPU s/GB", "p50", "p99"
+            "  {:<21} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "",
+            "64 B",
+            "IMIX",
+            "1400 B",
+            "up",
+            "down",
+            "up",
+            "down",
+            "CPU s/GB",
+            "CPU s/GB",
+            "p50",
+            "p99"
         );
         println!(
-            "  {:<21} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "  {:<21} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
             "",
+            "kpps",
             "kpps",
             "kpps",
             "Gbit/s",
@@ -200,6 +217,7 @@ impl Report {
         self.times("packets of 1400 B", System::Evergate, pairs, |l| l.large);
         let own = System::EvergateGateway;
         self.times("gateways alone, 64 B", own, gateways, |l| l.small);
+        self.times("gateways alone, IMIX", own, gateways, |l| l.mix);
         self.times("gateways alone, 1400 B", own, gateways, |l| l.large);
         self.times("TCP, client to target", System::Evergate, pairs, |l| l.up);
         self.times("TCP, target to client", System::Evergate, pairs, |l| l.down);
@@ -251,8 +269,9 @@ impl Line {
             _ => format!("{above:+.0}"),
         };
         format!(
-            "{:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
+            "{:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>9} {:>9}",
             rate(self.small, self.small_by_generator),
+            rate(self.mix, self.mix_by_generator),
             rate(self.large, self.large_by_generator),
             number(self.up / 1e9, 2),
             number(self.down / 1e9, 2),
@@ -269,7 +288,11 @@ impl Line {
 /// A run in a few words.
 pub(super) fn short(figures: &Figures) -> String {
     let mut parts = Vec::new();
-    for (name, found) in [("64 B", figures.small), ("1400 B", figures.large)] {
+    for (name, found) in [
+        ("64 B", figures.small),
+        ("IMIX", figures.mix),
+        ("1400 B", figures.large),
+    ] {
         if found.rate > 0.0 {
             parts.push(format!("{name} {:.1} kpps", found.rate / 1e3));
         }
