@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
-use rustc_hash::FxHashMap;
 
 use super::announcing::Lan;
 use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
@@ -95,9 +94,9 @@ pub(super) struct Core {
     notes: VecDeque<(usize, Note)>,
     /// The present frame was handed over by the first worker: it must not go back there.
     pub(super) from_first: bool,
+    /// It was handed over by another one: it goes on to the first at most.
+    pub(super) from_other: bool,
     pub(super) signs: Signs,
-    /// How long packets to peers may be, as other workers have found out.
-    pub(super) paths_told: FxHashMap<IpAddr, u32>,
     pub(super) sessions: Sessions,
     pub(super) groups: Groups,
     pub(super) lan: Option<Lan>,
@@ -135,8 +134,8 @@ impl Core {
             workers: settings.workers,
             notes: VecDeque::new(),
             from_first: false,
+            from_other: false,
             signs: Signs::new(now),
-            paths_told: FxHashMap::default(),
             sessions: Sessions::of_worker(settings.worker, settings.workers),
             groups: Groups::default(),
             lan: settings.lan,
@@ -217,7 +216,17 @@ impl Core {
 
     /// There was no room for it.
     pub(super) fn keep_note(&mut self, to: usize, note: Note) {
-        self.notes.push_front((to, note));
+        self.notes.push_back((to, note));
+    }
+
+    /// Notes that wait.
+    pub(super) fn notes_left(&self) -> usize {
+        self.notes.len()
+    }
+
+    /// Whether the other workers do not know yet what this one has heard.
+    pub(super) fn has_to_tell(&self) -> bool {
+        !self.notes.is_empty() || self.signs.deadline().is_some()
     }
 
     pub(super) fn push(&mut self, frame: Frame, way: Way) {

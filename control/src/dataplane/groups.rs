@@ -30,6 +30,8 @@ pub(super) struct Group {
     /// The one beside it that traffic uses in this worker, and all that it has.
     pub(super) lane: Option<SessionId>,
     pub(super) lanes: Vec<SessionId>,
+    /// How long packets to its peer, or to its gateways, may be, as another worker has found out.
+    pub(super) paths_told: Vec<(Option<IpAddr>, u32)>,
     /// The gateway that traffic uses now, on a client.
     pub(super) using: Option<IpAddr>,
     /// Watches the gateways of a client's cluster; the first worker's.
@@ -62,6 +64,7 @@ impl Group {
             active: None,
             lane: None,
             lanes: Vec::new(),
+            paths_told: Vec::new(),
             using: None,
             monitor,
             form,

@@ -105,6 +105,12 @@ impl Dataplane {
         let _ = tokio::time::timeout(BARRIER, all).await;
     }
 
+    /// Whether a worker's thread has ended by itself.
+    pub fn has_lost_a_worker(&self) -> bool {
+        let mut threads = self.workers.iter().map(|worker| &worker.thread);
+        threads.any(|thread| thread.as_ref().is_some_and(JoinHandle::is_finished))
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.len()

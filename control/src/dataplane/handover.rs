@@ -22,8 +22,14 @@ use crate::sadb::SessionId;
 /// Letters that may wait between two workers.
 const LETTERS: usize = 2048;
 
+/// Letters that are kept free for ESP, heartbeats and notes: payload from inside must not crowd them out.
+const RESERVE: usize = 512;
+
 /// Letters of one worker that another one takes in a turn.
 const AT_ONCE: usize = 64;
+
+/// A worker that is behind by so much is not waited for any longer.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The first worker: it watches gateways, speaks to the LAN, asks for sessions, and keeps packets that
 /// wait for one.
@@ -53,8 +59,12 @@ pub(super) enum Note {
     Sent(GroupId),
     /// To the first: the client of this group sends here.
     ClientSends(GroupId),
-    /// Packets to the peer at this address may be so long.
-    PathSize(IpAddr, u32),
+    /// Packets of this group, to this gateway if there are several, may be so long.
+    PathSize(GroupId, Option<IpAddr>, u32),
+    /// The same, as a router says of one of a lane.
+    TooLong(GroupId, Option<IpAddr>, u32),
+    /// To the first: packets as long as this go to and come from this gateway.
+    Long(IpAddr, usize),
     /// From the first: the inner addresses of this group, or of all, are no longer announced.
     Unannounced(Option<GroupId>),
 }
@@ -185,6 +195,9 @@ impl Desk {
         let Some(neighbour) = self.neighbours.iter_mut().find(|n| n.number == to) else {
             return Err(frame);
         };
+        if door != Door::Outside && neighbour.letters_out.slots() < RESERVE {
+            return Err(frame);
+        }
         match neighbour.letters_out.push(Letter::Frame(frame, door)) {
             Ok(()) => {
                 neighbour.written = true;
@@ -223,14 +236,20 @@ impl Desk {
         }
     }
 
-    /// Takes what others have handed over. Says whether there was anything.
+    /// Whether a worker may take more from inside, which it perhaps has to hand to the first.
+    pub(super) fn has_room(&self, worker: usize) -> bool {
+        let first = self.neighbours.iter().find(|n| n.number == FIRST);
+        worker == FIRST || first.is_none_or(|first| first.letters_out.slots() > LETTERS / 2)
+    }
+
+    /// Takes what others have handed over. Says whether there was anything, and whether it was all.
     pub(super) fn receive(
         &mut self,
         umem: &mut Umem,
         frames: &mut Vec<(usize, Frame, Door)>,
         notes: &mut Vec<Note>,
-    ) -> bool {
-        let mut any = false;
+    ) -> (bool, bool) {
+        let (mut any, mut all) = (false, true);
         for neighbour in &mut self.neighbours {
             while let Ok(chunk) = neighbour.chunks_in.pop() {
                 umem.free(chunk);
@@ -246,8 +265,9 @@ impl Desk {
                 }
                 any = true;
             }
+            all &= neighbour.letters_in.is_empty();
         }
-        any
+        (any, all)
     }
 
     /// Whether something waits to be taken.
@@ -258,7 +278,9 @@ impl Desk {
     /// The time at which all other workers had taken in what had arrived, but at most `now`.
     pub(super) fn through(&self, now: Instant) -> Instant {
         let through = self.neighbours.iter().map(|n| n.sleeper.through());
-        through.fold(now, Instant::min)
+        // One that hangs must not keep the others from judging for ever.
+        let latest = now.checked_sub(PATIENCE).unwrap_or(now);
+        through.fold(now, Instant::min).max(latest)
     }
 
     /// Has those look into their rings that have not since `at`.
@@ -300,8 +322,9 @@ mod tests {
         }
         assert!(desks[0].tell(2, Note::SendOn(SessionId(7))));
         let (mut frames, mut notes) = (Vec::new(), Vec::new());
-        assert!(!desks[1].receive(&mut umems[1], &mut frames, &mut notes));
-        assert!(desks[2].receive(&mut umems[2], &mut frames, &mut notes));
+        assert!(!desks[1].receive(&mut umems[1], &mut frames, &mut notes).0);
+        let (any, all) = desks[2].receive(&mut umems[2], &mut frames, &mut notes);
+        assert!(any && all);
         assert_eq!(notes, [Note::SendOn(SessionId(7))]);
         let lengths: Vec<_> = frames.iter().map(|(from, f, _)| (*from, f.len())).collect();
         assert_eq!(lengths, [(0, 0), (0, 1), (0, 2), (0, 3)]);

@@ -58,10 +58,10 @@ impl Intake {
         } else {
             self.frames.try_send(frame).err().map(|_| &self.lost.full)
         };
-        if let Some(lost) = lost {
-            lost.fetch_add(1, Ordering::Relaxed);
+        match lost {
+            Some(lost) => drop(lost.fetch_add(1, Ordering::Relaxed)),
+            None => self.sleeper.wake(),
         }
-        self.sleeper.wake();
     }
 
     /// Hands over the payload of a datagram with ESP in it.

@@ -14,7 +14,7 @@ use super::hops::Hop;
 use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
-use super::xsk::{Frame, HEADROOM, Umem};
+use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
 use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
 use crate::sadb::spi_worker;
 
@@ -56,7 +56,8 @@ impl Core {
                 match self.answer(heartbeat_of(bytes, &esp)) {
                     Ok(Answer::Send(session, answer)) => {
                         self.count(Counter::HeartbeatSteered);
-                        self.send_heartbeat_bytes(session, &answer, umem);
+                        // As long as it came: it may be a probe of the path.
+                        self.send_heartbeat_bytes(session, &answer, esp.len, umem);
                         Way::Done
                     }
                     Ok(Answer::Elsewhere(way)) => way,
@@ -129,6 +130,8 @@ impl Core {
         .map_err(counter)?;
         apply_ecn(packet, outer.traffic_class).map_err(counter)?;
         session.received.add(packet.len());
+        // What comes is as long as what is answered: a download must not hide a black hole.
+        session.longest = session.longest.max(packet.len());
         let mtu = session.mtu;
         frame.set_range(opened.inner);
         if takes_over {
@@ -225,19 +228,24 @@ impl Core {
         Ok(Answer::Send(index, answer))
     }
 
-    /// Sends a heartbeat, or the answer to one, to a session's peer, if there is a frame.
+    /// Sends a heartbeat, or the answer to one, to a session's peer, if there is a frame, with zeros behind
+    /// it up to `length`.
     pub(super) fn send_heartbeat_bytes(
         &mut self,
         index: usize,
         bytes: &[u8; heartbeat::KEYED_LEN],
+        length: usize,
         umem: &mut Umem,
     ) -> bool {
         let Some(frame) = umem.take() else {
             self.count(Counter::NoFrame);
             return false;
         };
-        let at = HEADROOM..HEADROOM + bytes.len();
-        umem.chunk_mut(&frame)[at.clone()].copy_from_slice(bytes);
+        let at = HEADROOM..HEADROOM + length.clamp(bytes.len(), CHUNK - HEADROOM);
+        let room = &mut umem.chunk_mut(&frame)[at.clone()];
+        let (head, rest) = room.split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        rest.fill(0);
         self.send_esp(index, frame, at, umem);
         true
     }

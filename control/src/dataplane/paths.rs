@@ -9,9 +9,9 @@ use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::WorkerEvent;
+use super::command::{GroupId, WorkerEvent};
 use super::core::{Core, ETHERNET};
-use super::handover::Note;
+use super::handover::{FIRST, Note};
 use super::net::quote::{Quoted, TooLong};
 use super::pmtu::{BASE, PathMtu, Phase};
 use super::session::Session;
@@ -29,8 +29,11 @@ const PROBES: usize = 4;
 /// An ICMP error about a packet sent so many packets ago is too old.
 const RECENT: u32 = 1 << 20;
 
-/// Peers of which another worker has told how long packets to them may be.
-const TOLD: usize = 4096;
+/// How often a gateway looks after all its paths at most.
+const PACE: Duration = Duration::from_secs(10);
+
+/// A client's word is taken so often at most; an honest one repeats it after a second.
+const HEAR_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a dummy packet begins with that tells the peer how long packets may be: this, then the size in four
 /// bytes, in network order.
@@ -93,10 +96,11 @@ impl Path {
 impl Session {
     /// Size of the longest IP packet toward the peer, and what is known of it.
     pub(super) fn path_size(&self) -> (u32, Phase) {
-        match &self.path {
+        let (size, phase) = match &self.path {
             Some(path) => (path.mtu.size(), path.mtu.phase()),
             None => (self.limit, Phase::Followed),
-        }
+        };
+        (size.min(self.path_told.unwrap_or(u32::MAX)), phase)
     }
 
     /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
@@ -113,8 +117,7 @@ impl Session {
 
     /// Takes up what the path carries, as found here or by another worker.
     fn fit(&mut self) {
-        let size = self.path_size().0.min(self.path_told.unwrap_or(u32::MAX));
-        self.mtu = self.outer.inner_mtu(size as usize);
+        self.mtu = self.outer.inner_mtu(self.path_size().0 as usize);
     }
 
     /// The peer is elsewhere: what was found is of no use.
@@ -163,10 +166,15 @@ impl Core {
         if session.limit == 0 {
             return None;
         }
-        if !self.paths.contains(&index) {
+        if !std::mem::replace(&mut session.followed, true) {
             self.paths.push(index);
         }
-        self.paths_at = now;
+        // A gateway has many paths and probes none: what it was told is forgotten some seconds late.
+        let pace = match self.lan {
+            Some(_) => PACE,
+            None => Duration::ZERO,
+        };
+        self.paths_at = self.paths_at.min(now + pace);
         let limit = session.limit;
         let path = session
             .path
@@ -185,24 +193,67 @@ impl Core {
         if let Some(mut path) = same.find_map(|other| other.path.clone()) {
             // They were sent on the other one.
             path.probes.clear();
+            path.mtu.pause();
             session.path = Some(path);
             self.paths_at = now;
         }
-        session.path_told = self.paths_told.get(&session.peer_at.ip()).copied();
+        if session.spec.lane > 0 {
+            let told = self
+                .groups
+                .get(session.group)
+                .map(|group| &group.paths_told);
+            let gateway = session.spec.gateway;
+            let mut told = told.into_iter().flatten();
+            session.path_told = told.find(|(at, _)| *at == gateway).map(|(_, size)| *size);
+        }
         session.fit();
     }
 
-    /// Another worker has found out how long packets to this peer may be.
-    pub(super) fn path_told(&mut self, peer: IpAddr, size: u32) {
-        if self.paths_told.len() >= TOLD {
-            self.paths_told.clear();
+    /// Tells the workers that have further SAs of a session how long packets to its peer may be;
+    /// `u32::MAX`: nothing is known any more.
+    fn tell_lanes(&mut self, group: usize, gateway: Option<IpAddr>, size: u32) {
+        if self.workers > 1
+            && let Some(group) = self.groups.get(group).map(|group| group.id)
+        {
+            self.tell_all(Note::PathSize(group, gateway, size));
         }
-        self.paths_told.insert(peer, size);
-        for index in self.sessions.indexes() {
-            if let Some(session) = self.sessions.get_mut(index)
-                && session.peer_at.ip() == peer
+    }
+
+    /// A session whose path was followed is gone: what its lanes were told holds no more.
+    pub(super) fn path_gone(&mut self, session: &Session) {
+        if session.path.is_some() && session.spec.lane == 0 {
+            self.tell_lanes(session.group, session.spec.gateway, u32::MAX);
+        }
+    }
+
+    /// Another worker has found out how long packets to this peer may be.
+    pub(super) fn path_told(&mut self, group: GroupId, gateway: Option<IpAddr>, size: u32) {
+        let Some(state) = self
+            .groups
+            .index(group)
+            .and_then(|group| self.groups.get_mut(group))
+        else {
+            return;
+        };
+        state.paths_told.retain(|(told, _)| *told != gateway);
+        if size != u32::MAX {
+            state.paths_told.push((gateway, size));
+        }
+        for at in 0..state.lanes.len() {
+            let state = self
+                .groups
+                .index(group)
+                .and_then(|group| self.groups.get(group));
+            let Some(lane) = state.and_then(|state| state.lanes.get(at).copied()) else {
+                return;
+            };
+            if let Some(session) = self
+                .sessions
+                .by_id(lane)
+                .and_then(|index| self.sessions.get_mut(index))
+                && session.spec.gateway == gateway
             {
-                session.path_told = Some(size);
+                session.path_told = (size != u32::MAX).then_some(size);
                 session.fit();
             }
         }
@@ -210,8 +261,10 @@ impl Core {
 
     /// Looks after the path of a session that came with one.
     pub(super) fn adopt_path(&mut self, index: usize) {
-        let has = self.sessions.get(index).is_some_and(|s| s.path.is_some());
-        if has && !self.paths.contains(&index) {
+        if let Some(session) = self.sessions.get_mut(index)
+            && session.path.is_some()
+            && !std::mem::replace(&mut session.followed, true)
+        {
             self.paths.push(index);
         }
     }
@@ -226,10 +279,45 @@ impl Core {
             return self.count(Counter::IcmpIgnored);
         };
         self.count(Counter::IcmpHeard);
+        let Some(session) = self.sessions.get(index) else {
+            return;
+        };
+        // What is true of a lane is its session's to find out.
+        if session.spec.lane > 0
+            && let Some(group) = self.groups.get(session.group).map(|group| group.id)
+        {
+            return self.tell_all(Note::TooLong(group, session.spec.gateway, said.mtu));
+        }
+        self.follow_too_long(index, said.mtu, now);
+    }
+
+    /// A router says that packets of this session may be no longer.
+    fn follow_too_long(&mut self, index: usize, mtu: u32, now: Instant) {
         if let Some(path) = self.path_of(index, now) {
-            path.mtu.on_too_long(said.mtu, now);
+            path.mtu.on_too_long(mtu, now);
         }
         self.path_changed(index, now);
+    }
+
+    /// A router says so about a packet of one of its lanes.
+    pub(super) fn lane_too_long(
+        &mut self,
+        group: GroupId,
+        gateway: Option<IpAddr>,
+        mtu: u32,
+        now: Instant,
+    ) {
+        let index = match gateway {
+            Some(gateway) => self.sessions.by_gateway(gateway),
+            None => {
+                let group = self.groups.index(group);
+                let active = group.and_then(|group| self.groups.get(group)?.active);
+                active.and_then(|id| self.sessions.by_id(id))
+            }
+        };
+        if let Some(index) = index.filter(|index| self.sessions.elsewhere(*index).is_none()) {
+            self.follow_too_long(index, mtu, now);
+        }
     }
 
     /// The answer to a probe: `length` bytes from its ESP header on. Whether there was such a probe.
@@ -274,10 +362,15 @@ impl Core {
         }
         let size = u32::from_be_bytes(size);
         // Most have nothing to say that the route does not.
-        let news = self
-            .sessions
-            .get(index)
-            .is_some_and(|session| session.path.is_some() || size < session.limit);
+        let news = self.sessions.get_mut(index).is_some_and(|session| {
+            // However often somebody says something: it costs work, in this worker and in others.
+            let often = session.path_heard.is_some_and(|at| now < at + HEAR_AGAIN);
+            let news = !often && (session.path.is_some() || size < session.limit);
+            if news {
+                session.path_heard = Some(now);
+            }
+            news
+        });
         if news && let Some(path) = self.path_of(index, now) {
             path.mtu.on_said(size, now);
             self.path_changed(index, now);
@@ -299,9 +392,11 @@ impl Core {
         if path.said.0 != size {
             path.said = (size, 0, now);
         }
-        let peer = session.peer_at.ip();
+        let (group, gateway, lane) = (session.group, session.spec.gateway, session.spec.lane);
+        if before != size && lane == 0 {
+            self.tell_lanes(group, gateway, size);
+        }
         if before != size {
-            self.tell_all(Note::PathSize(peer, size));
             self.send_event(WorkerEvent::PathMtu {
                 session: id,
                 before,
@@ -317,15 +412,23 @@ impl Core {
             return;
         }
         self.paths_at = now + Duration::from_secs(3600);
+        let earliest = match self.lan {
+            Some(_) => now + PACE,
+            None => now,
+        };
         let mut at = 0;
         while let Some(&index) = self.paths.get(at) {
             match self.follow_path(index, umem, now) {
                 true => at += 1,
                 false => {
                     self.paths.swap_remove(at);
+                    if let Some(session) = self.sessions.get_mut(index) {
+                        session.followed = false;
+                    }
                 }
             }
         }
+        self.paths_at = self.paths_at.max(earliest);
     }
 
     /// Whether there is anything left to look after.
@@ -362,6 +465,9 @@ impl Core {
     /// Once a second: the paths that carry a client's traffic are probed, the others rest; and its gateways
     /// are told what was found.
     pub(super) fn choose_paths(&mut self, umem: &mut Umem, now: Instant) {
+        if !self.is_first() {
+            self.tell_of_long();
+        }
         if self.discovery == Discovery::Probe {
             for at in 0..self.groups.watched().len() {
                 let Some(&group) = self.groups.watched().get(at) else {
@@ -396,6 +502,28 @@ impl Core {
             if times < TIMES || less {
                 path.said = (size, times.saturating_add(1).min(TIMES), now);
                 self.say(index, size, umem);
+            }
+        }
+    }
+
+    /// Tells the first worker, which probes, that long packets go by a lane of ours.
+    fn tell_of_long(&mut self) {
+        for at in 0..self.groups.clusters().len() {
+            let Some(&group) = self.groups.clusters().get(at) else {
+                break;
+            };
+            let lane = self.groups.get(group).and_then(|state| state.lane);
+            let Some(session) = lane
+                .and_then(|lane| self.sessions.by_id(lane))
+                .and_then(|index| self.sessions.get_mut(index))
+            else {
+                continue;
+            };
+            let longest = std::mem::take(&mut session.longest);
+            if let Some(gateway) = session.spec.gateway
+                && longest > session.outer.inner_mtu(BASE as usize)
+            {
+                self.tell(FIRST, Note::Long(gateway, longest));
             }
         }
     }
@@ -443,6 +571,10 @@ impl Core {
         let Some(frame) = umem.take() else {
             return self.count(Counter::NoFrame);
         };
+        if path.probes.is_empty() {
+            // Nobody who does not see them knows where they begin.
+            path.counter = self.rng.random();
+        }
         path.counter = path.counter.wrapping_add(1) & !heartbeat::ANSWER_BIT;
         let spi = outbound.spi().to_be_bytes();
         let request = heartbeat::encode_request(key.expose(), path.counter, spi, token);

@@ -98,7 +98,16 @@ impl Core {
         let used = state.lane.or(state.active);
         if let Some(index) = used.and_then(|id| self.sessions.by_id(id)) {
             if let Some(owner) = self.sessions.elsewhere(index) {
-                return Ok(Way::HandOver(owner, Door::Inner));
+                // Two workers that think differently for a moment must not throw it to and fro.
+                let owner = if self.from_other && !self.is_first() {
+                    FIRST
+                } else {
+                    owner
+                };
+                return match self.from_first {
+                    true => Err(Counter::NoSession),
+                    false => Ok(Way::HandOver(owner, Door::Inner)),
+                };
             }
             state.sent = true;
             return self.seal(index, frame, umem, now);

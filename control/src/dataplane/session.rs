@@ -65,6 +65,10 @@ pub(super) struct Session {
     pub(super) path: Option<Box<Path>>,
     /// What another worker has found out about it.
     pub(super) path_told: Option<u32>,
+    /// When its client last said something about it.
+    pub(super) path_heard: Option<Instant>,
+    /// It is among those that are looked after.
+    pub(super) followed: bool,
     /// The longest inner packet since the path was looked at.
     pub(super) longest: usize,
     pub(super) received: Traffic,
@@ -128,6 +132,8 @@ impl Session {
             limit: 0,
             path: None,
             path_told: None,
+            path_heard: None,
+            followed: false,
             longest: 0,
             received: Traffic::default(),
             sent: Traffic::default(),
@@ -190,10 +196,15 @@ impl Session {
         let Ok(outer) = Outer::new(&OuterConfig::new(local, ip, Some(encap))) else {
             return false;
         };
-        if !same_path(self.peer_at, remote) {
+        // What a client has found is mostly its own link's, and it does not know of its NAT's doings, so
+        // it would not say it again.
+        let told = self.path_size().1 == super::pmtu::Phase::Followed;
+        if !same_path(self.peer_at, remote) && !told {
             self.forget_path(now);
         }
         (self.outer, self.peer_at) = (outer, remote);
+        // What waits in another queue from before must not move it back at once.
+        self.moved = Some(now);
         true
     }
 

@@ -57,8 +57,10 @@ impl Core {
             if sent {
                 monitor.on_sent(now);
             }
-            if let Some(drained) = drained {
-                monitor.poll(drained);
+            // What had come by then is known; the time is now all the same.
+            let known = |at| drained.is_some_and(|drained| at <= drained);
+            if monitor.next_deadline().is_some_and(|(at, _)| known(at)) {
+                monitor.poll(now);
             }
             self.obey(group, umem, now);
         }
@@ -211,7 +213,7 @@ impl Core {
                 bytes
             }
         };
-        if self.send_heartbeat_bytes(index, &bytes, umem) {
+        if self.send_heartbeat_bytes(index, &bytes, bytes.len(), umem) {
             self.count(Counter::HeartbeatSent);
         }
     }
@@ -349,6 +351,18 @@ impl Core {
         }
     }
 
+    /// The session that is sent on now, of those with the same peer.
+    fn used_instead_of(&self, index: usize) -> Option<SessionId> {
+        let session = self.sessions.get(index)?;
+        match session.spec.gateway {
+            Some(gateway) => {
+                let used = self.sessions.by_gateway(gateway)?;
+                Some(self.sessions.get(used)?.spec.id)
+            }
+            None => self.groups.get(session.group)?.active,
+        }
+    }
+
     /// The peer sends on a session that takes the place of another, so it receives on it too.
     pub(super) fn heard_on_successor(&mut self, index: usize, umem: &mut Umem, now: Instant) {
         let Some(session) = self.sessions.get_mut(index) else {
@@ -359,14 +373,7 @@ impl Core {
         if session.spec.lane > 0 {
             return self.settle_lane(group);
         }
-        let used = match session.spec.gateway {
-            Some(gateway) => {
-                let used = self.sessions.by_gateway(gateway);
-                used.and_then(|used| self.sessions.get(used))
-                    .map(|used| used.spec.id)
-            }
-            None => self.groups.get(group).and_then(|state| state.active),
-        };
+        let used = self.used_instead_of(index);
         // Of several that do, the last one counts.
         if used.is_none_or(|used| used < id) {
             self.send_on(index, umem, now);
@@ -447,6 +454,7 @@ impl Core {
         if session.announced {
             self.withdraw(session);
         }
+        self.path_gone(session);
         if session.spec.lane > 0 {
             if let Some(state) = self.groups.get_mut(session.group) {
                 state.lanes.retain(|lane| *lane != id);
@@ -491,11 +499,32 @@ impl Core {
                 self.settle_lane(group);
             }
             Note::SendOn(session) => {
-                if let Some(index) = self.sessions.by_id(session) {
-                    self.send_on(index, umem, now);
+                let Some(index) = self.sessions.by_id(session) else {
+                    return;
+                };
+                // Of several that are heard at once, in different workers, the last one counts in all.
+                match self
+                    .used_instead_of(index)
+                    .is_none_or(|used| used < session)
+                {
+                    true => self.send_on(index, umem, now),
+                    false => {
+                        if let Some(session) = self.sessions.get_mut(index) {
+                            session.sending = Sending::AtOnce;
+                        }
+                    }
                 }
             }
-            Note::Heard(gateway) => self.each_monitor(|monitor| monitor.on_heard(gateway, now)),
+            Note::Heard(gateway) => {
+                if let Some(session) = self
+                    .sessions
+                    .by_gateway(gateway)
+                    .and_then(|index| self.sessions.get_mut(index))
+                {
+                    session.last_heard = Some(now);
+                }
+                self.each_monitor(|monitor| monitor.on_heard(gateway, now));
+            }
             Note::Sent(group) => {
                 let group = self.groups.index(group);
                 if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
@@ -513,7 +542,17 @@ impl Core {
                     self.client_sends(index, now);
                 }
             }
-            Note::PathSize(peer, size) => self.path_told(peer, size),
+            Note::PathSize(group, gateway, size) => self.path_told(group, gateway, size),
+            Note::TooLong(group, gateway, mtu) => self.lane_too_long(group, gateway, mtu, now),
+            Note::Long(gateway, length) => {
+                if let Some(session) = self
+                    .sessions
+                    .by_gateway(gateway)
+                    .and_then(|index| self.sessions.get_mut(index))
+                {
+                    session.longest = session.longest.max(length);
+                }
+            }
             Note::Unannounced(group) => {
                 let group = group.map(|group| self.groups.index(group));
                 self.sessions.unannounce(group);

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use evergate_common::packet::{self, Class};
 use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -86,13 +87,13 @@ impl CorePulse {
 
     /// Whether the core has given a sign of life lately.
     pub fn alive(&self, now: Instant) -> bool {
-        self.beaten_within(CORE_PATIENCE, now)
+        self.silent_for(now) < CORE_PATIENCE
     }
 
-    /// Whether there was a sign of life in this time.
-    fn beaten_within(&self, patience: Duration, now: Instant) -> bool {
+    /// How long ago the last sign of life was.
+    fn silent_for(&self, now: Instant) -> Duration {
         let at = Duration::from_millis(self.at.load(std::sync::atomic::Ordering::Relaxed));
-        now.saturating_duration_since(self.start + at) < patience
+        now.saturating_duration_since(self.start + at)
     }
 }
 
@@ -152,7 +153,7 @@ impl Worker {
             }
             // Before their letters are taken: what they had taken in until then is among them.
             let others = self.ports.desk.through(now);
-            let mail_came = match self.take_mail(&mut mail, now) {
+            let (mail_came, mail_read) = match self.take_mail(&mut mail, now) {
                 Ok(came) => came,
                 Err(Stopped) => break,
             };
@@ -165,13 +166,14 @@ impl Worker {
                 }
             };
             // By the time before the rings were read: what had arrived by then has been seen.
-            let drained = drained.then(|| {
-                self.sleeper.is_through(now);
-                others
-            });
-            self.core.after_batch(&mut self.umem, now, drained);
+            let known = (drained && mail_read).then_some(others);
+            self.core.after_batch(&mut self.umem, now, known);
             self.hurry(others, now);
             let sent = self.flush();
+            // Only now do the others know of it.
+            if drained && mail_read && !self.core.has_to_tell() {
+                self.sleeper.is_through(now);
+            }
             if now >= view_at || self.core.view_wanted() && now >= view_earliest {
                 let start = Instant::now();
                 self.show(now);
@@ -240,7 +242,8 @@ impl Worker {
             Inside::Tun(tun) | Inside::Routed(tun, _) => {
                 // A full transmit ring is answered by not reading: the kernel then holds the
                 // applications back, and nothing is lost.
-                if let Some(most) = self.ports.outside.room() {
+                let room = self.ports.outside.room();
+                if let Some(most) = room.filter(|_| self.ports.desk.has_room(self.core.worker)) {
                     match tun.receive(&mut self.umem, batch, spare, most) {
                         Ok(received) => work |= received > 0,
                         Err(Unread::Packet) => {
@@ -284,7 +287,13 @@ impl Worker {
                 frame.set_range(at);
             }
             self.core.count(Counter::EspReassembled);
-            let way = self.core.take_outside(&mut frame, &mut self.umem, now);
+            // A heartbeat has passed none of what the XDP program asks of one, and its answer proves
+            // nothing about sizes.
+            let esp = is_esp(self.umem.packet(&frame));
+            let way = match esp {
+                true => self.core.take_outside(&mut frame, &mut self.umem, now),
+                false => Way::Drop(Counter::EspFragment),
+            };
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
@@ -298,30 +307,30 @@ impl Worker {
         work
     }
 
-    /// Takes what other workers have handed over.
-    fn take_mail(&mut self, mail: &mut Mail, now: Instant) -> Result<bool, Stopped> {
+    /// Takes what other workers have handed over. Says whether that was anything, and whether it was all.
+    fn take_mail(&mut self, mail: &mut Mail, now: Instant) -> Result<(bool, bool), Stopped> {
         let desk = &mut self.ports.desk;
-        let any = desk.receive(&mut self.umem, &mut mail.frames, &mut mail.notes);
-        if !mail.notes.is_empty() {
-            // A note may be about what a command made that was sent before it.
+        let (any, all) = desk.receive(&mut self.umem, &mut mail.frames, &mut mail.notes);
+        if any {
+            // It may be about what a command made that was sent before it.
             self.carry_out_commands(now)?;
         }
         for note in mail.notes.drain(..) {
             self.core.hear(note, &mut self.umem, now);
         }
         for (from, mut frame, door) in mail.frames.drain(..) {
-            self.core.from_first = from == FIRST;
+            (self.core.from_first, self.core.from_other) = (from == FIRST, from != FIRST);
             let (core, umem) = (&mut self.core, &mut self.umem);
             let way = match door {
                 Door::Outside => core.take_outside(&mut frame, umem, now),
                 Door::Lan => core.take_inside(&mut frame, umem, now),
                 Door::Inner => core.take_tun(&mut frame, umem, now),
             };
-            self.core.from_first = false;
+            (self.core.from_first, self.core.from_other) = (false, false);
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
-        Ok(any)
+        Ok((any, all))
     }
 
     /// A deadline has passed, but the other workers have not yet looked whether something came in time.
@@ -385,10 +394,12 @@ impl Worker {
 
     /// Sends what the core made by itself, and wakes the kernel. Says whether frames still wait.
     fn flush(&mut self) -> bool {
-        while let Some((to, note)) = self.core.next_note() {
-            if !self.ports.desk.tell(to, note) {
+        for _ in 0..self.core.notes_left() {
+            // A full ring to one keeps back nothing for the others.
+            if let Some((to, note)) = self.core.next_note()
+                && !self.ports.desk.tell(to, note)
+            {
                 self.core.keep_note(to, note);
-                break;
             }
         }
         while let Some((frame, way)) = self.core.next_outgoing() {
@@ -397,7 +408,7 @@ impl Worker {
         }
         let waiting = self.ports.kick(&mut self.core, &mut self.umem);
         self.ports.desk.post(&mut self.umem);
-        waiting
+        waiting || self.core.notes_left() > 0
     }
 
     fn carry_out_commands(&mut self, now: Instant) -> Result<(), Stopped> {
@@ -432,13 +443,19 @@ impl Worker {
     }
 
     fn renew(&mut self, now: Instant) {
-        let period = self.dead_man.period;
-        let mut others = self.dead_man.others.iter();
-        if !self.dead_man.core.alive(now) || others.any(|other| !other.beaten_within(period, now)) {
+        if !self.dead_man.core.alive(now) {
             return;
         }
+        // From the last sign of the one that is silent longest.
+        let others = self
+            .dead_man
+            .others
+            .iter()
+            .map(|other| other.silent_for(now));
+        let silent = others.max().unwrap_or_default();
         let period = u64::try_from(self.dead_man.period.as_nanos()).unwrap_or(u64::MAX);
-        let until = monotonic_ns().saturating_add(period);
+        let silent = u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX);
+        let until = monotonic_ns().saturating_add(period).saturating_sub(silent);
         self.ports.outside.set_alive_until(until);
     }
 
@@ -506,6 +523,14 @@ impl Worker {
         let view = self.core.view(&self.umem, now);
         self.views.show(self.core.worker, view);
     }
+}
+
+/// Whether a frame holds ESP of a session, and no heartbeat.
+fn is_esp(frame: &[u8]) -> bool {
+    let Ok(parsed) = packet::parse(frame) else {
+        return false;
+    };
+    matches!(packet::classify(&parsed, frame), Ok(Class::Esp(_)))
 }
 
 /// What other workers have handed over, on its way in.

@@ -158,6 +158,9 @@ impl Node {
         }
         if ticked {
             self.tick = now + TICK;
+            if self.dataplane.has_lost_a_worker() {
+                bail!("a worker has ended: what comes by its queues would be lost");
+            }
             self.ask_the_silent(now);
             self.worry(now);
             self.reauthenticate(now);
@@ -215,7 +218,12 @@ impl Node {
             }
             while let Some(id) = self.retired.pop(now) {
                 worked = true;
-                self.remove_pair(id)?;
+                let sa = self.table.live.get(&id).map(|live| live.sa);
+                match sa.is_some_and(|sa| self.table.of_sa(sa) == Some(id)) {
+                    // Nothing has taken its place: what goes beside it is not a session by itself.
+                    true => self.end_session(id, "its child SA was deleted by the peer", true)?,
+                    false => drop(self.remove_pair(id)?),
+                }
             }
             self.dataplane.wake();
             if !worked {
@@ -324,8 +332,13 @@ impl Node {
                 if reason == CloseReason::PeerDeleted {
                     self.forget_ticket(id);
                 }
-                if let Some(id) = self.table.of_sa(id) {
-                    self.end_session(id, &reason.to_string(), false)?;
+                match self.table.of_sa(id) {
+                    Some(session) => self.end_session(session, &reason.to_string(), false)?,
+                    None => {
+                        for pair in self.table.all_of(id) {
+                            self.remove_pair(pair)?;
+                        }
+                    }
                 }
             }
         }

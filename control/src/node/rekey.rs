@@ -90,7 +90,13 @@ impl Node {
                 Outbound::Never => Sending::Told,
             };
             let lane = spec.lane;
+            let session = self.table.of_sa(sa);
+            let dies = lane > 0 && session.is_some_and(|id| self.dying.contains(id));
             self.dataplane.succeed_session(spec, group, sending).await?;
+            if dies {
+                // Another session has taken over.
+                self.dataplane.command(Command::Cease(new));
+            }
             if retired {
                 continue;
             }

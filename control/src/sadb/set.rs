@@ -62,6 +62,9 @@ struct Places {
     free: Vec<u32>,
     /// How many were ever given.
     given: u32,
+    /// For each of them, what the bits above the place were last: the next SPI has the next ones, so that none
+    /// comes again soon.
+    last: Vec<u16>,
 }
 
 impl Sadb {
@@ -328,10 +331,29 @@ impl Sadb {
         let place = self.draw_place(worker);
         let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
-            let first = rng.next_u32() % highs;
-            let mut tries = (0..highs).map(|more| high + (first + more) % highs);
-            let spi = tries.find_map(|high| Some(high << PLACE_BITS | place).filter(free));
-            if let Some(spi) = spi {
+            let (workers, mut first) = (self.places.len().max(1), rng.next_u32());
+            let at = place as usize / workers;
+            let last = self
+                .places
+                .get(worker)
+                .and_then(|places| places.last.get(at));
+            if let Some(last) = last {
+                first = u32::from(*last) + 1;
+            }
+            let mut tries = (0..highs).map(|more| (first % highs + more) % highs);
+            let found = tries.find_map(|more| {
+                let spi = (high + more) << PLACE_BITS | place;
+                free(&spi).then_some((more, spi))
+            });
+            if let Some((more, spi)) = found {
+                if let Some(places) = self.places.get_mut(worker) {
+                    if places.last.len() <= at {
+                        places.last.resize(at + 1, 0);
+                    }
+                    if let Some(last) = places.last.get_mut(at) {
+                        *last = more as u16;
+                    }
+                }
                 self.pending.insert(spi);
                 self.drawn.insert(spi);
                 return spi;

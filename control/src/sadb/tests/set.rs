@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -312,7 +314,7 @@ fn spis_are_never_reserved_in_use_or_promised_twice() {
     ] {
         let mut sadb = Sadb::new();
         sadb.insert(manual(0)).expect("valid");
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for _ in 0..1000 {
             let spi = sadb.allocate_spi(&mut Stuck(stuck));
             assert!((LOWEST_SPI..=HIGHEST_SPI).contains(&spi) && spi != 0x1000);
@@ -326,9 +328,12 @@ fn spis_are_never_reserved_in_use_or_promised_twice() {
     sadb.insert(spec).expect("the promise is kept");
     assert_ne!(sadb.allocate_spi(&mut Stuck(7)), spi, "in use");
     sadb.flush(Producer::Ike);
-    assert_eq!(sadb.allocate_spi(&mut Stuck(7)), spi, "free again");
-    sadb.release_spi(spi);
-    assert_eq!(sadb.allocate_spi(&mut Stuck(7)), spi, "released");
+    let again = sadb.allocate_spi(&mut Stuck(7));
+    assert_eq!(spi_place(again), spi_place(spi), "free again");
+    sadb.release_spi(again);
+    let third = sadb.allocate_spi(&mut Stuck(7));
+    assert_eq!(spi_place(third), spi_place(spi), "released");
+    assert!(again != spi && third != again, "but not the same SPI");
 }
 
 #[test]
@@ -342,7 +347,7 @@ fn drawn_spis_have_places_of_their_own_that_come_again() {
         places
     };
     assert_eq!(places(&drawn), (0..1000).collect::<Vec<_>>());
-    let highs: std::collections::HashSet<u32> = drawn.iter().map(|spi| spi >> 20).collect();
+    let highs: HashSet<u32> = drawn.iter().map(|spi| spi >> 20).collect();
     assert!(highs.len() > 800, "drawn at random: {}", highs.len());
     for spi in drawn.drain(..500) {
         sadb.release_spi(spi);
@@ -359,7 +364,7 @@ fn spis_of_a_gateway_that_shares_its_address_carry_its_number() {
     for number in [1, 2, 33, HIGHEST_NUMBER] {
         let mut sadb = Sadb::new().with_number(number);
         let mut rng = StdRng::seed_from_u64(number.into());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for place in 0..5000 {
             let spi = sadb.allocate_spi(&mut rng);
             assert_eq!(number_of(spi.to_be_bytes()), number);
@@ -367,7 +372,7 @@ fn spis_of_a_gateway_that_shares_its_address_carry_its_number() {
             assert!((LOWEST_SPI..=HIGHEST_SPI).contains(&spi));
             assert!(seen.insert(spi), "{spi:#x} twice");
         }
-        let highs: std::collections::HashSet<u32> = seen.iter().map(|spi| spi >> 20).collect();
+        let highs: HashSet<u32> = seen.iter().map(|spi| spi >> 20).collect();
         assert_eq!(highs.len(), 64, "drawn at random");
         // No place is left.
         sadb.next_place_for_test(1 << 20);
@@ -425,4 +430,20 @@ fn workers_take_turns_and_each_has_places_of_its_own() {
     assert_eq!([1, 3].map(|workers| spec.worker(workers)), [0, 1]);
     spec.gateway = Some(spec.outside_remote);
     assert_eq!(spec.worker(3), 0, "gateways are watched by the first");
+}
+
+/// A peer may still have an SA of the last SPI, and packets of it may be on their way.
+#[test]
+fn an_spi_does_not_come_again_soon() {
+    let mut rng = StdRng::seed_from_u64(5);
+    for number in [0, 7] {
+        let mut sadb = Sadb::new().with_number(number);
+        let draws = if number == 0 { 4000 } else { 64 };
+        let mut seen = HashSet::new();
+        for _ in 0..draws {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert!(seen.insert(spi), "{spi:08x} again after {}", seen.len());
+            sadb.release_spi(spi);
+        }
+    }
 }
