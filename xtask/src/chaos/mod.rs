@@ -213,6 +213,11 @@ impl<'a> Run<'a> {
         deeds.sort_by_key(|(at, begins, _)| (*at, !*begins));
         for (at, begins, fault) in deeds {
             self.sleep_until(start + at)?;
+            if let (false, Kind::Kill | Kind::Terminate, Place::Gateway(number)) =
+                (begins, fault.kind, fault.place)
+            {
+                self.watch.begins_anew(number)?;
+            }
             let done = match begins {
                 true => self.hand.begin(self.lab, fault),
                 false => self.hand.end(self.lab, fault),

@@ -4,7 +4,7 @@
 
 use super::wire::{Checker, Seen, Way};
 use crate::lab::{Lab, Place, Process};
-use crate::probe::{now_ns, until_stdin_ends, wait_ready};
+use crate::probe::{now_ns, wait_ready};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -14,10 +14,11 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
-use std::io::{BufRead, IoSliceMut};
+use std::io::{BufRead, IoSliceMut, Write as _};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::ChildStdin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,9 +36,17 @@ const MOST: usize = 50;
 const TELL_NS: u64 = 500_000_000;
 
 /// Reads every frame until stdin ends. Stdout: `ready`; a line of JSON now and then and at the end;
-/// a line `! TEXT` for each thing that must not be.
+/// a line `! TEXT` for each thing that must not be. Stdin: the number of a gateway that is about to be started
+/// again, a line each.
 pub(crate) fn watch() -> Result<()> {
-    let stop = until_stdin_ends();
+    let (stop, begun) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
+    let (flag, (tell, begun)) = (Arc::clone(&stop), begun);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let _ = line.trim().parse::<u8>().map(|number| tell.send(number));
+        }
+        flag.store(true, Ordering::Relaxed);
+    });
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL)))
         .context("packet sockets need root")?;
     setsockopt(&socket, RcvBufForce, &BUFFER)?;
@@ -73,6 +82,7 @@ pub(crate) fn watch() -> Result<()> {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => (0, None),
             Err(error) => return Err(error).context("reading frames"),
         };
+        begun.try_iter().for_each(|number| checker.forget(number));
         if let Some(from) = from.filter(|from| ports.contains(&from.ifindex())) {
             let way = match from.pkttype() {
                 OUTGOING => Way::ToNode,
@@ -102,6 +112,7 @@ pub(super) struct Told {
 /// A running watcher.
 pub(super) struct Watch {
     process: Process,
+    tell: ChildStdin,
     told: Arc<Mutex<Told>>,
     reader: JoinHandle<()>,
 }
@@ -109,6 +120,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn start(lab: &Lab) -> Result<Self> {
         let mut process = lab.helper(Place::Wan, &["watch"])?;
+        let tell = process.stdin().context("the watcher has no stdin")?;
         let output = wait_ready(&mut process)?;
         let told = Arc::new(Mutex::new(Told::default()));
         let shared = Arc::clone(&told);
@@ -126,6 +138,7 @@ impl Watch {
         });
         Ok(Self {
             process,
+            tell,
             told,
             reader,
         })
@@ -137,9 +150,14 @@ impl Watch {
         told.clone()
     }
 
+    /// A gateway is about to be started again: what it receives by the same SPI has another key then.
+    pub(super) fn begins_anew(&mut self, gateway: u8) -> Result<()> {
+        writeln!(self.tell, "{gateway}").context("the watcher of the wire does not listen")
+    }
+
     /// Ends it; yields all.
     pub(super) fn finish(mut self) -> Result<Told> {
-        drop(self.process.stdin());
+        drop(self.tell);
         let status = self.process.wait(Duration::from_secs(10))?;
         anyhow::ensure!(status.success(), "the watcher of the wire ended: {status}");
         let _ = self.reader.join();

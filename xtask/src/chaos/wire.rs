@@ -83,6 +83,12 @@ impl Checker {
         }
     }
 
+    /// This receiver has begun anew (0: the client): it has new keys, whatever their SPIs.
+    pub(super) fn forget(&mut self, receiver: u8) {
+        self.keys.retain(|(to, _), _| *to != receiver);
+        self.pages.retain(|((to, _), _), _| *to != receiver);
+    }
+
     fn udp(&mut self, packet: &Packet<'_>, way: Way) -> Option<String> {
         let (header, data) = packet.payload.split_at_checked(8)?;
         let ports = [number16(header, 0)?, number16(header, 2)?];
@@ -280,6 +286,28 @@ mod tests {
             (seen.esp, seen.nonces, seen.keys, seen.repeated),
             (3002, 3001, 2, 1)
         );
+    }
+
+    #[test]
+    fn a_gateway_that_begins_anew_may_use_an_spi_again() {
+        let mut checker = Checker::default();
+        let look = |checker: &mut Checker, to_gateway: bool, content| {
+            let (from, to) = match to_gateway {
+                true => (CLIENT, GW1),
+                false => (GW1, CLIENT),
+            };
+            checker.look(
+                &frame(from, to, 50, &esp(0x1001, 1, content)),
+                Way::FromNode,
+            )
+        };
+        for to_gateway in [true, false] {
+            assert_eq!(look(&mut checker, to_gateway, 1), None);
+        }
+        checker.forget(1);
+        assert_eq!(look(&mut checker, true, 2), None);
+        assert!(look(&mut checker, true, 3).is_some());
+        assert!(look(&mut checker, false, 2).is_some(), "the client did not");
     }
 
     #[test]
