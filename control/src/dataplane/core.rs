@@ -17,9 +17,9 @@ use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
 
 use super::announcing::Lan;
-use super::command::{Command, GroupId, Sending, WorkerEvent, WorkerReport};
+use super::command::{Command, Sending, WorkerEvent, WorkerReport};
 use super::groups::Groups;
-use super::handover::{Door, FIRST, Note};
+use super::handover::{Door, Note};
 use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
@@ -91,7 +91,7 @@ pub(super) struct Core {
     pub(super) worker: usize,
     pub(super) workers: usize,
     /// What the other workers are to be told.
-    notes: VecDeque<(usize, Note)>,
+    pub(super) notes: VecDeque<(usize, Note)>,
     /// The present frame was handed over by the first worker: it must not go back there.
     pub(super) from_first: bool,
     /// It was handed over by another one: it goes on to the first at most.
@@ -108,7 +108,7 @@ pub(super) struct Core {
     pub(super) health: u8,
     /// The time of the present batch.
     pub(super) now: Instant,
-    backend: Backend,
+    pub(super) backend: Backend,
     pub(super) outside_index: u32,
     outside_frames: bool,
     refresh_at: Instant,
@@ -192,43 +192,6 @@ impl Core {
         }
     }
 
-    /// Whether this is the worker that watches gateways and speaks to the LAN.
-    pub(super) fn is_first(&self) -> bool {
-        self.worker == FIRST
-    }
-
-    /// Tells another worker.
-    pub(super) fn tell(&mut self, to: usize, note: Note) {
-        self.notes.push_back((to, note));
-    }
-
-    /// Tells all others.
-    pub(super) fn tell_all(&mut self, note: Note) {
-        for to in (0..self.workers).filter(|to| *to != self.worker) {
-            self.notes.push_back((to, note));
-        }
-    }
-
-    /// What another worker is to be told next.
-    pub(super) fn next_note(&mut self) -> Option<(usize, Note)> {
-        self.notes.pop_front()
-    }
-
-    /// There was no room for it.
-    pub(super) fn keep_note(&mut self, to: usize, note: Note) {
-        self.notes.push_back((to, note));
-    }
-
-    /// Notes that wait.
-    pub(super) fn notes_left(&self) -> usize {
-        self.notes.len()
-    }
-
-    /// Whether the other workers do not know yet what this one has heard.
-    pub(super) fn has_to_tell(&self) -> bool {
-        !self.notes.is_empty() || self.signs.deadline().is_some()
-    }
-
     pub(super) fn push(&mut self, frame: Frame, way: Way) {
         self.outgoing.push_back((frame, way));
     }
@@ -264,11 +227,7 @@ impl Core {
                 }
             }
             Command::Cease(id) => {
-                if let Some(session) = self
-                    .sessions
-                    .by_id(id)
-                    .and_then(|index| self.sessions.get_mut(index))
-                {
+                if let Some(session) = self.sessions.by_id_mut(id) {
                     session.sending = Sending::Told;
                     let group = session.group;
                     self.settle_lane(group);
@@ -316,61 +275,8 @@ impl Core {
         }
     }
 
-    fn add_session(
-        &mut self,
-        spec: &Arc<crate::sadb::SessionSpec>,
-        group_id: GroupId,
-        succeeds: Option<Sending>,
-        now: Instant,
-    ) {
-        let Some(group) = self.groups.index(group_id) else {
-            tracing::error!(
-                "session with {} names a group that does not exist",
-                spec.peer
-            );
-            return;
-        };
-        let owner = spec.worker(self.workers);
-        if spec.lane > 0 && owner != self.worker {
-            // Nobody else has anything to do with it.
-            return;
-        }
-        let made = match owner == self.worker {
-            true => Session::new(Arc::clone(spec), group, self.backend),
-            false => Session::elsewhere(Arc::clone(spec), group),
-        };
-        let mut session = match made {
-            Ok(session) => session,
-            Err(error) => {
-                tracing::error!("session with {} can not be used: {error}", spec.peer);
-                return;
-            }
-        };
-        session.worker = owner;
-        session.last_heard = Some(now);
-        session.sending = succeeds.unwrap_or(Sending::Told);
-        self.resolve_outside(&mut session, now);
-        if succeeds.is_some() {
-            self.inherit_path(&mut session, now);
-        }
-        session.announced = succeeds.is_some()
-            && self
-                .sessions
-                .iter()
-                .any(|other| other.group == group && other.announced);
-        let (id, lane) = (session.spec.id, session.spec.lane);
-        let index = self.sessions.insert(session);
-        self.adopt_path(index);
-        if lane > 0
-            && let Some(state) = self.groups.get_mut(group)
-        {
-            state.lanes.push(id);
-            self.settle_lane(group);
-        }
-    }
-
     /// Prepares the Ethernet header toward a session's peer.
-    fn resolve_outside(&self, session: &mut Session, now: Instant) {
+    pub(super) fn resolve_outside(&self, session: &mut Session, now: Instant) {
         let (mtu, header) = self.way_to(session.peer_at.ip());
         session.follow_mtu(mtu, now);
         session.ethernet = header;

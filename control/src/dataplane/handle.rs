@@ -20,8 +20,8 @@ use super::intake::Intake;
 use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
 use super::net::quote::TooLong;
+use super::pulse::Pulse;
 use super::view::Views;
-use super::worker::CorePulse;
 use crate::sadb::{SessionId, SessionSpec};
 
 /// The core waits so long for a worker to carry a command out.
@@ -48,7 +48,7 @@ pub struct Dataplane {
     pub(super) workers: Vec<WorkerHandle>,
     pub(super) bell: Bell,
     pub(super) views: Views,
-    pub(super) pulse: Arc<CorePulse>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) listener: Option<Listener>,
     pub(super) intake: Intake,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
@@ -213,7 +213,7 @@ impl Dataplane {
     }
 
     /// The core's sign of life, which the dead-man switch hangs on.
-    pub fn pulse(&self) -> &CorePulse {
+    pub fn pulse(&self) -> &Pulse {
         &self.pulse
     }
 

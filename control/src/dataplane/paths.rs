@@ -1,23 +1,20 @@
 //! How long packets toward each peer may be: what the [`PathMtu`] of a session wants done, and what is heard
 //! about it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
-use rand::RngExt;
 
-use super::command::{GroupId, WorkerEvent};
+use super::command::WorkerEvent;
 use super::core::{Core, ETHERNET};
-use super::handover::{FIRST, Note};
+use super::handover::Note;
 use super::net::quote::{Quoted, TooLong};
 use super::pmtu::{BASE, PathMtu, Phase};
 use super::session::Session;
 use super::xsk::{CHUNK, HEADROOM, Umem};
 use crate::esp::NEXT_DUMMY;
-use crate::policy::HeartbeatForm;
 use crate::sadb::SessionId;
 
 /// The longest IP packet that a frame has room for.
@@ -65,8 +62,8 @@ pub enum Discovery {
 pub(super) struct Path {
     pub(super) mtu: PathMtu,
     /// Counter, token and size of the last probes.
-    probes: ArrayVec<(u32, [u8; 8], u32), PROBES>,
-    counter: u32,
+    pub(super) probes: ArrayVec<(u32, [u8; 8], u32), PROBES>,
+    pub(super) counter: u32,
     /// The size that was told as an event.
     noted: u32,
     /// The size that the peer was told, how often, and when.
@@ -85,7 +82,7 @@ impl Path {
     }
 
     /// Size of the probe with this counter and token.
-    fn sent(&self, counter: u32, token: Option<[u8; 8]>) -> Option<u32> {
+    pub(super) fn sent(&self, counter: u32, token: Option<[u8; 8]>) -> Option<u32> {
         let fits = |probe: &&(u32, [u8; 8], u32)| {
             probe.0 == counter && token.is_none_or(|token| token == probe.1)
         };
@@ -116,7 +113,7 @@ impl Session {
     }
 
     /// Takes up what the path carries, as found here or by another worker.
-    fn fit(&mut self) {
+    pub(super) fn fit(&mut self) {
         self.mtu = self.outer.inner_mtu(self.path_size().0 as usize);
     }
 
@@ -161,7 +158,7 @@ impl Session {
 
 impl Core {
     /// The path of a session, from now on looked after.
-    fn path_of(&mut self, index: usize, now: Instant) -> Option<&mut Path> {
+    pub(super) fn path_of(&mut self, index: usize, now: Instant) -> Option<&mut Path> {
         let session = self.sessions.get_mut(index)?;
         if session.limit == 0 {
             return None;
@@ -209,56 +206,6 @@ impl Core {
         session.fit();
     }
 
-    /// Tells the workers that have further SAs of a session how long packets to its peer may be;
-    /// `u32::MAX`: nothing is known any more.
-    fn tell_lanes(&mut self, group: usize, gateway: Option<IpAddr>, size: u32) {
-        if self.workers > 1
-            && let Some(group) = self.groups.get(group).map(|group| group.id)
-        {
-            self.tell_all(Note::PathSize(group, gateway, size));
-        }
-    }
-
-    /// A session whose path was followed is gone: what its lanes were told holds no more.
-    pub(super) fn path_gone(&mut self, session: &Session) {
-        if session.path.is_some() && session.spec.lane == 0 {
-            self.tell_lanes(session.group, session.spec.gateway, u32::MAX);
-        }
-    }
-
-    /// Another worker has found out how long packets to this peer may be.
-    pub(super) fn path_told(&mut self, group: GroupId, gateway: Option<IpAddr>, size: u32) {
-        let Some(state) = self
-            .groups
-            .index(group)
-            .and_then(|group| self.groups.get_mut(group))
-        else {
-            return;
-        };
-        state.paths_told.retain(|(told, _)| *told != gateway);
-        if size != u32::MAX {
-            state.paths_told.push((gateway, size));
-        }
-        for at in 0..state.lanes.len() {
-            let state = self
-                .groups
-                .index(group)
-                .and_then(|group| self.groups.get(group));
-            let Some(lane) = state.and_then(|state| state.lanes.get(at).copied()) else {
-                return;
-            };
-            if let Some(session) = self
-                .sessions
-                .by_id(lane)
-                .and_then(|index| self.sessions.get_mut(index))
-                && session.spec.gateway == gateway
-            {
-                session.path_told = (size != u32::MAX).then_some(size);
-                session.fit();
-            }
-        }
-    }
-
     /// Looks after the path of a session that came with one.
     pub(super) fn adopt_path(&mut self, index: usize) {
         if let Some(session) = self.sessions.get_mut(index)
@@ -292,66 +239,11 @@ impl Core {
     }
 
     /// A router says that packets of this session may be no longer.
-    fn follow_too_long(&mut self, index: usize, mtu: u32, now: Instant) {
+    pub(super) fn follow_too_long(&mut self, index: usize, mtu: u32, now: Instant) {
         if let Some(path) = self.path_of(index, now) {
             path.mtu.on_too_long(mtu, now);
         }
         self.path_changed(index, now);
-    }
-
-    /// A router says so about a packet of one of its lanes.
-    pub(super) fn lane_too_long(
-        &mut self,
-        group: GroupId,
-        gateway: Option<IpAddr>,
-        mtu: u32,
-        now: Instant,
-    ) {
-        let index = match gateway {
-            Some(gateway) => self.sessions.by_gateway(gateway),
-            None => {
-                let group = self.groups.index(group);
-                let active = group.and_then(|group| self.groups.get(group)?.active);
-                active.and_then(|id| self.sessions.by_id(id))
-            }
-        };
-        if let Some(index) = index.filter(|index| self.sessions.elsewhere(*index).is_none()) {
-            self.follow_too_long(index, mtu, now);
-        }
-    }
-
-    /// The answer to a probe: `length` bytes from its ESP header on. Whether there was such a probe.
-    pub(super) fn probe_answered(
-        &mut self,
-        index: usize,
-        counter: u32,
-        token: [u8; 8],
-        length: usize,
-        now: Instant,
-    ) -> bool {
-        let Some(session) = self.sessions.get_mut(index) else {
-            return false;
-        };
-        let header = session.outer.header_len();
-        let Some(path) = &mut session.path else {
-            return false;
-        };
-        let Some(size) = path.sent(counter, Some(token)) else {
-            return false;
-        };
-        // Shorter than it was sent: it says nothing.
-        if size as usize != header + length {
-            return false;
-        }
-        path.mtu.on_answer(size, now);
-        session.last_heard = Some(now);
-        if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
-            self.heard.push(index);
-        }
-        self.count(Counter::MtuProbeAnswered);
-        self.paths_at = now;
-        self.path_changed(index, now);
-        true
     }
 
     /// A dummy packet of a client, from its content on: it may say how long packets to it may be.
@@ -378,7 +270,7 @@ impl Core {
     }
 
     /// What may be sent is another size, perhaps.
-    fn path_changed(&mut self, index: usize, now: Instant) {
+    pub(super) fn path_changed(&mut self, index: usize, now: Instant) {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
@@ -504,95 +396,6 @@ impl Core {
                 self.say(index, size, umem);
             }
         }
-    }
-
-    /// Tells the first worker, which probes, that long packets go by a lane of ours.
-    fn tell_of_long(&mut self) {
-        for at in 0..self.groups.clusters().len() {
-            let Some(&group) = self.groups.clusters().get(at) else {
-                break;
-            };
-            let lane = self.groups.get(group).and_then(|state| state.lane);
-            let Some(session) = lane
-                .and_then(|lane| self.sessions.by_id(lane))
-                .and_then(|index| self.sessions.get_mut(index))
-            else {
-                continue;
-            };
-            let longest = std::mem::take(&mut session.longest);
-            if let Some(gateway) = session.spec.gateway
-                && longest > session.outer.inner_mtu(BASE as usize)
-            {
-                self.tell(FIRST, Note::Long(gateway, longest));
-            }
-        }
-    }
-
-    /// Probes the path of the session that carries a group's traffic.
-    pub(super) fn probe_path(&mut self, group: usize, now: Instant) {
-        let active = self.groups.get(group).and_then(|state| state.active);
-        let index = active.and_then(|id| self.sessions.by_id(id));
-        if let Some(index) = index.filter(|index| self.is_probed(*index))
-            && let Some(path) = self.path_of(index, now)
-        {
-            path.mtu.begin(now);
-        }
-    }
-
-    /// Whether a session carries a client's traffic and its gateway answers keyed heartbeats.
-    fn is_probed(&self, index: usize) -> bool {
-        let Some(session) = self.sessions.get(index) else {
-            return false;
-        };
-        let id = Some(session.spec.id);
-        let watched = self.groups.watched().iter();
-        let mut groups = watched.filter_map(|group| self.groups.get(*group));
-        self.discovery == Discovery::Probe
-            && session.spec.heartbeat_key.is_some()
-            && groups.any(|group| group.active == id && group.form == HeartbeatForm::Keyed)
-    }
-
-    /// A keyed heartbeat of that size; the answer will be as long.
-    fn send_probe(&mut self, index: usize, size: u32, umem: &mut Umem) {
-        let token = self.rng.random::<[u8; 8]>();
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
-        };
-        let (Some(outbound), Some(key), Some(path)) = (
-            &session.outbound,
-            &session.spec.heartbeat_key,
-            &mut session.path,
-        ) else {
-            return;
-        };
-        let Some(length) = (size as usize).checked_sub(session.outer.header_len()) else {
-            return;
-        };
-        let Some(frame) = umem.take() else {
-            return self.count(Counter::NoFrame);
-        };
-        if path.probes.is_empty() {
-            // Nobody who does not see them knows where they begin.
-            path.counter = self.rng.random();
-        }
-        path.counter = path.counter.wrapping_add(1) & !heartbeat::ANSWER_BIT;
-        let spi = outbound.spi().to_be_bytes();
-        let request = heartbeat::encode_request(key.expose(), path.counter, spi, token);
-        let at = HEADROOM..HEADROOM + length;
-        let room = umem.chunk_mut(&frame).get_mut(at.clone());
-        let Some((head, padding)) =
-            room.and_then(|room| room.split_first_chunk_mut::<{ heartbeat::KEYED_LEN }>())
-        else {
-            return umem.free(frame);
-        };
-        *head = request;
-        padding.fill(0);
-        if path.probes.is_full() {
-            path.probes.remove(0);
-        }
-        path.probes.push((path.counter, token, size));
-        self.count(Counter::MtuProbeSent);
-        self.send_esp(index, frame, at, umem);
     }
 
     /// Tells a gateway how long packets may be, by a dummy packet: it is as authentic as any other.

@@ -391,6 +391,17 @@ impl Sessions {
         }
     }
 
+    /// The session with this name, to change.
+    pub(super) fn by_id_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id(id).and_then(|index| self.get_mut(index))
+    }
+
+    /// The session by which a gateway is reached, to change.
+    pub(super) fn by_gateway_mut(&mut self, gateway: IpAddr) -> Option<&mut Session> {
+        self.by_gateway(gateway)
+            .and_then(|index| self.get_mut(index))
+    }
+
     /// The worker that has the SAs of a session, if it is another one.
     pub(super) fn elsewhere(&self, index: usize) -> Option<usize> {
         let worker = self.get(index)?.worker;

@@ -29,11 +29,12 @@ use super::net::segment::Segment;
 use super::net::slow::{self, SlowPath};
 use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
+use super::pulse::{DeadMan, Pulse};
 use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
 use super::udp::{Gate, IkeMessage, UdpPort};
 use super::view::Views;
-use super::worker::{BATCH, CorePulse, DeadMan, Worker};
+use super::worker::{BATCH, Worker};
 use super::xsk::XskError;
 use crate::esp::Backend;
 
@@ -207,8 +208,8 @@ impl Dataplane {
         };
         let (reports, report_queue) = tokio::sync::mpsc::channel(REPORTS);
         let views = Views::empty(count, now);
-        let pulse = Arc::new(CorePulse::new(now));
-        let pulses: Vec<_> = (0..count).map(|_| Arc::new(CorePulse::new(now))).collect();
+        let pulse = Arc::new(Pulse::new(now));
+        let pulses: Vec<_> = (0..count).map(|_| Arc::new(Pulse::new(now))).collect();
         let sleepers = (0..count).map(|_| Ok(Arc::new(Sleeper::new(now)?)));
         let sleepers = sleepers
             .collect::<io::Result<Vec<_>>>()

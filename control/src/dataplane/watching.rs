@@ -2,23 +2,20 @@
 //! wants done, and sessions coming and going.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use evergate_common::heartbeat;
 use evergate_common::reason::Counter;
 use rand::RngExt;
 
-use super::command::{GroupId, Sending, WorkerEvent};
+use super::command::WorkerEvent;
 use super::core::{Core, Way, counter};
 use super::handover::Note;
 use super::opening::prepend;
-use super::session::Session;
 use super::xsk::{Frame, HEADROOM, Umem};
 use crate::esp::Marks;
 use crate::liveness::{Action, Phase};
 use crate::policy::HeartbeatForm;
-use crate::sadb::SessionId;
 
 /// Bytes of a heartbeat of the plain form: as many as the keyed form has.
 const PLAIN_LEN: usize = heartbeat::KEYED_LEN;
@@ -66,7 +63,7 @@ impl Core {
         }
     }
 
-    fn each_monitor(&mut self, mut tell: impl FnMut(&mut crate::liveness::Monitor)) {
+    pub(super) fn each_monitor(&mut self, mut tell: impl FnMut(&mut crate::liveness::Monitor)) {
         for at in 0..self.groups.watched().len() {
             let Some(&group) = self.groups.watched().get(at) else {
                 break;
@@ -288,10 +285,7 @@ impl Core {
                 matched |= monitor.on_answer(gateway, count, health, now).is_some();
             }
         }
-        if let Some(session) = self
-            .sessions
-            .by_gateway(gateway)
-            .and_then(|index| self.sessions.get_mut(index))
+        if let Some(session) = self.sessions.by_gateway_mut(gateway)
             && matched
         {
             session.last_heard = Some(now);
@@ -301,263 +295,6 @@ impl Core {
         } else {
             Counter::HeartbeatBadAnswer
         });
-    }
-
-    /// A new session may be used from now on.
-    pub(super) fn begin_session(
-        &mut self,
-        index: usize,
-        activate: bool,
-        umem: &mut Umem,
-        now: Instant,
-    ) {
-        self.sessions.lead(index);
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
-        };
-        session.sending = Sending::AtOnce;
-        let (spec, group) = (Arc::clone(&session.spec), session.group);
-        if let Some(gateway) = spec.gateway {
-            for at in 0..self.groups.clusters().len() {
-                let Some(&index) = self.groups.clusters().get(at) else {
-                    break;
-                };
-                let Some(state) = self.groups.get_mut(index) else {
-                    continue;
-                };
-                // A new session with the gateway in use takes over from the old one.
-                if state.using == Some(gateway) {
-                    state.active = Some(spec.id);
-                }
-                let Some(monitor) = &mut state.monitor else {
-                    continue;
-                };
-                if activate {
-                    monitor.on_peer_initiated(gateway, now);
-                } else {
-                    monitor.on_keyed(gateway, now);
-                }
-            }
-            return;
-        }
-        let Some(state) = self.groups.get_mut(group) else {
-            return;
-        };
-        if spec.outbound.is_some() {
-            state.active = Some(spec.id);
-            state.asked = false;
-            state.rejected_until = None;
-            self.send_held(group, umem, now);
-        }
-    }
-
-    /// The session that is sent on now, of those with the same peer.
-    fn used_instead_of(&self, index: usize) -> Option<SessionId> {
-        let session = self.sessions.get(index)?;
-        match session.spec.gateway {
-            Some(gateway) => {
-                let used = self.sessions.by_gateway(gateway)?;
-                Some(self.sessions.get(used)?.spec.id)
-            }
-            None => self.groups.get(session.group)?.active,
-        }
-    }
-
-    /// The peer sends on a session that takes the place of another, so it receives on it too.
-    pub(super) fn heard_on_successor(&mut self, index: usize, umem: &mut Umem, now: Instant) {
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
-        };
-        session.sending = Sending::AtOnce;
-        let (id, group) = (session.spec.id, session.group);
-        if session.spec.lane > 0 {
-            return self.settle_lane(group);
-        }
-        let used = self.used_instead_of(index);
-        // Of several that do, the last one counts.
-        if used.is_none_or(|used| used < id) {
-            self.send_on(index, umem, now);
-            self.tell_all(Note::SendOn(id));
-        }
-    }
-
-    /// Says which session beside its own one a group sends on in this worker: the newest that may, with
-    /// the gateway in use.
-    pub(super) fn settle_lane(&mut self, group: usize) {
-        let Some(state) = self.groups.get_mut(group) else {
-            return;
-        };
-        let may = |id: &&SessionId| {
-            let index = self.sessions.by_id(**id);
-            let session = index.and_then(|index| self.sessions.get(index));
-            session.is_some_and(|session| {
-                session.sending == Sending::AtOnce && session.spec.gateway == state.using
-            })
-        };
-        state.lane = state.lanes.iter().filter(may).max().copied();
-    }
-
-    /// Sends on this session from now on.
-    pub(super) fn send_on(&mut self, index: usize, umem: &mut Umem, now: Instant) {
-        let Some(session) = self.sessions.get_mut(index) else {
-            return;
-        };
-        session.sending = Sending::AtOnce;
-        let (id, group) = (session.spec.id, session.group);
-        if session.spec.lane > 0 {
-            return self.settle_lane(group);
-        }
-        let Some(gateway) = session.spec.gateway else {
-            if let Some(state) = self.groups.get_mut(group) {
-                state.active = Some(id);
-            }
-            return self.send_held(group, umem, now);
-        };
-        self.sessions.lead(index);
-        for at in 0..self.groups.clusters().len() {
-            let Some(&index) = self.groups.clusters().get(at) else {
-                break;
-            };
-            if let Some(state) = self.groups.get_mut(index)
-                && state.using == Some(gateway)
-            {
-                state.active = Some(id);
-            }
-        }
-    }
-
-    /// Tells a group that is new or has changed which of its gateways have sessions already.
-    pub(super) fn tell_keyed(&mut self, group: usize, now: Instant) {
-        let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) else {
-            return;
-        };
-        let unkeyed: Vec<IpAddr> = monitor
-            .snapshot()
-            .filter(|gateway| !gateway.keyed)
-            .map(|gateway| gateway.address)
-            .collect();
-        for gateway in unkeyed {
-            if self.sessions.by_gateway(gateway).is_some() {
-                monitor.on_keyed(gateway, now);
-            }
-        }
-    }
-
-    /// A session is gone.
-    pub(super) fn session_removed(&mut self, session: &Session, umem: &mut Umem, now: Instant) {
-        let id = session.spec.id;
-        if let Some(gateway) = session.spec.gateway
-            && self.sessions.by_gateway(gateway).is_none()
-        {
-            self.each_monitor(|monitor| monitor.on_unkeyed(gateway, now));
-        }
-        if session.announced {
-            self.withdraw(session);
-        }
-        self.path_gone(session);
-        if session.spec.lane > 0 {
-            if let Some(state) = self.groups.get_mut(session.group) {
-                state.lanes.retain(|lane| *lane != id);
-            }
-            return self.settle_lane(session.group);
-        }
-        let successor = self.sessions.newest_of(session.group);
-        let same_gateway = session
-            .spec
-            .gateway
-            .and_then(|gateway| self.sessions.by_gateway(gateway))
-            .and_then(|index| self.sessions.get(index))
-            .map(|other| other.spec.id);
-        for state in self.groups.iter_mut() {
-            if state.active != Some(id) {
-                continue;
-            }
-            // On a client the monitor says which gateway is next, unless another session with the
-            // same one is left.
-            state.active = match state.id {
-                GroupId::Cluster(_) => same_gateway,
-                _ => successor,
-            };
-        }
-        self.watch(umem, now, None);
-    }
-
-    /// Another worker says something.
-    pub(super) fn hear(&mut self, note: Note, umem: &mut Umem, now: Instant) {
-        match note {
-            Note::Use(group, gateway) => {
-                let session = gateway
-                    .and_then(|gateway| self.sessions.by_gateway(gateway))
-                    .and_then(|index| self.sessions.get(index))
-                    .map(|session| session.spec.id);
-                let Some(group) = self.groups.index(group) else {
-                    return;
-                };
-                if let Some(state) = self.groups.get_mut(group) {
-                    (state.using, state.active) = (gateway, session);
-                }
-                self.settle_lane(group);
-            }
-            Note::SendOn(session) => {
-                let Some(index) = self.sessions.by_id(session) else {
-                    return;
-                };
-                // Of several that are heard at once, in different workers, the last one counts in all.
-                match self
-                    .used_instead_of(index)
-                    .is_none_or(|used| used < session)
-                {
-                    true => self.send_on(index, umem, now),
-                    false => {
-                        if let Some(session) = self.sessions.get_mut(index) {
-                            session.sending = Sending::AtOnce;
-                        }
-                    }
-                }
-            }
-            Note::Heard(gateway) => {
-                if let Some(session) = self
-                    .sessions
-                    .by_gateway(gateway)
-                    .and_then(|index| self.sessions.get_mut(index))
-                {
-                    session.last_heard = Some(now);
-                }
-                self.each_monitor(|monitor| monitor.on_heard(gateway, now));
-            }
-            Note::Sent(group) => {
-                let group = self.groups.index(group);
-                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
-                    state.sent = true;
-                }
-            }
-            Note::ClientSends(group) => {
-                let group = self.groups.index(group);
-                let session = group.and_then(|group| {
-                    let active = self.groups.get(group)?.active;
-                    self.sessions
-                        .by_id(active.or(self.sessions.newest_of(group))?)
-                });
-                if let Some(index) = session {
-                    self.client_sends(index, now);
-                }
-            }
-            Note::PathSize(group, gateway, size) => self.path_told(group, gateway, size),
-            Note::TooLong(group, gateway, mtu) => self.lane_too_long(group, gateway, mtu, now),
-            Note::Long(gateway, length) => {
-                if let Some(session) = self
-                    .sessions
-                    .by_gateway(gateway)
-                    .and_then(|index| self.sessions.get_mut(index))
-                {
-                    session.longest = session.longest.max(length);
-                }
-            }
-            Note::Unannounced(group) => {
-                let group = group.map(|group| self.groups.index(group));
-                self.sessions.unannounce(group);
-            }
-        }
     }
 
     /// A gateway wants to be left.

@@ -22,6 +22,7 @@ use super::intake::Taken;
 use super::loader::monotonic_ns;
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
+use super::pulse::DeadMan;
 use super::tun::Unread;
 use super::udp::Judged;
 use super::view::Views;
@@ -47,55 +48,6 @@ const OVERSLEPT: Duration = Duration::from_millis(20);
 
 /// Longest sleep, so that nothing of the above is late.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
-
-/// Renews `alive_until` for whoever answers heartbeats, unless the node's core has stopped.
-pub(super) struct DeadMan {
-    /// For how long a renewal holds.
-    pub(super) period: Duration,
-    /// When the core last said that it lives.
-    pub(super) core: Arc<CorePulse>,
-    /// When each of the other workers did; the first one renews for all.
-    pub(super) others: Vec<Arc<CorePulse>>,
-    /// Where this worker says so.
-    pub(super) own: Arc<CorePulse>,
-}
-
-/// The core's sign of life for the workers.
-#[derive(Debug)]
-pub struct CorePulse {
-    start: Instant,
-    at: std::sync::atomic::AtomicU64,
-}
-
-/// The core may be busy for so long before the workers take it for dead.
-const CORE_PATIENCE: Duration = Duration::from_secs(2);
-
-impl CorePulse {
-    /// A pulse that starts now.
-    pub fn new(now: Instant) -> Self {
-        Self {
-            start: now,
-            at: std::sync::atomic::AtomicU64::new(0),
-        }
-    }
-
-    /// The core lives.
-    pub fn beat(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.start).as_millis() as u64;
-        self.at.store(since, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Whether the core has given a sign of life lately.
-    pub fn alive(&self, now: Instant) -> bool {
-        self.silent_for(now) < CORE_PATIENCE
-    }
-
-    /// How long ago the last sign of life was.
-    fn silent_for(&self, now: Instant) -> Duration {
-        let at = Duration::from_millis(self.at.load(std::sync::atomic::Ordering::Relaxed));
-        now.saturating_duration_since(self.start + at)
-    }
-}
 
 /// What a worker is made of.
 pub(super) struct Worker {

@@ -9,6 +9,7 @@ use super::identity::Identity;
 use super::keys::IkeKeys;
 use super::life::{Busy, ChildSa, Life};
 use super::proposal::IkeSuite;
+use super::settings::Beside;
 use super::task::Cx;
 use super::task::eap::Conversation;
 use super::task::followup::Awaited;
@@ -247,5 +248,22 @@ impl Core {
             });
         }
         self.phase = Phase::Ended;
+    }
+
+    /// Whether a child SA of this lane is in use.
+    pub(crate) fn has_lane(&self, lane: u16) -> bool {
+        self.children
+            .iter()
+            .any(|c| c.is_in_use() && c.lane == lane)
+    }
+
+    /// The child SA that one of this lane is beside, if it is beside one.
+    pub(crate) fn beside(&self, lane: u16) -> Option<Beside> {
+        let mut plain = self
+            .children
+            .iter()
+            .filter(|c| c.is_in_use() && c.lane == 0);
+        let spi = plain.next().filter(|_| lane > 0)?.spi_in;
+        Some(Beside { spi, lane })
     }
 }

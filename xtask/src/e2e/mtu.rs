@@ -73,6 +73,12 @@ fn wait_path(lab: &Lab, place: Place, wanted: (u32, &str), timeout: Duration) ->
     .with_context(|| format!("{place} knew {last:?} in the end"))
 }
 
+/// Waits until the client's search has ended with this size.
+fn wait_searched(lab: &Lab, size: u32, seconds: u64) -> Result<()> {
+    let timeout = Duration::from_secs(seconds);
+    wait_path(lab, Place::Client, (size, "complete"), timeout)
+}
+
 /// The longest inner packet, and one byte more, which must not be fragmented.
 fn carries(lab: &Lab, from: Place, to: &[&str], inner: u32) -> Result<()> {
     let size = (inner - 28).to_string();
@@ -139,22 +145,12 @@ fn follows(lab: &mut Lab, outside_v6: bool, inner: u32) -> Result<()> {
 fn icmp_is_confirmed(lab: &mut Lab) -> Result<()> {
     up(lab, &in_order(0))?;
     let gateway = Place::Gateway(active(lab)?);
-    wait_path(
-        lab,
-        Place::Client,
-        (1500, "complete"),
-        Duration::from_secs(5),
-    )?;
+    wait_searched(lab, 1500, 5)?;
     narrow(lab)?;
     let full = ["-M", "do", "-s", "1390", TARGETS[0]];
     let (answered, said) = ping(lab, Place::Client, &full)?;
     ensure(!answered, || said)?;
-    wait_path(
-        lab,
-        Place::Client,
-        (NARROW, "complete"),
-        Duration::from_secs(10),
-    )?;
+    wait_searched(lab, NARROW, 10)?;
     wait_path(lab, gateway, (NARROW, "followed"), Duration::from_secs(5))?;
     let status = lab.status(Place::Client)?;
     let (sent, answered) = (
@@ -202,21 +198,11 @@ fn probes_without_xdp(lab: &mut Lab) -> Result<()> {
 fn black_hole(lab: &mut Lab, setup: &Setup) -> Result<()> {
     up(lab, setup)?;
     let gateway = Place::Gateway(active(lab)?);
-    wait_path(
-        lab,
-        Place::Client,
-        (1500, "complete"),
-        Duration::from_secs(5),
-    )?;
+    wait_searched(lab, 1500, 5)?;
     let stream = Stream::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));
     swallow(lab)?;
-    wait_path(
-        lab,
-        Place::Client,
-        (NARROW, "complete"),
-        Duration::from_secs(40),
-    )?;
+    wait_searched(lab, NARROW, 40)?;
     wait_path(lab, gateway, (NARROW, "followed"), Duration::from_secs(5))?;
     std::thread::sleep(Duration::from_secs(4));
     let before = lab.status(Place::Client)?.counter("esp_opened");

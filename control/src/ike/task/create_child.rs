@@ -427,23 +427,6 @@ impl Request for CreateChild {
 }
 
 impl Core {
-    /// Whether a child SA of this lane is in use.
-    fn has_lane(&self, lane: u16) -> bool {
-        self.children
-            .iter()
-            .any(|c| c.is_in_use() && c.lane == lane)
-    }
-
-    /// The child SA that one of this lane is beside, if it is beside one.
-    fn beside(&self, lane: u16) -> Option<Beside> {
-        let mut plain = self
-            .children
-            .iter()
-            .filter(|c| c.is_in_use() && c.lane == 0);
-        let spi = plain.next().filter(|_| lane > 0)?.spi_in;
-        Some(Beside { spi, lane })
-    }
-
     /// A child SA beside the others.
     fn add_child(&mut self, cx: &mut Cx<'_>, child: Child, began: bool) {
         let Some(keys) = &self.keys else { return };
