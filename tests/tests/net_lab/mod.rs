@@ -18,7 +18,7 @@ use evergate::dataplane::net::fib_watch::{FibWatch, InUse, LinkChange, Subscript
 use nix::sched::{CloneFlags, setns};
 
 /// How long a change may take to be seen. Typical is under a millisecond; the machine may be busy.
-pub(crate) const BOUND: Duration = Duration::from_secs(2);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
