@@ -127,11 +127,11 @@ pub enum Command {
         /// Whether every link that the node needs is up.
         up: bool,
     },
-    /// Where no XDP program steers: a change of what the worker's own tables say.
+    /// Where no XDP program steers: a change of what the workers' own tables say.
     Steer(Steer),
     /// The health of this node, for what the worker answers itself.
     Health(u8),
-    /// Where the outside is a socket: another one.
+    /// Where the outside is a socket for each worker: another one.
     Rebind(UdpSocket),
     /// Answers once all earlier commands are carried out.
     Barrier(oneshot::Sender<()>),
@@ -167,6 +167,8 @@ impl Command {
                 ..spec.clone()
             }),
             Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Link { up } => Self::Link { up: *up },
+            Self::Steer(change) => Self::Steer(*change),
             Self::Health(health) => Self::Health(*health),
             Self::Stop => Self::Stop,
             Self::Resume
@@ -174,8 +176,6 @@ impl Command {
             | Self::Leave(..)
             | Self::Granted(..)
             | Self::Rejected(..)
-            | Self::Link { .. }
-            | Self::Steer(_)
             | Self::Rebind(_)
             | Self::Barrier(_) => return None,
         })

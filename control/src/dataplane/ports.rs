@@ -33,7 +33,7 @@ pub(super) enum Outside {
         /// What the program knows of this node when it answers heartbeats; the first worker says it.
         state: Option<NodeStateWriter>,
     },
-    /// A UDP socket, and what is done instead of such a program.
+    /// A UDP socket of each worker's own, and what is done instead of such a program.
     Udp { port: Box<UdpPort>, gate: Gate },
 }
 
@@ -119,7 +119,8 @@ impl Outside {
 pub(super) enum Inside {
     /// A gateway's LAN interface.
     Nic(Vec<Socket>),
-    /// A TUN device that the kernel forwards to on a gateway, and the stations of its LAN.
+    /// A TUN device that the kernel forwards to on a gateway, and the stations of its LAN; the first worker
+    /// hears them, all speak to them.
     Routed(Tun, Segment),
     /// A client's TUN device.
     Tun(Tun),

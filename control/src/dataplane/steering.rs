@@ -9,6 +9,7 @@ use evergate_common::maps::SaEntry;
 use super::command::{Command, GroupId, Sending, Steer};
 use super::handle::Dataplane;
 use super::loader::LoadError;
+use super::udp;
 use crate::sadb::{SessionId, SessionSpec};
 
 impl Dataplane {
@@ -159,17 +160,23 @@ impl Dataplane {
         self.move_session(spec, false)
     }
 
-    /// The node has another outside address; `socket` is bound to it, where the outside is one.
+    /// The node has another outside address; `sockets` are bound to it, one for each worker, where the
+    /// outside is a socket.
     pub fn set_outside_address(
         &mut self,
         address: IpAddr,
-        socket: Option<UdpSocket>,
+        sockets: Option<Vec<UdpSocket>>,
     ) -> Result<(), LoadError> {
         if let Some(outside) = &mut self.outside {
             outside.set_own_addresses(&[address])?;
         }
-        if let Some(socket) = socket {
-            self.command(Command::Rebind(socket));
+        if let Some(sockets) = sockets {
+            if let Err(error) = udp::spread(&sockets) {
+                tracing::warn!("what comes to {address} is spread by chance: {error}");
+            }
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let _ = worker.commands.send(Command::Rebind(socket));
+            }
         }
         self.never_reflect(address)?;
         self.command(Command::Resume);

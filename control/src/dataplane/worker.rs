@@ -370,7 +370,9 @@ impl Worker {
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
                     self.ports.outside.set_silent(!up);
-                    self.core.on_link(up, now);
+                    if self.core.is_first() {
+                        self.core.on_link(up, now);
+                    }
                 }
                 Ok(Command::Steer(change)) => {
                     if let Outside::Udp { gate, .. } = &mut self.ports.outside {

@@ -97,8 +97,8 @@ pub(super) async fn start(
     let (sockets, port) = match xdp_mode(config.outside.xdp) {
         Some(mode) => (Sockets::bind(address).await?, OutsideOptions::Xdp(mode)),
         None => {
-            let (sockets, share) = Sockets::bind_shared(address).await?;
-            (sockets, OutsideOptions::Udp(share.socket, share.messages))
+            let (sockets, share) = Sockets::bind_shared(address, config.esp.workers).await?;
+            (sockets, OutsideOptions::Udp(share.sockets, share.messages))
         }
     };
 

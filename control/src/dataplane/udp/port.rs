@@ -1,12 +1,11 @@
 //! The socket as a port of a worker: frames out of datagrams, datagrams out of frames.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
 use evergate_common::reason::Counter;
-use evergate_common::wire::PORT_NAT_T;
 use socket2::SockRef;
 use tokio::sync::mpsc::Sender;
 
@@ -35,16 +34,6 @@ pub struct IkeMessage {
     pub from: SocketAddr,
     /// The message.
     pub data: Vec<u8>,
-}
-
-/// Binds port 4500 of `address` for ESP in UDP and IKE.
-///
-/// # Errors
-/// What the system refuses.
-pub fn bind(address: IpAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((address, PORT_NAT_T))?;
-    prepare(&socket)?;
-    Ok(socket)
 }
 
 /// Sets what the port needs of its socket.
@@ -98,7 +87,7 @@ pub(in crate::dataplane) struct UdpPort {
 }
 
 impl UdpPort {
-    /// A port over a socket of [`bind`]; messages of IKE go to `ike`.
+    /// A port over a socket of [`bind`](super::bind); messages of IKE go to `ike`.
     ///
     /// # Errors
     /// The socket's address can not be told.
