@@ -131,8 +131,8 @@ pub enum Command {
     Steer(Steer),
     /// The health of this node, for what the worker answers itself.
     Health(u8),
-    /// Where the outside is a socket for each worker: another one.
-    Rebind(UdpSocket),
+    /// Where the outside is a socket for each worker: another one, and one on a port of its own.
+    Rebind(UdpSocket, Option<UdpSocket>),
     /// Answers once all earlier commands are carried out.
     Barrier(oneshot::Sender<()>),
     /// Ends the worker.
@@ -176,7 +176,7 @@ impl Command {
             | Self::Leave(..)
             | Self::Granted(..)
             | Self::Rejected(..)
-            | Self::Rebind(_)
+            | Self::Rebind(..)
             | Self::Barrier(_) => return None,
         })
     }

@@ -134,6 +134,8 @@ pub struct Options {
     pub in_use: InUse,
     /// How long a worker looks for packets before it sleeps.
     pub busy_poll: Duration,
+    /// Silence after which a NAT's mapping of a port has to be kept alive.
+    pub keep_alive: Duration,
     /// How many workers are wanted; there are no more than every interface has receive queues.
     pub workers: usize,
 }
@@ -147,6 +149,9 @@ impl Dataplane {
         let now = Instant::now();
         let count = worker_count(&options)?;
         let outside_name = options.outside.name.clone();
+        let own_ports = count > 1
+            && matches!(options.port, OutsideOptions::Udp(..))
+            && matches!(options.inside, InsideOptions::Tun { .. });
         let (mut outside, chosen) = match options.port {
             OutsideOptions::Xdp(mode) => {
                 let mut program = loader::Outside::load(options.reflect)?;
@@ -158,9 +163,10 @@ impl Dataplane {
                 // Nobody would read from the others.
                 sockets.truncate(count);
                 udp::spread(&sockets).map_err(system("spreading what comes to port 4500"))?;
-                let ports = sockets
-                    .into_iter()
-                    .map(|socket| UdpPort::new(socket, ike.clone()));
+                let ports = sockets.into_iter().enumerate().map(|(number, socket)| {
+                    let own = own_socket(own_ports, number, options.outside_address);
+                    UdpPort::new(socket, own, ike.clone())
+                });
                 let ports = ports.collect::<io::Result<Vec<_>>>();
                 let ports = ports.map_err(system("asking a socket's address"))?;
                 (None, Chosen::Udp(ports))
@@ -264,6 +270,8 @@ impl Dataplane {
                     backend: options.backend,
                     discovery: options.discovery,
                     outside_index: options.outside.index,
+                    own_port: ports_outside.own_port(),
+                    keep_alive: options.keep_alive,
                     outside_frames: outside.is_some(),
                     lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
                     fib: Arc::clone(&options.fib),
@@ -332,9 +340,21 @@ impl Dataplane {
             owners: HashMap::new(),
             inside_name,
             tun_name,
+            own_ports,
         };
         Ok((dataplane, report_queue))
     }
+}
+
+/// A socket on a port of the worker's own, for each but the first. It does without.
+pub(super) fn own_socket(wanted: bool, worker: usize, address: IpAddr) -> Option<UdpSocket> {
+    if !wanted || worker == FIRST {
+        return None;
+    }
+    let bound = udp::bind_own(address);
+    bound
+        .inspect_err(|error| tracing::warn!("no UDP port for worker {worker} alone: {error}"))
+        .ok()
 }
 
 /// The signs of life of all workers but one.

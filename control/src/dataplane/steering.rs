@@ -9,6 +9,7 @@ use evergate_common::maps::SaEntry;
 use super::command::{Command, GroupId, Sending, Steer};
 use super::handle::Dataplane;
 use super::loader::LoadError;
+use super::start::own_socket;
 use super::udp;
 use crate::sadb::{SessionId, SessionSpec};
 
@@ -116,7 +117,11 @@ impl Dataplane {
         };
         let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
         let at = spec.peer_at();
-        let entry = SaEntry::new(key, Some(at.ip())).from_port(at.port());
+        let mut entry = SaEntry::new(key, Some(at.ip()));
+        // Of a client's own port its heartbeats find out whether it is a way.
+        if !spec.own_port {
+            entry = entry.from_port(at.port());
+        }
         self.steer(Steer::AddSa(inbound.spi, entry))
     }
 
@@ -174,8 +179,9 @@ impl Dataplane {
             if let Err(error) = udp::spread(&sockets) {
                 tracing::warn!("what comes to {address} is spread by chance: {error}");
             }
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.commands.send(Command::Rebind(socket));
+            for (number, (worker, socket)) in self.workers.iter().zip(sockets).enumerate() {
+                let own = own_socket(self.own_ports, number, address);
+                let _ = worker.commands.send(Command::Rebind(socket, own));
             }
         }
         self.never_reflect(address)?;

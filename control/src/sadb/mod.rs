@@ -186,6 +186,9 @@ pub struct SessionSpec {
     /// (RFC 9611).
     #[serde(default)]
     pub lane: u16,
+    /// Of a lane in UDP: the client may send from, and receives at, another port than the session's own.
+    #[serde(default)]
+    pub own_port: bool,
     /// Who made the session.
     #[serde(default)]
     pub origin: Producer,
@@ -299,6 +302,7 @@ impl SessionSpec {
             gateway: None,
             initiator: false,
             lane: 0,
+            own_port: false,
             origin,
         }
     }

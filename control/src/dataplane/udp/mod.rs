@@ -13,6 +13,7 @@ mod spread;
 
 pub use port::IkeMessage;
 pub use spread::bind;
+pub(super) use spread::bind_own;
 
 pub(super) use gate::{Gate, Judged};
 pub(super) use headers::{MOST, put};

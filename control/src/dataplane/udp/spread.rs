@@ -19,6 +19,16 @@ pub fn bind(address: IpAddr, sockets: usize) -> io::Result<Vec<UdpSocket>> {
     bind_to((address, PORT_NAT_T).into(), sockets)
 }
 
+/// Binds a port of the kernel's choice for ESP in UDP of one worker.
+///
+/// # Errors
+/// What the system refuses.
+pub(in crate::dataplane) fn bind_own(address: IpAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((address, 0))?;
+    prepare(&socket)?;
+    Ok(socket)
+}
+
 pub(super) fn bind_to(address: SocketAddr, sockets: usize) -> io::Result<Vec<UdpSocket>> {
     // The first one alone: a port that another process has, even another evergate, must not be shared.
     let first = UdpSocket::bind(address)?;
