@@ -75,6 +75,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
         fib: Arc::clone(&watched.subscription.fib),
         in_use: watched.in_use().clone(),
         workers: 1,
+        keep_alive: Duration::from_secs(20),
         busy_poll: Duration::ZERO,
     })?;
     let mut sadb = Sadb::new();

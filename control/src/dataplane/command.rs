@@ -127,12 +127,12 @@ pub enum Command {
         /// Whether every link that the node needs is up.
         up: bool,
     },
-    /// Where no XDP program steers: a change of what the worker's own tables say.
+    /// Where no XDP program steers: a change of what the workers' own tables say.
     Steer(Steer),
     /// The health of this node, for what the worker answers itself.
     Health(u8),
-    /// Where the outside is a socket: another one.
-    Rebind(UdpSocket),
+    /// Where the outside is a socket for each worker: another one, and one on a port of its own.
+    Rebind(UdpSocket, Option<UdpSocket>),
     /// Answers once all earlier commands are carried out.
     Barrier(oneshot::Sender<()>),
     /// Ends the worker.
@@ -167,6 +167,8 @@ impl Command {
                 ..spec.clone()
             }),
             Self::RemoveGroup(id) => Self::RemoveGroup(*id),
+            Self::Link { up } => Self::Link { up: *up },
+            Self::Steer(change) => Self::Steer(*change),
             Self::Health(health) => Self::Health(*health),
             Self::Stop => Self::Stop,
             Self::Resume
@@ -174,9 +176,7 @@ impl Command {
             | Self::Leave(..)
             | Self::Granted(..)
             | Self::Rejected(..)
-            | Self::Link { .. }
-            | Self::Steer(_)
-            | Self::Rebind(_)
+            | Self::Rebind(..)
             | Self::Barrier(_) => return None,
         })
     }

@@ -24,6 +24,7 @@ use super::hops::Hops;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
+use super::own_port::OwnPort;
 use super::paths::Discovery;
 use super::session::{Session, Sessions};
 use super::signs::Signs;
@@ -65,6 +66,10 @@ pub(super) struct Settings {
     pub(super) backend: Backend,
     pub(super) discovery: Discovery,
     pub(super) outside_index: u32,
+    /// Where the outside is a socket: the port of another one, of this worker's own.
+    pub(super) own_port: Option<u16>,
+    /// Silence after which a NAT's mapping of a port has to be kept alive.
+    pub(super) keep_alive: Duration,
     /// Whether the outside takes Ethernet frames; else IP packets.
     pub(super) outside_frames: bool,
     /// The LAN interface; none on a client.
@@ -96,6 +101,10 @@ pub(super) struct Core {
     pub(super) from_first: bool,
     /// It was handed over by another one: it goes on to the first at most.
     pub(super) from_other: bool,
+    /// It came to the worker's own port.
+    pub(super) by_own_port: bool,
+    pub(super) own_port: Option<OwnPort>,
+    pub(super) keep_alive: Duration,
     pub(super) signs: Signs,
     pub(super) sessions: Sessions,
     pub(super) groups: Groups,
@@ -135,6 +144,11 @@ impl Core {
             notes: VecDeque::new(),
             from_first: false,
             from_other: false,
+            by_own_port: false,
+            own_port: settings
+                .own_port
+                .map(|port| OwnPort::new(port, settings.keep_alive, now)),
+            keep_alive: settings.keep_alive,
             signs: Signs::new(now),
             sessions: Sessions::of_worker(settings.worker, settings.workers),
             groups: Groups::default(),
@@ -270,7 +284,7 @@ impl Core {
             Command::Link { .. }
             | Command::Steer(_)
             | Command::Health(_)
-            | Command::Rebind(_)
+            | Command::Rebind(..)
             | Command::Stop => {}
         }
     }
@@ -404,6 +418,7 @@ impl Core {
         self.watch(umem, now, drained);
         self.announce(umem, now);
         self.follow_paths(umem, now);
+        self.follow_own_port(umem, now);
     }
 
     /// When [`Self::after_batch`] must run next, and why.
@@ -417,7 +432,10 @@ impl Core {
         let announcements = self.announce_deadline().map(|at| (at, "announcement"));
         let signs = self.signs.deadline().map(|at| (at, "signs of life"));
         let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));
-        let others = [announcements, signs, paths].into_iter().flatten();
+        let own_port = self.own_port_deadline().map(|at| (at, "own port"));
+        let others = [announcements, signs, paths, own_port]
+            .into_iter()
+            .flatten();
         monitors.chain(others).min_by_key(|(at, _)| *at)
     }
 }

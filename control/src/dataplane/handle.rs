@@ -61,6 +61,8 @@ pub struct Dataplane {
     pub(super) owners: HashMap<IpNet, Vec<GroupId>>,
     pub(super) inside_name: String,
     pub(super) tun_name: Option<String>,
+    /// The further workers have sockets on ports of their own.
+    pub(super) own_ports: bool,
 }
 
 impl Dataplane {
@@ -114,6 +116,11 @@ impl Dataplane {
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Whether further pairs of SAs may be sent from ports of their own.
+    pub fn has_own_ports(&self) -> bool {
+        self.own_ports
     }
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.

@@ -18,6 +18,7 @@ pub mod loader;
 pub mod net;
 mod notes;
 mod opening;
+mod own_port;
 mod paths;
 pub mod pmtu;
 mod ports;

@@ -64,6 +64,13 @@ impl Core {
                     Err(reason) => Way::Drop(reason),
                 }
             }
+            Class::Heartbeat(esp) if self.by_own_port => {
+                let heartbeat = heartbeat_of(bytes, &esp);
+                match self.own_port_answered(heartbeat, unmapped(ip.source), now) {
+                    Ok(()) => Way::Done,
+                    Err(reason) => Way::Drop(reason),
+                }
+            }
             // The first worker asked, and knows what.
             Class::Heartbeat(_) if !self.is_first() => Way::HandOver(FIRST, Door::Outside),
             Class::Heartbeat(esp) => {
@@ -102,7 +109,7 @@ impl Core {
         if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
             self.heard.push(index);
         }
-        if session.spec.roams && newest {
+        if (session.spec.roams || session.spec.own_port) && newest {
             self.follow_peer(index, outer, esp, now);
         }
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;

@@ -133,7 +133,8 @@ impl Session {
         let ports = self
             .spec
             .encap
-            .map(|encap| (encap.local_port, self.peer_at.port()));
+            .map(|encap| self.port().unwrap_or(encap.local_port))
+            .map(|local| (local, self.peer_at.port()));
         if said.destination != self.peer_at.ip() || said.ports != ports {
             return false;
         }

@@ -1,9 +1,11 @@
 //! The ports of a worker, and the doors by which frames leave it.
 
+use std::net::UdpSocket;
 use std::time::Instant;
 
 use evergate_common::reason::Counter;
 
+use super::command::Steer;
 use super::core::{Core, Way};
 use super::handover::Desk;
 use super::loader::NodeStateWriter;
@@ -33,7 +35,7 @@ pub(super) enum Outside {
         /// What the program knows of this node when it answers heartbeats; the first worker says it.
         state: Option<NodeStateWriter>,
     },
-    /// A UDP socket, and what is done instead of such a program.
+    /// A UDP socket of each worker's own, and what is done instead of such a program.
     Udp { port: Box<UdpPort>, gate: Gate },
 }
 
@@ -42,7 +44,7 @@ impl Outside {
     pub(super) fn queues(&self) -> usize {
         match self {
             Self::Nic { sockets, .. } => sockets.len(),
-            Self::Udp { .. } => 1,
+            Self::Udp { port, .. } => port.sockets(),
         }
     }
 
@@ -61,7 +63,41 @@ impl Outside {
                 socket.refill(umem);
                 received < BATCH
             }),
-            Self::Udp { port, .. } => port.receive(umem, batch, count),
+            Self::Udp { port, .. } => port.receive(queue, umem, batch, count),
+        }
+    }
+
+    /// Whether this queue is the socket on the worker's own port.
+    pub(super) fn is_own_port(&self, queue: usize) -> bool {
+        matches!(self, Self::Udp { .. }) && queue > 0
+    }
+
+    /// The port of the worker's own, if it has one.
+    pub(super) fn own_port(&self) -> Option<u16> {
+        match self {
+            Self::Nic { .. } => None,
+            Self::Udp { port, .. } => port.own_port(),
+        }
+    }
+
+    /// Goes on over other sockets. Yields the worker's own port.
+    pub(super) fn rebind(
+        &mut self,
+        umem: &mut Umem,
+        socket: UdpSocket,
+        own: Option<UdpSocket>,
+    ) -> Option<u16> {
+        let Self::Udp { port, .. } = self else {
+            return None;
+        };
+        port.rebind(umem, socket, own);
+        self.own_port()
+    }
+
+    /// Changes what is steered here, where no XDP program does.
+    pub(super) fn steer(&mut self, change: Steer) {
+        if let Self::Udp { gate, .. } = self {
+            gate.steer(change);
         }
     }
 
@@ -119,7 +155,8 @@ impl Outside {
 pub(super) enum Inside {
     /// A gateway's LAN interface.
     Nic(Vec<Socket>),
-    /// A TUN device that the kernel forwards to on a gateway, and the stations of its LAN.
+    /// A TUN device that the kernel forwards to on a gateway, and the stations of its LAN; the first worker
+    /// hears them, all speak to them.
     Routed(Tun, Segment),
     /// A client's TUN device.
     Tun(Tun),

@@ -10,7 +10,7 @@ pub(super) struct DeadMan {
     pub(super) period: Duration,
     /// When the core last said that it lives.
     pub(super) core: Arc<Pulse>,
-    /// When each of the other workers did; the first one renews for all.
+    /// When each of the other workers did: one that hangs silences all.
     pub(super) others: Vec<Arc<Pulse>>,
     /// Where this worker says so.
     pub(super) own: Arc<Pulse>,

@@ -55,6 +55,8 @@ pub(super) struct Session {
     /// Where the peer is; it may have moved since the session was made.
     pub(super) peer_at: SocketAddr,
     moved: Option<Instant>,
+    /// The port that it is sent from, if that is not the one that it shares with IKE.
+    port: Option<u16>,
     /// Ethernet header toward the peer, if its next hop is resolved.
     pub(super) ethernet: Option<[u8; 14]>,
     /// Largest inner packet in bytes.
@@ -121,6 +123,7 @@ impl Session {
         Ok(Self {
             peer_at: spec.peer_at(),
             moved: None,
+            port: None,
             spec,
             group,
             worker: FIRST,
@@ -184,16 +187,9 @@ impl Session {
 impl Session {
     /// Sends to `remote` from now on, with ESP in UDP as before. Says whether that is news.
     pub(super) fn move_to(&mut self, remote: SocketAddr, now: Instant) -> bool {
-        let Some(encap) = self.spec.encap.filter(|_| remote != self.peer_at) else {
-            return false;
-        };
-        let encap = UdpEncap {
-            remote_port: remote.port(),
-            ..encap
-        };
-        let (local, ip) = (self.spec.outside_local, remote.ip());
         // Of the other IP version nothing can have come: the address is one that we heard from.
-        let Ok(outer) = Outer::new(&OuterConfig::new(local, ip, Some(encap))) else {
+        let outer = self.outer_to(remote, self.port);
+        let Some(outer) = outer.filter(|_| remote != self.peer_at) else {
             return false;
         };
         // What a client has found is mostly its own link's, and it does not know of its NAT's doings, so
@@ -208,6 +204,33 @@ impl Session {
         true
     }
 
+    /// The header of ESP in UDP toward `remote`, from this port or from the one that is shared.
+    fn outer_to(&self, remote: SocketAddr, port: Option<u16>) -> Option<Outer> {
+        let encap = UdpEncap {
+            local_port: port.unwrap_or(self.spec.encap?.local_port),
+            remote_port: remote.port(),
+        };
+        let (local, remote) = (self.spec.outside_local, remote.ip());
+        Outer::new(&OuterConfig::new(local, remote, Some(encap))).ok()
+    }
+
+    /// The port that it is sent from, if that is not the one that it shares with IKE.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Sends from this port, or from the one that is shared, from now on. Says whether that is news.
+    pub(super) fn use_port(&mut self, port: Option<u16>) -> bool {
+        if port == self.port {
+            return false;
+        }
+        let Some(outer) = self.outer_to(self.peer_at, port) else {
+            return false;
+        };
+        (self.outer, self.port) = (outer, port);
+        true
+    }
+
     /// Goes between other outer addresses, as `spec` says, from now on.
     pub(super) fn relocate(
         &mut self,
@@ -217,6 +240,7 @@ impl Session {
         self.outer = spec.outer()?;
         self.peer_at = spec.peer_at();
         self.forget_path(now);
+        self.port = None;
         // What is still on its way from before must not move it back.
         self.moved = None;
         self.spec = spec;
@@ -229,7 +253,10 @@ impl Session {
         // A client's gateway is known by its address, which stays.
         let gateway = self.spec.gateway.is_some() && source.ip() != self.peer_at.ip();
         let settled = self.moved.is_none_or(|at| now >= at + STAY);
-        let moves = self.spec.roams && source != self.peer_at && !gateway && settled;
+        // A client with a port of its own is behind the same address.
+        let port =
+            self.spec.own_port && self.spec.gateway.is_none() && source.ip() == self.peer_at.ip();
+        let moves = (self.spec.roams || port) && source != self.peer_at && !gateway && settled;
         if moves {
             self.moved = Some(now);
         }

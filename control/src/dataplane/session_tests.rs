@@ -54,6 +54,48 @@ fn only_peers_behind_a_nat_are_followed_and_gateways_stay() {
     assert!(roaming(true, true).may_follow(at("203.0.113.9:7"), now));
 }
 
+// Whoever has no NAT before it follows nobody but a client that said that it would use another port.
+#[test]
+fn a_port_of_its_own_is_followed_at_the_same_address() {
+    let now = Instant::now();
+    let mut spec = SessionSpec::clone(&roaming(false, false).spec);
+    spec.own_port = true;
+    let mut session = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
+    assert!(!session.may_follow(at("203.0.113.66:50000"), now));
+    assert!(session.may_follow(at("203.0.113.9:50000"), now));
+    let mut spec = SessionSpec::clone(&roaming(false, true).spec);
+    spec.own_port = true;
+    let client = Session::new(Arc::new(spec), 0, Backend::Ring);
+    assert!(!client.unwrap().may_follow(at("203.0.113.9:50000"), now));
+}
+
+#[test]
+fn a_session_is_sent_from_its_own_port_until_it_goes_back() {
+    let now = Instant::now();
+    let mut session = roaming(true, true);
+    let ports = |session: &mut Session| {
+        let mut buffer = [0; 100];
+        let marks = Marks::default();
+        let packet = session.outer.write(&mut buffer, 40..100, marks).unwrap();
+        let port =
+            |at| u16::from_be_bytes([buffer[packet.start + at], buffer[packet.start + at + 1]]);
+        (port(20), port(22))
+    };
+    assert!(session.use_port(Some(50_000)) && !session.use_port(Some(50_000)));
+    assert_eq!(ports(&mut session), (50_000, 40_001));
+    assert!(session.move_to(at("203.0.113.9:40002"), now));
+    assert_eq!(ports(&mut session), (50_000, 40_002));
+    assert!(session.use_port(None));
+    assert_eq!(ports(&mut session), (4500, 40_002));
+    // Between other addresses nothing is known of the port.
+    session.use_port(Some(50_000));
+    session.relocate(Arc::clone(&session.spec), now).unwrap();
+    assert_eq!(
+        (session.port(), ports(&mut session)),
+        (None, (4500, 40_001))
+    );
+}
+
 /// Numbered sessions with one gateway, as a client has them.
 fn session(number: u8, sending: Sending) -> Session {
     let [local, gateway] = ["198.51.100.7", "192.0.2.1"].map(|a| a.parse().unwrap());

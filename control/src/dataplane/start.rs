@@ -18,7 +18,7 @@ use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
 use super::handle::{Dataplane, WorkerHandle};
-use super::handover::{Desk, Sleeper};
+use super::handover::{Desk, FIRST, Sleeper};
 use super::intake::{Intake, intake};
 use super::listener::{Hears, Listener};
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
@@ -32,7 +32,7 @@ use super::ports::{Inside, Outside, Ports};
 use super::pulse::{DeadMan, Pulse};
 use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
-use super::udp::{Gate, IkeMessage, UdpPort};
+use super::udp::{self, Gate, IkeMessage, UdpPort};
 use super::view::Views;
 use super::worker::{BATCH, Worker};
 use super::xsk::XskError;
@@ -80,9 +80,9 @@ pub enum SetupError {
 pub enum OutsideOptions {
     /// An XDP program on the interface.
     Xdp(XdpMode),
-    /// No XDP program: ESP goes in UDP by this socket (see [`udp::bind`](super::udp::bind)), and messages of
-    /// IKE that come by it go to the queue.
-    Udp(UdpSocket, tokio::sync::mpsc::Sender<IkeMessage>),
+    /// No XDP program: ESP goes in UDP by these sockets (see [`udp::bind`](super::udp::bind)), one for each
+    /// worker that is wanted, and messages of IKE that come by them go to the queue.
+    Udp(Vec<UdpSocket>, tokio::sync::mpsc::Sender<IkeMessage>),
 }
 
 /// The inside of a node as configured.
@@ -134,6 +134,8 @@ pub struct Options {
     pub in_use: InUse,
     /// How long a worker looks for packets before it sleeps.
     pub busy_poll: Duration,
+    /// Silence after which a NAT's mapping of a port has to be kept alive.
+    pub keep_alive: Duration,
     /// How many workers are wanted; there are no more than every interface has receive queues.
     pub workers: usize,
 }
@@ -147,6 +149,9 @@ impl Dataplane {
         let now = Instant::now();
         let count = worker_count(&options)?;
         let outside_name = options.outside.name.clone();
+        let own_ports = count > 1
+            && matches!(options.port, OutsideOptions::Udp(..))
+            && matches!(options.inside, InsideOptions::Tun { .. });
         let (mut outside, chosen) = match options.port {
             OutsideOptions::Xdp(mode) => {
                 let mut program = loader::Outside::load(options.reflect)?;
@@ -154,10 +159,17 @@ impl Dataplane {
                 let state = program.node_state();
                 (Some(program), Chosen::Nic(mode, state))
             }
-            OutsideOptions::Udp(socket, ike) => {
-                let port =
-                    UdpPort::new(socket, ike).map_err(system("asking a socket's address"))?;
-                (None, Chosen::Udp(Box::new(port)))
+            OutsideOptions::Udp(mut sockets, ike) => {
+                // Nobody would read from the others.
+                sockets.truncate(count);
+                udp::spread(&sockets).map_err(system("spreading what comes to port 4500"))?;
+                let ports = sockets.into_iter().enumerate().map(|(number, socket)| {
+                    let own = own_socket(own_ports, number, options.outside_address);
+                    UdpPort::new(socket, own, ike.clone())
+                });
+                let ports = ports.collect::<io::Result<Vec<_>>>();
+                let ports = ports.map_err(system("asking a socket's address"))?;
+                (None, Chosen::Udp(ports))
             }
         };
         let mut inside = match &options.inside {
@@ -225,7 +237,7 @@ impl Dataplane {
         let listener = listen(&outside_name, hears, &reports, &intake)?;
         let (mut port, mode) = match chosen {
             Chosen::Nic(mode, state) => (Start::Nic(Some(state)), Some(mode)),
-            Chosen::Udp(port) => (Start::Udp(Some(port)), None),
+            Chosen::Udp(ports) => (Start::Udp(ports.into_iter()), None),
         };
         let mut workers = Vec::with_capacity(count);
         let desks = Desk::connect(&sleepers);
@@ -238,9 +250,9 @@ impl Dataplane {
                     slow: SlowPath::open(&outside_name)?,
                     state: state.take(),
                 },
-                Start::Udp(port) => match port.take() {
+                Start::Udp(ports) => match ports.next() {
                     Some(port) => Outside::Udp {
-                        port,
+                        port: Box::new(port),
                         gate: Gate::new(options.reflect),
                     },
                     None => break,
@@ -258,6 +270,8 @@ impl Dataplane {
                     backend: options.backend,
                     discovery: options.discovery,
                     outside_index: options.outside.index,
+                    own_port: ports_outside.own_port(),
+                    keep_alive: options.keep_alive,
                     outside_frames: outside.is_some(),
                     lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
                     fib: Arc::clone(&options.fib),
@@ -278,7 +292,7 @@ impl Dataplane {
                 dead_man: DeadMan {
                     period: options.dead_man,
                     core: Arc::clone(&pulse),
-                    others: pulses.iter().skip(1).cloned().collect(),
+                    others: others(&pulses, number),
                     own: Arc::clone(&pulses[number]),
                 },
                 views: views.clone(),
@@ -326,22 +340,33 @@ impl Dataplane {
             owners: HashMap::new(),
             inside_name,
             tun_name,
+            own_ports,
         };
         Ok((dataplane, report_queue))
     }
 }
 
-/// How many workers there are. Sockets and routes of the kernel are one worker's.
+/// A socket on a port of the worker's own, for each but the first. It does without.
+pub(super) fn own_socket(wanted: bool, worker: usize, address: IpAddr) -> Option<UdpSocket> {
+    if !wanted || worker == FIRST {
+        return None;
+    }
+    let bound = udp::bind_own(address);
+    bound
+        .inspect_err(|error| tracing::warn!("no UDP port for worker {worker} alone: {error}"))
+        .ok()
+}
+
+/// The signs of life of all workers but one.
+fn others(pulses: &[Arc<Pulse>], own: usize) -> Vec<Arc<Pulse>> {
+    let pulses = pulses.iter().enumerate();
+    let others = pulses.filter(|(number, _)| *number != own);
+    others.map(|(_, pulse)| Arc::clone(pulse)).collect()
+}
+
+/// How many workers there are.
 fn worker_count(options: &Options) -> Result<usize, SetupError> {
     let socket = matches!(options.port, OutsideOptions::Udp(..));
-    let routed = matches!(options.inside, InsideOptions::Routed { .. });
-    if options.workers > 1 && (socket || routed) {
-        tracing::warn!(
-            "without XDP programs there is one worker, not {}",
-            options.workers
-        );
-        return Ok(1);
-    }
     let lan = match &options.inside {
         InsideOptions::Lan { interface, .. } => Some(interface.name.as_str()),
         InsideOptions::Routed { .. } | InsideOptions::Tun { .. } => None,
@@ -350,10 +375,10 @@ fn worker_count(options: &Options) -> Result<usize, SetupError> {
     SocketSet::workers(outside, lan, options.workers)
 }
 
-/// What is given to the first worker alone.
+/// What is given to the first worker alone, or to each its own.
 enum Start {
     Nic(Option<NodeStateWriter>),
-    Udp(Option<Box<UdpPort>>),
+    Udp(std::vec::IntoIter<UdpPort>),
 }
 
 /// Listens to what routers say of our packets, and to ESP that came in fragments. Where a socket is the
@@ -384,7 +409,7 @@ fn listen(
 /// The outside's port while it is being put together.
 enum Chosen {
     Nic(XdpMode, NodeStateWriter),
-    Udp(Box<UdpPort>),
+    Udp(Vec<UdpPort>),
 }
 
 /// An error of the system while something was being done.
@@ -403,11 +428,18 @@ fn open_inside(
         InsideOptions::Lan { interface, .. } => Ok((Vec::new(), Some((interface, false)))),
         InsideOptions::Routed { interface, tun } => {
             let mtu = u16::try_from(interface.mtu).unwrap_or(u16::MAX);
-            let segment = Segment::open(interface.index)
+            let tuns = create(tun, mtu, workers)?.into_iter().enumerate();
+            let routed = tuns.map(|(number, tun)| {
+                let segment = match number {
+                    FIRST => Segment::open(interface.index),
+                    _ => Segment::open_to_send(interface.index),
+                };
+                Ok(Inside::Routed(tun, segment?))
+            });
+            let routed = routed
+                .collect::<io::Result<_>>()
                 .map_err(system("opening a packet socket on the LAN (CAP_NET_RAW?)"))?;
-            let tuns = create(tun, mtu, 1)?.into_iter();
-            let routed = tuns.zip([segment]).map(|(tun, s)| Inside::Routed(tun, s));
-            Ok((routed.collect(), Some((interface, true))))
+            Ok((routed, Some((interface, true))))
         }
         InsideOptions::Tun { name, mtu } => {
             let tuns = create(name, *mtu, workers)?;

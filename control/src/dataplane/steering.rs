@@ -9,6 +9,8 @@ use evergate_common::maps::SaEntry;
 use super::command::{Command, GroupId, Sending, Steer};
 use super::handle::Dataplane;
 use super::loader::LoadError;
+use super::start::own_socket;
+use super::udp;
 use crate::sadb::{SessionId, SessionSpec};
 
 impl Dataplane {
@@ -115,7 +117,11 @@ impl Dataplane {
         };
         let key = spec.heartbeat_key.as_ref().map(|key| *key.expose());
         let at = spec.peer_at();
-        let entry = SaEntry::new(key, Some(at.ip())).from_port(at.port());
+        let mut entry = SaEntry::new(key, Some(at.ip()));
+        // Of a client's own port its heartbeats find out whether it is a way.
+        if !spec.own_port {
+            entry = entry.from_port(at.port());
+        }
         self.steer(Steer::AddSa(inbound.spi, entry))
     }
 
@@ -159,17 +165,24 @@ impl Dataplane {
         self.move_session(spec, false)
     }
 
-    /// The node has another outside address; `socket` is bound to it, where the outside is one.
+    /// The node has another outside address; `sockets` are bound to it, one for each worker, where the
+    /// outside is a socket.
     pub fn set_outside_address(
         &mut self,
         address: IpAddr,
-        socket: Option<UdpSocket>,
+        sockets: Option<Vec<UdpSocket>>,
     ) -> Result<(), LoadError> {
         if let Some(outside) = &mut self.outside {
             outside.set_own_addresses(&[address])?;
         }
-        if let Some(socket) = socket {
-            self.command(Command::Rebind(socket));
+        if let Some(sockets) = sockets {
+            if let Err(error) = udp::spread(&sockets) {
+                tracing::warn!("what comes to {address} is spread by chance: {error}");
+            }
+            for (number, (worker, socket)) in self.workers.iter().zip(sockets).enumerate() {
+                let own = own_socket(self.own_ports, number, address);
+                let _ = worker.commands.send(Command::Rebind(socket, own));
+            }
         }
         self.never_reflect(address)?;
         self.command(Command::Resume);

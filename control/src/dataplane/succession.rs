@@ -58,6 +58,7 @@ impl Core {
         let (id, lane) = (session.spec.id, session.spec.lane);
         let index = self.sessions.insert(session);
         self.adopt_path(index);
+        self.follow_own_port_at_once(index);
         if lane > 0
             && let Some(state) = self.groups.get_mut(group)
         {

@@ -215,7 +215,7 @@ impl Core {
         }
     }
 
-    fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
+    pub(super) fn send_dummy(&mut self, index: usize, umem: &mut Umem) {
         let Some(frame) = umem.take() else {
             return self.count(Counter::NoFrame);
         };

@@ -170,6 +170,7 @@ impl Worker {
             drained &= ports.outside.receive(queue, umem, batch, count);
             self.undrained += batch.len();
             work |= !batch.is_empty();
+            self.core.by_own_port = self.ports.outside.is_own_port(queue);
             for mut frame in batch.drain(..) {
                 let judged = self.ports.outside.judge(&mut self.umem, &mut frame);
                 let way = self.take_judged(judged, &mut frame, now);
@@ -177,6 +178,7 @@ impl Worker {
                     .deliver(&mut self.core, &mut self.umem, frame, way);
             }
         }
+        self.core.by_own_port = false;
         work |= self.take_whole(now);
         match &mut self.ports.inside {
             Inside::Nic(sockets) => {
@@ -370,23 +372,20 @@ impl Worker {
                 Ok(Command::Link { up }) => {
                     // A dead link on either side is a dead gateway: it must not answer.
                     self.ports.outside.set_silent(!up);
-                    self.core.on_link(up, now);
-                }
-                Ok(Command::Steer(change)) => {
-                    if let Outside::Udp { gate, .. } = &mut self.ports.outside {
-                        gate.steer(change);
+                    if self.core.is_first() {
+                        self.core.on_link(up, now);
                     }
                 }
+                Ok(Command::Steer(change)) => self.ports.outside.steer(change),
                 Ok(Command::Health(health)) => {
                     self.core.health = health;
                     if let Outside::Udp { gate, .. } = &mut self.ports.outside {
                         gate.set_health(health);
                     }
                 }
-                Ok(Command::Rebind(socket)) => {
-                    if let Outside::Udp { port, .. } = &mut self.ports.outside {
-                        port.rebind(&mut self.umem, socket);
-                    }
+                Ok(Command::Rebind(socket, own)) => {
+                    let own_port = self.ports.outside.rebind(&mut self.umem, socket, own);
+                    self.core.set_own_port(own_port, now);
                 }
                 Ok(command) => self.core.carry_out(command, &mut self.umem, now),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -433,7 +432,9 @@ impl Worker {
                 }
             }
             Outside::Udp { port, .. } => {
-                let _ = fds.try_push(PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
+                for fd in port.fds() {
+                    let _ = fds.try_push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                }
             }
         }
         match &self.ports.inside {

@@ -184,6 +184,8 @@ pub struct Child {
     /// 0: for whatever the traffic selectors name. Else one beside it for the same traffic, of a resource
     /// such as a processor core (RFC 9611); each of an IKE SA has another number.
     pub lane: u16,
+    /// Of a lane: whoever asked for it may send its ESP in UDP from another port than that of IKE.
+    pub own_port: bool,
     pub cipher: EspCipher,
     /// Without the salt.
     pub key_in: Secret,

@@ -37,6 +37,8 @@ pub struct Settings {
     pub children_limit: usize,
     /// As many child SAs as this a peer may have for the same traffic, one for each resource (RFC 9611).
     pub lanes: u16,
+    /// ESP in UDP of those that we ask for may come from ports of their own.
+    pub own_ports: bool,
     pub retransmit: Retransmit,
     /// So many sessions may be half open as responder; one more, and the oldest goes.
     pub half_open_limit: usize,
@@ -195,6 +197,7 @@ impl Settings {
             ike_lifetime: Some(Lifetime::new(Duration::from_secs(4 * 3600))),
             children_limit: 8,
             lanes: 1,
+            own_ports: false,
             retransmit: Retransmit::default(),
             half_open_limit: 1024,
             half_open_per_source: 8,

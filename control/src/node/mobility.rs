@@ -52,8 +52,9 @@ impl Node {
         let Some(address) = client.next_address else {
             return Ok(());
         };
-        let socket = match self.sockets.rebind(address).await {
-            Ok(socket) => socket,
+        let workers = self.dataplane.workers();
+        let sockets = match self.sockets.rebind(address, workers).await {
+            Ok(sockets) => sockets,
             Err(error) => {
                 if client.stays.replace(address) != Some(address) {
                     tracing::warn!(
@@ -65,7 +66,7 @@ impl Node {
         };
         (client.next_address, client.stays) = (None, None);
         let before = std::mem::replace(&mut self.address, address);
-        self.dataplane.set_outside_address(address, socket)?;
+        self.dataplane.set_outside_address(address, sockets)?;
         let text = format!("our outside address is {address} now, before {before}");
         self.note(NewEvent::new(EventKind::Moved, text));
         let now = Instant::now();

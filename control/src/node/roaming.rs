@@ -51,7 +51,9 @@ impl Node {
                 return Ok(());
             }
         };
-        if witness == Witness::Worker && !changes.is_empty() {
+        // A port of its own says nothing about that of IKE.
+        let alone = live.spec.own_port;
+        if witness == Witness::Worker && !changes.is_empty() && !alone {
             // What goes by the session's other pairs has the same NAT to pass.
             let sa = live.sa;
             for other in self
@@ -72,6 +74,9 @@ impl Node {
             let before = std::mem::replace(&mut live.spec, spec.clone()).peer_at();
             let tell = witness == Witness::Ike;
             self.dataplane.move_session(&spec, tell)?;
+            if alone {
+                continue;
+            }
             if !tell {
                 self.engine.peer_moved(Instant::now(), live.sa, remote);
             }
@@ -126,7 +131,9 @@ impl Node {
             .retain(|sa, _| self.table.of_sa(*sa).is_some());
         let mut sent: HashMap<SaId, u64> = HashMap::new();
         for session in &self.dataplane.views().load().sessions {
-            if let Some(live) = self.table.live.get(&session.id) {
+            // What goes by ports of their own keeps those open.
+            let live = self.table.live.get(&session.id);
+            if let Some(live) = live.filter(|live| !live.spec.own_port) {
                 *sent.entry(live.sa).or_default() += session.outbound.packets;
             }
         }

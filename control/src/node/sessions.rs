@@ -233,6 +233,8 @@ fn key(
         Ok(sa)
     };
     spec.lane = child.lane;
+    // What takes the place of one that has a port goes on with it.
+    spec.own_port |= child.own_port;
     spec.inbound = Some(sa(child.spi_in, &child.key_in, child.salt_in)?);
     spec.outbound = Some(sa(child.spi_out, &child.key_out, child.salt_out)?);
     spec.remote_inner = prefixes(&child.remote_ts);
@@ -330,6 +332,7 @@ mod tests {
             spi_in,
             spi_out,
             lane: 0,
+            own_port: false,
             cipher: EspCipher::Aes256Gcm,
             key_in: Secret::new(&[spi_in as u8; 32]),
             salt_in: [0; 4],

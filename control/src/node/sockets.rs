@@ -21,7 +21,7 @@ const WAITING: usize = 1024;
 enum NatT {
     /// The node's core: an XDP program takes the ESP out before.
     Own(UdpSocket),
-    /// The data plane, which hands over what is IKE's.
+    /// The data plane, which hands over what is IKE's; this is to send by.
     Shared {
         socket: std::net::UdpSocket,
         messages: mpsc::Receiver<IkeMessage>,
@@ -30,7 +30,8 @@ enum NatT {
 
 /// What the data plane gets of port 4500.
 pub(crate) struct Share {
-    pub(crate) socket: std::net::UdpSocket,
+    /// One for each worker.
+    pub(crate) sockets: Vec<std::net::UdpSocket>,
     pub(crate) messages: mpsc::Sender<IkeMessage>,
 }
 
@@ -70,25 +71,28 @@ impl Sockets {
         Self::with(address, NatT::Own(nat_t)).await
     }
 
-    /// Both ports; ESP in UDP that comes by port 4500 is for whoever has the share.
-    pub(crate) async fn bind_shared(address: IpAddr) -> Result<(Self, Share)> {
-        let bound = udp::bind(address).and_then(|socket| Ok((socket.try_clone()?, socket)));
-        let (socket, own) = bound.with_context(|| refused(NAT_T_PORT, address))?;
+    /// Both ports; ESP in UDP that comes by port 4500 is for whoever has the share, with so many workers.
+    pub(crate) async fn bind_shared(address: IpAddr, workers: usize) -> Result<(Self, Share)> {
+        let (own, sockets) = bind_nat_t(address, workers)?;
         let (sender, messages) = mpsc::channel(WAITING);
         let nat_t = NatT::Shared {
             socket: own,
             messages,
         };
         let share = Share {
-            socket,
+            sockets,
             messages: sender,
         };
         Ok((Self::with(address, nat_t).await?, share))
     }
 
-    /// The same for another address of ours. The share, if there is one, is for the worker: its messages
+    /// The same for another address of ours. The share, if there is one, is for the workers: its messages
     /// come as before.
-    pub(crate) async fn rebind(&mut self, address: IpAddr) -> Result<Option<std::net::UdpSocket>> {
+    pub(crate) async fn rebind(
+        &mut self,
+        address: IpAddr,
+        workers: usize,
+    ) -> Result<Option<Vec<std::net::UdpSocket>>> {
         match &mut self.nat_t {
             NatT::Own(_) => {
                 *self = Self::bind(address).await?;
@@ -97,8 +101,7 @@ impl Sockets {
             NatT::Shared { socket, .. } => {
                 let ike = UdpSocket::bind((address, IKE_PORT)).await;
                 let ike = ike.with_context(|| refused(IKE_PORT, address))?;
-                let bound = udp::bind(address).and_then(|new| Ok((new.try_clone()?, new)));
-                let (share, own) = bound.with_context(|| refused(NAT_T_PORT, address))?;
+                let (own, share) = bind_nat_t(address, workers)?;
                 (self.ike, *socket) = (ike, own);
                 Ok(Some(share))
             }
@@ -195,6 +198,19 @@ impl Sockets {
             NatT::Shared { socket, .. } => socket.send_to(data, to),
         }
     }
+}
+
+/// Port 4500 by a socket for each worker, and another handle of the first one to send by.
+fn bind_nat_t(
+    address: IpAddr,
+    workers: usize,
+) -> Result<(std::net::UdpSocket, Vec<std::net::UdpSocket>)> {
+    let bound = udp::bind(address, workers).and_then(|sockets| {
+        let own = sockets.first().map(std::net::UdpSocket::try_clone);
+        let own = own.unwrap_or(Err(io::ErrorKind::NotFound.into()));
+        Ok((own?, sockets))
+    });
+    bound.with_context(|| refused(NAT_T_PORT, address))
 }
 
 /// What is said when a port can not be had.

@@ -97,8 +97,8 @@ pub(super) async fn start(
     let (sockets, port) = match xdp_mode(config.outside.xdp) {
         Some(mode) => (Sockets::bind(address).await?, OutsideOptions::Xdp(mode)),
         None => {
-            let (sockets, share) = Sockets::bind_shared(address).await?;
-            (sockets, OutsideOptions::Udp(share.socket, share.messages))
+            let (sockets, share) = Sockets::bind_shared(address, config.esp.workers).await?;
+            (sockets, OutsideOptions::Udp(share.sockets, share.messages))
         }
     };
 
@@ -178,6 +178,7 @@ pub(super) async fn start(
         in_use: subscription.in_use,
         workers: config.esp.workers,
         busy_poll: config.esp.busy_poll,
+        keep_alive: config.ike.keep_alive,
     })?;
     for (interface, attached) in &dataplane.attached {
         if let Some(warning) = &attached.warning {
@@ -298,6 +299,7 @@ pub(super) async fn start(
             Settings {
                 export_keys: keylog.is_on(),
                 lanes: u16::try_from(workers).unwrap_or(u16::MAX),
+                own_ports: dataplane.has_own_ports(),
                 ..ike_settings(&config)
             },
             StdRng::from_rng(&mut rand::rng()),

@@ -33,12 +33,14 @@ pub const HIGHEST_SPI: u32 = u32::MAX - 1;
 
 /// Low bits of a drawn SPI that are its place: as many as the data plane can have inbound SAs.
 const PLACE_BITS: u32 = 20;
+/// How many places there are, a power of two.
+pub const PLACES: u32 = 1 << PLACE_BITS;
 
 /// The place of an SPI: where its session lies in a worker's table, if the SPI was drawn by
 /// [`Sadb::allocate_spi`] and the place was free.
 #[must_use]
 pub const fn spi_place(spi: u32) -> u32 {
-    spi & ((1 << PLACE_BITS) - 1)
+    spi & (PLACES - 1)
 }
 
 /// The worker that has the session of an inbound SPI, of so many, from 0.
@@ -184,6 +186,9 @@ pub struct SessionSpec {
     /// (RFC 9611).
     #[serde(default)]
     pub lane: u16,
+    /// Of a lane in UDP: the client may send from, and receives at, another port than the session's own.
+    #[serde(default)]
+    pub own_port: bool,
     /// Who made the session.
     #[serde(default)]
     pub origin: Producer,
@@ -297,6 +302,7 @@ impl SessionSpec {
             gateway: None,
             initiator: false,
             lane: 0,
+            own_port: false,
             origin,
         }
     }

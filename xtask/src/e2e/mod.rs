@@ -9,6 +9,7 @@ mod life;
 mod moving;
 mod mtu;
 mod nat;
+mod ports;
 mod privileges;
 mod refusals;
 mod rekey;
@@ -43,6 +44,7 @@ const CASES: &[&[Case]] = &[
     refusals::CASES,
     floods::CASES,
     throughput::CASES,
+    ports::CASES,
     privileges::CASES,
     certificates::CASES,
     rekey::CASES,

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 pub(super) const CASES: &[Case] = &[
     ("moving_client_keeps_its_connections", keeps_connections),
+    (
+        "moving_client_takes_all_its_sockets_along",
+        takes_sockets_along,
+    ),
     ("moving_client_fails_over_from_there", fails_over),
     ("moving_client_without_descriptors_moves_later", moves_later),
     (
@@ -74,6 +78,23 @@ fn unbroken(lab: &Lab, stream: Stream, before: &Status) -> Result<()> {
 
 fn keeps_connections(lab: &mut Lab) -> Result<()> {
     up(lab, &in_order_unhurried(1))?;
+    stays_whole(lab)
+}
+
+/// Without XDP programs each worker has a socket, and pairs of SAs of its own.
+fn takes_sockets_along(lab: &mut Lab) -> Result<()> {
+    let setup = Setup {
+        without_xdp: true,
+        extra: "\n[esp]\nworkers = 2\n".into(),
+        ..in_order_unhurried(1)
+    };
+    up(lab, &setup)?;
+    let what = "two pairs of SAs with each of two gateways";
+    lab.wait_client(what, Duration::from_secs(10), |s| s.sessions.len() == 4)?;
+    stays_whole(lab)
+}
+
+fn stays_whole(lab: &mut Lab) -> Result<()> {
     let number = active(lab)?;
     let before = lab.status(Place::Client)?;
     let probe = Probe::start(lab)?;

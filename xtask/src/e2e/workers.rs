@@ -13,6 +13,7 @@ use std::time::Duration;
 pub(super) const CASES: &[Case] = &[
     ("workers_share_the_traffic", share_the_traffic),
     ("workers_have_sas_of_their_own", sas_of_their_own),
+    ("workers_by_sockets", by_sockets),
     ("workers_more_here_than_there", more_here_than_there),
     ("workers_fail_over_after_kill", after_kill),
     ("workers_fail_over_after_lan_cable_pulled", after_lan_pulled),
@@ -86,8 +87,27 @@ fn wait_pairs(lab: &Lab, gateway: u8, count: usize) -> Result<Status> {
 /// Each worker seals with keys of its own, also after a failover, and with the standby before it.
 fn sas_of_their_own(lab: &mut Lab) -> Result<()> {
     two(lab, &setup())?;
+    each_its_own(lab)
+}
+
+/// The same without XDP programs, where the kernel gives each worker's socket what is for its SAs.
+fn by_sockets(lab: &mut Lab) -> Result<()> {
+    let setup = Setup {
+        without_xdp: true,
+        ..setup()
+    };
+    up(lab, &setup)?;
+    transfer(lab, TARGETS[0], 2, &["-P8"])?;
+    transfer(lab, TARGETS[0], 2, &["-P8", "-R"])?;
+    must_ping(lab, Place::Client, &[TARGET_V6])?;
+    each_its_own(lab)
+}
+
+fn each_its_own(lab: &mut Lab) -> Result<()> {
     wait_pairs(lab, 1, 2)?;
     wait_pairs(lab, 2, 2)?;
+    let before = packets(lab)?;
+    let handed = handed_over(lab, Place::Gateway(1))?;
     // Without packets of the other direction a flow stays in the queue that chance has put it in.
     let words = format!(
         "for port in {{5001..5064}}; do for n in {{1..10}}; do echo $n > /dev/udp/{}/$port; done; done",
@@ -95,22 +115,46 @@ fn sas_of_their_own(lab: &mut Lab) -> Result<()> {
     );
     lab.exec(Place::Client, &["bash", "-c", &words])?;
     std::thread::sleep(Duration::from_millis(500));
-    let sent: Vec<u64> = (lab.status(Place::Client)?.sessions.iter())
-        .map(|session| session.packets_out)
-        .collect();
-    let received: Vec<u64> = (lab.status(Place::Gateway(1))?.sessions.iter())
-        .map(|session| session.packets_in)
-        .collect();
+    let [sent, received] = {
+        let after = packets(lab)?;
+        let more = |at: usize| {
+            after[at]
+                .iter()
+                .zip(&before[at])
+                .map(|(now, then)| now - then)
+        };
+        [0, 1].map(|at| more(at).collect::<Vec<u64>>())
+    };
     for counts in [&sent, &received] {
         let used = counts.iter().filter(|packets| **packets > 100).count();
         ensure(used == 2, || {
             format!("{used} pairs of SAs carry traffic: sent {sent:?}, received {received:?}")
         })?;
     }
+    // A card brings all by one queue; the kernel, which reads SPIs, brings each worker its own.
+    let handed = handed_over(lab, Place::Gateway(1))? - handed;
+    let by_socket = lab
+        .status(Place::Gateway(1))?
+        .interfaces
+        .iter()
+        .any(|i| i.kind == "udp");
+    ensure(!by_socket || handed < 100, || {
+        format!("of {received:?} packets {handed} came by the wrong socket")
+    })?;
     survives(lab, SOON, |lab, number| lab.kill(Place::Gateway(number)))?;
     // The new standby too.
     wait_pairs(lab, 3, 2)?;
     must_ping(lab, Place::Client, &[TARGETS[1]])
+}
+
+/// What each pair of SAs of the client has sent, and of the first gateway has received.
+fn packets(lab: &Lab) -> Result<[Vec<u64>; 2]> {
+    let of = |place| Ok::<_, anyhow::Error>(lab.status(place)?.sessions);
+    let (sent, received) = (of(Place::Client)?, of(Place::Gateway(1))?);
+    Ok([
+        sent.iter().map(|session| session.packets_out).collect(),
+        received.iter().map(|session| session.packets_in).collect(),
+    ])
 }
 
 /// A peer with fewer workers grants no more pairs than it has workers.
@@ -154,10 +198,19 @@ fn from_frozen(lab: &mut Lab) -> Result<()> {
 /// The successor of a session may be another worker's.
 fn rekey(lab: &mut Lab) -> Result<()> {
     let setup = Setup {
-        extra: "\n[esp]\nworkers = 2\n\n[ike]\nrekey_child = \"1s\"\nrekey_jitter = 10\n".into(),
+        extra: REKEYS.into(),
         ..setup()
     };
     two(lab, &setup)?;
+    loses_nothing(lab)
+}
+
+/// Two workers, and fresh keys all the time.
+pub(super) const REKEYS: &str =
+    "\n[esp]\nworkers = 2\n\n[ike]\nrekey_child = \"1s\"\nrekey_jitter = 10\n";
+
+/// Six seconds under load with these.
+pub(super) fn loses_nothing(lab: &Lab) -> Result<()> {
     let stream = Stream::start(lab)?;
     transfer(lab, TARGETS[0], 6, &["-u", "-b20M", "-P4"])?;
     let report = stream.finish()?;

@@ -24,8 +24,7 @@ impl Segment {
     /// What the kernel refuses.
     pub fn open(index: u32) -> io::Result<Self> {
         // Without a protocol nothing comes before the filter is there.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        socket.set_nonblocking(true)?;
+        let socket = Self::deaf()?;
         socket.attach_filter(
             &neighbours()
                 .map(|[code, yes, no, k]| SockFilter::new(code as u16, yes as u8, no as u8, k)),
@@ -37,8 +36,24 @@ impl Segment {
             libc::PACKET_IGNORE_OUTGOING,
             1i32,
         )?;
-        socket.bind(&link(index))?;
+        socket.bind(&link(index, libc::ETH_P_ALL))?;
         Ok(Self(socket))
+    }
+
+    /// Opens a socket that only sends.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn open_to_send(index: u32) -> io::Result<Self> {
+        let socket = Self::deaf()?;
+        socket.bind(&link(index, 0))?;
+        Ok(Self(socket))
+    }
+
+    fn deaf() -> io::Result<Socket> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 
     /// Takes the next frame, if there is one; yields its length.
@@ -88,13 +103,13 @@ fn neighbours() -> [[u32; 4]; 10] {
     ]
 }
 
-/// All protocols on one interface.
-fn link(index: u32) -> SockAddr {
+/// A protocol on one interface; 0 is none.
+fn link(index: u32, protocol: i32) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the platform's types of addresses.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_protocol = (protocol as u16).to_be();
     address.sll_ifindex = index as i32;
     // SAFETY: the address just written, and its length.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as u32) }

@@ -9,10 +9,14 @@ mod gate;
 mod headers;
 mod message;
 mod port;
+mod spread;
 
-pub use port::{IkeMessage, bind};
+pub use port::IkeMessage;
+pub use spread::bind;
+pub(super) use spread::bind_own;
 
 pub(super) use gate::{Gate, Judged};
 pub(super) use headers::{MOST, put};
 pub(super) use message::Inbox;
 pub(super) use port::UdpPort;
+pub(super) use spread::spread;

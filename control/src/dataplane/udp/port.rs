@@ -1,12 +1,13 @@
 //! The socket as a port of a worker: frames out of datagrams, datagrams out of frames.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
+use evergate_common::packet::Bytes as _;
 use evergate_common::reason::Counter;
-use evergate_common::wire::PORT_NAT_T;
+use evergate_common::wire::UDP_LEN;
 use socket2::SockRef;
 use tokio::sync::mpsc::Sender;
 
@@ -35,16 +36,6 @@ pub struct IkeMessage {
     pub from: SocketAddr,
     /// The message.
     pub data: Vec<u8>,
-}
-
-/// Binds port 4500 of `address` for ESP in UDP and IKE.
-///
-/// # Errors
-/// What the system refuses.
-pub fn bind(address: IpAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((address, PORT_NAT_T))?;
-    prepare(&socket)?;
-    Ok(socket)
 }
 
 /// Sets what the port needs of its socket.
@@ -80,6 +71,8 @@ pub(super) fn prepare(socket: &UdpSocket) -> io::Result<()> {
 struct Train {
     to: SocketAddr,
     class: u8,
+    /// By the worker's own socket.
+    own: bool,
     segment: usize,
     bytes: usize,
     /// Frames, and where in each the payload begins.
@@ -90,6 +83,8 @@ struct Train {
 pub(in crate::dataplane) struct UdpPort {
     socket: UdpSocket,
     local: SocketAddr,
+    /// Another one, on a port of the worker's own, and that port.
+    own: Option<(UdpSocket, u16)>,
     inbox: Inbox,
     train: Train,
     ike: Sender<IkeMessage>,
@@ -98,18 +93,21 @@ pub(in crate::dataplane) struct UdpPort {
 }
 
 impl UdpPort {
-    /// A port over a socket of [`bind`]; messages of IKE go to `ike`.
+    /// A port over a socket of [`bind`](super::bind); messages of IKE go to `ike`.
     ///
     /// # Errors
     /// The socket's address can not be told.
     pub(in crate::dataplane) fn new(
         socket: UdpSocket,
+        own: Option<UdpSocket>,
         ike: Sender<IkeMessage>,
     ) -> io::Result<Self> {
+        let own = own.map(with_port).transpose()?;
         let local = socket.local_addr()?;
         let train = Train {
             to: local,
             class: 0,
+            own: false,
             segment: 0,
             bytes: 0,
             frames: Vec::with_capacity(SEGMENTS),
@@ -117,6 +115,7 @@ impl UdpPort {
         Ok(Self {
             socket,
             local,
+            own,
             inbox: Inbox::new(),
             train,
             ike,
@@ -124,29 +123,53 @@ impl UdpPort {
         })
     }
 
-    /// Goes on over another socket; what waits is sent by the old one.
-    pub(in crate::dataplane) fn rebind(&mut self, umem: &mut Umem, socket: UdpSocket) {
+    /// Goes on over other sockets; what waits is sent by the old ones.
+    pub(in crate::dataplane) fn rebind(
+        &mut self,
+        umem: &mut Umem,
+        socket: UdpSocket,
+        own: Option<UdpSocket>,
+    ) {
         let _ = self.flush(umem);
         if let Ok(local) = socket.local_addr() {
             (self.socket, self.local) = (socket, local);
+            self.own = own.and_then(|own| with_port(own).ok());
         }
     }
 
-    /// Descriptor to poll for input.
-    pub(in crate::dataplane) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// The port of the worker's own.
+    pub(in crate::dataplane) fn own_port(&self) -> Option<u16> {
+        self.own.as_ref().map(|(_, port)| *port)
     }
 
-    /// Receives what is there, once, and appends a frame for each datagram but those of IKE. Counts what
-    /// could not be taken by `count`. Says whether nothing more is there.
+    /// How many sockets there are.
+    pub(in crate::dataplane) fn sockets(&self) -> usize {
+        1 + usize::from(self.own.is_some())
+    }
+
+    /// Descriptors to poll for input.
+    pub(in crate::dataplane) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let own = self.own.iter().map(|(own, _)| own.as_fd());
+        std::iter::once(self.socket.as_fd()).chain(own)
+    }
+
+    /// Receives what is there, once, by the shared socket (0) or by the own one, and appends a frame for each
+    /// datagram but those of IKE, as to the shared port. Counts what could not be taken by `count`. Says
+    /// whether nothing more is there.
     pub(in crate::dataplane) fn receive(
         &mut self,
+        number: usize,
         umem: &mut Umem,
         frames: &mut Vec<Frame>,
         mut count: impl FnMut(Counter),
     ) -> bool {
         // Errors are of what was sent before, or there is nothing; the next call tells.
-        let Ok(messages) = self.inbox.receive(self.socket.as_fd()) else {
+        let socket = match (number, &self.own) {
+            (0, _) => &self.socket,
+            (_, Some((own, _))) => own,
+            (_, None) => return true,
+        };
+        let Ok(messages) = self.inbox.receive(socket.as_fd()) else {
             return true;
         };
         for at in 0..messages {
@@ -196,8 +219,10 @@ impl UdpPort {
             return Some((Counter::NoRoute, 1));
         };
         let length = packet.len() - payload;
+        let from = packet.read_u16(payload - UDP_LEN);
+        let own = self.own_port().is_some_and(|port| from == Some(port));
         let train = &self.train;
-        let joins = (train.to, train.class) == (to, class)
+        let joins = (train.to, train.class, train.own) == (to, class, own)
             && length <= train.segment
             && train.bytes + length <= MESSAGE
             && train.frames.len() < SEGMENTS
@@ -209,7 +234,7 @@ impl UdpPort {
             false => self.flush(umem),
         };
         if self.train.frames.is_empty() {
-            (self.train.to, self.train.class) = (to, class);
+            (self.train.to, self.train.class, self.train.own) = (to, class, own);
             (self.train.segment, self.train.bytes) = (length, 0);
         }
         self.train.bytes += length;
@@ -238,7 +263,11 @@ impl UdpPort {
 
     fn send_train(&mut self, umem: &Umem) -> io::Result<()> {
         let Train {
-            to, class, segment, ..
+            to,
+            class,
+            segment,
+            own,
+            ..
         } = self.train;
         let parts: ArrayVec<IoSlice<'_>, SEGMENTS> = self
             .train
@@ -248,7 +277,10 @@ impl UdpPort {
                 IoSlice::new(umem.bytes(frame).get(*payload..).unwrap_or_default())
             })
             .collect();
-        let socket = self.socket.as_fd();
+        let socket = match &self.own {
+            Some((socket, _)) if own => socket.as_fd(),
+            _ => self.socket.as_fd(),
+        };
         if parts.len() > 1 {
             let cut = u16::try_from(segment).ok();
             match message::send(socket, to, class, cut, &parts) {
@@ -262,6 +294,11 @@ impl UdpPort {
             .map(|part| message::send(socket, to, class, None, part));
         sent.fold(Ok(()), io::Result::and)
     }
+}
+
+fn with_port(socket: UdpSocket) -> io::Result<(UdpSocket, u16)> {
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 /// Makes a frame of a datagram in a chunk; `None` if it is too long for one.

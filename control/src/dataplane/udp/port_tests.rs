@@ -13,7 +13,7 @@ fn end() -> End {
     prepare(&socket).unwrap();
     let (sender, ike) = tokio::sync::mpsc::channel(4);
     End {
-        port: UdpPort::new(socket, sender).unwrap(),
+        port: UdpPort::new(socket, None, sender).unwrap(),
         umem: Umem::new(512).unwrap(),
         ike,
     }
@@ -22,20 +22,42 @@ fn end() -> End {
 impl End {
     /// An IP packet to `to` with a payload of `length` bytes that begin with `mark`.
     fn packet(&mut self, to: SocketAddr, mark: u32, length: usize, class: u8) -> Frame {
+        let from = self.port.local;
+        self.packet_with(from, to, mark, length, class)
+    }
+
+    fn packet_from(&mut self, from: SocketAddr, to: SocketAddr, mark: u32, length: usize) -> Frame {
+        self.packet_with(from, to, mark, length, 0)
+    }
+
+    fn packet_with(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        mark: u32,
+        length: usize,
+        class: u8,
+    ) -> Frame {
         let mut frame = self.umem.take().unwrap();
         let chunk = self.umem.chunk_mut(&frame);
         chunk[HEADROOM..HEADROOM + 4].copy_from_slice(&mark.to_be_bytes());
-        let range = headers::put(chunk, HEADROOM, length, self.port.local, to, class).unwrap();
+        let range = headers::put(chunk, HEADROOM, length, from, to, class).unwrap();
         frame.set_range(range.start + ETHERNET_LEN..range.end);
         frame
     }
 
     /// Marks and lengths of what comes until there are `count`.
     fn received(&mut self, count: usize) -> Vec<(u32, usize, u8)> {
+        self.received_by(0, count)
+    }
+
+    fn received_by(&mut self, socket: usize, count: usize) -> Vec<(u32, usize, u8)> {
         let mut frames = Vec::new();
         for _ in 0..500 {
             self.port
-                .receive(&mut self.umem, &mut frames, |reason| panic!("{reason:?}"));
+                .receive(socket, &mut self.umem, &mut frames, |reason| {
+                    panic!("{reason:?}")
+                });
             if frames.len() >= count {
                 break;
             }
@@ -91,6 +113,45 @@ fn without_segmentation_each_goes_by_itself() {
 }
 
 #[test]
+fn the_own_port_sends_what_bears_it_and_receives_as_the_shared_one() {
+    let (mut a, mut b) = (end(), end());
+    let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+    prepare(&own).unwrap();
+    let own_at = own.local_addr().unwrap();
+    let shared = a.port.socket.try_clone().unwrap();
+    a.port.rebind(&mut a.umem, shared, Some(own));
+    assert_eq!(
+        (a.port.own_port(), a.port.sockets()),
+        (Some(own_at.port()), 2)
+    );
+    for (mark, from) in (1..).zip([a.port.local, own_at, own_at, a.port.local]) {
+        // Longer than the one before: none are joined.
+        let frame = a.packet_from(from, b.port.local, mark, 500 + mark as usize);
+        assert_eq!(a.port.send(&mut a.umem, frame), None);
+    }
+    assert_eq!(a.port.flush(&mut a.umem), None);
+    let mut seen = Vec::new();
+    let mut buffer = [0; 2000];
+    for _ in 0..500 {
+        if seen.len() == 4 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        while let Ok((_, from)) = b.port.socket.recv_from(&mut buffer) {
+            seen.push((buffer[3], from));
+        }
+    }
+    seen.sort();
+    let (shared, own) = (a.port.local, own_at);
+    assert_eq!(seen, [(1, shared), (2, own), (3, own), (4, shared)]);
+
+    let frame = b.packet(own_at, 5, 500, 0);
+    assert_eq!(b.port.send(&mut b.umem, frame), None);
+    assert_eq!(b.port.flush(&mut b.umem), None);
+    assert_eq!(a.received_by(1, 1), [(5, 500, 0)]);
+}
+
+#[test]
 fn ike_goes_to_its_queue_and_what_does_not_fit_there_is_counted() {
     let (a, mut b) = (end(), end());
     for n in 0..6u8 {
@@ -99,7 +160,7 @@ fn ike_goes_to_its_queue_and_what_does_not_fit_there_is_counted() {
     }
     let (mut frames, mut full) = (Vec::new(), 0);
     for _ in 0..500 {
-        b.port.receive(&mut b.umem, &mut frames, |reason| {
+        b.port.receive(0, &mut b.umem, &mut frames, |reason| {
             assert_eq!(reason, Counter::QueueFull);
             full += 1;
         });
@@ -122,7 +183,7 @@ fn what_is_too_long_for_a_frame_is_counted() {
     let (mut frames, mut counted) = (Vec::new(), Vec::new());
     for _ in 0..500 {
         b.port
-            .receive(&mut b.umem, &mut frames, |reason| counted.push(reason));
+            .receive(0, &mut b.umem, &mut frames, |reason| counted.push(reason));
         if !counted.is_empty() {
             break;
         }

@@ -286,6 +286,7 @@ pub(super) fn keyed(
         spi_in,
         spi_out,
         lane: 0,
+        own_port: false,
         cipher: suite.cipher,
         key_in: inbound.key,
         salt_in: *inbound.salt,

@@ -83,7 +83,7 @@ impl Wish {
             }
         }
         if self.lane > 0 {
-            payloads.push(resource());
+            payloads.push(resource(settings.own_ports));
         }
         payloads.push(Payload::Sa(esp));
         payloads.push(Payload::Nonce(self.ni.clone()));
@@ -144,7 +144,7 @@ impl Wish {
         let made = keys.child_with(suite.cipher, &shared, nonces);
         let selectors = (local_ts.clone(), remote_ts.clone());
         let mut child = keyed(suite, made, true, [self.spi, spi_out], selectors);
-        child.lane = self.lane;
+        (child.lane, child.own_port) = (self.lane, self.lane > 0 && settings.own_ports);
         Ok(Made {
             child,
             nonces: Lowest::of(nonces),
@@ -152,9 +152,13 @@ impl Wish {
     }
 }
 
+/// Data of SA_RESOURCE_INFO, which is free: its sender may send from another port than that of IKE.
+const OWN_PORT: [u8; 1] = *b"P";
+
 /// Says that a child SA is one resource's (RFC 9611 section 5). Which one is nobody's business.
-fn resource() -> Payload {
-    Payload::Notify(Notify::new(kind::SA_RESOURCE_INFO, []))
+fn resource(own_port: bool) -> Payload {
+    let data: &[u8] = if own_port { &OWN_PORT } else { &[] };
+    Payload::Notify(Notify::new(kind::SA_RESOURCE_INFO, data))
 }
 
 /// The number of no key exchange.
@@ -271,7 +275,7 @@ pub(super) fn make(
     chosen
         .transforms
         .extend(group.map(|g| ke_transform(g.number())));
-    let mut answer: Vec<Payload> = (lane > 0).then(resource).into_iter().collect();
+    let mut answer: Vec<Payload> = (lane > 0).then(|| resource(false)).into_iter().collect();
     answer.extend([Payload::Sa(vec![chosen]), Payload::Nonce(nr.clone())]);
     answer.extend(pair.as_ref().map(key_exchange));
     answer.push(Payload::TsI(remote.clone()));
@@ -322,7 +326,8 @@ fn answer(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Result<Vec<
     if let Some(about) = notify(payloads, kind::REKEY_SA) {
         return rekey_child::answer(core, cx, payloads, about);
     }
-    let lane = match notify(payloads, kind::SA_RESOURCE_INFO) {
+    let resource = notify(payloads, kind::SA_RESOURCE_INFO);
+    let lane = match resource {
         Some(_) => {
             let free = (1..cx.settings.lanes).find(|lane| !core.has_lane(*lane));
             free.ok_or(Notify::new(kind::TS_MAX_QUEUE, []))?
@@ -344,7 +349,8 @@ fn answer(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) -> Result<Vec<
         let selectors = cx.hooks.selectors(&peer?, &core.assigned, local, remote);
         selectors.ok()
     };
-    let (made, answer) = make(core, cx, payloads, (lane, beside), select)?;
+    let (mut made, answer) = make(core, cx, payloads, (lane, beside), select)?;
+    made.child.own_port = resource.is_some_and(|info| info.data == OWN_PORT);
     core.add_child(cx, made.child, false);
     Ok(answer)
 }

@@ -50,6 +50,23 @@ fn one_for_each_resource_up_to_what_the_peer_has() {
     assert_eq!(s.pair.b.owner.besides, [None, beside(b, 1), beside(b, 2)]);
 }
 
+// … N(SA_RESOURCE_INFO) with data, which says that ESP may come from another port.
+#[test]
+fn whoever_asks_says_whether_it_has_ports_of_its_own() {
+    for has in [false, true] {
+        let mut s = Session::new(|a, b| {
+            (a.lanes, b.lanes) = (2, 2);
+            (a.own_ports, b.own_ports) = (has, !has);
+            (a.children_limit, b.children_limit) = (1, 1);
+        });
+        add(&mut s, 1);
+        for held in [&s.a, &s.b] {
+            let own: Vec<bool> = held.children.values().map(|child| child.own_port).collect();
+            assert_eq!(own, [false, has]);
+        }
+    }
+}
+
 #[test]
 fn what_replaces_one_is_for_the_same_resource() {
     let mut s = lanes(2, 2);

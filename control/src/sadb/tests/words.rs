@@ -252,6 +252,7 @@ prop_compose! {
     ) -> SessionSpec {
         SessionSpec {
             lane: 0,
+            own_port: false,
             id: SessionId::NONE,
             encap: encap.map(|(local_port, remote_port)| UdpEncap { local_port, remote_port }),
             roams: false,
