@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod dataplane;
 pub mod esp;
 #[doc(hidden)]

@@ -28,6 +28,7 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,6 +88,13 @@ enum Task {
         /// Fewer rounds
         #[arg(long)]
         quick: bool,
+        /// Of the rig's generator where it sends through many tunnels; without: 1,000, and not with
+        /// --quick
+        #[arg(long)]
+        tunnels: Option<NonZeroU16>,
+        /// Of the rig's generator in each tunnel
+        #[arg(long, default_value_t = bench::FLOWS)]
+        flows: NonZeroU16,
         /// How long the soak lasts
         #[arg(long, default_value_t = 10)]
         minutes: u64,
@@ -256,6 +264,8 @@ fn perform(task: Task) -> Result<()> {
             name,
             peers,
             quick,
+            tunnels,
+            flows,
             minutes,
             prefix,
         } => {
@@ -266,6 +276,8 @@ fn perform(task: Task) -> Result<()> {
                 minutes,
                 prefix: &prefix,
                 peers: peers.as_deref(),
+                tunnels: tunnels.map(NonZeroU16::get),
+                flows: flows.get(),
             };
             bench::run(name.as_deref(), effort)
         }

@@ -133,7 +133,7 @@ pub(super) struct SendArgs {
     /// The link address of the next hop
     #[arg(long, value_name = "MAC", value_parser = link_address)]
     pub(super) next_hop: [u8; 6],
-    /// Their source address
+    /// Their source address; with several tunnels that of the first one, the others have those that follow
     #[arg(long, value_name = "ADDRESS")]
     pub(super) from: Ipv4Addr,
     /// Their destination address
@@ -142,8 +142,11 @@ pub(super) struct SendArgs {
     /// Bytes of each IP packet, or imix: 64, 576 and 1400 bytes as 7 : 4 : 1
     #[arg(long, default_value = "1400")]
     pub(super) size: Sizes,
-    /// So many source ports in turn
-    #[arg(long, default_value_t = 1)]
+    /// So many tunnels in turn: source addresses, and with --spi SAs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) tunnels: u16,
+    /// So many source ports in turn in each tunnel
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) flows: u16,
     /// Packets a second. Default: as fast as it can
     #[arg(long, value_name = "PACKETS")]
@@ -154,7 +157,8 @@ pub(super) struct SendArgs {
     /// Tells these packets from those of other runs
     #[arg(long, default_value_t = 1)]
     pub(super) run: u32,
-    /// Seal them in tunnel mode by this SA, whose key and salt are read from standard input: the SPI
+    /// Seal them in tunnel mode by an SA with this SPI, whose key and salt are read from standard input.
+    /// Further tunnels have the SPIs that follow, each with a line of its own
     #[arg(long, requires_all = ["outer_from", "outer_to"])]
     pub(super) spi: Option<Spi>,
     /// The outer source address
@@ -163,7 +167,7 @@ pub(super) struct SendArgs {
     /// The outer destination address
     #[arg(long, value_name = "ADDRESS", requires = "spi")]
     pub(super) outer_to: Option<Ipv4Addr>,
-    /// The sequence number after which the SA goes on; one is never to be used twice with one key
+    /// The sequence number after which the SAs go on; one is never to be used twice with one key
     #[arg(long, default_value_t = 0, requires = "spi")]
     pub(super) after: u64,
     /// Say it as JSON
@@ -253,7 +257,8 @@ pub(super) enum SaCommand {
     List,
     /// Add SAs by hand, in the manner of `ip xfrm state`; docs/esp.md has the words
     Add {
-        /// The SA. A lone `-` reads it from standard input, so that no other user sees its key
+        /// The SA. A lone `-` reads it from standard input, so that no other user sees its key; several with
+        /// empty lines between them
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },

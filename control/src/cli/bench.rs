@@ -1,8 +1,9 @@
 //! `evergate bench`: measurements that need no lab.
 
+use std::io::BufRead;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use zeroize::Zeroizing;
 
 use super::args::{Handshakes, ReceiveArgs, SendArgs};
@@ -11,6 +12,7 @@ use crate::esp::{Aead, Backend, Cipher, Key, OutboundSa, OuterConfig, Salt, deco
 use crate::ike::{EspProposal, IkeProposal};
 use crate::load::packets::{self, Received, Seal, Sent};
 use crate::load::{self, Credentials, Plan, Report};
+use crate::sadb::HIGHEST_SPI;
 
 /// Makes sessions, and tells how many a second.
 pub(super) fn handshakes(args: Handshakes) -> Result<ExitCode> {
@@ -78,16 +80,21 @@ fn shown(report: &Report) -> String {
 pub(super) fn send(args: SendArgs) -> Result<ExitCode> {
     let seal = match (args.spi, args.outer_from, args.outer_to) {
         (Some(spi), Some(from), Some(to)) => {
-            let mut line = Zeroizing::new(String::new());
-            std::io::stdin().read_line(&mut line)?;
-            let secret = decode_hex(line.trim()).context("key and salt on standard input")?;
-            let (key, salt) = secret
-                .split_last_chunk::<4>()
-                .context("expected a key followed by four bytes of salt")?;
-            let aead = Aead::new(Backend::default(), Cipher::Aes256Gcm, &Key::new(key)?)?;
-            let sa = OutboundSa::new(spi.0, aead, Salt::from(*salt), true, args.after);
+            let last = spi.0.checked_add(u32::from(args.tunnels) - 1);
+            ensure!(
+                last.is_some_and(|last| last <= HIGHEST_SPI),
+                "there are no {} SPIs from {spi} on",
+                args.tunnels
+            );
+            let spis = spi.0..;
+            let sas = spis.zip(0..args.tunnels).map(|(spi, _)| {
+                let (key, salt) = secret(&mut std::io::stdin().lock())?;
+                let aead = Aead::new(Backend::default(), Cipher::Aes256Gcm, &key)?;
+                Ok(OutboundSa::new(spi, aead, salt, true, args.after))
+            });
+            let sas = sas.collect::<Result<_>>()?;
             let outer = OuterConfig::new(from.into(), to.into(), None);
-            Some(Seal { sa, outer })
+            Some(Seal { sas, outer })
         }
         _ => None,
     };
@@ -97,6 +104,7 @@ pub(super) fn send(args: SendArgs) -> Result<ExitCode> {
         from: args.from,
         to: args.to,
         sizes: args.size,
+        tunnels: args.tunnels,
         flows: args.flows,
         rate: args.rate,
         time: args.seconds,
@@ -120,6 +128,17 @@ pub(super) fn send(args: SendArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A line with a key and its salt.
+fn secret(lines: &mut impl BufRead) -> Result<(Key, Salt)> {
+    let mut line = Zeroizing::new(String::new());
+    lines.read_line(&mut line)?;
+    let secret = decode_hex(line.trim()).context("key and salt on standard input")?;
+    let (key, salt) = secret
+        .split_last_chunk::<4>()
+        .context("expected a key followed by four bytes of salt for each tunnel, a line each")?;
+    Ok((Key::new(key)?, Salt::from(*salt)))
+}
+
 /// Counts test packets; says `ready` when it does.
 pub(super) fn receive(args: &ReceiveArgs) -> Result<ExitCode> {
     packets::receive(&args.interface, args.seconds, |report| match report {
@@ -134,6 +153,8 @@ fn arrived(received: &Received) -> String {
     let Received {
         run,
         received,
+        tunnels,
+        flows,
         duplicated,
         reordered,
         missing,
@@ -141,9 +162,26 @@ fn arrived(received: &Received) -> String {
         latency,
     } = received;
     format!(
-        "run {run}: {received} packets in {seconds:.2} s, {missing} missing among them, {reordered} \
-         late in their flow, {duplicated} twice\n\
+        "run {run}: {received} packets of {flows} flows in {tunnels} tunnels in {seconds:.2} s, {missing} missing \
+         among them, {reordered} late in their flow, {duplicated} twice\n\
          one way: {:.1} µs (median), {:.1} µs (99 %), {:.1} µs (99.9 %), {:.1} µs (worst)\n",
         latency.p50_us, latency.p99_us, latency.p999_us, latency.worst_us
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_line() {
+        let text = format!("{}\n{}\nff\n", "05".repeat(36), "06".repeat(36));
+        let mut lines = text.as_bytes();
+        for byte in [5, 6] {
+            let (key, salt) = secret(&mut lines).unwrap();
+            assert_eq!((key.expose(), salt.expose()), (&[byte; 32][..], &[byte; 4]));
+        }
+        assert!(secret(&mut lines).is_err(), "too short");
+        assert!(secret(&mut lines).is_err(), "the end");
+    }
 }

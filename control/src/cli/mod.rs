@@ -231,7 +231,7 @@ mod tests {
             "evergate bench handshakes --remote 192.0.2.1 --remote-id gw.example --local \
              192.0.2.7,192.0.2.8 --psk-file key --count 5 --ike aes256gcm16-prfsha256-x25519",
             "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
-             --to 10.0.0.1 --size imix --flows 4 --rate 1000 --seconds 0.5",
+             --to 10.0.0.1 --size imix --tunnels 1000 --flows 4 --rate 1000 --seconds 0.5",
             "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
              --to 10.0.0.1 --spi 0x1000 --outer-from 192.0.2.2 --outer-to 192.0.2.1",
             "evergate bench receive --interface eth0 --json",
@@ -252,6 +252,8 @@ mod tests {
             "evergate bench send --interface eth0 --next-hop 02:00 --from 10.0.0.2 --to 10.0.0.1",
             "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
              --to 10.0.0.1 --spi 0x1000",
+            "evergate bench send --interface eth0 --next-hop 02:00:00:00:00:01 --from 10.0.0.2 \
+             --to 10.0.0.1 --tunnels 0",
         ] {
             parse(line).map(|_| ()).unwrap_err();
         }

@@ -9,7 +9,8 @@ use super::args::{NodeArgs, SaCommand};
 use super::number::{bytes, count};
 use super::table::{self, Cell, Look};
 use super::{client, colour, print, print_done, print_json};
-use crate::api::model::{Direction, SaView, SaWords};
+use crate::api::Client;
+use crate::api::model::{Direction, Done, SaView, SaWords};
 
 pub(super) async fn command(node: &NodeArgs, command: SaCommand) -> anyhow::Result<()> {
     let client = client(node)?;
@@ -22,25 +23,59 @@ pub(super) async fn command(node: &NodeArgs, command: SaCommand) -> anyhow::Resu
             print(&render(&list, colour()))?;
             return Ok(());
         }
-        SaCommand::Add { words } => client.sa_add(whole(SaWords(words))?).await?,
+        SaCommand::Add { words } => add(&client, whole(SaWords(words))?).await?,
         SaCommand::Delete { spi } => client.sa_delete(spi).await?,
         SaCommand::Flush => client.sa_flush().await?,
     };
     print_done(node, &done)
 }
 
-/// The words of the command line, or those of standard input.
-fn whole(words: SaWords) -> anyhow::Result<SaWords> {
+/// The words of the command line, or those of standard input, which may have several SAs.
+fn whole(words: SaWords) -> anyhow::Result<Vec<SaWords>> {
     if *words != ["-"] {
-        return Ok(words);
+        return Ok(vec![words]);
     }
     let mut text = Zeroizing::new(String::new());
     std::io::stdin()
         .read_to_string(&mut text)
         .context("cannot read the SA from standard input")?;
-    Ok(SaWords(
-        text.split_whitespace().map(str::to_owned).collect(),
-    ))
+    Ok(several(&text))
+}
+
+/// SAs with empty lines between them; one without words if there is none.
+fn several(text: &str) -> Vec<SaWords> {
+    let mut list = vec![SaWords::default()];
+    for line in text.lines() {
+        let words = line.split_whitespace().map(str::to_owned);
+        match (line.trim(), list.last_mut()) {
+            ("", Some(last)) if last.is_empty() => {}
+            ("", _) | (_, None) => list.push(SaWords::default()),
+            (_, Some(last)) => last.0.extend(words),
+        }
+    }
+    if list.len() > 1 && list.last().is_some_and(|last| last.is_empty()) {
+        list.pop();
+    }
+    list
+}
+
+/// Adds one after the other, up to the first that is refused.
+async fn add(client: &Client, list: Vec<SaWords>) -> anyhow::Result<Done> {
+    let count = list.len();
+    let mut done = Done::default();
+    for (number, words) in (1..).zip(list) {
+        let added = client.sa_add(words).await;
+        done = match count {
+            1 => added?,
+            _ => added.with_context(|| {
+                format!("number {number} of {count} was not added, those before it were")
+            })?,
+        };
+    }
+    Ok(match count {
+        1 => done,
+        _ => Done::new(format!("added {count} SAs or pairs of them")),
+    })
 }
 
 pub(crate) fn render(list: &[SaView], colour: bool) -> String {
@@ -89,5 +124,18 @@ mod tests {
             include_str!("testdata/sas.txt")
         );
         assert_eq!(render(&[], false), "no SAs\n");
+    }
+
+    #[test]
+    fn an_empty_line_ends_an_sa() {
+        let words =
+            |text: &str| -> Vec<String> { several(text).iter().map(|sa| sa.join(" ")).collect() };
+        assert_eq!(words("in spi 1\n key 2\nout\n"), ["in spi 1 key 2 out"]);
+        assert_eq!(
+            words("\nin a\n\n \nin b\nout c\n\n"),
+            ["in a", "in b out c"]
+        );
+        assert_eq!(words(""), [""], "which is refused");
+        assert_eq!(words("\n \n"), [""]);
     }
 }

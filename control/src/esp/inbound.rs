@@ -28,6 +28,8 @@ pub struct InboundSa {
     salt: Salt,
     esn: bool,
     window: Window,
+    /// The last number that may be accepted.
+    lease: u64,
     packets: u64,
     bytes: u64,
 }
@@ -63,6 +65,7 @@ impl InboundSa {
             salt,
             esn,
             window,
+            lease: u64::MAX,
             packets: 0,
             bytes: 0,
         }
@@ -78,6 +81,19 @@ impl InboundSa {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.window.top()
+    }
+
+    /// Sets the last sequence number that this receiver may accept, the end of its lease. There is no
+    /// lease at first.
+    pub fn set_limit(&mut self, last: u64) {
+        self.lease = last;
+    }
+
+    /// Which of the last 64 numbers up to [`InboundSa::sequence`] were not accepted: bit n for the one n
+    /// below it.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.window.missing()
     }
 
     /// Authentic packets, dummies included.
@@ -110,7 +126,8 @@ impl InboundSa {
     ///
     /// # Errors
     /// Any of the reasons from [`Refused::TooShort`] to [`Refused::InnerMalformed`]; only those
-    /// after [`Refused::BadIcv`] mean that the peer itself sent the packet.
+    /// after [`Refused::BadIcv`] mean that the peer itself sent the packet. [`Refused::LeaseExhausted`] says
+    /// nothing about it, and leaves it as it was: it can be opened once the lease goes further.
     #[inline]
     pub fn open(&mut self, buf: &mut [u8], esp: Range<usize>) -> Result<Opened, Refused> {
         let data_start = esp
@@ -135,6 +152,9 @@ impl InboundSa {
         };
         // Saves the work on packets that can not pass; the verdict falls after authentication.
         self.window.check(sequence)?;
+        if sequence > self.lease {
+            return Err(Refused::LeaseExhausted);
+        }
 
         let (aad, aad_len) = aad(&self.spi, sequence, self.esn);
         let nonce = nonce(&self.salt, &iv);

@@ -73,6 +73,32 @@ impl Window {
         self.sleep();
     }
 
+    /// Takes over an SA: all numbers up to `top` count as seen, but for those of which `missing` has a bit, as
+    /// [`Window::missing`] yields it. Never moves down.
+    pub fn resume_without(&mut self, top: u64, missing: u64) {
+        if top <= self.top {
+            return;
+        }
+        self.resume(top);
+        if missing == 0 {
+            return;
+        }
+        self.wake();
+        for n in (0..WORD).filter(|n| missing >> n & 1 == 1) {
+            if let Some(sequence) = top.checked_sub(n).filter(|sequence| *sequence > 0) {
+                let slot = self.slot(sequence);
+                self.words[slot] &= !Self::bit(sequence);
+            }
+        }
+    }
+
+    /// Which of the last 64 numbers up to the top are still new: bit n for `top - n`.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        let new = |n: &u64| self.top > *n && self.check(self.top - n).is_ok();
+        (0..WORD).filter(new).fold(0, |bits, n| bits | 1 << n)
+    }
+
     /// From now on all numbers up to the top count as seen, also those that were not: for an SA that
     /// nothing has come for in a long while. Takes no memory until the next one is accepted.
     pub fn sleep(&mut self) {
@@ -298,6 +324,28 @@ mod tests {
         for sequence in [1005, 1004] {
             assert_eq!(window.accept(sequence), Ok(()));
             assert_eq!(window.accept(sequence), Err(Refused::Replayed));
+        }
+    }
+
+    #[test]
+    fn a_window_that_moves_takes_what_is_missing_and_nothing_twice() {
+        for top in [3_u64, 63, 64, 65, 1000, 70_000] {
+            let mut old = Window::new(1024).expect("an allowed size");
+            let late = |n: &u64| *n > 0 && (n.is_multiple_of(5) || *n == top - 1);
+            for sequence in (1..=top).filter(|n| !late(n) || *n == top) {
+                old.accept(sequence).expect("new");
+            }
+            let mut new = Window::new(1024).expect("an allowed size");
+            new.resume_without(old.top(), old.missing());
+            for sequence in top.saturating_sub(100)..=top + 3 {
+                // Further below all counts as seen.
+                let wanted = match top.saturating_sub(sequence) < 64 || sequence == 0 {
+                    true => old.check(sequence),
+                    false => Err(Refused::Replayed),
+                };
+                assert_eq!(new.check(sequence), wanted, "{sequence} of {top}");
+                assert_eq!(new.accept(sequence), wanted, "{sequence} of {top}");
+            }
         }
     }
 

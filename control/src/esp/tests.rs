@@ -297,6 +297,20 @@ fn nobody_sends_past_the_end_of_a_lease() {
 }
 
 #[test]
+fn nobody_accepts_past_the_end_of_a_lease() {
+    let (mut out, mut inb) = pair(true, 0);
+    let packets = [(); 3].map(|()| seal(&mut out, &v4_packet(40), NEXT_IPV4));
+    inb.set_limit(2);
+    let refused = Err(Refused::LeaseExhausted);
+    assert_eq!(open(&mut inb, &packets[2]), refused);
+    assert_eq!(open(&mut inb, &packets[1]).expect("new").1.sequence, 2);
+    assert_eq!((inb.sequence(), inb.missing()), (2, 0b10));
+    inb.set_limit(3);
+    open(&mut inb, &packets[2]).expect("not marked as seen");
+    assert_eq!(open(&mut inb, &packets[1]), Err(Refused::Replayed));
+}
+
+#[test]
 fn too_little_room_uses_up_no_sequence_number() {
     let (mut out, _) = pair(false, 0);
     let mut buf = v4_packet(200);

@@ -15,10 +15,14 @@ use crate::style::bold;
 use crate::{PACKAGES, build, paths, sh, toolchain};
 use anyhow::{Result, bail};
 use serde::Serialize;
+use std::num::NonZeroU16;
 use std::path::Path;
 
 /// The prefix of the benchmarks' lab, if no other one is wanted.
 pub(crate) const PREFIX: &str = "egb-";
+
+/// Of the rig in each tunnel: enough to reach all queues and workers, few enough for any cache.
+pub(crate) const FLOWS: NonZeroU16 = NonZeroU16::new(16).unwrap();
 
 const NAMES: &[&str] = &[
     "rig",
@@ -44,6 +48,10 @@ pub(crate) struct Effort<'a> {
     pub(crate) prefix: &'a str,
     /// Of the rig; without: all.
     pub(crate) peers: Option<&'a str>,
+    /// Of the rig's row with many tunnels; without: as many as usual if there is time.
+    pub(crate) tunnels: Option<u16>,
+    /// Of the rig, in each tunnel.
+    pub(crate) flows: u16,
 }
 
 impl Effort<'_> {

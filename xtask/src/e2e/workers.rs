@@ -47,7 +47,9 @@ fn share_the_traffic(lab: &mut Lab) -> Result<()> {
         must_ping(lab, Place::Client, &[target])?;
     }
     must_ping(lab, Place::Client, &[TARGET_V6])?;
-    for words in [&["-P8"][..], &["-P8", "-R"], &["-u", "-b40M", "-P4"]] {
+    // Short enough for a path whose MTU is still looked for.
+    let udp = &["-u", "-b40M", "-P4", "-l1100"];
+    for words in [&["-P8"][..], &["-P8", "-R"], udp] {
         transfer(lab, TARGETS[0], 2, words)?;
     }
     let report = stream.finish()?;

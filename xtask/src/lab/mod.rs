@@ -186,7 +186,12 @@ impl Lab {
         sh::read(&mut self.evergate_command(place, words)?)
     }
 
-    /// The same, whatever it answers.
+    /// The same, with this on its standard input; what it says is of no interest.
+    pub(crate) fn evergate_told(&self, place: Place, words: &[&str], input: &str) -> Result<()> {
+        sh::feed(&mut self.evergate_command(place, words)?, input)
+    }
+
+    /// The same as [`Self::evergate`], whatever it answers.
     pub(crate) fn try_evergate(&self, place: Place, words: &[&str]) -> Result<Output> {
         sh::output(&mut self.evergate_command(place, words)?)
     }

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use clap::Args;
-use evergate_common::sample::{LEAST, Note};
+use evergate_common::sample::{MOST, Note, Sizes, Turns};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use std::io::IoSlice;
@@ -17,9 +17,8 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 const BATCH: u64 = 32;
-/// What WireGuard adds to a packet: header (16) and tag (16); its messages have at least so much.
-const ADDED: usize = 32;
-const LEAST_MESSAGE: usize = 148;
+/// What a packet becomes at most: header (16) and tag (16) are added.
+const LARGEST: usize = MOST + 32;
 /// As `evergate bench send` has them.
 const LEAST_SLEEP_NS: u64 = 40_000;
 const FORGET_NS: u64 = 5_000_000;
@@ -37,7 +36,7 @@ pub(crate) struct Words {
     #[arg(long)]
     to: Ipv4Addr,
     #[arg(long)]
-    size: usize,
+    size: Sizes,
     #[arg(long)]
     flows: u16,
     #[arg(long)]
@@ -51,12 +50,10 @@ pub(crate) struct Words {
 /// Sends, and says how many as `evergate bench send --json` does. Reads a private key and the gateway's public
 /// key from stdin, a line each, as `wg` writes them.
 pub(super) fn send(words: &Words) -> Result<()> {
-    if words.size < LEAST || words.flows == 0 {
-        bail!("expected {LEAST} bytes or more, and a flow");
-    }
+    let turns = Turns::new(1, words.flows, words.size).context("expected a flow")?;
     let (private, public) = (key()?, key()?);
     let (private, public) = (StaticSecret::from(private), PublicKey::from(public));
-    let mut tunnel = Tunn::new(
+    let mut session = Tunn::new(
         private,
         public,
         None,
@@ -66,15 +63,14 @@ pub(super) fn send(words: &Words) -> Result<()> {
     );
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(words.gateway)?;
-    shake_hands(&mut tunnel, &socket)?;
+    shake_hands(&mut session, &socket)?;
     // Sleeps end when they should, not up to 50 µs later; without it the sender is only less even.
     let _ = nix::sys::prctl::set_timerslack(1);
 
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH as usize, None);
     let addresses: [Option<SockaddrStorage>; BATCH as usize] = [None; BATCH as usize];
-    let mut packet = vec![0; words.size];
-    let room = (words.size + ADDED).max(LEAST_MESSAGE);
-    let mut messages = vec![vec![0; room]; BATCH as usize];
+    let mut packet = [0; MOST];
+    let mut messages = vec![vec![0; LARGEST]; BATCH as usize];
     let start = now_ns();
     let end = start + (words.seconds * 1e9) as u64;
     let (mut pace_start, mut paced, mut sent, mut number) = (start, 0_u64, 0_u64, 0_u64);
@@ -105,16 +101,19 @@ pub(super) fn send(words: &Words) -> Result<()> {
         };
         let mut parts: Vec<[IoSlice<'_>; 1]> = Vec::with_capacity(wanted as usize);
         for message in &mut messages[..wanted as usize] {
+            let (tunnel, flow, size) = turns.of(number);
+            let packet = packet.get_mut(..size.into()).context("a size")?;
             let note = Note {
                 run: words.run,
-                flow: (number % u64::from(words.flows)) as u16,
+                tunnel,
+                flow,
                 number,
                 sent_ns: now,
             };
-            note.write(&mut packet, words.from.octets(), words.to.octets())
+            note.write(packet, words.from.octets(), words.to.octets())
                 .context("a packet of this size")?;
             number += 1;
-            match tunnel.encapsulate(&packet, message) {
+            match session.encapsulate(packet, message) {
                 TunnResult::WriteToNetwork(sealed) => parts.push([IoSlice::new(sealed)]),
                 other => bail!("sealing a packet: {other:?}"),
             }

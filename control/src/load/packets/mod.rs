@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::dataplane::xsk::XskError;
 
-pub use frames::{Seal, Sizes};
+pub use evergate_common::sample::{Sizes, Turns};
+pub use frames::Seal;
 pub use receive::receive;
 pub use send::{Plan, Sent, send};
 pub use tally::{Latency, Received};

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::time::{ClockId, Timespec};
 use serde::Serialize;
 
-use super::frames::{Ends, Maker, Seal, Sizes};
+use super::frames::{Ends, Maker, Seal};
 use super::patiently;
+use super::{Sizes, Turns};
 use crate::dataplane::loader::{link_address, monotonic_ns};
 use crate::dataplane::xsk::{BindMode, Socket, Umem};
 
@@ -27,10 +28,13 @@ pub struct Plan {
     pub interface: String,
     /// The link address of the next hop.
     pub next_hop: [u8; 6],
+    /// Of the first tunnel; those of others follow.
     pub from: Ipv4Addr,
     pub to: Ipv4Addr,
     pub sizes: Sizes,
-    /// So many source ports in turn.
+    /// So many source addresses in turn, each with an SA of its own if packets are sealed.
+    pub tunnels: u16,
+    /// So many source ports in turn in each tunnel.
     pub flows: u16,
     /// Packets a second; without: as fast as it can.
     pub rate: Option<u64>,
@@ -65,7 +69,9 @@ pub fn send(plan: Plan) -> Result<Sent> {
         from: plan.from,
         to: plan.to,
     };
-    let mut maker = Maker::new(ends, plan.sizes, plan.flows, plan.run, plan.seal)?;
+    let turns = Turns::new(plan.tunnels, plan.flows, plan.sizes)
+        .context("expected a tunnel and a flow at least, and a million flows in all at most")?;
+    let mut maker = Maker::new(ends, plan.tunnels, turns, plan.run, plan.seal)?;
     let (mut umem, mut socket) = patiently(|| {
         let mut umem = Umem::new(4 * RING).context("memory for frames")?;
         let socket = Socket::open(&mut umem, None, interface, 0, RING, BindMode::Auto)?;

@@ -1,6 +1,8 @@
 //! What has come of a run.
 
-use evergate_common::sample::Note;
+use std::collections::BTreeSet;
+
+use evergate_common::sample::{MOST_FLOWS, Note};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -14,6 +16,9 @@ pub struct Received {
     pub run: u32,
     /// Packets, each counted once.
     pub received: u64,
+    /// Tunnels and flows within them of which any have come.
+    pub tunnels: usize,
+    pub flows: usize,
     /// Packets that came again.
     pub duplicated: u64,
     /// Packets that came after a later one of their flow.
@@ -44,8 +49,8 @@ pub(super) struct Tally {
     /// A bit for each number.
     seen: Vec<u64>,
     behind_last: u64,
-    /// The number after the highest one of each flow.
-    flows: FxHashMap<u16, u64>,
+    /// The number after the highest one of each tunnel's flows.
+    flows: FxHashMap<(u16, u16), u64>,
     first_ns: u64,
     last_ns: u64,
     latencies_ns: Vec<u32>,
@@ -64,6 +69,10 @@ impl Tally {
                 ..Self::default()
             };
         }
+        let flow = (note.tunnel, note.flow);
+        if self.flows.len() >= MOST_FLOWS && !self.flows.contains_key(&flow) {
+            return;
+        }
         let (word, bit) = ((note.number / 64) as usize, 1_u64 << (note.number % 64));
         if word >= self.seen.len() {
             self.seen.resize((word + 1).next_power_of_two(), 0);
@@ -79,7 +88,7 @@ impl Tally {
         self.received += 1;
         self.last_ns = now_ns;
         self.behind_last = self.behind_last.max(note.number + 1);
-        let highest = self.flows.entry(note.flow).or_default();
+        let highest = self.flows.entry(flow).or_default();
         match note.number < *highest {
             true => self.reordered += 1,
             false => *highest = note.number + 1,
@@ -103,6 +112,13 @@ impl Tally {
         Received {
             run: tally.run,
             received: tally.received,
+            tunnels: tally
+                .flows
+                .keys()
+                .map(|flow| flow.0)
+                .collect::<BTreeSet<_>>()
+                .len(),
+            flows: tally.flows.len(),
             duplicated: tally.duplicated,
             reordered: tally.reordered,
             missing: tally.behind_last - tally.received,
@@ -124,6 +140,7 @@ mod tests {
     fn note(run: u32, flow: u16, number: u64) -> Note {
         Note {
             run,
+            tunnel: 0,
             flow,
             number,
             sent_ns: 1_000_000,
@@ -169,5 +186,21 @@ mod tests {
             (received.run, received.received, received.missing),
             (2, 1, 5)
         );
+    }
+
+    #[test]
+    fn order_is_looked_at_within_a_tunnel_s_flow() {
+        let mut tally = Tally::default();
+        let sent = [(0, 0, 3), (1, 0, 2), (1, 1, 1), (0, 0, 0), (1, 0, 4)];
+        for (tunnel, flow, number) in sent {
+            let note = Note {
+                tunnel,
+                ..note(1, flow, number)
+            };
+            tally.add(note, 2_000_000);
+        }
+        let received = tally.take();
+        assert_eq!((received.tunnels, received.flows), (2, 3));
+        assert_eq!((received.reordered, received.missing), (1, 0));
     }
 }

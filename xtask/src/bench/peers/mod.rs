@@ -40,6 +40,8 @@ pub(super) enum System {
     EvergateSockets,
     /// Its gateway alone: the generator seals what it sends.
     EvergateGateway,
+    /// The same with many tunnels, among which the packets take turns.
+    EvergateTunnels,
     Gotatun,
     WireguardGo,
     Boringtun,
@@ -59,6 +61,8 @@ pub(super) struct Up {
     /// Where test packets come from and go to.
     pub(super) from: &'static str,
     pub(super) to: &'static str,
+    /// Tunnels: where packets come from are so many addresses, from `from` on.
+    pub(super) tunnels: u16,
     /// Process ids of daemons.
     pub(super) client: Vec<i32>,
     pub(super) gateway: Vec<i32>,
@@ -88,6 +92,7 @@ impl System {
             Self::Evergate => "evergate",
             Self::EvergateSockets => "evergate-sockets",
             Self::EvergateGateway => "evergate-gateway",
+            Self::EvergateTunnels => "evergate-tunnels",
             Self::GotatunGateway => "gotatun-gateway",
             Self::WireguardGoGateway => "wireguard-go-gateway",
             Self::BoringtunGateway => "boringtun-gateway",
@@ -114,7 +119,16 @@ impl System {
 
     /// Whether it is a gateway alone.
     pub(super) fn is_gateway(self) -> bool {
-        self == Self::EvergateGateway || Self::PEERS.iter().any(|p| p.gateway() == Some(self))
+        matches!(self, Self::EvergateGateway | Self::EvergateTunnels)
+            || Self::PEERS.iter().any(|p| p.gateway() == Some(self))
+    }
+
+    /// Whether it is evergate.
+    pub(super) fn is_own(self) -> bool {
+        matches!(
+            self,
+            Self::Evergate | Self::EvergateSockets | Self::EvergateGateway | Self::EvergateTunnels
+        )
     }
 
     /// Whether it is routing, with nothing in between.
@@ -129,7 +143,8 @@ impl System {
             | Self::PlainFrames
             | Self::Evergate
             | Self::EvergateSockets
-            | Self::EvergateGateway => Ok(String::new()),
+            | Self::EvergateGateway
+            | Self::EvergateTunnels => Ok(String::new()),
             Self::Gotatun | Self::GotatunGateway => wireguard::install(Self::Gotatun),
             Self::WireguardGo | Self::WireguardGoGateway => wireguard::install(Self::WireguardGo),
             Self::Boringtun | Self::BoringtunGateway => wireguard::install(Self::Boringtun),
@@ -141,11 +156,12 @@ impl System {
         }
     }
 
-    /// Sets it up, and waits until the client reaches the target through it.
-    pub(super) fn up(self, lab: &mut Lab) -> Result<Up> {
+    /// Sets it up, and waits until the client reaches the target through it. Of many tunnels there are so
+    /// many.
+    pub(super) fn up(self, lab: &mut Lab, tunnels: u16) -> Result<Up> {
         lab.tune(match self {
             Self::PlainFrames => Offloads::None,
-            Self::Evergate | Self::EvergateGateway => Offloads::Usual,
+            Self::Evergate | Self::EvergateGateway | Self::EvergateTunnels => Offloads::Usual,
             _ => Offloads::All,
         })?;
         let up = match self {
@@ -156,7 +172,8 @@ impl System {
             },
             Self::Evergate => evergate::up(lab, false)?,
             Self::EvergateSockets => evergate::up(lab, true)?,
-            Self::EvergateGateway => return evergate::gateway(lab),
+            Self::EvergateGateway => return evergate::gateway(lab, 1),
+            Self::EvergateTunnels => return evergate::gateway(lab, tunnels),
             Self::Gotatun | Self::WireguardGo | Self::Boringtun => wireguard::up(self, lab)?,
             Self::GotatunGateway => return wireguard::gateway(Self::Gotatun, lab),
             Self::WireguardGoGateway => return wireguard::gateway(Self::WireguardGo, lab),
@@ -179,6 +196,7 @@ impl Default for Up {
         Self {
             from: PEER_CLIENT,
             to: TARGETS[0],
+            tunnels: 1,
             client: Vec::new(),
             gateway: Vec::new(),
             sealed: Sealed::ByClient,
@@ -204,11 +222,12 @@ impl Up {
 #[derive(Clone, Debug)]
 pub(super) enum Sealed {
     ByClient,
-    /// By the generator, with an SA written by hand, which the gateway has.
+    /// By the generator, with SAs written by hand, which the gateway has.
     Esp {
-        spi: &'static str,
-        /// Key and salt in hexadecimal.
-        secret: String,
+        /// Of the first tunnel; those of the others follow.
+        spi: u32,
+        /// Key and salt of each in hexadecimal.
+        secrets: Vec<String>,
         /// Outer addresses.
         from: &'static str,
         to: &'static str,

@@ -5,15 +5,21 @@
 //! a rate without loss: packets are sent as fast as it goes, and those that arrive count. Nothing has a core
 //! for itself or goes before others, and the best of several rounds counts, because other work only takes.
 
-use super::measure::{Carried, carried};
+use super::measure::{Carried, carried, mixed};
 use crate::bench::peers::System;
 use crate::lab::Lab;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use std::time::Duration;
 
 /// Less than half of what a busy machine had.
 const FLOORS: &str = include_str!("floors.json");
 const ROUNDS: usize = 4;
+/// Of the gateway with many tunnels: what any machine carries.
+const TUNNELS: u16 = 300;
+const FLOWS: u16 = 4;
+const RATE: u64 = 10_000;
+const MOST_LOST: f64 = 0.2;
 
 /// Shares of plain routing in the same run.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -98,9 +104,31 @@ pub(crate) fn check(prefix: &str) -> Result<String> {
     )
 }
 
+/// Sends a mix of sizes slowly through a gateway with many tunnels: packets of all of them and of all their flows
+/// must come, in order, and hardly one may be lost.
+pub(crate) fn check_tunnels(prefix: &str) -> Result<()> {
+    let mut lab = Lab::short(prefix)?;
+    let up = System::EvergateTunnels.up(&mut lab, TUNNELS)?;
+    let hit = mixed(&lab, &up, FLOWS, RATE, Duration::from_secs(1))?;
+    let flows = u64::from(TUNNELS) * u64::from(FLOWS);
+    ensure!(
+        (hit.tunnels, hit.flows) == (TUNNELS.into(), flows),
+        "packets of {} flows in {} tunnels have come, not of {flows} in {TUNNELS}",
+        hit.flows,
+        hit.tunnels
+    );
+    ensure!(
+        hit.loss < MOST_LOST && hit.reordered == 0,
+        "{:.2} % were lost, {} came late in their flow",
+        hit.loss * 100.0,
+        hit.reordered
+    );
+    Ok(())
+}
+
 fn one(prefix: &str, system: System) -> Result<Carried> {
     let mut lab = Lab::short(prefix)?;
-    let up = system.up(&mut lab)?;
+    let up = system.up(&mut lab, 1)?;
     carried(&lab, &up).with_context(|| system.name().to_owned())
 }
 

@@ -1,20 +1,19 @@
 //! What is measured of one system in one run.
 
 use super::cpu::Snapshot;
-use super::packets::{Latency, Muzzle, Range, Shot};
+use super::packets::{Hit, Latency, Muzzle, Range, Shot};
 use super::profile::{Profile, profile};
 use super::search::{Found, LOSS, Trial, highest};
+use crate::bench::FLOWS;
 use crate::bench::peers::{Sealed, System, Up};
 use crate::lab::{CLIENT_MAC, GATEWAY_MAC, Lab, Place};
 use crate::traffic::transfer;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Flows of test packets: enough to reach all queues and workers, few enough for any cache.
-const FLOWS: u16 = 16;
 /// Of the highest rate, where latency is measured.
 const TENTH: f64 = 0.1;
 /// Of the highest rate, where the worker is watched.
@@ -24,6 +23,13 @@ const LOOKS: usize = 2;
 
 /// How long as much as possible is sent.
 const FLOOD: Duration = Duration::from_millis(500);
+
+/// Among how many test packets are.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Traffic {
+    pub(super) tunnels: u16,
+    pub(super) flows: u16,
+}
 
 /// How long everything takes.
 #[derive(Clone, Copy, Debug)]
@@ -121,14 +127,16 @@ pub(super) fn measure(
     lab: &Lab,
     system: System,
     up: &Up,
-    cores: &Cores,
+    flows: u16,
     pace: Pace,
 ) -> Result<Figures> {
+    let cores = &Cores::all();
     let mut figures = Figures::default();
     if system != System::PlainFrames {
         pin(&up.gateway, &cores.gateway())?;
         pin(&up.client, &cores.rest())?;
-        packets(lab, system, up, cores, pace, &mut figures)?;
+        let range = Range::open(lab, muzzle(up, cores))?;
+        packets(range, system, up, flows, pace, &mut figures)?;
         let everywhere: Vec<usize> = (0..cores.count).collect();
         pin(&up.gateway, &everywhere)?;
         pin(&up.client, &everywhere)?;
@@ -154,7 +162,7 @@ pub(super) fn carried(lab: &Lab, up: &Up) -> Result<Carried> {
         for (rate, size) in rates.iter_mut().zip(["64", "1400"]) {
             let hit = range.shoot(Shot {
                 size,
-                flows: FLOWS,
+                flows: FLOWS.get(),
                 rate: None,
                 time: FLOOD,
             })?;
@@ -170,6 +178,17 @@ pub(super) fn carried(lab: &Lab, up: &Up) -> Result<Carried> {
     })
 }
 
+/// A mix of sizes through a gateway at a rate, with all cores for everybody.
+pub(super) fn mixed(lab: &Lab, up: &Up, flows: u16, rate: u64, time: Duration) -> Result<Hit> {
+    let mut range = Range::open(lab, muzzle(up, &Cores::all()))?;
+    range.shoot(Shot {
+        size: "imix",
+        flows,
+        rate: Some(rate),
+        time,
+    })
+}
+
 fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
     let (place, interface, next_hop) = match up.sealed {
         Sealed::ByClient => (Place::Generator, "eth0", CLIENT_MAC),
@@ -181,6 +200,7 @@ fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
         next_hop,
         from: up.from.into(),
         to: up.to.into(),
+        tunnels: up.tunnels,
         cores: Cores::words(&cores.rest()),
         urgent: true,
         sealed: up.sealed.clone(),
@@ -189,14 +209,13 @@ fn muzzle(up: &Up, cores: &Cores) -> Muzzle {
 }
 
 fn packets(
-    lab: &Lab,
+    mut range: Range<'_>,
     system: System,
     up: &Up,
-    cores: &Cores,
+    flows: u16,
     pace: Pace,
     figures: &mut Figures,
 ) -> Result<()> {
-    let mut range = Range::open(lab, muzzle(up, cores))?;
     for (size, found) in [
         ("64", &mut figures.small),
         ("imix", &mut figures.mix),
@@ -205,10 +224,17 @@ fn packets(
         *found = highest(pace.steps, |rate| {
             let hit = range.shoot(Shot {
                 size,
-                flows: FLOWS,
+                flows,
                 rate: Some(rate as u64),
                 time: pace.trial,
             })?;
+            // One of a thousand tunnels that carries nothing would be within what may be lost.
+            let tunnels = u64::from(up.tunnels).min(hit.packets);
+            ensure!(
+                hit.loss > LOSS || hit.tunnels == tunnels,
+                "packets of {} tunnels have come, not of {tunnels}",
+                hit.tunnels
+            );
             Ok(Trial {
                 sent: hit.sent,
                 loss: hit.loss,
@@ -224,7 +250,7 @@ fn packets(
         figures.profile = profile(*gateway, || {
             let shot = Shot {
                 size: "1400",
-                flows: FLOWS,
+                flows,
                 rate,
                 time: pace.latency,
             };
@@ -234,7 +260,7 @@ fn packets(
     for _ in 0..LOOKS {
         let hit = range.shoot(Shot {
             size: "1400",
-            flows: FLOWS,
+            flows,
             rate: Some(rate as u64),
             time: pace.latency,
         })?;

@@ -10,9 +10,9 @@ mod profile;
 mod report;
 mod search;
 
-pub(crate) use floors::check;
+pub(crate) use floors::{check, check_tunnels};
 
-use self::measure::{Cores, Figures, Pace, measure};
+use self::measure::{Figures, Pace, Traffic, measure};
 use self::report::{Report, Row};
 use super::peers::{System, chosen};
 use super::{Effort, keep};
@@ -22,6 +22,9 @@ use crate::style::{dim, red};
 use anyhow::Result;
 use std::io::Write as _;
 use std::time::Duration;
+
+/// Of a run that has time for a row with many of them.
+const TUNNELS: u16 = 1000;
 
 /// Of a run whose figures are kept.
 const THOROUGH: Pace = Pace {
@@ -45,6 +48,11 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
     } else {
         (5, THOROUGH)
     };
+    let tunnels = effort.tunnels.or((!effort.quick).then_some(TUNNELS));
+    let traffic = Traffic {
+        tunnels: tunnels.unwrap_or(1),
+        flows: effort.flows,
+    };
     let mut rows: Vec<Row> = [
         System::Plain,
         System::PlainFrames,
@@ -53,6 +61,7 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
         System::EvergateGateway,
     ]
     .into_iter()
+    .chain(tunnels.map(|_| System::EvergateTunnels))
     .chain(chosen(effort.peers)?)
     .map(Row::new)
     .collect();
@@ -65,10 +74,10 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
     println!("  {runs} runs of each, in turn");
     for run in 1..=runs {
         for row in rows.iter_mut().filter(|row| row.can_go_on()) {
-            one(effort.prefix, row, pace, run)?;
+            one(effort.prefix, row, traffic, pace, run)?;
         }
     }
-    let report = Report::new(rows, pace);
+    let report = Report::new(rows, traffic, pace);
     report.print();
     keep("rig", &report)?;
     let path = paths::target().join("bench/rig.svg");
@@ -78,10 +87,10 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
 }
 
 /// One system, in a lab of its own.
-fn one(prefix: &str, row: &mut Row, pace: Pace, run: usize) -> Result<()> {
+fn one(prefix: &str, row: &mut Row, traffic: Traffic, pace: Pace, run: usize) -> Result<()> {
     print!("  {} ", dim(&format!("run {run}, {} …", row.system.name())));
     std::io::stdout().flush()?;
-    match figures(prefix, row.system, pace) {
+    match figures(prefix, row.system, traffic, pace) {
         Ok(figures) => {
             println!("{}", dim(&report::short(&figures)));
             row.runs.push(figures);
@@ -94,8 +103,8 @@ fn one(prefix: &str, row: &mut Row, pace: Pace, run: usize) -> Result<()> {
     Ok(())
 }
 
-fn figures(prefix: &str, system: System, pace: Pace) -> Result<Figures> {
+fn figures(prefix: &str, system: System, traffic: Traffic, pace: Pace) -> Result<Figures> {
     let mut lab = Lab::short(prefix)?;
-    let up = system.up(&mut lab)?;
-    measure(&lab, system, &up, &Cores::all(), pace)
+    let up = system.up(&mut lab, traffic.tunnels)?;
+    measure(&lab, system, &up, traffic.flows, pace)
 }

@@ -20,6 +20,7 @@ const DRAIN: Duration = Duration::from_millis(80);
 pub(super) struct Shot<'a> {
     /// Bytes of the inner IP packet, or `imix`.
     pub(super) size: &'a str,
+    /// In each tunnel.
     pub(super) flows: u16,
     /// Packets a second; without: as fast as it can.
     pub(super) rate: Option<u64>,
@@ -33,14 +34,16 @@ pub(super) struct Muzzle {
     pub(super) interface: &'static str,
     /// The next hop's link address.
     pub(super) next_hop: &'static str,
+    /// Of the first tunnel; the others' follow.
     pub(super) from: String,
     pub(super) to: String,
+    pub(super) tunnels: u16,
     /// The cores of the generator, as `taskset` wants them.
     pub(super) cores: String,
     /// Generator and collector go before other work: neither may wait for what is measured.
     pub(super) urgent: bool,
     pub(super) sealed: Sealed,
-    /// The last sequence number of the SA.
+    /// The last sequence number of any SA.
     pub(super) used: u64,
 }
 
@@ -59,6 +62,10 @@ pub(super) struct Hit {
     /// A second.
     pub(super) sent: f64,
     pub(super) received: f64,
+    /// All that were sent; tunnels and flows of those that came.
+    pub(super) packets: u64,
+    pub(super) tunnels: u64,
+    pub(super) flows: u64,
     /// Of all that was sent.
     pub(super) loss: f64,
     pub(super) reordered: u64,
@@ -84,6 +91,8 @@ struct Sent {
 struct Received {
     run: u32,
     received: u64,
+    tunnels: u64,
+    flows: u64,
     duplicated: u64,
     reordered: u64,
     latency: Latency,
@@ -134,7 +143,7 @@ impl<'a> Range<'a> {
             .spawn_piped(muzzle.place, &[head, words].concat())?;
         let secret = match &muzzle.sealed {
             Sealed::ByClient => String::new(),
-            Sealed::Esp { secret, .. } => format!("{secret}\n"),
+            Sealed::Esp { secrets, .. } => secrets.join("\n") + "\n",
             Sealed::Wireguard {
                 private, public, ..
             } => format!("{private}\n{public}\n"),
@@ -197,6 +206,7 @@ impl<'a> Range<'a> {
             say("--rate", &rate);
         }
         if let Sealed::Esp { spi, from, to, .. } = &muzzle.sealed {
+            say("--tunnels", &muzzle.tunnels);
             say("--spi", spi);
             say("--after", &muzzle.used);
             say("--outer-from", from);
@@ -216,6 +226,9 @@ fn hit(sent: &Sent, received: &Received, run: u32) -> Hit {
     Hit {
         sent: all / seconds,
         received: arrived as f64 / seconds,
+        packets: sent.sent,
+        tunnels: received.tunnels,
+        flows: received.flows,
         loss: (all - arrived as f64).max(0.0) / all.max(1.0),
         reordered: received.reordered,
         duplicated: received.duplicated,
@@ -236,6 +249,8 @@ mod tests {
         let mut received = Received {
             run: 3,
             received: 990,
+            tunnels: 1,
+            flows: 1,
             duplicated: 0,
             reordered: 0,
             latency: Latency::default(),

@@ -1,7 +1,6 @@
 //! The figures as a picture: a panel of bars for each measure.
 
 use super::report::{Line, Report};
-use crate::bench::peers::System;
 use anyhow::{Context, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -63,7 +62,7 @@ fn draw_panel(
         area.draw_text(line.system.name(), &text(13), (8, top + 3))?;
         let end = LABELS + (value / most * room) as i32;
         let colour = match line.system {
-            System::Evergate | System::EvergateSockets | System::EvergateGateway => OWN,
+            system if system.is_own() => OWN,
             system if system.is_plain() => PLAIN,
             _ => PEER,
         };
@@ -81,13 +80,15 @@ fn draw_panel(
 #[cfg(test)]
 mod tests {
     use super::super::QUICK;
+    use super::super::measure::Traffic;
     use super::super::report::Row;
     use super::*;
+    use crate::bench::peers::System;
 
     #[test]
     fn every_system_is_in_the_picture() {
         let rows = [System::Plain, System::Evergate, System::Gotatun].map(Row::new);
-        let svg = draw(&Report::new(rows.into(), QUICK)).unwrap();
+        let svg = draw(&Report::new(rows.into(), Traffic::default(), QUICK)).unwrap();
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("gotatun").count(), PANELS.len());
     }

@@ -1,6 +1,6 @@
 //! The figures of all systems as a table and as JSON.
 
-use super::measure::{Figures, Pace};
+use super::measure::{Figures, Pace, Traffic};
 use super::search::Found;
 use crate::bench::median;
 use crate::bench::peers::System;
@@ -24,6 +24,8 @@ pub(super) struct Report {
     kernel: String,
     /// Packets a second, bit a second, microseconds, processor seconds for a gigabyte.
     units: &'static str,
+    /// In the row of many tunnels, and in each tunnel of all rows.
+    traffic: Traffic,
     trial_seconds: f64,
     tcp_seconds: u64,
     pub(super) rows: Vec<Row>,
@@ -133,12 +135,13 @@ pub(super) fn lines(rows: &[Row]) -> Vec<Line> {
 }
 
 impl Report {
-    pub(super) fn new(rows: Vec<Row>, pace: Pace) -> Self {
+    pub(super) fn new(rows: Vec<Row>, traffic: Traffic, pace: Pace) -> Self {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: kernel.trim().to_owned(),
             units: "packets/s, bit/s, µs, CPU seconds per gigabyte",
+            traffic,
             trial_seconds: pace.trial.as_secs_f64(),
             tcp_seconds: pace.tcp_seconds,
             table: lines(&rows),
@@ -212,7 +215,7 @@ impl Report {
     /// evergate beside the best of its peers.
     fn best(&self) {
         let pairs = |l: &&Line| System::PEERS.contains(&l.system);
-        let gateways = |l: &&Line| l.system.is_gateway() && l.system != System::EvergateGateway;
+        let gateways = |l: &&Line| l.system.is_gateway() && !l.system.is_own();
         self.times("packets of 64 B", System::Evergate, pairs, |l| l.small);
         self.times("packets of 1400 B", System::Evergate, pairs, |l| l.large);
         let own = System::EvergateGateway;
@@ -222,6 +225,15 @@ impl Report {
         self.times("TCP, client to target", System::Evergate, pairs, |l| l.up);
         self.times("TCP, target to client", System::Evergate, pairs, |l| l.down);
         let line = |system| self.table.iter().find(|l| l.system == system);
+        if let (Some(one), Some(many)) = (line(own), line(System::EvergateTunnels))
+            && one.small > 0.0
+        {
+            println!(
+                "  {:<26} {:.2} of one tunnel's",
+                format!("{} tunnels, 64 B", self.traffic.tunnels),
+                many.small / one.small
+            );
+        }
         if let (Some(own), Some(gotatun)) = (line(System::Evergate), line(System::Gotatun))
             && gotatun.cpu_machine > 0.0
         {

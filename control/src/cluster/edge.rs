@@ -1,0 +1,325 @@
+//! An edge's side: which SAs it owns, what its data plane may do with them, and what to say when.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::message::{Claim, FromEdge, Grant, Limits, Mark, Report, ToEdge, Yielded};
+use super::{Run, Terms};
+
+/// Marks of one report; what is left goes with the next.
+const MARKS: usize = 4096;
+
+/// What an edge has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Tell the authority. Without a connection: not at all.
+    Send(FromEdge),
+    /// The data plane is to use the SA pair from now on. What it accepted and sent before does not count.
+    Take {
+        spi: u32,
+        grant: Grant,
+        /// The highest inbound number that it may accept.
+        inbound: u64,
+    },
+    /// It may go so far now, in and out.
+    Bound {
+        spi: u32,
+        inbound: u64,
+        outbound: u64,
+    },
+    /// It is to stop, and [`Edge::stopped`] to be told where. Without `tell`: just to stop.
+    Stop { spi: u32, term: u32, tell: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Held {
+    limits: Limits,
+    top: u64,
+    sent: u64,
+    /// It may have gone past its soft limit.
+    wide: bool,
+    /// The authority does not know all of this yet.
+    news: bool,
+    /// The highest inbound number that the authority was told.
+    told: u64,
+    /// The data plane was told to stop.
+    stopping: bool,
+}
+
+/// What an edge owns of what an authority has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Edge {
+    terms: Terms,
+    run: Run,
+    held: BTreeMap<u32, Held>,
+    connected: bool,
+    /// Reports sent on this connection, and the last one that was acknowledged.
+    reports: u64,
+    echo: u64,
+    /// Without an answer the edge is alone from then on; `None`: it is.
+    alone_at: Option<Instant>,
+    /// When the next report is due if there is news, and if there is none.
+    news_at: Option<Instant>,
+    report_at: Option<Instant>,
+    acts: VecDeque<Act>,
+}
+
+impl Edge {
+    /// An edge that owns nothing and knows no authority.
+    #[must_use]
+    pub fn new(terms: Terms, run: Run) -> Self {
+        Self {
+            terms,
+            run,
+            held: BTreeMap::new(),
+            connected: false,
+            reports: 0,
+            echo: 0,
+            alone_at: None,
+            news_at: None,
+            report_at: None,
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn act(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    /// Whether the edge owns the pair with this inbound SPI.
+    #[must_use]
+    pub fn owns(&self, spi: u32) -> bool {
+        self.held.get(&spi).is_some_and(|held| !held.stopping)
+    }
+
+    /// There is a new connection to the authority.
+    pub fn connected(&mut self, now: Instant) {
+        self.connected = true;
+        (self.reports, self.echo) = (0, 0);
+        let held = self.held.iter().map(|(spi, held)| held.mark(*spi));
+        let hello = FromEdge::Hello {
+            run: self.run,
+            held: held.collect(),
+        };
+        self.acts.push_back(Act::Send(hello));
+        (self.news_at, self.report_at) = (Some(now), Some(now));
+    }
+
+    /// There is none any more.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        (self.news_at, self.report_at) = (None, None);
+    }
+
+    /// The authority says something.
+    pub fn hear(&mut self, message: ToEdge, now: Instant) {
+        match message {
+            ToEdge::Grant { spi, grant } => self.take(spi, grant),
+            ToEdge::AskBack { spi, term } => {
+                if let Some(held) = self.held.get_mut(&spi)
+                    && held.limits.term == term
+                    && !held.stopping
+                {
+                    self.acts.push_back(held.stop(spi));
+                }
+            }
+            ToEdge::Revoke { spi, term } => {
+                if let Some(held) = self.held.get(&spi)
+                    && held.limits.term == term
+                {
+                    self.held.remove(&spi);
+                    let tell = false;
+                    self.acts.push_back(Act::Stop { spi, term, tell });
+                }
+            }
+            ToEdge::Refuse { .. } => (),
+            ToEdge::Acknowledge { number, limits } => {
+                self.echo = self.echo.max(number);
+                self.alone_at = Some(now + self.terms.alone);
+                for (spi, limits) in limits {
+                    self.widen(spi, limits);
+                }
+            }
+        }
+    }
+
+    /// The data plane has an authentic packet for a pair that it does not own.
+    pub fn claim(&mut self, claim: Claim) {
+        if self.connected && !self.held.contains_key(&claim.spi) {
+            self.acts.push_back(Act::Send(FromEdge::Claim(claim)));
+        }
+    }
+
+    /// How far the data plane has come with a pair.
+    pub fn progress(&mut self, spi: u32, top: u64, sent: u64, now: Instant) {
+        let Some(held) = self.held.get_mut(&spi) else {
+            return;
+        };
+        if held.top >= top && held.sent >= sent {
+            return;
+        }
+        held.top = held.top.max(top);
+        held.sent = held.sent.max(sent);
+        held.news = true;
+        let half = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
+        let short = held.top > half(held.told, held.limits.soft)
+            || held.limits.last.saturating_sub(held.sent) <= self.terms.block / 4;
+        let at = match short && !held.wide {
+            true => now,
+            false => now + self.terms.interval,
+        };
+        if self.connected {
+            self.news_at = Some(self.news_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    /// The data plane has stopped using a pair, as [`Act::Stop`] says. Bit n of `missing` is set if `top - n`
+    /// was not accepted.
+    pub fn stopped(&mut self, spi: u32, term: u32, top: u64, missing: u64, sent: u64) {
+        if self
+            .held
+            .get(&spi)
+            .is_none_or(|held| held.limits.term != term)
+        {
+            return;
+        }
+        let Some(mut held) = self.held.remove(&spi) else {
+            return;
+        };
+        (held.top, held.sent) = (held.top.max(top), held.sent.max(sent));
+        let mark = held.mark(spi);
+        let yielded = Yielded { mark, missing };
+        self.acts.push_back(Act::Send(FromEdge::Yielded(yielded)));
+    }
+
+    /// Gives everything back: the edge drains or ends.
+    pub fn give_back(&mut self) {
+        for (spi, held) in &mut self.held {
+            if !held.stopping {
+                self.acts.push_back(held.stop(*spi));
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn poll(&mut self, now: Instant) {
+        if self.alone_at.is_some_and(|at| at <= now) {
+            self.alone_at = None;
+            for (spi, held) in &mut self.held {
+                held.widen();
+                self.acts.push_back(held.bound(*spi));
+            }
+        }
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !self.connected || !(due(self.news_at) || due(self.report_at)) {
+            return;
+        }
+        let mut marks = Vec::new();
+        self.news_at = None;
+        for (spi, held) in &mut self.held {
+            if !held.news {
+                continue;
+            }
+            if marks.len() == MARKS {
+                self.news_at = Some(now);
+                break;
+            }
+            (held.news, held.told) = (false, held.top);
+            marks.push(held.mark(*spi));
+        }
+        self.reports += 1;
+        self.report_at = Some(now + self.terms.alone / 8);
+        let report = Report {
+            number: self.reports,
+            echo: self.echo,
+            marks,
+        };
+        self.acts.push_back(Act::Send(FromEdge::Report(report)));
+    }
+
+    /// When [`Edge::poll`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let all = [self.alone_at, self.news_at, self.report_at];
+        all.into_iter().flatten().min()
+    }
+
+    fn take(&mut self, spi: u32, grant: Grant) {
+        let mut held = Held {
+            limits: grant.limits,
+            top: grant.floor,
+            sent: grant.first.saturating_sub(1),
+            wide: false,
+            news: false,
+            told: grant.floor,
+            stopping: false,
+        };
+        if self.alone_at.is_none() {
+            held.widen();
+        }
+        let inbound = held.inbound();
+        self.held.insert(spi, held);
+        self.acts.push_back(Act::Take {
+            spi,
+            grant,
+            inbound,
+        });
+    }
+
+    fn widen(&mut self, spi: u32, limits: Limits) {
+        let Some(held) = self.held.get_mut(&spi) else {
+            return;
+        };
+        if held.limits.term != limits.term || held.stopping {
+            return;
+        }
+        let old = std::mem::replace(&mut held.limits, limits);
+        if old != limits {
+            self.acts.push_back(held.bound(spi));
+        }
+    }
+}
+
+impl Held {
+    fn mark(&self, spi: u32) -> Mark {
+        Mark {
+            spi,
+            term: self.limits.term,
+            top: self.top,
+            sent: self.sent,
+            wide: self.wide,
+        }
+    }
+
+    /// From now on it counts as gone past its soft limit.
+    fn widen(&mut self) {
+        self.news |= !self.wide;
+        self.wide = true;
+    }
+
+    /// From now on the data plane does no more for it.
+    fn stop(&mut self, spi: u32) -> Act {
+        self.stopping = true;
+        Act::Stop {
+            spi,
+            term: self.limits.term,
+            tell: true,
+        }
+    }
+
+    fn inbound(&self) -> u64 {
+        match self.wide {
+            true => self.limits.hard,
+            false => self.limits.soft,
+        }
+    }
+
+    fn bound(&self, spi: u32) -> Act {
+        Act::Bound {
+            spi,
+            inbound: self.inbound(),
+            outbound: self.limits.last,
+        }
+    }
+}

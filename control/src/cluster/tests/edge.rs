@@ -1,0 +1,160 @@
+//! An edge's rules, one by one.
+
+use std::time::Instant;
+
+use super::{SPI, ms};
+use crate::cluster::{Act, Claim, Edge, FromEdge, Grant, Limits, Report, Run, Terms, ToEdge};
+
+fn limits(soft: u64) -> Limits {
+    Limits {
+        term: 4,
+        soft,
+        hard: 1000,
+        last: 1 << 20,
+    }
+}
+
+fn acts(edge: &mut Edge) -> Vec<Act> {
+    std::iter::from_fn(|| edge.act()).collect()
+}
+
+fn acknowledge(edge: &mut Edge, number: u64, soft: Option<u64>, now: Instant) {
+    let limits = soft.map(|soft| (SPI, limits(soft))).into_iter().collect();
+    edge.hear(ToEdge::Acknowledge { number, limits }, now);
+}
+
+/// In contact, with an SA pair that has accepted up to 10 and may up to 14.
+fn owner(now: Instant) -> Edge {
+    let mut edge = Edge::new(Terms::default(), Run(9));
+    edge.connected(now);
+    edge.poll(now);
+    acknowledge(&mut edge, 1, None, now);
+    let grant = Grant {
+        floor: 10,
+        missing: 0,
+        first: 400,
+        limits: limits(14),
+    };
+    acts(&mut edge);
+    edge.hear(ToEdge::Grant { spi: SPI, grant }, now);
+    let take = Act::Take {
+        spi: SPI,
+        grant,
+        inbound: 14,
+    };
+    assert_eq!(acts(&mut edge), [take]);
+    edge
+}
+
+fn bound(inbound: u64) -> Act {
+    Act::Bound {
+        spi: SPI,
+        inbound,
+        outbound: 1 << 20,
+    }
+}
+
+/// The report among what is to be done.
+fn report(acts: &[Act]) -> &Report {
+    let mut reports = acts.iter().filter_map(|act| match act {
+        Act::Send(FromEdge::Report(report)) => Some(report),
+        _ => None,
+    });
+    reports
+        .next()
+        .unwrap_or_else(|| panic!("no report: {acts:?}"))
+}
+
+#[test]
+fn it_tells_in_time_to_be_allowed_more() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.progress(SPI, 11, 399, now);
+    assert_eq!(edge.deadline(), Some(now + Terms::default().interval));
+    // More than half of what it may accept has come: it does not wait.
+    edge.progress(SPI, 13, 399, now);
+    edge.poll(now);
+    let done = acts(&mut edge);
+    let told = report(&done);
+    assert_eq!((told.echo, told.marks[0].top), (1, 13));
+    acknowledge(&mut edge, told.number, Some(30), now);
+    assert_eq!(acts(&mut edge), [bound(30)]);
+    acknowledge(&mut edge, told.number, Some(30), now);
+    assert_eq!(acts(&mut edge), [], "no news");
+}
+
+#[test]
+fn it_goes_on_alone_and_says_so() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.disconnected();
+    let alone = now + Terms::default().alone;
+    assert_eq!(edge.deadline(), Some(alone));
+    edge.poll(alone - ms(1));
+    assert_eq!(acts(&mut edge), []);
+    edge.poll(alone);
+    assert_eq!(acts(&mut edge), [bound(1000)]);
+    // Also what it is granted before it is answered again counts as gone past its limit.
+    edge.connected(alone);
+    let done = acts(&mut edge);
+    let [Act::Send(FromEdge::Hello { run: Run(9), held })] = &done[..] else {
+        panic!("{done:?}");
+    };
+    assert!(held[0].wide && held[0].term == 4);
+    edge.poll(alone);
+    let done = acts(&mut edge);
+    assert!(report(&done).marks[0].wide);
+    acknowledge(&mut edge, 1, Some(1000), alone);
+    assert_eq!(edge.deadline(), Some(alone + Terms::default().alone / 8));
+}
+
+#[test]
+fn it_stops_before_it_gives_back() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.hear(ToEdge::AskBack { spi: SPI, term: 3 }, now);
+    assert_eq!(acts(&mut edge), [], "about an earlier tenure");
+    edge.hear(ToEdge::AskBack { spi: SPI, term: 4 }, now);
+    edge.give_back();
+    let stop = Act::Stop {
+        spi: SPI,
+        term: 4,
+        tell: true,
+    };
+    assert_eq!(acts(&mut edge), [stop], "once");
+    assert!(!edge.owns(SPI));
+    acknowledge(&mut edge, 1, Some(30), now);
+    assert_eq!(acts(&mut edge), [], "it has stopped");
+    edge.stopped(SPI, 3, 12, 0, 450);
+    assert_eq!(acts(&mut edge), []);
+    edge.stopped(SPI, 4, 12, 0b1, 450);
+    let done = acts(&mut edge);
+    let [Act::Send(FromEdge::Yielded(yielded))] = &done[..] else {
+        panic!("{done:?}");
+    };
+    assert_eq!(
+        (yielded.mark.top, yielded.mark.sent, yielded.missing),
+        (12, 450, 1)
+    );
+}
+
+#[test]
+fn it_stops_at_once_when_another_one_owns_it() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.hear(ToEdge::Revoke { spi: SPI, term: 4 }, now);
+    let stop = Act::Stop {
+        spi: SPI,
+        term: 4,
+        tell: false,
+    };
+    assert_eq!(acts(&mut edge), [stop]);
+    edge.claim(Claim { spi: SPI, seen: 20 });
+    assert!(matches!(
+        acts(&mut edge)[..],
+        [Act::Send(FromEdge::Claim(_))]
+    ));
+    edge.disconnected();
+    edge.claim(Claim { spi: SPI, seen: 21 });
+    assert_eq!(acts(&mut edge), [], "nobody would hear it");
+}

@@ -1,0 +1,259 @@
+//! The authority's rules, one by one.
+
+use std::time::Instant;
+
+use super::{ONE, SPI, TWO, kept, ms, orders, report, two};
+use crate::cluster::{
+    Claim, EdgeId, Grant, Kept, Ledger, Mark, Order, Parting, Refusal, Run, Terms, ToEdge, Yielded,
+};
+
+fn mark(term: u32, top: u64, sent: u64) -> Mark {
+    Mark {
+        spi: SPI,
+        term,
+        top,
+        sent,
+        wide: false,
+    }
+}
+
+fn claim(seen: u64) -> Claim {
+    Claim { spi: SPI, seen }
+}
+
+/// The one grant that was sent.
+fn granted(sent: &[(EdgeId, ToEdge)]) -> (EdgeId, Grant) {
+    let grants: Vec<_> = (sent.iter())
+        .filter_map(|(edge, message)| match message {
+            ToEdge::Grant { grant, .. } => Some((*edge, *grant)),
+            _ => None,
+        })
+        .collect();
+    let [(edge, grant)] = grants[..] else {
+        panic!("one grant: {sent:?}");
+    };
+    (edge, grant)
+}
+
+#[test]
+fn a_living_owner_is_asked_and_nothing_is_lost() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.claim(TWO, claim(10), now);
+    let (sent, _) = orders(&mut ledger);
+    assert_eq!(sent, [(ONE, ToEdge::AskBack { spi: SPI, term: 1 })]);
+    ledger.yielded(
+        ONE,
+        &Yielded {
+            mark: mark(1, 9, 40),
+            missing: 0b10,
+        },
+    );
+    let (edge, grant) = granted(&orders(&mut ledger).0);
+    assert_eq!(
+        (edge, grant.floor, grant.missing, grant.limits.term),
+        (TWO, 9, 0b10, 2)
+    );
+    // What the first was granted and did not use is nobody's.
+    assert_eq!(grant.first, Terms::default().block + 1);
+    assert_eq!(ledger.owner(SPI), Some(TWO));
+}
+
+#[test]
+fn a_dead_owner_costs_as_much_as_it_may_have_accepted() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 100, 0)], now + ms(10));
+    let (sent, _) = orders(&mut ledger);
+    let [(ONE, ToEdge::Acknowledge { limits, .. })] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    let soft = limits[0].1.soft;
+    assert_eq!(
+        soft, 300,
+        "as much again as came since the last report, twice"
+    );
+    ledger.gone(ONE, Parting::Closed, now + ms(15));
+    assert_eq!(ledger.owner(SPI), None);
+    ledger.claim(TWO, claim(101), now + ms(16));
+    let (sent, rekeys) = orders(&mut ledger);
+    let (edge, grant) = granted(&sent);
+    assert_eq!((edge, grant.floor, rekeys), (TWO, soft, 0));
+}
+
+#[test]
+fn an_owner_that_may_live_costs_fresh_keys() {
+    let now = Instant::now();
+    // Its connection is lost; or its end comes so late that it may have been alone before; or it is silent.
+    for (parting, after) in [
+        (Some(Parting::Lost), 15),
+        (Some(Parting::Closed), 951),
+        (None, 15),
+    ] {
+        let mut ledger = two(now);
+        let then = now + ms(after);
+        if let Some(parting) = parting {
+            ledger.gone(ONE, parting, then);
+        }
+        ledger.claim(TWO, claim(1), then);
+        if parting.is_none() {
+            assert_eq!(ledger.deadline(), Some(then + Terms::default().patience));
+            ledger.poll(then + Terms::default().patience);
+        }
+        let (sent, rekeys) = orders(&mut ledger);
+        let (edge, grant) = granted(&sent);
+        assert_eq!((edge, rekeys), (TWO, 1), "{parting:?}");
+        assert_eq!(grant.floor, Terms::default().reserve);
+        // When it is heard of again it is told.
+        ledger.hello(ONE, Run(1), &[mark(1, 20, 0)]);
+        let (sent, _) = orders(&mut ledger);
+        assert_eq!(sent, [(ONE, ToEdge::Revoke { spi: SPI, term: 1 })]);
+    }
+}
+
+#[test]
+fn one_that_was_alone_is_not_taken_at_its_last_word() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    let wide = Mark {
+        wide: true,
+        ..mark(1, 5, 0)
+    };
+    report(&mut ledger, ONE, 3, 2, &[wide], now + ms(10));
+    let (_, rekeys) = orders(&mut ledger);
+    assert_eq!(rekeys, 1, "so that the next death costs little again");
+    ledger.gone(ONE, Parting::Closed, now + ms(11));
+    ledger.claim(TWO, claim(6), now + ms(12));
+    let (_, grant) = granted(&orders(&mut ledger).0);
+    assert_eq!(grant.floor, Terms::default().reserve);
+}
+
+#[test]
+fn nobody_gets_it_for_an_old_packet_or_twice() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 50, 0)], now);
+    orders(&mut ledger);
+    let refused = |ledger: &mut Ledger, edge, spi, seen| {
+        ledger.claim(edge, Claim { spi, seen }, now);
+        match orders(ledger).0[..] {
+            [(to, ToEdge::Refuse { refusal, .. })] if to == edge => Some(refusal),
+            _ => None,
+        }
+    };
+    assert_eq!(refused(&mut ledger, TWO, SPI, 50), Some(Refusal::Old));
+    assert_eq!(refused(&mut ledger, TWO, 7777, 51), Some(Refusal::Unknown));
+    assert_eq!(refused(&mut ledger, TWO, SPI, 51), None);
+    let three = EdgeId(3);
+    ledger.hello(three, Run(3), &[]);
+    assert_eq!(refused(&mut ledger, three, SPI, 52), Some(Refusal::Busy));
+}
+
+#[test]
+fn nothing_is_granted_before_the_repository_has_it() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.gone(ONE, Parting::Closed, now);
+    ledger.claim(TWO, claim(1), now);
+    let stored = kept(&mut ledger);
+    let [one] = stored[..] else {
+        panic!("{stored:?}");
+    };
+    assert_eq!((one.term, one.owner), (2, Some(TWO)));
+    assert_eq!((ledger.order(), ledger.owner(SPI)), (None, None));
+    // The second goes too, before anything came of it: the third gets a term of its own.
+    ledger.gone(TWO, Parting::Closed, now);
+    let three = EdgeId(3);
+    ledger.hello(three, Run(3), &[]);
+    ledger.claim(three, claim(2), now);
+    assert_eq!(ledger.order(), None, "one write at a time");
+    ledger.stored(SPI, one);
+    let (edge, grant) = granted(&orders(&mut ledger).0);
+    assert_eq!((edge, grant.limits.term), (three, 3));
+}
+
+#[test]
+fn numbers_run_out_only_where_the_repository_is_away_for_long() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    let terms = Terms::default();
+    let (mut sent, mut last, mut stored) = (0, 0, 0);
+    // The repository has stopped answering.
+    for number in 3.. {
+        report(
+            &mut ledger,
+            ONE,
+            number,
+            number - 1,
+            &[mark(1, 1, sent)],
+            now,
+        );
+        let mut granted = last;
+        while let Some(order) = ledger.order() {
+            match order {
+                Order::Store { .. } => stored += 1,
+                Order::Send {
+                    message: ToEdge::Acknowledge { limits, .. },
+                    ..
+                } => granted = limits[0].1.last,
+                other => panic!("{other:?}"),
+            }
+        }
+        if granted == last && granted == sent {
+            break;
+        }
+        (sent, last) = (granted, granted);
+    }
+    assert_eq!((last, stored), (terms.chunk, 1));
+}
+
+#[test]
+fn the_next_authority_begins_above_all_that_the_last_one_may_have_granted() {
+    let now = Instant::now();
+    let has = Kept {
+        term: 9,
+        owner: Some(ONE),
+        reserved: 5000,
+        hard: 700,
+    };
+    let mut ledger = Ledger::new(Terms::default());
+    ledger.add(SPI, true, Some(has));
+    assert_eq!(ledger.owner(SPI), Some(ONE), "it goes on meanwhile");
+    ledger.hello(TWO, Run(2), &[]);
+    ledger.claim(TWO, claim(1), now);
+    let (sent, rekeys) = orders(&mut ledger);
+    let (edge, grant) = granted(&sent);
+    assert_eq!(
+        (edge, grant.floor, grant.first, rekeys),
+        (TWO, 700, 5001, 1)
+    );
+    assert_eq!(grant.limits.term, 10);
+}
+
+#[test]
+fn an_sa_without_numbers_left_is_refused_and_renewed() {
+    let now = Instant::now();
+    let mut ledger = Ledger::new(Terms::default());
+    let has = Kept {
+        term: 3,
+        owner: None,
+        reserved: u32::MAX.into(),
+        hard: 10,
+    };
+    ledger.add(SPI, false, Some(has));
+    ledger.hello(ONE, Run(1), &[]);
+    ledger.claim(ONE, claim(11), now);
+    let (sent, rekeys) = orders(&mut ledger);
+    let refusal = Refusal::Exhausted;
+    assert_eq!(sent, [(ONE, ToEdge::Refuse { spi: SPI, refusal })]);
+    assert_eq!(rekeys, 1);
+}
+
+#[test]
+fn an_owner_that_starts_anew_owns_nothing() {
+    let mut ledger = two(Instant::now());
+    ledger.hello(ONE, Run(77), &[]);
+    assert_eq!(ledger.owner(SPI), None);
+    ledger.remove(SPI);
+    assert_eq!(orders(&mut ledger).0, []);
+}

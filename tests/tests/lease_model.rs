@@ -1,0 +1,600 @@
+//! All that can happen to one SA pair between an authority, two edges, a repository, a client and somebody
+//! who repeats its packets: goes through every order of events, with the real cores, and small numbers.
+
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use evergate::cluster::{
+    Act, Claim, Edge, EdgeId, FromEdge, Kept, Ledger, Order, Parting, Run, Terms, ToEdge,
+};
+use stateright::{Checker, Model, Property};
+
+const SPI: u32 = 0x1000;
+const TICK: Duration = Duration::from_secs(1);
+
+/// The time after so many ticks.
+fn at(tick: u8) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now) + TICK * u32::from(tick)
+}
+
+/// What may happen, and how often.
+#[derive(Clone, Debug)]
+struct Bounds {
+    edges: usize,
+    /// Packets that the client sends, which arrive anywhere and again and again.
+    arriving: u64,
+    /// The highest number that is sent to it.
+    sending: u64,
+    ticks: u8,
+    /// Edges killed or machines lost; edges started again; connections cut; authorities killed; claims.
+    deaths: u8,
+    starts: u8,
+    cuts: u8,
+    restarts: u8,
+    claims: u8,
+    terms: Terms,
+}
+
+/// The data plane of an edge that owns the pair.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Plane {
+    top: u64,
+    /// Bit n: the number n has been seen, or counts as seen.
+    seen: u64,
+    inbound: u64,
+    sent: u64,
+    outbound: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Link {
+    Up,
+    /// The edge's process is gone; its kernel says so behind all that it sent.
+    Closing,
+    Down,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    /// `None`: the process is dead.
+    core: Option<Edge>,
+    run: u64,
+    plane: Option<Plane>,
+    link: Link,
+    up: VecDeque<FromEdge>,
+    down: VecDeque<ToEdge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    now: u8,
+    ledger: Ledger,
+    nodes: Vec<Node>,
+    kept: Option<Kept>,
+    storing: Option<Kept>,
+    client_sent: u64,
+    /// Bit n: number n was accepted by somebody; used by somebody.
+    accepted: u64,
+    used: u64,
+    accepted_twice: bool,
+    used_twice: bool,
+    rekeyed: bool,
+    /// Accepted by the second edge, when the first had owned the pair.
+    moved: bool,
+    deaths: u8,
+    starts: u8,
+    cuts: u8,
+    restarts: u8,
+    claims: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Tick,
+    ClientSends,
+    /// A packet of the client's arrives at an edge, for the first time or not.
+    Arrives(usize, u64),
+    EdgeSends(usize),
+    /// The next message of a connection is read.
+    Up(usize),
+    Down(usize),
+    Stored,
+    /// SIGKILL: of what was to be sent, so many messages had left the process. Or the whole machine: then
+    /// nobody is told.
+    Kill(usize, usize),
+    Vanish(usize),
+    Start(usize),
+    Cut(usize),
+    /// The authority notices that a connection is no more.
+    Notice(usize),
+    Connect(usize),
+    /// The authority dies and another one takes its place; what was being stored was, or was not.
+    Restart {
+        stored: bool,
+    },
+}
+
+impl World {
+    /// Whose time has come is called at once: later is no other than that the message came late.
+    fn polls(&mut self) {
+        let now = at(self.now);
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|due| due <= now);
+        if due(self.ledger.deadline()) {
+            self.ledger.poll(now);
+        }
+        self.orders();
+        for index in 0..self.nodes.len() {
+            if let Some(core) = &mut self.nodes[index].core
+                && due(core.deadline())
+            {
+                core.poll(now);
+                self.acts(index);
+            }
+        }
+    }
+
+    fn orders(&mut self) {
+        while let Some(order) = self.ledger.order() {
+            match order {
+                Order::Send { edge, message } => {
+                    let node = &mut self.nodes[usize::from(edge.0)];
+                    if node.link == Link::Up && node.core.is_some() {
+                        node.down.push_back(message);
+                    }
+                }
+                Order::Store { kept, .. } => {
+                    assert_eq!(self.storing, None, "one at a time");
+                    self.storing = Some(kept);
+                }
+                Order::Rekey { .. } => self.rekeyed = true,
+            }
+        }
+    }
+
+    fn acts(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let Some(core) = &mut node.core else { return };
+        while let Some(act) = core.act() {
+            match act {
+                Act::Send(message) => {
+                    if node.link == Link::Up {
+                        node.up.push_back(message);
+                    }
+                }
+                Act::Take { grant, inbound, .. } => {
+                    let mut seen = ones(grant.floor);
+                    for n in 0..=grant.floor.min(63) {
+                        if grant.missing >> n & 1 == 1 {
+                            seen &= !(1 << (grant.floor - n));
+                        }
+                    }
+                    node.plane = Some(Plane {
+                        top: grant.floor,
+                        seen,
+                        inbound,
+                        sent: grant.first - 1,
+                        outbound: grant.limits.last,
+                    });
+                }
+                Act::Bound {
+                    inbound, outbound, ..
+                } => {
+                    let plane = node.plane.as_mut().expect("bounds of what is owned");
+                    assert!(plane.inbound <= inbound && plane.outbound <= outbound);
+                    (plane.inbound, plane.outbound) = (inbound, outbound);
+                }
+                Act::Stop { term, tell, .. } => {
+                    let plane = node.plane.take().expect("what is owned is stopped");
+                    if tell {
+                        let missing = (0..plane.top)
+                            .filter(|n| plane.seen >> (plane.top - n) & 1 == 0)
+                            .fold(0, |bits, n| bits | 1 << n);
+                        core.stopped(SPI, term, plane.top, missing, plane.sent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection is no more; the authority does not know yet.
+    fn cut(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.up.clear();
+        node.down.clear();
+        node.link = Link::Down;
+        if let Some(core) = &mut node.core {
+            core.disconnected();
+        }
+    }
+}
+
+/// Bits 0 to `n`.
+fn ones(n: u64) -> u64 {
+    (1 << (n + 1)) - 1
+}
+
+struct Cluster(Bounds);
+
+impl Model for Cluster {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        let mut ledger = Ledger::new(self.0.terms.clone());
+        ledger.add(SPI, true, None);
+        let node = |run| Node {
+            core: Some(Edge::new(self.0.terms.clone(), Run(run))),
+            run,
+            plane: None,
+            link: Link::Down,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+        };
+        let mut world = World {
+            now: 0,
+            ledger,
+            nodes: (0..self.0.edges as u64).map(|n| node(n * 16)).collect(),
+            kept: None,
+            storing: None,
+            client_sent: 1,
+            accepted: 0,
+            used: 0,
+            accepted_twice: false,
+            used_twice: false,
+            rekeyed: false,
+            moved: false,
+            deaths: 0,
+            starts: 0,
+            cuts: 0,
+            restarts: 0,
+            claims: 0,
+        };
+        // The first edge owns the pair from the start, and is in contact.
+        for index in 0..self.0.edges {
+            world = self.next_state(&world, Step::Connect(index)).unwrap();
+            while let Some(next) = self.next_state(&world, Step::Up(index)) {
+                world = next;
+            }
+        }
+        world.ledger.offer(SPI, EdgeId(0));
+        world.orders();
+        world = self.next_state(&world, Step::Stored).unwrap();
+        for index in 0..self.0.edges {
+            while let Some(next) = self.next_state(&world, Step::Down(index)) {
+                world = next;
+            }
+        }
+        vec![world]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        let bounds = &self.0;
+        if world.accepted_twice || world.used_twice {
+            return;
+        }
+        if world.now < bounds.ticks {
+            steps.push(Step::Tick);
+        }
+        if world.client_sent < bounds.arriving {
+            steps.push(Step::ClientSends);
+        }
+        if world.storing.is_some() {
+            steps.push(Step::Stored);
+        }
+        if world.restarts < bounds.restarts {
+            steps.push(Step::Restart { stored: true });
+            steps.push(Step::Restart { stored: false });
+        }
+        for (index, node) in world.nodes.iter().enumerate() {
+            if !node.up.is_empty() || node.link == Link::Closing {
+                steps.push(Step::Up(index));
+            }
+            if !node.down.is_empty() {
+                steps.push(Step::Down(index));
+            }
+            if node.core.is_none() {
+                if world.starts < bounds.starts {
+                    steps.push(Step::Start(index));
+                }
+                continue;
+            }
+            if let Some(plane) = &node.plane {
+                for number in 1..=world.client_sent.min(bounds.arriving) {
+                    if plane.seen >> number & 1 == 0 && number <= plane.inbound {
+                        steps.push(Step::Arrives(index, number));
+                    }
+                }
+                if plane.sent < plane.outbound && plane.sent < bounds.sending {
+                    steps.push(Step::EdgeSends(index));
+                }
+            } else if node.link == Link::Up && world.claims < bounds.claims {
+                steps.push(Step::Arrives(index, world.client_sent));
+            }
+            if world.deaths < bounds.deaths {
+                steps.extend((0..=node.up.len()).map(|left| Step::Kill(index, left)));
+                steps.push(Step::Vanish(index));
+            }
+            match node.link {
+                Link::Up if world.cuts < bounds.cuts => steps.push(Step::Cut(index)),
+                Link::Down => {
+                    steps.push(Step::Connect(index));
+                    steps.push(Step::Notice(index));
+                }
+                _ => (),
+            }
+        }
+    }
+
+    fn next_state(&self, last: &World, step: Step) -> Option<World> {
+        let mut world = last.clone();
+        let now = at(world.now);
+        match step {
+            Step::Tick => world.now += 1,
+            Step::ClientSends => world.client_sent += 1,
+            Step::Arrives(index, number) => {
+                let node = &mut world.nodes[index];
+                let core = node.core.as_mut()?;
+                match &mut node.plane {
+                    Some(plane) => {
+                        plane.seen |= 1 << number;
+                        plane.top = plane.top.max(number);
+                        world.accepted_twice |= world.accepted >> number & 1 == 1;
+                        world.accepted |= 1 << number;
+                        world.moved |= index == 1;
+                        core.progress(SPI, plane.top, plane.sent, now);
+                    }
+                    None => {
+                        world.claims += 1;
+                        core.claim(Claim {
+                            spi: SPI,
+                            seen: number,
+                        });
+                    }
+                }
+                world.acts(index);
+            }
+            Step::EdgeSends(index) => {
+                let node = &mut world.nodes[index];
+                let (core, plane) = (node.core.as_mut()?, node.plane.as_mut()?);
+                plane.sent += 1;
+                world.used_twice |= world.used >> plane.sent & 1 == 1;
+                world.used |= 1 << plane.sent;
+                core.progress(SPI, plane.top, plane.sent, now);
+                world.acts(index);
+            }
+            Step::Up(index) => {
+                let edge = EdgeId(index as u16);
+                let node = &mut world.nodes[index];
+                match node.up.pop_front() {
+                    Some(FromEdge::Hello { run, held }) => world.ledger.hello(edge, run, &held),
+                    Some(FromEdge::Report(report)) => world.ledger.report(edge, &report, now),
+                    Some(FromEdge::Claim(claim)) => world.ledger.claim(edge, claim, now),
+                    Some(FromEdge::Yielded(yielded)) => world.ledger.yielded(edge, &yielded),
+                    None if node.link == Link::Closing => {
+                        node.link = Link::Down;
+                        world.ledger.gone(edge, Parting::Closed, now);
+                    }
+                    None => return None,
+                }
+            }
+            Step::Down(index) => {
+                let node = &mut world.nodes[index];
+                let message = node.down.pop_front()?;
+                node.core.as_mut()?.hear(message, now);
+                world.acts(index);
+            }
+            Step::Stored => {
+                let kept = world.storing.take()?;
+                world.kept = Some(kept);
+                world.ledger.stored(SPI, kept);
+            }
+            Step::Kill(index, _) | Step::Vanish(index) => {
+                world.deaths += 1;
+                let was = world.nodes[index].link;
+                if matches!(step, Step::Vanish(_)) {
+                    world.cut(index);
+                }
+                let node = &mut world.nodes[index];
+                (node.core, node.plane) = (None, None);
+                node.down.clear();
+                if let Step::Kill(_, left) = step
+                    && was == Link::Up
+                {
+                    node.up.truncate(left);
+                    node.link = Link::Closing;
+                }
+            }
+            Step::Start(index) => {
+                world.starts += 1;
+                let node = &mut world.nodes[index];
+                node.run += 1;
+                node.core = Some(Edge::new(self.0.terms.clone(), Run(node.run)));
+            }
+            Step::Cut(index) => {
+                world.cuts += 1;
+                world.cut(index);
+            }
+            Step::Notice(index) => {
+                let edge = EdgeId(index as u16);
+                world.ledger.gone(edge, Parting::Lost, now);
+            }
+            Step::Connect(index) => {
+                let edge = EdgeId(index as u16);
+                world.ledger.gone(edge, Parting::Lost, now);
+                let node = &mut world.nodes[index];
+                node.link = Link::Up;
+                node.core.as_mut()?.connected(now);
+                world.acts(index);
+            }
+            Step::Restart { stored } => {
+                world.restarts += 1;
+                if let Some(kept) = world.storing.take().filter(|_| stored) {
+                    world.kept = Some(kept);
+                }
+                world.ledger = Ledger::new(self.0.terms.clone());
+                world.ledger.add(SPI, true, world.kept);
+                for index in 0..world.nodes.len() {
+                    world.cut(index);
+                }
+            }
+        }
+        world.polls();
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no number is used twice", |_, world: &World| {
+                !world.used_twice
+            }),
+            Property::always("no packet is accepted twice", |_, world: &World| {
+                !world.accepted_twice
+            }),
+            Property::sometimes(
+                "a dead edge's client goes on, with its keys",
+                |_, world: &World| world.moved && !world.rekeyed && world.nodes[0].core.is_none(),
+            ),
+            Property::sometimes("a client moves between living edges", |_, world: &World| {
+                let living = |node: &Node| node.core.is_some();
+                world.moved && !world.rekeyed && world.nodes.iter().all(living)
+            }),
+            Property::sometimes(
+                "an edge that is not heard of costs fresh keys",
+                |_, world: &World| world.rekeyed && world.nodes[1].plane.is_some(),
+            ),
+        ]
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            edges: 2,
+            arriving: 0,
+            sending: 0,
+            ticks: 0,
+            deaths: 0,
+            starts: 0,
+            cuts: 0,
+            restarts: 0,
+            claims: 1,
+            terms: Terms {
+                block: 2,
+                chunk: 4,
+                least_margin: 1,
+                most_margin: 1,
+                reserve: 3,
+                alone: TICK,
+                drift: Duration::ZERO,
+                interval: TICK,
+                patience: TICK,
+            },
+        }
+    }
+}
+
+/// Goes through all orders of events; yields what was seen to be possible.
+fn check(bounds: Bounds) -> Vec<&'static str> {
+    let name = format!("{bounds:?}");
+    let checker = Cluster(bounds).checker().threads(2).spawn_bfs().join();
+    println!(
+        "{} steps to {} states, {} deep: {name}",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+    );
+    let found = checker.discoveries();
+    for (property, path) in found.clone() {
+        let wrong = property.starts_with("no ");
+        assert!(!wrong, "{property}, {name}: {:#?}", path.into_actions());
+    }
+    found.into_keys().collect()
+}
+
+/// What the client sends: an edge dies, its last words with it or not.
+#[test]
+fn no_packet_is_accepted_twice_when_an_edge_dies() {
+    let found = check(Bounds {
+        arriving: 3,
+        ticks: 1,
+        deaths: 1,
+        ..Bounds::default()
+    });
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+/// A new authority knows what the repository has.
+#[test]
+fn no_packet_is_accepted_twice_when_the_authority_dies() {
+    let found = check(Bounds {
+        arriving: 2,
+        ticks: 1,
+        restarts: 1,
+        ..Bounds::default()
+    });
+    assert!(found.contains(&"a client moves between living edges"));
+}
+
+/// What is sent to the client: an edge dies.
+#[test]
+fn no_number_is_used_twice_when_an_edge_dies() {
+    let bounds = Bounds {
+        sending: 4,
+        ticks: 1,
+        deaths: 1,
+        starts: 1,
+        ..Bounds::default()
+    };
+    check(bounds);
+}
+
+/// The rest takes minutes: `cargo test --release -p evergate-tests --test lease_model -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes, and gigabytes of memory"]
+fn no_packet_is_accepted_twice_when_connections_break() {
+    let some = Bounds {
+        arriving: 3,
+        ticks: 1,
+        cuts: 1,
+        ..Bounds::default()
+    };
+    check(some.clone());
+    check(Bounds {
+        deaths: 1,
+        ..some.clone()
+    });
+    check(Bounds {
+        ticks: 2,
+        deaths: 1,
+        cuts: 0,
+        ..some.clone()
+    });
+    check(Bounds {
+        deaths: 1,
+        starts: 1,
+        cuts: 0,
+        claims: 2,
+        ..some
+    });
+}
+
+/// See above.
+#[test]
+#[ignore = "takes minutes, and gigabytes of memory"]
+fn no_number_is_used_twice_when_connections_break() {
+    let some = Bounds {
+        sending: 4,
+        ticks: 1,
+        ..Bounds::default()
+    };
+    check(Bounds {
+        cuts: 1,
+        ..some.clone()
+    });
+    check(Bounds {
+        restarts: 1,
+        ..some
+    });
+}
