@@ -79,7 +79,9 @@ fn the_slow_path_resolves_and_stays_inside() {
         socket
             .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
-        assert_eq!(watched.lookup(target).resolution, unresolved(target));
+        // The peer may have asked for us meanwhile, and be known by that.
+        lab.host.ip("neigh flush dev lan0");
+        watched.until_resolution(target, unresolved(target));
         let port = socket.local_addr().unwrap().port();
         slow.send(&inner(client, target, port, b"through the kernel"))
             .unwrap();

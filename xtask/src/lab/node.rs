@@ -273,7 +273,7 @@ interface = \"{TUN}\"
             .remove(&place)
             .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGKILL)?;
-        process.wait(Duration::from_secs(5)).map(drop)
+        process.wait(Duration::from_secs(20)).map(drop)
     }
 
     /// SIGTERM: the daemon tidies up; returns how it ended.
