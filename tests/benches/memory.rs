@@ -137,7 +137,9 @@ async fn add(
             watch: None,
             on_demand: false,
         })?;
-        for change in sadb.insert(session(number)?)? {
+        // Drawn as the key exchange does it.
+        let spi = sadb.allocate_spi(&mut rand::rng());
+        for change in sadb.insert(session(number, spi)?)? {
             if let Change::Add(spec) = change {
                 dataplane.add_session(spec, group, true)?;
             }
@@ -151,10 +153,10 @@ fn inner(number: u32) -> IpAddr {
     Ipv4Addr::from(0x0A80_0000 + number).into()
 }
 
-fn session(number: u32) -> Result<SessionSpec> {
+fn session(number: u32, spi: u32) -> Result<SessionSpec> {
     let outside = Ipv4Addr::from(0xC612_0000 + number / 4);
     let mut spec = SessionSpec::new(IpAddr::from([192, 0, 2, 1]), outside.into(), Producer::Ike);
-    spec.peer = format!("client-{number}.example");
+    spec.peer = format!("client-{number}.example").into();
     spec.encap = Some(UdpEncap {
         local_port: 4500,
         remote_port: 40_000 + (number % 4) as u16,
@@ -166,12 +168,10 @@ fn session(number: u32) -> Result<SessionSpec> {
         let key = Key::new(&key)?;
         Ok(SaSpec::new(spi, Cipher::Aes256Gcm, key, Salt::from([9; 4])))
     };
-    // Spread over all numbers, as drawn ones are.
-    let spi = 0x1000 + number.wrapping_mul(0x0001_3D21) % 0xFFF0_0000;
     spec.inbound = Some(sa(spi, 1)?);
-    spec.outbound = Some(sa(spi, 2)?);
-    spec.remote_inner = vec![IpNet::from(inner(number))];
-    spec.local_inner = vec!["10.1.0.0/24".parse()?];
+    spec.outbound = Some(sa(0x1000 + number, 2)?);
+    spec.remote_inner = vec![IpNet::from(inner(number))].into();
+    spec.local_inner = vec!["10.1.0.0/24".parse()?].into();
     spec.heartbeat_key = Some(HeartbeatKey::from([3; 16]));
     Ok(spec)
 }

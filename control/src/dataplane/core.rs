@@ -28,7 +28,7 @@ use super::own_port::OwnPort;
 use super::paths::Discovery;
 use super::session::{Session, Sessions};
 use super::signs::Signs;
-use super::view::{GroupView, SessionView, WorkerView};
+use super::view::{GroupView, SessionView, SessionViews, WorkerView};
 use super::xsk::{Frame, Umem};
 use crate::esp::{Backend, Refused};
 
@@ -127,6 +127,7 @@ pub(super) struct Core {
     reports: tokio::sync::mpsc::Sender<WorkerReport>,
     unsent: VecDeque<WorkerReport>,
     view_wanted: bool,
+    shown: SessionViews,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
     pub(super) discovery: Discovery,
@@ -169,6 +170,7 @@ impl Core {
             unsent: VecDeque::new(),
             now,
             view_wanted: true,
+            shown: SessionViews::default(),
             heard: Vec::with_capacity(64),
             discovery: settings.discovery,
             paths: Vec::new(),
@@ -334,7 +336,7 @@ impl Core {
     fn report_outside_hops(&mut self) {
         let mut reported: Vec<IpAddr> = Vec::new();
         for session in self.sessions.iter() {
-            if session.outbound.is_none() {
+            if session.sends_with().is_none() {
                 continue;
             }
             let remote = session.peer_at.ip();
@@ -362,41 +364,46 @@ impl Core {
     /// A snapshot for readers.
     pub(super) fn view(&mut self, umem: &Umem, now: Instant) -> WorkerView {
         self.view_wanted = false;
-        let own = self.sessions.iter();
-        let own = own.filter(|session| session.worker == self.worker);
-        let sessions = own.filter_map(|session| {
-            let group = self.groups.get(session.group)?;
+        let (groups, worker, gateway) = (&self.groups, self.worker, self.lan.is_some());
+        let show = |session: &Session| {
+            let group = groups.get(session.group)?;
             Some(SessionView {
                 id: session.spec.id,
-                group: group.id,
-                active: match &self.lan {
+                active: match gateway {
                     // On a gateway a client is active where it sends.
-                    Some(_) => session.announced,
-                    None => group.active == Some(session.spec.id),
+                    true => session.announced,
+                    false => group.active == Some(session.spec.id),
                 },
                 inbound: session.received,
                 outbound: session.sent,
                 path: session.path_size(),
                 last_heard: session.last_heard,
             })
+        };
+        // What a client shows hangs on its groups too; it has few sessions.
+        let pieces = self.sessions.take_changed(!gateway).map(|sessions| {
+            let own = sessions?.filter(|session| usize::from(session.worker) == worker);
+            Some(own.filter_map(show).collect())
         });
+        self.shown.renew(pieces);
         // Of the others nobody wants to know anything, and a gateway has one for each client.
         let watched = self.groups.watched().iter();
         let groups = watched.filter_map(|index| self.groups.get(*index));
         let groups = groups.map(|group| GroupView {
             id: group.id,
-            active: group.monitor.as_ref().and_then(|monitor| monitor.active()),
+            active: group.rare().monitor.as_ref().and_then(|m| m.active()),
             gateways: group
+                .rare()
                 .monitor
                 .iter()
                 .flat_map(|monitor| monitor.snapshot())
                 .collect(),
-            rejected: group.rejected_until.is_some_and(|until| until > now),
+            rejected: group.rare().rejected_until.is_some_and(|until| until > now),
         });
         WorkerView {
             at: now,
             counters: self.counters,
-            sessions: sessions.collect(),
+            sessions: self.shown.clone(),
             groups: groups.collect(),
             frames_free: umem.free_chunks(),
             frames: umem.chunks(),
@@ -428,7 +435,7 @@ impl Core {
             .watched()
             .iter()
             .filter_map(|index| self.groups.get(*index));
-        let monitors = watched.filter_map(|group| group.monitor.as_ref()?.next_deadline());
+        let monitors = watched.filter_map(|group| group.rare().monitor.as_ref()?.next_deadline());
         let announcements = self.announce_deadline().map(|at| (at, "announcement"));
         let signs = self.signs.deadline().map(|at| (at, "signs of life"));
         let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));

@@ -1,10 +1,11 @@
 //! Where traffic for inner addresses goes: prefixes, the groups that they belong to, and what a
 //! group holds while it has no session.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use hashbrown::HashTable;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
@@ -12,7 +13,7 @@ use super::command::{GroupId, GroupSpec};
 use super::xsk::{Frame, Umem};
 use crate::liveness::Monitor;
 use crate::policy::HeartbeatForm;
-use crate::sadb::SessionId;
+use crate::sadb::{Nets, SessionId};
 
 /// Packets that a group holds while a session for it is being made.
 pub(super) const HELD: usize = 32;
@@ -20,14 +21,29 @@ pub(super) const HELD: usize = 32;
 /// Packets that all groups hold together: frames that wait are missing elsewhere.
 pub(super) const HELD_ALL: usize = 1024;
 
-/// A group and its state in a worker.
+/// A group and its state in a worker. A gateway may have a million, one for each peer.
 pub(super) struct Group {
     pub(super) id: GroupId,
-    pub(super) prefixes: Vec<IpNet>,
-    pub(super) on_demand: bool,
+    pub(super) prefixes: Nets,
     /// The session that traffic uses now.
     pub(super) active: Option<SessionId>,
-    /// The one beside it that traffic uses in this worker, and all that it has.
+    /// What most groups of a gateway do not have.
+    rare: Option<Box<Rare>>,
+    /// Packets that wait for a session: where the first and the last one are kept, and how many.
+    ends: Option<(u16, u16)>,
+    held: u8,
+    pub(super) form: HeartbeatForm,
+    pub(super) on_demand: bool,
+    /// Whether the core was asked for a session since the last answer.
+    pub(super) asked: bool,
+    /// Payload was sent to the active gateway in this batch.
+    pub(super) sent: bool,
+}
+
+/// Of groups of clients, of those with sessions in several workers, and of those without a session.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// The session beside the active one that traffic uses in this worker, and all that it has.
     pub(super) lane: Option<SessionId>,
     pub(super) lanes: Vec<SessionId>,
     /// How long packets to its peer, or to its gateways, may be, as another worker has found out.
@@ -36,16 +52,19 @@ pub(super) struct Group {
     pub(super) using: Option<IpAddr>,
     /// Watches the gateways of a client's cluster; the first worker's.
     pub(super) monitor: Option<Box<Monitor>>,
-    pub(super) form: HeartbeatForm,
-    /// Packets that wait for a session: how many, and where the first and the last one are kept.
-    held: usize,
-    ends: Option<(usize, usize)>,
-    /// Whether the core was asked for a session since the last answer.
-    pub(super) asked: bool,
     /// No session could be had; packets are refused until then.
     pub(super) rejected_until: Option<Instant>,
-    /// Payload was sent to the active gateway in this batch.
-    pub(super) sent: bool,
+}
+
+impl Rare {
+    const NONE: &Self = &Self {
+        lane: None,
+        lanes: Vec::new(),
+        paths_told: Vec::new(),
+        using: None,
+        monitor: None,
+        rejected_until: None,
+    };
 }
 
 impl Group {
@@ -57,22 +76,49 @@ impl Group {
             ),
             _ => (None, HeartbeatForm::Keyed),
         };
+        // A client's have it from the beginning, so that no packet makes it.
+        let rare = match spec.id {
+            GroupId::Cluster(_) => Some(Rare {
+                monitor,
+                ..Rare::default()
+            }),
+            GroupId::Peer(_) | GroupId::Manual(_) => None,
+        };
         Self {
             id: spec.id,
-            prefixes: spec.prefixes,
-            on_demand: spec.on_demand,
+            prefixes: spec.prefixes.into(),
             active: None,
-            lane: None,
-            lanes: Vec::new(),
-            paths_told: Vec::new(),
-            using: None,
-            monitor,
-            form,
-            held: 0,
+            rare: rare.map(Box::new),
             ends: None,
+            held: 0,
+            form,
+            on_demand: spec.on_demand,
             asked: false,
-            rejected_until: None,
             sent: false,
+        }
+    }
+
+    /// What most groups do not have.
+    #[inline]
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(Rare::NONE)
+    }
+
+    /// The same to write to; takes memory.
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The monitor of a client's cluster.
+    pub(super) fn monitor_mut(&mut self) -> Option<&mut Monitor> {
+        self.rare.as_mut()?.monitor.as_deref_mut()
+    }
+
+    /// There is a session, or may be one.
+    pub(super) fn admit(&mut self) {
+        self.asked = false;
+        if let Some(rare) = &mut self.rare {
+            rare.rejected_until = None;
         }
     }
 }
@@ -80,22 +126,22 @@ impl Group {
 /// The packets that all groups hold, each with the place of the next one of its group.
 #[derive(Default)]
 struct Held {
-    places: Vec<(Option<Frame>, Option<usize>)>,
+    places: Vec<(Option<Frame>, Option<u16>)>,
     /// Places without a packet.
-    free: Vec<usize>,
+    free: Vec<u16>,
 }
 
 impl Held {
     /// Keeps a packet; gives it back if [`HELD_ALL`] are kept.
-    fn put(&mut self, frame: Frame) -> Result<usize, Frame> {
+    fn put(&mut self, frame: Frame) -> Result<u16, Frame> {
         if self.places.is_empty() {
             // Once, at the first packet that has to wait.
             self.places.resize_with(HELD_ALL, || (None, None));
-            self.free.extend(0..HELD_ALL);
+            self.free.extend(0..HELD_ALL as u16);
         }
         match self.free.pop() {
             Some(at) => {
-                if let Some(place) = self.places.get_mut(at) {
+                if let Some(place) = self.places.get_mut(usize::from(at)) {
                     *place = (Some(frame), None);
                 }
                 Ok(at)
@@ -105,16 +151,16 @@ impl Held {
     }
 
     /// The packet at a place, and the place of the next one.
-    fn take(&mut self, at: usize) -> Option<(Frame, Option<usize>)> {
-        let (frame, next) = std::mem::take(self.places.get_mut(at)?);
+    fn take(&mut self, at: u16) -> Option<(Frame, Option<u16>)> {
+        let (frame, next) = std::mem::take(self.places.get_mut(usize::from(at))?);
         let frame = frame?;
         self.free.push(at);
         Some((frame, next))
     }
 
     /// What is at `next` follows what is at `at`.
-    fn link(&mut self, at: usize, next: usize) {
-        if let Some((_, after)) = self.places.get_mut(at) {
+    fn link(&mut self, at: u16, next: u16) {
+        if let Some((_, after)) = self.places.get_mut(usize::from(at)) {
             *after = Some(next);
         }
     }
@@ -126,9 +172,11 @@ pub(super) struct Groups {
     groups: Vec<Option<Group>>,
     /// Places without a group.
     free: Vec<usize>,
-    by_id: HashMap<GroupId, usize>,
-    v4: PrefixMap<Ipv4Net, usize>,
-    v6: PrefixMap<Ipv6Net, usize>,
+    /// Places of groups, which know their names.
+    by_id: HashTable<u32>,
+    hasher: RandomState,
+    v4: PrefixMap<Ipv4Net, u32>,
+    v6: PrefixMap<Ipv6Net, u32>,
     /// Groups with a monitor.
     watched: Vec<usize>,
     /// Groups of a client's clusters.
@@ -141,15 +189,16 @@ pub(super) struct Groups {
 impl Groups {
     /// Makes a group or changes one; what it holds and its sessions stay.
     pub(super) fn set(&mut self, spec: GroupSpec, now: Instant) -> usize {
-        let index = match self.by_id.get(&spec.id) {
+        let index = match self.index(spec.id) {
             Some(index) => {
-                let index = *index;
                 self.unlink(index);
                 if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
                     group.on_demand = spec.on_demand;
-                    group.prefixes = spec.prefixes;
-                    if let (Some(monitor), Some(watch)) = (&mut group.monitor, spec.watch) {
+                    group.prefixes = spec.prefixes.into();
+                    if let (Some(_), Some(watch)) = (group.monitor_mut(), &spec.watch) {
                         group.form = watch.form;
+                    }
+                    if let (Some(monitor), Some(watch)) = (group.monitor_mut(), spec.watch) {
                         monitor.set_timing(watch.timing, now);
                         monitor.set_order(watch.order, now);
                     }
@@ -159,7 +208,7 @@ impl Groups {
             None => {
                 let id = spec.id;
                 let mut group = Group::new(spec);
-                if let Some(monitor) = &mut group.monitor {
+                if let Some(monitor) = group.monitor_mut() {
                     monitor.on_link(!self.link_down, now);
                 }
                 let index = self.free.pop().unwrap_or(self.groups.len());
@@ -169,11 +218,20 @@ impl Groups {
                 if let Some(slot) = self.groups.get_mut(index) {
                     *slot = Some(group);
                 }
-                self.by_id.insert(id, index);
+                let (hasher, groups) = (&self.hasher, &self.groups);
+                let hash_of = |at: &u32| {
+                    let group = groups.get(*at as usize).and_then(Option::as_ref);
+                    group.map_or(0, |group| hasher.hash_one(group.id))
+                };
+                self.by_id
+                    .insert_unique(hasher.hash_one(id), index as u32, hash_of);
                 if matches!(id, GroupId::Cluster(_)) {
                     self.clusters.push(index);
                 }
-                if self.get(index).is_some_and(|group| group.monitor.is_some()) {
+                if self
+                    .get(index)
+                    .is_some_and(|group| group.rare().monitor.is_some())
+                {
                     self.watched.push(index);
                 }
                 index
@@ -185,8 +243,8 @@ impl Groups {
             .unwrap_or_default();
         for prefix in prefixes {
             match prefix {
-                IpNet::V4(prefix) => self.v4.insert(prefix, index),
-                IpNet::V6(prefix) => self.v6.insert(prefix, index),
+                IpNet::V4(prefix) => self.v4.insert(prefix, index as u32),
+                IpNet::V6(prefix) => self.v6.insert(prefix, index as u32),
             };
         }
         index
@@ -195,15 +253,19 @@ impl Groups {
     /// Our own link went down or came up.
     pub(super) fn on_link(&mut self, up: bool, now: Instant) {
         self.link_down = !up;
-        let monitors = self.iter_mut().filter_map(|group| group.monitor.as_mut());
+        let monitors = self.iter_mut().filter_map(Group::monitor_mut);
         monitors.for_each(|monitor| monitor.on_link(up, now));
     }
 
     /// Forgets a group; what it held is freed.
     pub(super) fn remove(&mut self, id: GroupId, umem: &mut Umem) {
-        let Some(index) = self.by_id.remove(&id) else {
+        let Some(index) = self.index(id) else {
             return;
         };
+        let hash = self.hasher.hash_one(id);
+        if let Ok(entry) = self.by_id.find_entry(hash, |at| *at == index as u32) {
+            entry.remove();
+        }
         self.unlink(index);
         self.watched.retain(|watched| *watched != index);
         self.clusters.retain(|cluster| *cluster != index);
@@ -221,7 +283,7 @@ impl Groups {
         let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else {
             return Err(frame);
         };
-        if group.held >= HELD {
+        if usize::from(group.held) >= HELD {
             return Err(frame);
         }
         let at = self.held.put(frame)?;
@@ -256,11 +318,11 @@ impl Groups {
             // has as well becomes that group's again.
             let heir = self.groups.iter().enumerate().find_map(|(at, group)| {
                 let also = group.as_ref().is_some_and(|g| g.prefixes.contains(&prefix));
-                (at != index && also).then_some(at)
+                (at != index && also).then_some(at as u32)
             });
             match (prefix, heir) {
-                (IpNet::V4(prefix), _) if self.v4.get(&prefix) != Some(&index) => {}
-                (IpNet::V6(prefix), _) if self.v6.get(&prefix) != Some(&index) => {}
+                (IpNet::V4(prefix), _) if self.v4.get(&prefix) != Some(&(index as u32)) => {}
+                (IpNet::V6(prefix), _) if self.v6.get(&prefix) != Some(&(index as u32)) => {}
                 (IpNet::V4(prefix), Some(heir)) => drop(self.v4.insert(prefix, heir)),
                 (IpNet::V6(prefix), Some(heir)) => drop(self.v6.insert(prefix, heir)),
                 (IpNet::V4(prefix), None) => drop(self.v4.remove(&prefix)),
@@ -272,13 +334,21 @@ impl Groups {
     /// The group that an inner address belongs to, by the longest prefix.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<usize> {
         match address {
-            IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, index)| *index),
-            IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, index)| *index),
+            IpAddr::V4(a) => self
+                .v4
+                .get_lpm(&Ipv4Net::from(a))
+                .map(|(_, at)| *at as usize),
+            IpAddr::V6(a) => self
+                .v6
+                .get_lpm(&Ipv6Net::from(a))
+                .map(|(_, at)| *at as usize),
         }
     }
 
     pub(super) fn index(&self, id: GroupId) -> Option<usize> {
-        self.by_id.get(&id).copied()
+        let here = |at: &u32| self.get(*at as usize).is_some_and(|group| group.id == id);
+        let found = self.by_id.find(self.hasher.hash_one(id), here);
+        found.map(|at| *at as usize)
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Group> {
@@ -315,132 +385,5 @@ impl Groups {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::command::Watch;
-    use super::*;
-    use crate::liveness::Timing;
-    use crate::policy::{ClusterId, HeartbeatMode};
-
-    fn spec(id: u32, prefixes: &[&str]) -> GroupSpec {
-        GroupSpec {
-            id: GroupId::Peer(id),
-            prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
-            watch: None,
-            on_demand: true,
-        }
-    }
-
-    #[test]
-    fn the_longest_prefix_wins_and_changes_are_followed() {
-        let now = Instant::now();
-        let mut umem = Umem::new(4).unwrap();
-        let mut groups = Groups::default();
-        let wide = groups.set(spec(1, &["10.0.0.0/8", "2001:db8::/32"]), now);
-        let narrow = groups.set(spec(2, &["10.1.2.3/32"]), now);
-        let at = |groups: &Groups, s: &str| groups.lookup(s.parse().unwrap());
-        assert_eq!(at(&groups, "10.1.2.3"), Some(narrow));
-        assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
-        assert_eq!(at(&groups, "2001:db8::1"), Some(wide));
-        assert_eq!(at(&groups, "192.0.2.1"), None);
-
-        groups.set(spec(2, &["10.1.2.4/32"]), now);
-        assert_eq!(at(&groups, "10.1.2.3"), Some(wide));
-        assert_eq!(at(&groups, "10.1.2.4"), Some(narrow));
-
-        let frame = umem.take().unwrap();
-        groups.hold(narrow, frame).unwrap();
-        groups.remove(GroupId::Peer(2), &mut umem);
-        assert_eq!(at(&groups, "10.1.2.4"), Some(wide));
-        assert_eq!(
-            umem.free_chunks(),
-            4,
-            "a removed group gives back what it held"
-        );
-    }
-
-    // A reload brings a cluster while the link is down: its gateways are not judged before it is up.
-    #[test]
-    fn a_group_that_comes_while_the_link_is_down_waits_for_it() {
-        let now = Instant::now();
-        let gateway = IpAddr::from([192, 0, 2, 1]);
-        let watched = |cluster| GroupSpec {
-            id: GroupId::Cluster(ClusterId(cluster)),
-            watch: Some(Box::new(Watch {
-                order: vec![gateway],
-                timing: Timing {
-                    mode: HeartbeatMode::Instant,
-                    response_time: Duration::from_millis(5),
-                    defer_time: Duration::from_millis(5),
-                },
-                form: HeartbeatForm::Keyed,
-            })),
-            ..spec(cluster, &[])
-        };
-        let mut groups = Groups::default();
-        let mut all = vec![groups.set(watched(1), now)];
-        groups.on_link(false, now);
-        all.push(groups.set(watched(2), now));
-        for up in [false, true] {
-            for index in &all {
-                let monitor = groups.get_mut(*index).unwrap().monitor.as_mut().unwrap();
-                monitor.on_keyed(gateway, now);
-                assert_eq!(monitor.next_deadline().is_some(), up);
-            }
-            groups.on_link(true, now);
-        }
-    }
-
-    #[test]
-    fn a_group_holds_a_bounded_number_of_packets_in_order() {
-        let mut umem = Umem::new(HELD as u32 + 1).unwrap();
-        let mut groups = Groups::default();
-        let index = groups.set(spec(1, &[]), Instant::now());
-        for i in 0..HELD {
-            let mut frame = umem.take().unwrap();
-            frame.set_range(0..i);
-            groups.hold(index, frame).unwrap();
-        }
-        let over = groups.hold(index, umem.take().unwrap()).unwrap_err();
-        umem.free(over);
-        assert_eq!(groups.next_held(index).map(|f| f.len()), Some(0));
-        assert_eq!(groups.next_held(index).map(|f| f.len()), Some(1));
-    }
-
-    #[test]
-    fn all_groups_together_hold_a_bounded_number() {
-        let mut umem = Umem::new(HELD_ALL as u32 + 1).unwrap();
-        let mut groups = Groups::default();
-        let mut refused = None;
-        for id in 0..=(HELD_ALL / HELD) as u32 {
-            let index = groups.set(spec(id, &[]), Instant::now());
-            for _ in 0..HELD {
-                let Some(frame) = umem.take() else { break };
-                refused = groups.hold(index, frame).err().or(refused);
-            }
-        }
-        assert!(refused.is_some());
-        let first = groups.index(GroupId::Peer(0)).unwrap();
-        umem.free(groups.next_held(first).unwrap());
-        let last = groups
-            .index(GroupId::Peer((HELD_ALL / HELD) as u32))
-            .unwrap();
-        groups.hold(last, umem.take().unwrap()).unwrap();
-    }
-
-    #[test]
-    fn a_prefix_of_two_groups_goes_back_to_the_other() {
-        let now = Instant::now();
-        let mut umem = Umem::new(4).unwrap();
-        let mut groups = Groups::default();
-        let old = groups.set(spec(1, &["10.1.2.3/32"]), now);
-        let new = groups.set(spec(2, &["10.1.2.3/32"]), now);
-        let at = |groups: &Groups| groups.lookup("10.1.2.3".parse().unwrap());
-        assert_eq!(at(&groups), Some(new));
-        groups.remove(GroupId::Peer(2), &mut umem);
-        assert_eq!(at(&groups), Some(old));
-        groups.remove(GroupId::Peer(1), &mut umem);
-        assert_eq!(at(&groups), None);
-    }
-}
+#[path = "groups_tests.rs"]
+mod tests;

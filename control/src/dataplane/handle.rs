@@ -1,7 +1,7 @@
 //! The data plane as the node's core sees it: commands in order, a view to read.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -22,7 +22,8 @@ use super::loader::{self, Attached, LoadError};
 use super::net::quote::TooLong;
 use super::pulse::Pulse;
 use super::view::Views;
-use crate::sadb::{SessionId, SessionSpec};
+use super::whereabouts::Whereabouts;
+use crate::sadb::{Nets, SessionId, SessionSpec};
 
 /// The core waits so long for a worker to carry a command out.
 const BARRIER: Duration = Duration::from_secs(1);
@@ -53,12 +54,13 @@ pub struct Dataplane {
     pub(super) intake: Intake,
     pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
     /// Where their peers are.
-    pub(super) at: BTreeSet<(IpAddr, SessionId)>,
+    pub(super) at: Whereabouts,
     /// Those that nothing is steered to yet, and whether they become active then.
     pub(super) outdoors: Vec<(SessionId, bool)>,
-    pub(super) groups: HashMap<GroupId, GroupSpec>,
-    /// The groups that have a prefix: mostly one.
-    pub(super) owners: HashMap<IpNet, Vec<GroupId>>,
+    /// The prefixes of each group, every one once.
+    pub(super) groups: HashMap<GroupId, Nets>,
+    /// How many groups have a prefix: mostly one.
+    pub(super) owners: HashMap<IpNet, u32>,
     pub(super) inside_name: String,
     pub(super) tun_name: Option<String>,
     /// The further workers have sockets on ports of their own.
@@ -125,54 +127,47 @@ impl Dataplane {
 
     /// Makes a group or changes it, in the worker and in the map of inner prefixes.
     pub fn set_group(&mut self, spec: GroupSpec) -> Result<(), LoadError> {
-        let before = self
-            .groups
-            .get(&spec.id)
-            .map(|g| g.prefixes.clone())
-            .unwrap_or_default();
-        self.command(Command::SetGroup(spec.clone()));
-        for prefix in before
-            .iter()
-            .filter(|prefix| !spec.prefixes.contains(prefix))
-        {
-            self.remove_prefix(*prefix, spec.id)?;
+        let id = spec.id;
+        let before = self.groups.get(&id).cloned().unwrap_or_default();
+        let mut now = Nets::new();
+        for prefix in &spec.prefixes {
+            if !now.contains(prefix) {
+                now.push(*prefix);
+            }
         }
-        for prefix in spec
-            .prefixes
-            .iter()
-            .filter(|prefix| !before.contains(prefix))
-        {
+        self.command(Command::SetGroup(spec));
+        for prefix in before.iter().filter(|prefix| !now.contains(prefix)) {
+            self.remove_prefix(*prefix)?;
+        }
+        for prefix in now.iter().filter(|prefix| !before.contains(prefix)) {
             if let Some(inside) = &mut self.inside {
                 inside.add_prefix(*prefix, TunnelEntry::new(0))?;
             }
-            let owners = self.owners.entry(*prefix).or_default();
-            if !owners.contains(&spec.id) {
-                owners.push(spec.id);
-            }
+            *self.owners.entry(*prefix).or_default() += 1;
         }
-        self.groups.insert(spec.id, spec);
+        self.groups.insert(id, now);
         Ok(())
     }
 
     /// Removes a group.
     pub fn remove_group(&mut self, id: GroupId) -> Result<(), LoadError> {
-        let Some(spec) = self.groups.remove(&id) else {
+        let Some(prefixes) = self.groups.remove(&id) else {
             return Ok(());
         };
-        for prefix in spec.prefixes {
-            self.remove_prefix(prefix, id)?;
+        for prefix in prefixes {
+            self.remove_prefix(prefix)?;
         }
         self.command(Command::RemoveGroup(id));
         Ok(())
     }
 
-    /// Takes a prefix that `of` had out of the map, unless another group has it as well.
-    fn remove_prefix(&mut self, prefix: IpNet, of: GroupId) -> Result<(), LoadError> {
+    /// Takes a prefix that a group had out of the map, unless another one has it as well.
+    fn remove_prefix(&mut self, prefix: IpNet) -> Result<(), LoadError> {
         let Entry::Occupied(mut owners) = self.owners.entry(prefix) else {
             return Ok(());
         };
-        owners.get_mut().retain(|owner| *owner != of);
-        if !owners.get().is_empty() {
+        if *owners.get() > 1 {
+            *owners.get_mut() -= 1;
             return Ok(());
         }
         owners.remove();
@@ -252,15 +247,12 @@ impl Dataplane {
     /// A router says that a packet was too long. The worker knows whether it has sent such a one.
     pub fn too_long(&self, said: TooLong) {
         let peer = said.destination;
-        let there = self
-            .at
-            .range((peer, SessionId(0))..=(peer, SessionId(u64::MAX)));
         // Each of the worker that has its SAs.
         let mut sessions: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
-        for (_, id) in there.take(NEIGHBOURS) {
-            if let Some(spec) = self.sessions.get(id) {
+        for id in self.at.of(peer).take(NEIGHBOURS) {
+            if let Some(spec) = self.sessions.get(&id) {
                 let worker = spec.worker(self.workers.len());
-                sessions.entry(worker).or_default().push(*id);
+                sessions.entry(worker).or_default().push(id);
             }
         }
         for (worker, sessions) in sessions {

@@ -37,22 +37,25 @@ impl Core {
         else {
             return;
         };
-        state.paths_told.retain(|(told, _)| *told != gateway);
-        if size != u32::MAX {
-            state.paths_told.push((gateway, size));
+        if size != u32::MAX || !state.rare().paths_told.is_empty() {
+            let told = &mut state.rare_mut().paths_told;
+            told.retain(|(told, _)| *told != gateway);
+            if size != u32::MAX {
+                told.push((gateway, size));
+            }
         }
-        for at in 0..state.lanes.len() {
+        for at in 0..state.rare().lanes.len() {
             let state = self
                 .groups
                 .index(group)
                 .and_then(|group| self.groups.get(group));
-            let Some(lane) = state.and_then(|state| state.lanes.get(at).copied()) else {
+            let Some(lane) = state.and_then(|state| state.rare().lanes.get(at).copied()) else {
                 return;
             };
             if let Some(session) = self.sessions.by_id_mut(lane)
                 && session.spec.gateway == gateway
             {
-                session.path_told = (size != u32::MAX).then_some(size);
+                session.path_told = size;
                 session.fit();
             }
         }
@@ -85,16 +88,16 @@ impl Core {
             let Some(&group) = self.groups.clusters().get(at) else {
                 break;
             };
-            let lane = self.groups.get(group).and_then(|state| state.lane);
+            let lane = self.groups.get(group).and_then(|state| state.rare().lane);
             let Some(session) = lane
                 .and_then(|lane| self.sessions.by_id(lane))
                 .and_then(|index| self.sessions.get_mut(index))
             else {
                 continue;
             };
-            let longest = std::mem::take(&mut session.longest);
+            let longest = std::mem::take(&mut session.longest) as usize;
             if let Some(gateway) = session.spec.gateway
-                && longest > session.outer.inner_mtu(BASE as usize)
+                && longest > session.inner_mtu(BASE as usize)
             {
                 self.tell(FIRST, Note::Long(gateway, longest));
             }

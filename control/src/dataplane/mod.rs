@@ -1,6 +1,7 @@
 //! Room `dataplane`: XDP programs, AF_XDP workers and ports. The only writer of BPF maps.
 
 mod announcing;
+mod awake;
 mod bell;
 mod command;
 mod core;
@@ -39,6 +40,7 @@ mod tun;
 pub mod udp;
 mod view;
 mod watching;
+mod whereabouts;
 mod worker;
 pub mod xsk;
 
@@ -48,4 +50,4 @@ pub use intake::Intake;
 pub use paths::Discovery;
 pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
 pub use tun::{MAX_SEGMENTS, TUN_QUEUE};
-pub use view::{GroupView, SessionView, Traffic, Views, WorkerView};
+pub use view::{GroupView, SessionView, SessionViews, Traffic, Views, WorkerView};

@@ -57,7 +57,8 @@ impl Core {
                     return;
                 };
                 if let Some(state) = self.groups.get_mut(group) {
-                    (state.using, state.active) = (gateway, session);
+                    state.active = session;
+                    state.rare_mut().using = gateway;
                 }
                 self.settle_lane(group);
             }
@@ -105,7 +106,7 @@ impl Core {
             Note::TooLong(group, gateway, mtu) => self.lane_too_long(group, gateway, mtu, now),
             Note::Long(gateway, length) => {
                 if let Some(session) = self.sessions.by_gateway_mut(gateway) {
-                    session.longest = session.longest.max(length);
+                    session.longest = session.longest.max(length as u32);
                 }
             }
             Note::Unannounced(group) => {

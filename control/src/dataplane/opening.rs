@@ -97,7 +97,7 @@ impl Core {
             return self.of_another(spi).ok_or(Counter::UnknownSpi);
         };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
-        let inbound = session.inbound.as_mut().ok_or(Counter::UnknownSpi)?;
+        let inbound = session.inbound().ok_or(Counter::UnknownSpi)?;
         let start = frame.range().start + esp.offset;
         let chunk = umem.chunk_mut(frame);
         let opened = inbound
@@ -138,7 +138,7 @@ impl Core {
         apply_ecn(packet, outer.traffic_class).map_err(counter)?;
         session.received.add(packet.len());
         // What comes is as long as what is answered: a download must not hide a black hole.
-        session.longest = session.longest.max(packet.len());
+        session.longest = session.longest.max(packet.len() as u32);
         let mtu = session.mtu;
         frame.set_range(opened.inner);
         if takes_over {

@@ -122,7 +122,7 @@ impl Core {
         self.sessions.indexes().filter_map(|index| {
             let session = self.sessions.get(index)?;
             let gateway = session.spec.gateway.filter(|_| session.spec.own_port)?;
-            session.outbound.as_ref()?;
+            session.sends_with()?;
             let packets = session.sent.packets + session.received.packets;
             Some((index, gateway, packets as usize))
         })
@@ -193,7 +193,7 @@ impl Core {
     fn is_in_use(&self, index: usize) -> bool {
         self.sessions.get(index).is_some_and(|session| {
             let group = self.groups.get(session.group);
-            let using = group.and_then(|group| group.using);
+            let using = group.and_then(|group| group.rare().using);
             session.sending == Sending::AtOnce && using == session.spec.gateway
         })
     }
@@ -205,11 +205,10 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        let (Some(outbound), Some(key)) = (&session.outbound, &session.spec.heartbeat_key) else {
+        let (Some(spi), Some(key)) = (session.sends_with(), &session.spec.heartbeat_key) else {
             return;
         };
-        let spi = outbound.spi().to_be_bytes();
-        let bytes = heartbeat::encode_request(key.expose(), count, spi, token);
+        let bytes = heartbeat::encode_request(key.expose(), count, spi.to_be_bytes(), token);
         session.asked(count, token);
         let before = session.port();
         session.use_port(Some(port));

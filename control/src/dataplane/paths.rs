@@ -97,7 +97,7 @@ impl Session {
             Some(path) => (path.mtu.size(), path.mtu.phase()),
             None => (self.limit, Phase::Followed),
         };
-        (size.min(self.path_told.unwrap_or(u32::MAX)), phase)
+        (size.min(self.path_told), phase)
     }
 
     /// Takes up the MTU of the outside's next hop. While there is no route the last one stays: a
@@ -114,7 +114,7 @@ impl Session {
 
     /// Takes up what the path carries, as found here or by another worker.
     pub(super) fn fit(&mut self) {
-        self.mtu = self.outer.inner_mtu(self.path_size().0 as usize);
+        self.mtu = self.inner_mtu(self.path_size().0 as usize) as u32;
     }
 
     /// The peer is elsewhere: what was found is of no use.
@@ -127,7 +127,7 @@ impl Session {
 
     /// Whether a router may say this about a packet that we sent on this session lately.
     fn has_sent(&self, said: &TooLong) -> bool {
-        let Some(outbound) = &self.outbound else {
+        let Some(own) = self.sends_with() else {
             return false;
         };
         let ports = self
@@ -140,8 +140,8 @@ impl Session {
         }
         match said.esp {
             Some(Quoted::Esp { spi, sequence }) => {
-                let ago = (outbound.sequence() as u32).wrapping_sub(sequence);
-                spi == outbound.spi() && ago <= RECENT
+                let ago = (self.sealed() as u32).wrapping_sub(sequence);
+                spi == own && ago <= RECENT
             }
             Some(Quoted::Heartbeat { counter, token }) => {
                 let path = self.path.as_ref();
@@ -199,10 +199,11 @@ impl Core {
             let told = self
                 .groups
                 .get(session.group)
-                .map(|group| &group.paths_told);
+                .map(|group| &group.rare().paths_told);
             let gateway = session.spec.gateway;
             let mut told = told.into_iter().flatten();
-            session.path_told = told.find(|(at, _)| *at == gateway).map(|(_, size)| *size);
+            let told = told.find(|(at, _)| *at == gateway);
+            session.path_told = told.map_or(u32::MAX, |(_, size)| *size);
         }
         session.fit();
     }
@@ -256,13 +257,18 @@ impl Core {
         let size = u32::from_be_bytes(size);
         // Most have nothing to say that the route does not.
         let news = self.sessions.get_mut(index).is_some_and(|session| {
-            // However often somebody says something: it costs work, in this worker and in others.
-            let often = session.path_heard.is_some_and(|at| now < at + HEAR_AGAIN);
-            let news = !often && (session.path.is_some() || size < session.limit);
-            if news {
-                session.path_heard = Some(now);
+            if session.path.is_none() && size >= session.limit {
+                return false;
             }
-            news
+            // However often somebody says something: it costs work, in this worker and in others.
+            let Some(awake) = session.awake() else {
+                return false;
+            };
+            let often = awake.path_heard.is_some_and(|at| now < at + HEAR_AGAIN);
+            if !often {
+                awake.path_heard = Some(now);
+            }
+            !often
         });
         if news && let Some(path) = self.path_of(index, now) {
             path.mtu.on_said(size, now);
@@ -377,8 +383,8 @@ impl Core {
             let Some(session) = self.sessions.get_mut(index) else {
                 continue;
             };
-            let longest = std::mem::take(&mut session.longest);
-            let long = longest > session.outer.inner_mtu(BASE as usize);
+            let longest = std::mem::take(&mut session.longest) as usize;
+            let long = longest > session.inner_mtu(BASE as usize);
             let Some(path) = &mut session.path else {
                 continue;
             };
@@ -404,7 +410,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        let Some(outbound) = &mut session.outbound else {
+        let Some(outbound) = session.outbound() else {
             return;
         };
         let Some(frame) = umem.take() else {

@@ -24,7 +24,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return false;
         };
-        let header = session.outer.header_len();
+        let header = session.header_len();
         let Some(path) = &mut session.path else {
             return false;
         };
@@ -76,14 +76,15 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        let (Some(outbound), Some(key), Some(path)) = (
-            &session.outbound,
+        let header = session.header_len();
+        let (Some(spi), Some(key), Some(path)) = (
+            session.sends_with(),
             &session.spec.heartbeat_key,
             &mut session.path,
         ) else {
             return;
         };
-        let Some(length) = (size as usize).checked_sub(session.outer.header_len()) else {
+        let Some(length) = (size as usize).checked_sub(header) else {
             return;
         };
         let Some(frame) = umem.take() else {
@@ -94,7 +95,7 @@ impl Core {
             path.counter = self.rng.random();
         }
         path.counter = path.counter.wrapping_add(1) & !heartbeat::ANSWER_BIT;
-        let spi = outbound.spi().to_be_bytes();
+        let spi = spi.to_be_bytes();
         let request = heartbeat::encode_request(key.expose(), path.counter, spi, token);
         let at = HEADROOM..HEADROOM + length;
         let room = umem.chunk_mut(&frame).get_mut(at.clone());

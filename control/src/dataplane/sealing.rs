@@ -95,7 +95,7 @@ impl Core {
     ) -> Result<Way, Counter> {
         let state = self.groups.get_mut(group).ok_or(Counter::NoSession)?;
         // Its own before one that another worker may have.
-        let used = state.lane.or(state.active);
+        let used = state.rare().lane.or(state.active);
         if let Some(index) = used.and_then(|id| self.sessions.by_id(id)) {
             if let Some(owner) = self.sessions.elsewhere(index) {
                 // Two workers that think differently for a moment must not throw it to and fro.
@@ -123,7 +123,7 @@ impl Core {
         if !state.on_demand {
             return Err(Counter::NoSession);
         }
-        let rejected = state.rejected_until.is_some_and(|until| now < until);
+        let rejected = state.rare().rejected_until.is_some_and(|until| now < until);
         self.want(group, now);
         if rejected {
             self.complain_inside(Problem::HostUnreachable, frame, umem, now);
@@ -141,7 +141,7 @@ impl Core {
         now: Instant,
     ) -> Result<Way, Counter> {
         let session = self.sessions.get_mut(index).ok_or(Counter::NoSession)?;
-        let mtu = session.mtu;
+        let mtu = session.mtu as usize;
         let packet = umem.packet(frame);
         let inner = check_inner(
             packet,
@@ -170,13 +170,14 @@ impl Core {
         } else {
             NEXT_IPV6
         };
-        let outbound = session.outbound.as_mut().ok_or(Counter::NoSession)?;
+        let awake = session.awake().ok_or(Counter::NoSession)?;
+        let outbound = awake.outbound.as_mut().ok_or(Counter::NoSession)?;
         let range = frame.range();
         let chunk = umem.chunk_mut(frame);
         let esp = outbound.seal(chunk, range, next_header).map_err(counter)?;
-        let outer = session.outer.write(chunk, esp, marks).map_err(counter)?;
+        let outer = awake.outer.write(chunk, esp, marks).map_err(counter)?;
         session.sent.add(length);
-        session.longest = session.longest.max(length);
+        session.longest = session.longest.max(length as u32);
         let header = session.ethernet;
         frame.set_range(outer);
         self.count(Counter::EspSealed);

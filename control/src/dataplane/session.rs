@@ -1,20 +1,22 @@
 //! Sessions as a worker has them: expanded keys, windows, headers made ready.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use arrayvec::ArrayVec;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use thiserror::Error;
 
+use super::awake::{Awake, Rest, sas};
 use super::command::Sending;
 use super::handover::FIRST;
 use super::paths::{Path, same_path};
 use super::view::Traffic;
-use crate::esp::{
-    Backend, InboundSa, MixedFamilies, OutboundSa, Outer, OuterConfig, WrongKeyLength,
-};
+use crate::esp::{Backend, MixedFamilies, Outer, OuterConfig, WrongKeyLength};
 use crate::sadb::{SadbError, SessionId, SessionSpec, UdpEncap, spi_place};
 
 /// Heartbeats whose answers are still believed.
@@ -25,6 +27,9 @@ const STAY: Duration = Duration::from_millis(100);
 
 /// Seconds between two looks at a session: one that is idle for so long, or twice as long, sleeps.
 const LOOKS: usize = 300;
+
+/// Slots that are shown to readers together.
+const PIECE: usize = 256;
 
 /// So far beyond the last slot may the place of an inbound SPI be.
 const GAP: usize = 1024;
@@ -43,54 +48,57 @@ pub(super) enum SessionError {
     Outer(#[from] MixedFamilies),
 }
 
-/// A session in a worker.
+/// Counter and token of heartbeats.
+type Tokens = ArrayVec<(u32, [u8; 8]), TOKENS>;
+
+/// A session in a worker. There may be a million, most of them idle.
 pub(super) struct Session {
     pub(super) spec: Arc<SessionSpec>,
     pub(super) group: usize,
     /// The worker that has its SAs; the others only know where they are.
-    pub(super) worker: usize,
-    pub(super) inbound: Option<InboundSa>,
-    pub(super) outbound: Option<OutboundSa>,
-    pub(super) outer: Outer,
+    pub(super) worker: u16,
+    pub(super) here: bool,
+    pub(super) backend: Backend,
+    /// What carries its packets, while there are any.
+    pub(super) awake: Option<Box<Awake>>,
+    pub(super) rest: Rest,
+    /// Of the SA that receives, if it is here; else 0, which is no SPI.
+    pub(super) spi: u32,
     /// Where the peer is; it may have moved since the session was made.
     pub(super) peer_at: SocketAddr,
-    moved: Option<Instant>,
     /// The port that it is sent from, if that is not the one that it shares with IKE.
     port: Option<u16>,
     /// Ethernet header toward the peer, if its next hop is resolved.
     pub(super) ethernet: Option<[u8; 14]>,
     /// Largest inner packet in bytes.
-    pub(super) mtu: usize,
+    pub(super) mtu: u32,
     /// MTU of the outside's next hop; 0 if there never was one.
     pub(super) limit: u32,
     /// What is known of the path behind it, if that is anything.
     pub(super) path: Option<Box<Path>>,
-    /// What another worker has found out about it.
-    pub(super) path_told: Option<u32>,
-    /// When its client last said something about it.
-    pub(super) path_heard: Option<Instant>,
+    /// How long packets on it may be, as another worker has found out; at first any.
+    pub(super) path_told: u32,
     /// It is among those that are looked after.
     pub(super) followed: bool,
     /// The longest inner packet since the path was looked at.
-    pub(super) longest: usize,
+    pub(super) longest: u32,
     pub(super) received: Traffic,
     pub(super) sent: Traffic,
     pub(super) last_heard: Option<Instant>,
     /// An authenticated packet came in this batch.
     pub(super) heard: bool,
     /// Counter and token of the last heartbeats: an answer must carry them.
-    tokens: VecDeque<(u32, [u8; 8])>,
+    tokens: Option<Box<Tokens>>,
     /// On a gateway: the LAN was told that the peer's inner addresses are here.
     pub(super) announced: bool,
     pub(super) sending: Sending,
-    /// Packets when it was last looked whether the session rests.
-    packets_then: u64,
 }
 
 impl Session {
     /// A session whose SAs another worker has.
     pub(super) fn elsewhere(spec: Arc<SessionSpec>, group: usize) -> Result<Self, SessionError> {
-        Self::with(spec, group, None, None)
+        spec.outer()?;
+        Ok(Self::with(spec, group, Backend::default(), false))
     }
 
     /// A session whose SAs this worker has.
@@ -99,43 +107,31 @@ impl Session {
         group: usize,
         backend: Backend,
     ) -> Result<Self, SessionError> {
-        let inbound = spec
-            .inbound
-            .as_ref()
-            .map(|sa| sa.receiver(backend))
-            .transpose()?;
-        let outbound = spec
-            .outbound
-            .as_ref()
-            .map(|sa| sa.sender(backend))
-            .transpose()?;
-        Self::with(spec, group, inbound, outbound)
+        // Made to see that nothing is wrong with them; what carries packets is made for the first of them.
+        sas(&spec, backend)?;
+        spec.outer()?;
+        Ok(Self::with(spec, group, backend, true))
     }
 
-    fn with(
-        spec: Arc<SessionSpec>,
-        group: usize,
-        inbound: Option<InboundSa>,
-        outbound: Option<OutboundSa>,
-    ) -> Result<Self, SessionError> {
-        let outer = spec.outer()?;
-        let asks = spec.gateway.is_some() && outbound.is_some();
-        Ok(Self {
+    fn with(spec: Arc<SessionSpec>, group: usize, backend: Backend, here: bool) -> Self {
+        let inbound = spec.inbound.as_ref().filter(|_| here);
+        let asks = here && spec.gateway.is_some() && spec.outbound.is_some();
+        Self {
             peer_at: spec.peer_at(),
-            moved: None,
+            spi: inbound.map_or(0, |sa| sa.spi),
             port: None,
             spec,
             group,
-            worker: FIRST,
-            inbound,
-            outbound,
-            outer,
+            worker: FIRST as u16,
+            here,
+            backend,
+            awake: None,
+            rest: Rest::default(),
             ethernet: None,
             mtu: 0,
             limit: 0,
             path: None,
-            path_told: None,
-            path_heard: None,
+            path_told: u32::MAX,
             followed: false,
             longest: 0,
             received: Traffic::default(),
@@ -143,14 +139,10 @@ impl Session {
             last_heard: None,
             heard: false,
             // Only a gateway is asked whether it lives.
-            tokens: match asks {
-                true => VecDeque::with_capacity(TOKENS),
-                false => VecDeque::new(),
-            },
+            tokens: asks.then(Box::default),
             announced: false,
             sending: Sending::AtOnce,
-            packets_then: 0,
-        })
+        }
     }
 
     /// Whether it can send by itself, here or in another worker.
@@ -158,29 +150,21 @@ impl Session {
         self.spec.outbound.is_some() && self.spec.lane == 0
     }
 
-    /// Lets the SAs sleep if they have carried nothing since the last look.
-    fn look(&mut self) {
-        let opened = self.inbound.as_ref().map_or(0, InboundSa::packets);
-        let sealed = self.outbound.as_ref().map_or(0, OutboundSa::sequence);
-        let packets = opened.wrapping_add(sealed);
-        if packets == std::mem::replace(&mut self.packets_then, packets) {
-            self.inbound.iter_mut().for_each(InboundSa::sleep);
-            self.outbound.iter_mut().for_each(OutboundSa::sleep);
-        }
-    }
-
     /// Remembers a heartbeat that is sent.
     pub(super) fn asked(&mut self, count: u32, token: [u8; 8]) {
-        if self.tokens.len() >= TOKENS {
-            self.tokens.pop_front();
+        if let Some(tokens) = &mut self.tokens {
+            if tokens.is_full() {
+                tokens.remove(0);
+            }
+            tokens.push((count, token));
         }
-        self.tokens.push_back((count, token));
     }
 
     /// Whether this is the token of a heartbeat that was sent lately. Several clusters may watch
     /// one gateway, each with its own count: only the token says which heartbeat is answered.
     pub(super) fn has_asked(&self, count: u32, token: [u8; 8]) -> bool {
-        self.tokens.contains(&(count, token))
+        let mut tokens = self.tokens.iter().flat_map(|tokens| tokens.iter());
+        tokens.any(|asked| *asked == (count, token))
     }
 }
 
@@ -198,9 +182,12 @@ impl Session {
         if !same_path(self.peer_at, remote) && !told {
             self.forget_path(now);
         }
-        (self.outer, self.peer_at) = (outer, remote);
-        // What waits in another queue from before must not move it back at once.
-        self.moved = Some(now);
+        self.peer_at = remote;
+        if let Some(awake) = self.awake() {
+            awake.outer = outer;
+            // What waits in another queue from before must not move it back at once.
+            awake.moved = Some(now);
+        }
         true
     }
 
@@ -227,7 +214,10 @@ impl Session {
         let Some(outer) = self.outer_to(self.peer_at, port) else {
             return false;
         };
-        (self.outer, self.port) = (outer, port);
+        self.port = port;
+        if let Some(awake) = &mut self.awake {
+            awake.outer = outer;
+        }
         true
     }
 
@@ -237,13 +227,15 @@ impl Session {
         spec: Arc<SessionSpec>,
         now: Instant,
     ) -> Result<(), MixedFamilies> {
-        self.outer = spec.outer()?;
+        let outer = spec.outer()?;
         self.peer_at = spec.peer_at();
         self.forget_path(now);
         self.port = None;
-        // What is still on its way from before must not move it back.
-        self.moved = None;
         self.spec = spec;
+        if let Some(awake) = &mut self.awake {
+            // What is still on its way from before must not move it back.
+            (awake.outer, awake.moved) = (outer, None);
+        }
         Ok(())
     }
 
@@ -252,15 +244,20 @@ impl Session {
     pub(super) fn may_follow(&mut self, source: SocketAddr, now: Instant) -> bool {
         // A client's gateway is known by its address, which stays.
         let gateway = self.spec.gateway.is_some() && source.ip() != self.peer_at.ip();
-        let settled = self.moved.is_none_or(|at| now >= at + STAY);
         // A client with a port of its own is behind the same address.
         let port =
             self.spec.own_port && self.spec.gateway.is_none() && source.ip() == self.peer_at.ip();
-        let moves = (self.spec.roams || port) && source != self.peer_at && !gateway && settled;
-        if moves {
-            self.moved = Some(now);
+        if !(self.spec.roams || port) || source == self.peer_at || gateway {
+            return false;
         }
-        moves
+        let Some(awake) = self.awake() else {
+            return false;
+        };
+        let settled = awake.moved.is_none_or(|at| now >= at + STAY);
+        if settled {
+            awake.moved = Some(now);
+        }
+        settled
     }
 }
 
@@ -270,15 +267,18 @@ pub(super) struct Sessions {
     slots: Vec<Option<Session>>,
     /// Slots without a session.
     free: BTreeSet<usize>,
-    by_id: HashMap<SessionId, usize>,
+    /// Slots of sessions, which know their names.
+    by_id: HashTable<u32>,
     /// Those that are not in the place that their inbound SPI names.
-    by_spi: FxHashMap<u32, usize>,
+    by_spi: FxHashMap<u32, u32>,
     by_gateway: HashMap<IpAddr, usize>,
     /// The first slot that was looked at last.
     look_at: usize,
     /// Which worker this is, of so many.
     worker: usize,
     workers: usize,
+    /// Whether any of so many slots has changed since it was shown.
+    changed: Vec<bool>,
 }
 
 impl Sessions {
@@ -305,11 +305,15 @@ impl Sessions {
     pub(super) fn insert(&mut self, session: Session) -> usize {
         self.remove(session.spec.id);
         let index = self.slot_for(&session);
-        self.by_id.insert(session.spec.id, index);
-        if let Some(inbound) = &session.inbound
-            && self.place(inbound.spi()) != Some(index)
-        {
-            self.by_spi.insert(inbound.spi(), index);
+        let slots = &self.slots;
+        let hash_of = |at: &u32| {
+            let session = slots.get(*at as usize).and_then(Option::as_ref);
+            session.map_or(0, |session| FxBuildHasher.hash_one(session.spec.id))
+        };
+        let hash = FxBuildHasher.hash_one(session.spec.id);
+        self.by_id.insert_unique(hash, index as u32, hash_of);
+        if session.spi != 0 && self.place(session.spi) != Some(index) {
+            self.by_spi.insert(session.spi, index as u32);
         }
         if let Some(gateway) = session.spec.gateway
             && session.spec.lane == 0
@@ -323,14 +327,21 @@ impl Sessions {
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Some(session);
         }
+        let pieces = self.slots.len().div_ceil(PIECE);
+        if self.changed.len() < pieces {
+            self.changed.resize(pieces, true);
+        }
+        self.changes(index);
         index
     }
 
     /// The place of its inbound SPI, if it is free; else any.
     fn slot_for(&mut self, session: &Session) -> usize {
-        let place = session.inbound.as_ref().and_then(|sa| self.place(sa.spi()));
-        // Drawn places come from the lowest on; an SPI that somebody chose may have any.
-        if let Some(place) = place.filter(|place| *place < self.slots.len() + GAP) {
+        let place = self.place(session.spi).filter(|_| session.spi != 0);
+        // Drawn places come from the lowest on; an SPI that somebody chose may have any. Those that are left
+        // free for others are few in all.
+        let most = self.slots.len() + GAP.saturating_sub(self.free.len());
+        if let Some(place) = place.filter(|place| *place < most.max(self.slots.len())) {
             for index in self.slots.len()..=place {
                 self.slots.push(None);
                 self.free.insert(index);
@@ -346,14 +357,17 @@ impl Sessions {
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let index = self.by_id.remove(&id)?;
+        let index = self.by_id(id)?;
+        let hash = FxBuildHasher.hash_one(id);
+        if let Ok(entry) = self.by_id.find_entry(hash, |at| *at == index as u32) {
+            entry.remove();
+        }
         let session = self.slots.get_mut(index).and_then(Option::take)?;
+        self.changes(index);
         self.free.insert(index);
         // A newer session may have taken over an entry.
-        if let Some(inbound) = &session.inbound
-            && self.by_spi.get(&inbound.spi()) == Some(&index)
-        {
-            self.by_spi.remove(&inbound.spi());
+        if self.by_spi.get(&session.spi) == Some(&(index as u32)) {
+            self.by_spi.remove(&session.spi);
         }
         if let Some(gateway) = session.spec.gateway
             && self.by_gateway.get(&gateway) == Some(&index)
@@ -397,24 +411,27 @@ impl Sessions {
         let mut slots = self.slots.iter();
         slots.position(|slot| {
             slot.as_ref().is_some_and(|session| {
-                let outbound = session.outbound.as_ref().map(|sa| sa.spi());
-                session.spec.gateway == Some(gateway) && outbound == Some(spi)
+                session.spec.gateway == Some(gateway) && session.sends_with() == Some(spi)
             })
         })
     }
 
     pub(super) fn by_id(&self, id: SessionId) -> Option<usize> {
-        self.by_id.get(&id).copied()
+        let here = |at: &u32| {
+            let session = self.get(*at as usize);
+            session.is_some_and(|session| session.spec.id == id)
+        };
+        let found = self.by_id.find(FxBuildHasher.hash_one(id), here);
+        found.map(|at| *at as usize)
     }
 
     #[inline]
     pub(super) fn by_spi(&self, spi: u32) -> Option<usize> {
         let place = self.place(spi);
         let session = place.and_then(|place| self.get(place));
-        let inbound = session.and_then(|session| session.inbound.as_ref());
-        match inbound.is_some_and(|sa| sa.spi() == spi) {
+        match session.is_some_and(|session| session.spi == spi) {
             true => place,
-            false => self.by_spi.get(&spi).copied(),
+            false => self.by_spi.get(&spi).map(|at| *at as usize),
         }
     }
 
@@ -431,7 +448,7 @@ impl Sessions {
 
     /// The worker that has the SAs of a session, if it is another one.
     pub(super) fn elsewhere(&self, index: usize) -> Option<usize> {
-        let worker = self.get(index)?.worker;
+        let worker = usize::from(self.get(index)?.worker);
         (worker != self.worker).then_some(worker)
     }
 
@@ -444,6 +461,7 @@ impl Sessions {
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Session> {
+        self.changes(index);
         self.slots.get_mut(index).and_then(Option::as_mut)
     }
 
@@ -460,11 +478,31 @@ impl Sessions {
 
     /// The inner addresses of a group's sessions, or of all, are no longer announced.
     pub(super) fn unannounce(&mut self, group: Option<Option<usize>>) {
+        self.changed.fill(true);
         for session in self.slots.iter_mut().flatten() {
             if group.is_none_or(|group| group == Some(session.group)) {
                 session.announced = false;
             }
         }
+    }
+
+    #[inline]
+    fn changes(&mut self, index: usize) {
+        if let Some(changed) = self.changed.get_mut(index / PIECE) {
+            *changed = true;
+        }
+    }
+
+    /// Sessions in pieces of [`PIECE`] slots, of those that have changed since the last call; all do if `all`.
+    pub(super) fn take_changed(
+        &mut self,
+        all: bool,
+    ) -> impl Iterator<Item = Option<impl Iterator<Item = &Session>>> {
+        let pieces = self.slots.chunks(PIECE).zip(&mut self.changed);
+        pieces.map(move |(slots, changed)| {
+            let changed = std::mem::take(changed) || all;
+            changed.then(|| slots.iter().flatten())
+        })
     }
 
     /// Indexes of all sessions; for loops that change them.

@@ -28,7 +28,8 @@ fn a_session_follows_its_peer_and_not_too_often() {
     assert!(!session.move_to(new, now), "no news");
     let mut buffer = [0; 100];
     let marks = Marks::default();
-    let packet = session.outer.write(&mut buffer, 40..100, marks).unwrap();
+    let outer = &mut session.awake().unwrap().outer;
+    let packet = outer.write(&mut buffer, 40..100, marks).unwrap();
     let header = &buffer[packet];
     assert_eq!(header[12..20], [192, 0, 2, 1, 203, 0, 113, 10]);
     assert_eq!(header[20..24], [0x11, 0x94, 0x9C, 0x42]);
@@ -76,7 +77,8 @@ fn a_session_is_sent_from_its_own_port_until_it_goes_back() {
     let ports = |session: &mut Session| {
         let mut buffer = [0; 100];
         let marks = Marks::default();
-        let packet = session.outer.write(&mut buffer, 40..100, marks).unwrap();
+        let outer = &mut session.awake().unwrap().outer;
+        let packet = outer.write(&mut buffer, 40..100, marks).unwrap();
         let port =
             |at| u16::from_be_bytes([buffer[packet.start + at], buffer[packet.start + at + 1]]);
         (port(20), port(22))
@@ -155,13 +157,10 @@ fn a_session_without_traffic_sleeps_and_one_with_does_not() {
     let [idle, busy] = [1, 2].map(|number| sessions.insert(session(number, Sending::AtOnce)));
     let mut buffer = [0; 128];
     let mut send = |sessions: &mut Sessions, index: usize| {
-        let outbound = sessions.get_mut(index).unwrap().outbound.as_mut().unwrap();
+        let outbound = sessions.get_mut(index).unwrap().outbound().unwrap();
         outbound.seal_dummy(&mut buffer, 32, 20).unwrap();
     };
-    let sleeps = |sessions: &Sessions, index: usize| {
-        let session = sessions.get(index).unwrap();
-        session.outbound.as_ref().unwrap().sleeps()
-    };
+    let sleeps = |sessions: &Sessions, index: usize| sessions.get(index).unwrap().sleeps();
     send(&mut sessions, idle);
     // Each is looked at once in so many calls.
     for round in 0..3 {
@@ -212,4 +211,88 @@ fn a_successor_receives_at_once_and_leads_when_told() {
     assert_eq!(leader(&sessions), Some(3));
     sessions.remove(SessionId(3));
     assert_eq!(leader(&sessions), None);
+}
+
+#[test]
+fn only_what_has_changed_is_shown_anew() {
+    let mut sessions = Sessions::default();
+    let shown = |sessions: &mut Sessions, all| -> Vec<Option<usize>> {
+        let pieces = sessions.take_changed(all);
+        pieces.map(|piece| piece.map(Iterator::count)).collect()
+    };
+    for number in 0..=PIECE as u32 {
+        let mut spec = SessionSpec::clone(&session(1, Sending::AtOnce).spec);
+        spec.id = SessionId(u64::from(number) + 1);
+        spec.inbound.as_mut().unwrap().spi = 0x0050_0000 + number;
+        sessions.insert(Session::new(Arc::new(spec), 0, Backend::Ring).unwrap());
+    }
+    assert_eq!(shown(&mut sessions, false), [Some(PIECE), Some(1)]);
+    assert_eq!(shown(&mut sessions, false), [None, None]);
+    sessions.by_id_mut(SessionId(7)).unwrap().announced = true;
+    assert_eq!(shown(&mut sessions, false), [Some(PIECE), None]);
+    sessions.remove(SessionId(PIECE as u64 + 1));
+    assert_eq!(shown(&mut sessions, false), [None, Some(0)]);
+    sessions.unannounce(None);
+    assert_eq!(shown(&mut sessions, false), [Some(PIECE), Some(0)]);
+    assert_eq!(shown(&mut sessions, true), [Some(PIECE), Some(0)]);
+}
+
+// Nothing that was used or seen before it fell asleep is used or accepted again.
+#[test]
+fn a_session_wakes_where_it_was() {
+    let mut there = session(1, Sending::AtOnce);
+    let mut spec = SessionSpec::clone(&there.spec);
+    std::mem::swap(&mut spec.inbound, &mut spec.outbound);
+    let mut here = Session::new(Arc::new(spec), 0, Backend::Ring).unwrap();
+    let mut packets = Vec::new();
+    for number in 1..=3 {
+        let mut buffer = [0; 128];
+        let esp = there.outbound().unwrap().seal_dummy(&mut buffer, 32, 20);
+        packets.push((buffer, esp.unwrap()));
+        assert_eq!(there.sealed(), number);
+        (0..3).for_each(|_| there.look());
+        assert!(there.sleeps());
+        assert_eq!(there.sealed(), number);
+    }
+    let open = |here: &mut Session, (buffer, esp): &([u8; 128], std::ops::Range<usize>)| {
+        let mut buffer = *buffer;
+        here.inbound().unwrap().open(&mut buffer, esp.clone())
+    };
+    assert_eq!(open(&mut here, &packets[1]).unwrap().sequence, 2);
+    (0..3).for_each(|_| here.look());
+    assert!(here.sleeps());
+    assert!(open(&mut here, &packets[1]).is_err(), "a replay");
+    assert!(open(&mut here, &packets[0]).is_err(), "one that was late");
+    assert_eq!(open(&mut here, &packets[2]).unwrap().sequence, 3);
+    assert_eq!(here.opened(), 1);
+}
+
+// An SPI that somebody chose must not make the table larger than its sessions, whatever comes first.
+#[test]
+fn chosen_spis_leave_few_places_free() {
+    let mut sessions = Sessions::default();
+    for number in 1..=3000_u32 {
+        let mut spec = SessionSpec::clone(&session(1, Sending::AtOnce).spec);
+        spec.id = SessionId(number.into());
+        spec.inbound.as_mut().unwrap().spi =
+            0x0050_0000 + number.wrapping_mul(0x0001_3D21) % (1 << 20);
+        sessions.insert(Session::new(Arc::new(spec), 0, Backend::Ring).unwrap());
+    }
+    let free = sessions.slots.iter().filter(|slot| slot.is_none()).count();
+    assert!(free <= GAP, "{free}");
+    assert_eq!(sessions.iter().count(), 3000);
+    assert!(
+        sessions
+            .iter()
+            .all(|one| sessions.by_spi(one.spi).is_some())
+    );
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(
+        size_of::<Option<Session>>() <= 192,
+        "{}",
+        size_of::<Option<Session>>()
+    );
 }

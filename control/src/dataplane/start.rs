@@ -1,6 +1,6 @@
 //! The start of the data plane: what it is given, and in which order it is put together.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -34,6 +34,7 @@ use super::socket_set::{SocketSet, deal};
 use super::tun::Tun;
 use super::udp::{self, Gate, IkeMessage, UdpPort};
 use super::view::Views;
+use super::whereabouts::Whereabouts;
 use super::worker::{BATCH, Worker};
 use super::xsk::XskError;
 use crate::esp::Backend;
@@ -334,7 +335,7 @@ impl Dataplane {
             listener,
             intake,
             sessions: HashMap::new(),
-            at: BTreeSet::new(),
+            at: Whereabouts::default(),
             outdoors: Vec::new(),
             groups: HashMap::new(),
             owners: HashMap::new(),

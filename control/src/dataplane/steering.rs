@@ -144,15 +144,15 @@ impl Dataplane {
 
     /// Notes a session, in the place of what was known of it; its peer's heartbeats are answered.
     fn keep(&mut self, spec: Arc<SessionSpec>) -> Result<Option<Arc<SessionSpec>>, LoadError> {
-        let at = (spec.outside_remote, spec.id);
+        let (peer, id) = (spec.outside_remote, spec.id);
         if !self.has_peer(spec.outside_remote) {
             self.steer(Steer::AddPeer(spec.outside_remote))?;
         }
         let before = self.sessions.insert(spec.id, spec);
         if let Some(before) = &before {
-            self.at.remove(&(before.outside_remote, before.id));
+            self.at.remove(before.outside_remote, before.id);
         }
-        self.at.insert(at);
+        self.at.insert(peer, id);
         Ok(before)
     }
 
@@ -191,8 +191,7 @@ impl Dataplane {
 
     /// Whether a session is there.
     fn has_peer(&self, peer: IpAddr) -> bool {
-        let sessions = (peer, SessionId(0))..=(peer, SessionId(u64::MAX));
-        self.at.range(sessions).next().is_some()
+        self.at.of(peer).next().is_some()
     }
 
     /// Takes an address out of the peers, unless a session is there.
@@ -208,7 +207,7 @@ impl Dataplane {
         let Some(spec) = self.sessions.remove(&id) else {
             return Ok(());
         };
-        self.at.remove(&(spec.outside_remote, id));
+        self.at.remove(spec.outside_remote, id);
         self.command(Command::RemoveSession(id));
         if let Some(at) = self.outdoors.iter().position(|(new, _)| *new == id) {
             self.outdoors.swap_remove(at);

@@ -43,7 +43,7 @@ impl Core {
                 return;
             }
         };
-        session.worker = owner;
+        session.worker = u16::try_from(owner).unwrap_or(u16::MAX);
         session.last_heard = Some(now);
         session.sending = succeeds.unwrap_or(Sending::Told);
         self.resolve_outside(&mut session, now);
@@ -62,7 +62,7 @@ impl Core {
         if lane > 0
             && let Some(state) = self.groups.get_mut(group)
         {
-            state.lanes.push(id);
+            state.rare_mut().lanes.push(id);
             self.settle_lane(group);
         }
     }
@@ -90,10 +90,10 @@ impl Core {
                     continue;
                 };
                 // A new session with the gateway in use takes over from the old one.
-                if state.using == Some(gateway) {
+                if state.rare().using == Some(gateway) {
                     state.active = Some(spec.id);
                 }
-                let Some(monitor) = &mut state.monitor else {
+                let Some(monitor) = state.monitor_mut() else {
                     continue;
                 };
                 if activate {
@@ -109,8 +109,7 @@ impl Core {
         };
         if spec.outbound.is_some() {
             state.active = Some(spec.id);
-            state.asked = false;
-            state.rejected_until = None;
+            state.admit();
             self.send_held(group, umem, now);
         }
     }
@@ -151,14 +150,18 @@ impl Core {
         let Some(state) = self.groups.get_mut(group) else {
             return;
         };
+        if state.rare().lane.is_none() && state.rare().lanes.is_empty() {
+            return;
+        }
+        let rare = state.rare_mut();
         let may = |id: &&SessionId| {
             let index = self.sessions.by_id(**id);
             let session = index.and_then(|index| self.sessions.get(index));
             session.is_some_and(|session| {
-                session.sending == Sending::AtOnce && session.spec.gateway == state.using
+                session.sending == Sending::AtOnce && session.spec.gateway == rare.using
             })
         };
-        state.lane = state.lanes.iter().filter(may).max().copied();
+        rare.lane = rare.lanes.iter().filter(may).max().copied();
     }
 
     /// Sends on this session from now on.
@@ -183,7 +186,7 @@ impl Core {
                 break;
             };
             if let Some(state) = self.groups.get_mut(index)
-                && state.using == Some(gateway)
+                && state.rare().using == Some(gateway)
             {
                 state.active = Some(id);
             }
@@ -192,7 +195,7 @@ impl Core {
 
     /// Tells a group that is new or has changed which of its gateways have sessions already.
     pub(super) fn tell_keyed(&mut self, group: usize, now: Instant) {
-        let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) else {
+        let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor_mut()) else {
             return;
         };
         let unkeyed: Vec<IpAddr> = monitor
@@ -221,7 +224,7 @@ impl Core {
         self.path_gone(session);
         if session.spec.lane > 0 {
             if let Some(state) = self.groups.get_mut(session.group) {
-                state.lanes.retain(|lane| *lane != id);
+                state.rare_mut().lanes.retain(|lane| *lane != id);
             }
             return self.settle_lane(session.group);
         }

@@ -39,7 +39,9 @@ impl Table {
                 [1; 4].into(),
             ));
             let session = Session::new(Arc::new(spec), 0, Backend::default());
-            sessions.insert(session.expect("a session in order"));
+            let mut session = session.expect("a session in order");
+            session.awake();
+            sessions.insert(session);
             spi
         };
         let spis = (0..count).map(make).collect();
@@ -51,6 +53,6 @@ impl Table {
     #[must_use]
     pub fn find(&self, spi: u32) -> Option<u64> {
         let session = self.0.get(self.0.by_spi(spi)?)?;
-        Some(session.inbound.as_ref()?.packets())
+        Some(session.opened())
     }
 }

@@ -33,8 +33,6 @@ impl Traffic {
 pub struct SessionView {
     /// Its name.
     pub id: SessionId,
-    /// Its group.
-    pub group: GroupId,
     /// Whether its group's traffic uses it now.
     pub active: bool,
     /// Received and opened.
@@ -45,6 +43,40 @@ pub struct SessionView {
     pub path: (u32, Phase),
     /// When the last authenticated packet came.
     pub last_heard: Option<Instant>,
+}
+
+/// Sessions in pieces: those in which nothing has changed are the same in one view and the next.
+#[derive(Clone, Debug, Default)]
+pub struct SessionViews(Vec<Arc<[SessionView]>>);
+
+impl SessionViews {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &SessionView> {
+        self.0.iter().flat_map(|piece| piece.iter())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|piece| piece.len()).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes up the pieces that have changed.
+    pub(super) fn renew(&mut self, pieces: impl Iterator<Item = Option<Arc<[SessionView]>>>) {
+        for (at, piece) in pieces.enumerate() {
+            match (self.0.get_mut(at), piece) {
+                (_, None) => {}
+                (Some(old), Some(new)) => *old = new,
+                (None, Some(new)) => self.0.push(new),
+            }
+        }
+    }
 }
 
 /// One group whose gateways are watched.
@@ -68,7 +100,7 @@ pub struct WorkerView {
     /// What the worker counted, by [`Counter::index`].
     pub counters: [u64; Counter::COUNT],
     /// Its sessions.
-    pub sessions: Vec<SessionView>,
+    pub sessions: SessionViews,
     /// Its groups.
     pub groups: Vec<GroupView>,
     /// Frames that are free.
@@ -110,7 +142,7 @@ impl Views {
             for (sum, more) in all.counters.iter_mut().zip(other.counters) {
                 *sum += more;
             }
-            all.sessions.extend(other.sessions.iter().cloned());
+            all.sessions.0.extend(other.sessions.0.iter().cloned());
             all.frames_free += other.frames_free;
             all.frames += other.frames;
         }
@@ -124,10 +156,39 @@ impl WorkerView {
         Self {
             at,
             counters: [0; Counter::COUNT],
-            sessions: Vec::new(),
+            sessions: SessionViews::default(),
             groups: Vec::new(),
             frames_free: 0,
             frames: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_that_has_not_changed_is_shown_again_as_it_is() {
+        let piece = |ids: &[u64]| -> Option<Arc<[SessionView]>> {
+            let views = ids.iter().map(|id| SessionView {
+                id: SessionId(*id),
+                active: false,
+                inbound: Traffic::default(),
+                outbound: Traffic::default(),
+                path: (1500, Phase::Followed),
+                last_heard: None,
+            });
+            Some(views.collect())
+        };
+        let ids = |views: &SessionViews| views.iter().map(|view| view.id.0).collect::<Vec<_>>();
+        let mut views = SessionViews::default();
+        assert!(views.is_empty());
+        views.renew([piece(&[1, 2]), piece(&[3])].into_iter());
+        let before = views.clone();
+        views.renew([None, piece(&[]), piece(&[4, 5])].into_iter());
+        assert_eq!((ids(&views), views.len()), (vec![1, 2, 4, 5], 4));
+        assert_eq!(ids(&before), [1, 2, 3], "readers keep what they have");
+        assert!(Arc::ptr_eq(&views.0[0], &before.0[0]));
     }
 }

@@ -48,7 +48,7 @@ impl Core {
                 continue;
             };
             let sent = std::mem::take(&mut state.sent);
-            let Some(monitor) = &mut state.monitor else {
+            let Some(monitor) = state.monitor_mut() else {
                 continue;
             };
             if sent {
@@ -68,7 +68,7 @@ impl Core {
             let Some(&group) = self.groups.watched().get(at) else {
                 break;
             };
-            if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+            if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor_mut()) {
                 tell(monitor);
             }
         }
@@ -81,12 +81,13 @@ impl Core {
                 return;
             };
             let id = state.id;
-            let Some(action) = state.monitor.as_mut().and_then(|m| m.next_action()) else {
+            let Some(action) = state.monitor_mut().and_then(|m| m.next_action()) else {
                 return;
             };
             match action {
                 Action::Heartbeat { gateway, counter } => {
                     if state
+                        .rare()
                         .monitor
                         .as_ref()
                         .is_some_and(|m| m.phase() == Phase::Second)
@@ -97,7 +98,9 @@ impl Core {
                 }
                 Action::Activate { gateway } => self.activate(group, gateway, umem, now),
                 Action::Inactive => {
-                    (state.active, state.using, state.lane) = (None, None, None);
+                    state.active = None;
+                    let rare = state.rare_mut();
+                    (rare.using, rare.lane) = (None, None);
                     self.tell_all(Note::Use(id, None));
                     self.send_event(WorkerEvent::Active {
                         group: id,
@@ -142,9 +145,9 @@ impl Core {
         let Some(state) = self.groups.get_mut(group) else {
             return;
         };
-        (state.active, state.using) = (Some(session), Some(gateway));
-        state.asked = false;
-        state.rejected_until = None;
+        state.active = Some(session);
+        state.admit();
+        state.rare_mut().using = Some(gateway);
         let id = state.id;
         self.settle_lane(group);
         self.tell_all(Note::Use(id, Some(gateway)));
@@ -162,9 +165,9 @@ impl Core {
         let Some(state) = self.groups.get_mut(group) else {
             return;
         };
-        if let Some(monitor) = &mut state.monitor {
+        if let Some(monitor) = state.monitor_mut() {
             monitor.on_wanted(now);
-        } else if !state.asked && state.rejected_until.is_none_or(|until| until <= now) {
+        } else if !state.asked && state.rare().rejected_until.is_none_or(|until| until <= now) {
             state.asked = true;
             let id = state.id;
             self.send_event(WorkerEvent::KeyRequest {
@@ -186,20 +189,20 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        let Some(outbound) = &session.outbound else {
+        let Some(spi) = session.sends_with() else {
             return;
         };
         let bytes = match (form, &session.spec.heartbeat_key) {
             (HeartbeatForm::Keyed, Some(key)) => {
-                let spi = outbound.spi().to_be_bytes();
-                let bytes = heartbeat::encode_request(key.expose(), count, spi, token);
+                let bytes =
+                    heartbeat::encode_request(key.expose(), count, spi.to_be_bytes(), token);
                 session.asked(count, token);
                 bytes
             }
             // A peer that agreed on no heartbeat key can not prove that it lives, and a plain
             // answer is not what the policy asks for: its silence says nothing.
             (HeartbeatForm::Keyed, None) => {
-                if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+                if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor_mut()) {
                     monitor.on_heard(gateway, now);
                 }
                 return;
@@ -222,7 +225,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return umem.free(frame);
         };
-        let Some(outbound) = &mut session.outbound else {
+        let Some(outbound) = session.outbound() else {
             return umem.free(frame);
         };
         match outbound.seal_dummy(umem.chunk_mut(&frame), HEADROOM, DUMMY_LEN) {
@@ -246,7 +249,10 @@ impl Core {
             tos: 0,
             dont_fragment: true,
         };
-        let written = session
+        let Some(awake) = session.awake() else {
+            return umem.free(frame);
+        };
+        let written = awake
             .outer
             .write(umem.chunk_mut(&frame), esp, marks)
             .map_err(counter);
@@ -281,7 +287,7 @@ impl Core {
             if !authenticated && state.form != HeartbeatForm::Plain {
                 continue;
             }
-            if let Some(monitor) = &mut state.monitor {
+            if let Some(monitor) = state.monitor_mut() {
                 matched |= monitor.on_answer(gateway, count, health, now).is_some();
             }
         }
@@ -311,7 +317,7 @@ impl Core {
 
     /// The key management service has a key for a gateway already.
     pub(super) fn granted(&mut self, group: usize, gateway: IpAddr, umem: &mut Umem, now: Instant) {
-        if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor.as_mut()) {
+        if let Some(monitor) = self.groups.get_mut(group).and_then(|g| g.monitor_mut()) {
             // It may have ended since.
             match self.sessions.by_gateway(gateway) {
                 Some(_) => monitor.on_granted(gateway, now),
@@ -327,8 +333,8 @@ impl Core {
             return;
         };
         state.asked = false;
-        state.rejected_until = Some(until);
-        if let Some(monitor) = &mut state.monitor {
+        state.rare_mut().rejected_until = Some(until);
+        if let Some(monitor) = state.monitor_mut() {
             monitor.on_key_failed(now);
         }
         self.refuse_held(group, umem, now);

@@ -108,6 +108,11 @@ impl InboundSa {
         self.bytes
     }
 
+    /// Goes on behind `sequence`, as if all numbers up to it had been seen. Never goes back.
+    pub fn resume(&mut self, sequence: u64) {
+        self.window.resume(sequence);
+    }
+
     /// Gives back what only traffic needs, until the next authentic packet, for which it is allocated
     /// again. Numbers up to the highest one accepted are not accepted any more.
     pub fn sleep(&mut self) {

@@ -70,6 +70,12 @@ impl OutboundSa {
         self.lease = last;
     }
 
+    /// Whether there is a lease.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.lease != u64::MAX
+    }
+
     /// Skips forward to `sequence`, as if it had been used: the start of a new lease is `sequence
     /// + 1`. Never goes back.
     pub fn skip_to(&mut self, sequence: u64) {

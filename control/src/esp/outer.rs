@@ -120,6 +120,19 @@ impl OuterConfig {
             udp6_checksum: true,
         }
     }
+
+    /// Bytes of the header that is made of it.
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        let ip = match self.remote {
+            IpAddr::V4(_) => V4_LEN,
+            IpAddr::V6(_) => V6_LEN,
+        };
+        match self.encap {
+            Some(_) => ip + UDP_LEN,
+            None => ip,
+        }
+    }
 }
 
 impl Outer {
@@ -176,7 +189,13 @@ impl Outer {
     /// The length of the largest inner packet that fits `mtu` bytes when sealed under this header.
     #[must_use]
     pub fn inner_mtu(&self, mtu: usize) -> usize {
-        let room = mtu.saturating_sub(self.len + super::SEAL_HEADROOM + super::TAG_LEN);
+        Self::inner_mtu_behind(self.len, mtu)
+    }
+
+    /// The same under a header of so many bytes.
+    #[must_use]
+    pub const fn inner_mtu_behind(header_len: usize, mtu: usize) -> usize {
+        let room = mtu.saturating_sub(header_len + super::SEAL_HEADROOM + super::TAG_LEN);
         (room & !3).saturating_sub(2)
     }
 

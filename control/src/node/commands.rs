@@ -170,7 +170,7 @@ impl Node {
                 self.dataplane
                     .set_group(GroupSpec {
                         id: group,
-                        prefixes: spec.remote_inner.clone(),
+                        prefixes: spec.remote_inner.to_vec(),
                         watch: None,
                         on_demand: false,
                     })

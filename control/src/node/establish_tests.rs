@@ -21,8 +21,8 @@ fn session(origin: Producer, spi: u32, key: u8) -> SessionSpec {
     let key = Key::new(&[key; 32]).unwrap();
     let salt = [0; 4].into();
     spec.inbound = Some(SaSpec::new(spi, Cipher::Aes256Gcm, key, salt));
-    spec.local_inner = vec!["10.99.0.1/32".parse().unwrap()];
-    spec.remote_inner = vec!["10.0.0.0/24".parse().unwrap()];
+    spec.local_inner = vec!["10.99.0.1/32".parse().unwrap()].into();
+    spec.remote_inner = vec!["10.0.0.0/24".parse().unwrap()].into();
     spec
 }
 

@@ -275,7 +275,7 @@ impl Node {
         let Role::Client(_) = self.role else { return };
         let view = self.dataplane.views().load();
         let mut ask = Vec::new();
-        for shown in &view.sessions {
+        for shown in view.sessions.iter() {
             let live = self.table.live.get_mut(&shown.id);
             if let Some(live) = live.filter(|live| !live.retired && live.spec.lane == 0)
                 && live.worry.look(shown, live.alive, now)
@@ -405,7 +405,6 @@ mod tests {
             let at = |ms| start + Duration::from_millis(ms);
             let shown = SessionView {
                 id: SessionId(1),
-                group: GroupId::Peer(1),
                 active: true,
                 inbound: Traffic::default(),
                 outbound: Traffic {

@@ -171,7 +171,7 @@ impl Node {
             packets: self.config.ike.rekey_packets,
             bytes: self.config.ike.rekey_bytes,
         };
-        for shown in &view.sessions {
+        for shown in view.sessions.iter() {
             let live = self.table.live.get(&shown.id);
             let Some(live) = live.filter(|live| !live.retired) else {
                 continue;
@@ -198,7 +198,6 @@ fn told(live: &Live, what: &str) -> NewEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::GroupId;
 
     #[test]
     fn either_direction_and_either_measure_count() {
@@ -210,7 +209,6 @@ mod tests {
             let traffic = |(packets, bytes)| Traffic { packets, bytes };
             let view = SessionView {
                 id: SessionId(1),
-                group: GroupId::Peer(1),
                 active: true,
                 inbound: traffic(inbound),
                 outbound: traffic(outbound),

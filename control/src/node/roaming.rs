@@ -130,7 +130,7 @@ impl Node {
         self.mappings
             .retain(|sa, _| self.table.of_sa(*sa).is_some());
         let mut sent: HashMap<SaId, u64> = HashMap::new();
-        for session in &self.dataplane.views().load().sessions {
+        for session in self.dataplane.views().load().sessions.iter() {
             // What goes by ports of their own keeps those open.
             let live = self.table.live.get(&session.id);
             if let Some(live) = live.filter(|live| !live.spec.own_port) {

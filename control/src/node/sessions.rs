@@ -189,7 +189,7 @@ pub(super) fn spec(
     exporter: &Exporter,
 ) -> Result<SessionSpec, esp::BadSecret> {
     let mut spec = SessionSpec::new(outline.local, outline.remote, Producer::Ike);
-    spec.peer = outline.peer;
+    spec.peer = outline.peer.into();
     spec.gateway = outline.gateway;
     spec.initiator = outline.initiator;
     spec.encap = outline.encap;
@@ -237,8 +237,8 @@ fn key(
     spec.own_port |= child.own_port;
     spec.inbound = Some(sa(child.spi_in, &child.key_in, child.salt_in)?);
     spec.outbound = Some(sa(child.spi_out, &child.key_out, child.salt_out)?);
-    spec.remote_inner = prefixes(&child.remote_ts);
-    spec.local_inner = prefixes(&child.local_ts);
+    spec.remote_inner = prefixes(&child.remote_ts).into();
+    spec.local_inner = prefixes(&child.local_ts).into();
     spec.heartbeat_key = keyed_heartbeat.then(|| {
         let mut key = [0; 16];
         // Both ends name the SPIs in the same order, whichever side they are on.

@@ -269,7 +269,7 @@ impl PostedSession {
         };
         let rekey_in = self.rekey_at.map(|at| at.saturating_duration_since(now));
         Session {
-            peer: spec.peer.clone(),
+            peer: spec.peer.to_string(),
             outside: spec.outside_remote,
             inner: inner.iter().map(|net| net.addr()).collect(),
             spi_in: Spi(spec.inbound.as_ref().map_or(0, |sa| sa.spi)),

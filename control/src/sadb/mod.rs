@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 pub use error::{SadbError, TextError};
 pub use set::{Change, Sadb};
@@ -25,6 +26,9 @@ pub use crate::esp::{Cipher, Key, Salt, Secret, UdpEncap};
 
 /// The key of keyed heartbeats (SipHash-2-4).
 pub type HeartbeatKey = Secret<16>;
+
+/// Inner addresses on one side of a session: mostly one prefix, which takes no memory of its own then.
+pub type Nets = SmallVec<[IpNet; 1]>;
 
 /// SPIs below this one are reserved, RFC 4303 section 2.1.
 pub const LOWEST_SPI: u32 = 256;
@@ -151,7 +155,7 @@ pub struct SessionSpec {
     pub id: SessionId,
     /// The peer's identity, or a note.
     #[serde(default)]
-    pub peer: String,
+    pub peer: Box<str>,
     /// Our outer address.
     pub outside_local: IpAddr,
     /// The peer's outer address, of the same IP version.
@@ -170,9 +174,9 @@ pub struct SessionSpec {
     #[serde(default)]
     pub outbound: Option<SaSpec>,
     /// Inner addresses behind the peer: it may send from these, we send to these.
-    pub remote_inner: Vec<IpNet>,
+    pub remote_inner: Nets,
     /// Inner addresses on our side: the peer may send to these, we send from these.
-    pub local_inner: Vec<IpNet>,
+    pub local_inner: Nets,
     /// Key of keyed heartbeats in this session.
     #[serde(default, skip_serializing)]
     pub heartbeat_key: Option<HeartbeatKey>,
@@ -289,15 +293,15 @@ impl SessionSpec {
     pub fn new(outside_local: IpAddr, outside_remote: IpAddr, origin: Producer) -> Self {
         Self {
             id: SessionId::NONE,
-            peer: outside_remote.to_string(),
+            peer: outside_remote.to_string().into(),
             outside_local,
             outside_remote,
             encap: None,
             roams: false,
             inbound: None,
             outbound: None,
-            remote_inner: Vec::new(),
-            local_inner: Vec::new(),
+            remote_inner: Nets::new(),
+            local_inner: Nets::new(),
             heartbeat_key: None,
             gateway: None,
             initiator: false,

@@ -1,13 +1,15 @@
 //! The set itself.
 
+mod index;
 mod spis;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Direction, Path, Producer, SaSpec, SadbError, SessionId, SessionSpec, UdpEncap};
+use index::Index;
 use spis::Places;
 
 /// How many keys of hand-written SAs are remembered, so that none is used twice in a run.
@@ -30,9 +32,10 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct Sadb {
     sessions: BTreeMap<SessionId, Arc<SessionSpec>>,
-    inbound: HashMap<u32, SessionId>,
+    /// By SPI.
+    inbound: Index,
     /// By where the peer is (several may be behind one NAT), and its SPI.
-    outbound: HashMap<(SocketAddr, u32), SessionId>,
+    outbound: Index,
     pending: HashSet<u32>,
     /// Inbound SPIs that were drawn here, promised or in use; each has a place of its own.
     drawn: HashSet<u32>,
@@ -161,16 +164,17 @@ impl Sadb {
         spec.check()?;
         let (id, at) = (spec.id, spec.peer_at());
         if let Some(SaSpec { spi, .. }) = spec.outbound {
-            let owner = self.outbound.get(&(at, spi));
-            if let Some(&owner) = owner.filter(|owner| **owner != id) {
+            let owner = self.by_outbound_spi(at, spi).map(|owner| owner.id);
+            if let Some(owner) = owner.filter(|owner| *owner != id) {
                 let remote = at.ip();
                 return Err(SadbError::PeerSpiInUse { spi, remote, owner });
             }
-            self.outbound.remove(&(old.peer_at(), spi));
-            self.outbound.insert((at, spi), id);
+            self.outbound
+                .remove(self.outbound_hash(old.peer_at(), spi), id);
         }
         let spec = Arc::new(spec);
         self.sessions.insert(id, Arc::clone(&spec));
+        self.enter_outbound(&spec);
         Ok(vec![Change::Move(spec)])
     }
 
@@ -287,15 +291,20 @@ impl Sadb {
     /// The session that receives on this SPI.
     #[must_use]
     pub fn by_inbound_spi(&self, spi: u32) -> Option<&Arc<SessionSpec>> {
-        self.inbound.get(&spi).and_then(|id| self.sessions.get(id))
+        let ids = self.inbound.of(self.inbound_hash(spi));
+        let mut specs = ids.filter_map(|id| self.sessions.get(&id));
+        specs.find(|spec| spec.inbound.as_ref().is_some_and(|sa| sa.spi == spi))
     }
 
     /// The session that sends on this SPI to a peer at `remote`, as [`SessionSpec::peer_at`] tells it.
     #[must_use]
     pub fn by_outbound_spi(&self, remote: SocketAddr, spi: u32) -> Option<&Arc<SessionSpec>> {
-        self.outbound
-            .get(&(remote, spi))
-            .and_then(|id| self.sessions.get(id))
+        let ids = self.outbound.of(self.outbound_hash(remote, spi));
+        let mut specs = ids.filter_map(|id| self.sessions.get(&id));
+        specs.find(|spec| {
+            let sends = spec.outbound.as_ref().is_some_and(|sa| sa.spi == spi);
+            sends && spec.peer_at() == remote
+        })
     }
 
     /// All sessions in the order of their ids.
@@ -327,7 +336,7 @@ impl Sadb {
         }
         let (remote, at) = (spec.outside_remote, spec.peer_at());
         if let Some(SaSpec { spi, .. }) = spec.inbound {
-            if let Some(&owner) = self.inbound.get(&spi) {
+            if let Some(owner) = self.by_inbound_spi(spi).map(|owner| owner.id) {
                 return Err(SadbError::SpiInUse { spi, owner });
             }
             if spec.origin != Producer::Ike && self.pending.contains(&spi) {
@@ -335,7 +344,7 @@ impl Sadb {
             }
         }
         if let Some(SaSpec { spi, .. }) = spec.outbound
-            && let Some(&owner) = self.outbound.get(&(at, spi))
+            && let Some(owner) = self.by_outbound_spi(at, spi).map(|owner| owner.id)
         {
             return Err(SadbError::PeerSpiInUse { spi, remote, owner });
         }
@@ -358,13 +367,11 @@ impl Sadb {
         self.keys.extend(fingerprints);
         if let Some(sa) = &spec.inbound {
             self.pending.remove(&sa.spi);
-            self.inbound.insert(sa.spi, spec.id);
-        }
-        if let Some(sa) = &spec.outbound {
-            self.outbound.insert((at, sa.spi), spec.id);
         }
         let spec = Arc::new(spec);
         self.sessions.insert(spec.id, Arc::clone(&spec));
+        self.enter_inbound(&spec);
+        self.enter_outbound(&spec);
         Ok(spec)
     }
 
@@ -375,10 +382,13 @@ impl Sadb {
         for (direction, sa) in spec.sas() {
             match direction {
                 Direction::In => {
-                    self.inbound.remove(&sa.spi);
+                    self.inbound.remove(self.inbound_hash(sa.spi), id);
                     self.give_back(sa.spi);
                 }
-                Direction::Out => drop(self.outbound.remove(&(spec.peer_at(), sa.spi))),
+                Direction::Out => {
+                    let hash = self.outbound_hash(spec.peer_at(), sa.spi);
+                    self.outbound.remove(hash, id);
+                }
             }
             let key = self.fingerprint(sa);
             self.keys.remove(&key);
@@ -386,6 +396,37 @@ impl Sadb {
             if spec.origin == Producer::Manual {
                 self.spent.insert(key);
             }
+        }
+    }
+
+    fn inbound_hash(&self, spi: u32) -> u64 {
+        self.hasher.hash_one(spi)
+    }
+
+    fn outbound_hash(&self, at: SocketAddr, spi: u32) -> u64 {
+        self.hasher.hash_one((at, spi))
+    }
+
+    /// From now on a session that is in the set is found by its inbound SPI, if it has one.
+    fn enter_inbound(&mut self, spec: &SessionSpec) {
+        let of =
+            |set: &Self, spec: &SessionSpec| Some(set.inbound_hash(spec.inbound.as_ref()?.spi));
+        if let Some(hash) = of(self, spec) {
+            let mut index = std::mem::take(&mut self.inbound);
+            index.insert(hash, spec.id, |id| of(self, self.sessions.get(&id)?));
+            self.inbound = index;
+        }
+    }
+
+    /// The same by the SPI that it sends on, and where to.
+    fn enter_outbound(&mut self, spec: &SessionSpec) {
+        let of = |set: &Self, spec: &SessionSpec| {
+            Some(set.outbound_hash(spec.peer_at(), spec.outbound.as_ref()?.spi))
+        };
+        if let Some(hash) = of(self, spec) {
+            let mut index = std::mem::take(&mut self.outbound);
+            index.insert(hash, spec.id, |id| of(self, self.sessions.get(&id)?));
+            self.outbound = index;
         }
     }
 

@@ -78,7 +78,7 @@ impl SessionSpec {
             words.extend(["encap", "udp"].map(str::to_owned));
             words.extend([encap.local_port.to_string(), encap.remote_port.to_string()]);
         }
-        words.extend(["peer".to_owned(), self.peer.clone()]);
+        words.extend(["peer".to_owned(), self.peer.to_string()]);
         if let Some(gateway) = self.gateway {
             words.extend(["gateway".to_owned(), gateway.to_string()]);
         }
@@ -308,14 +308,15 @@ impl Draft {
         let local = self.local.ok_or(missing("local"))?;
         let remote = self.remote.ok_or(missing("remote"))?;
         let mut spec = SessionSpec::new(local, remote, Producer::Manual);
-        (spec.remote_inner, spec.local_inner) = self.selectors.ok_or(missing("sel"))?;
+        let (remote, local) = self.selectors.ok_or(missing("sel"))?;
+        (spec.remote_inner, spec.local_inner) = (remote.into(), local.into());
         spec.inbound = self.inbound.map(|sa| sa.finish("in")).transpose()?;
         spec.outbound = self.outbound.map(|sa| sa.finish("out")).transpose()?;
         spec.encap = self.encap;
         spec.gateway = self.gateway;
         spec.heartbeat_key = self.heartbeat_key;
         if let Some(peer) = self.peer {
-            spec.peer = peer;
+            spec.peer = peer.into();
         }
         Ok(spec)
     }

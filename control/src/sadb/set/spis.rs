@@ -61,7 +61,7 @@ impl Sadb {
             _ => 1 << (u32::BITS - PLACE_BITS - NUMBER_BITS),
         };
         let place = self.draw_place(worker);
-        let free = |spi: &u32| !self.inbound.contains_key(spi) && !self.pending.contains(spi);
+        let free = |spi: &u32| self.by_inbound_spi(*spi).is_none() && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
             let (workers, mut first) = (self.places.len().max(1), rng.next_u32());
             let at = place as usize / workers;

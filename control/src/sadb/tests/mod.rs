@@ -27,8 +27,8 @@ pub(super) fn session(origin: Producer, number: u32) -> SessionSpec {
     let mut spec = SessionSpec::new(address("192.0.2.1"), address("198.51.100.7"), origin);
     spec.inbound = Some(sa(0x1000 + number, number as u8 * 2));
     spec.outbound = Some(sa(0x2000 + number, number as u8 * 2 + 1));
-    spec.remote_inner = nets(&["10.99.0.7/32"]);
-    spec.local_inner = nets(&["10.0.0.0/8"]);
+    spec.remote_inner = nets(&["10.99.0.7/32"]).into();
+    spec.local_inner = nets(&["10.0.0.0/8"]).into();
     spec
 }
 

@@ -157,7 +157,7 @@ fn conflicts_are_refused_and_change_nothing() {
             "on the local side was expected",
         ),
         (
-            with(&|spec| spec.local_inner = nets(&["10.1.2.3/8"])),
+            with(&|spec| spec.local_inner = nets(&["10.1.2.3/8"]).into()),
             "found 10.1.2.3/8; 10.0.0.0/8 is the network",
         ),
         (
@@ -276,7 +276,7 @@ fn a_changed_session_can_not_restart_its_key() {
         spec.id = SessionId(1);
         sadb.replace_all(origin, vec![spec.clone()]).expect("valid");
         assert_eq!(sadb.replace_all(origin, vec![spec.clone()]), Ok(vec![]));
-        spec.peer = "renamed".to_owned();
+        spec.peer = "renamed".into();
         let refused = sadb.replace_all(origin, vec![spec]);
         assert!(
             matches!(refused, Err(SadbError::KeyReused { .. })),

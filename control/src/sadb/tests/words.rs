@@ -21,10 +21,10 @@ fn a_receiver_in_words() {
         (sa.key.expose()[15], sa.salt.expose()),
         (0xFF, &[1, 2, 3, 4])
     );
-    assert_eq!(spec.remote_inner, nets(&["10.99.0.7/32"]));
-    assert_eq!(spec.local_inner, nets(&["10.0.0.0/8", "fd00::/8"]));
+    assert_eq!(*spec.remote_inner, nets(&["10.99.0.7/32"]));
+    assert_eq!(*spec.local_inner, nets(&["10.0.0.0/8", "fd00::/8"]));
     assert_eq!(
-        (spec.peer.as_str(), spec.origin),
+        (&*spec.peer, spec.origin),
         ("198.51.100.7", Producer::Manual)
     );
     let hidden = spec.words(Secrets::Hidden).join(" ");
@@ -261,7 +261,8 @@ prop_compose! {
             heartbeat_key: heartbeat_key.map(Into::into),
             initiator: false,
             origin: Producer::Manual,
-            peer, outside_local, outside_remote, remote_inner, local_inner, gateway,
+            peer: peer.into(), outside_local, outside_remote, gateway,
+            remote_inner: remote_inner.into(), local_inner: local_inner.into(),
         }
     }
 }
