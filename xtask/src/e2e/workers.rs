@@ -54,17 +54,19 @@ fn share_the_traffic(lab: &mut Lab) -> Result<()> {
     }
     let report = stream.finish()?;
     ensure(report.error.is_none(), || format!("{report:?}"))?;
+    let mut all = 0;
     for place in [Place::Client, Place::Gateway(1)] {
         let handed = handed_over(lab, place)?;
-        ensure(handed > 0, || {
-            format!("{place}: every flow was in one queue, nothing was handed over")
-        })?;
-        let status = lab.status(place)?;
-        let lost = status.counter("hand_over_full");
-        ensure(lost * 100 < handed, || {
+        let lost = lab.status(place)?.counter("hand_over_full");
+        ensure(lost * 100 <= handed, || {
             format!("{place}: {handed} packets handed over, {lost} lost on the way")
         })?;
+        all += handed;
     }
+    // Which queue a flow comes by is the kernel's choice; that all of them come by the right one is not.
+    ensure(all > 0, || {
+        "every flow was in its queue, nothing was handed over".into()
+    })?;
     Ok(())
 }
 
