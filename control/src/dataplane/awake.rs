@@ -136,13 +136,23 @@ impl Session {
         if packets != std::mem::replace(&mut awake.packets_then, packets) {
             return;
         }
+        self.sleep();
+    }
+
+    /// Falls asleep.
+    pub(super) fn sleep(&mut self) {
+        let Some(awake) = &self.awake else {
+            return;
+        };
+        let (inbound, outbound) = (awake.inbound.as_ref(), awake.outbound.as_ref());
         // A lease would be forgotten.
-        if awake.outbound.as_ref().is_some_and(OutboundSa::is_leased) {
+        if inbound.is_some_and(InboundSa::is_leased) || outbound.is_some_and(OutboundSa::is_leased)
+        {
             return;
         }
         self.rest = Rest {
-            opened: awake.inbound.as_ref().map_or(0, InboundSa::sequence),
-            sealed: awake.outbound.as_ref().map_or(0, OutboundSa::sequence),
+            opened: inbound.map_or(0, InboundSa::sequence),
+            sealed: outbound.map_or(0, OutboundSa::sequence),
         };
         self.awake = None;
     }

@@ -97,12 +97,20 @@ impl Core {
             return self.of_another(spi).ok_or(Counter::UnknownSpi);
         };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
+        let slept = session.awake.is_none();
         let inbound = session.inbound().ok_or(Counter::UnknownSpi)?;
         let start = frame.range().start + esp.offset;
         let chunk = umem.chunk_mut(frame);
-        let opened = inbound
-            .open(chunk, start..start + esp.len)
-            .map_err(counter)?;
+        let opened = match inbound.open(chunk, start..start + esp.len) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                if slept {
+                    // Only what the peer sent takes memory.
+                    session.sleep();
+                }
+                return Err(counter(reason));
+            }
+        };
         let newest = opened.sequence == inbound.sequence();
         session.last_heard = Some(now);
         let takes_over = session.sending == Sending::WhenHeard;

@@ -89,6 +89,12 @@ impl InboundSa {
         self.lease = last;
     }
 
+    /// Whether there is a lease.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.lease != u64::MAX
+    }
+
     /// Which of the last 64 numbers up to [`InboundSa::sequence`] were not accepted: bit n for the one n
     /// below it.
     #[must_use]
