@@ -61,6 +61,8 @@ struct Node {
     /// `None`: the process is dead.
     core: Option<Edge>,
     run: u64,
+    /// The one that made the connection.
+    link_run: u64,
     plane: Option<Plane>,
     link: Link,
     up: VecDeque<FromEdge>,
@@ -107,6 +109,8 @@ enum Step {
     Vanish(usize),
     Start(usize),
     Cut(usize),
+    /// A living edge ends its connection.
+    Leave(usize),
     /// The authority notices that a connection is no more.
     Notice(usize),
     Connect(usize),
@@ -149,6 +153,7 @@ impl World {
                     self.storing = Some(kept);
                 }
                 Order::Rekey { .. } => self.rekeyed = true,
+                Order::Erase { .. } => unreachable!("nothing is removed"),
             }
         }
     }
@@ -198,6 +203,13 @@ impl World {
         }
     }
 
+    /// The authority learns that a connection is no more.
+    fn gone(&mut self, index: usize, parting: Parting) {
+        let run = Run(self.nodes[index].link_run);
+        let edge = EdgeId(index as u16);
+        self.ledger.gone(edge, run, parting, at(self.now));
+    }
+
     /// The connection is no more; the authority does not know yet.
     fn cut(&mut self, index: usize) {
         let node = &mut self.nodes[index];
@@ -227,6 +239,7 @@ impl Model for Cluster {
         let node = |run| Node {
             core: Some(Edge::new(self.0.terms.clone(), Run(run))),
             run,
+            link_run: run,
             plane: None,
             link: Link::Down,
             up: VecDeque::new(),
@@ -317,7 +330,10 @@ impl Model for Cluster {
                 steps.push(Step::Vanish(index));
             }
             match node.link {
-                Link::Up if world.cuts < bounds.cuts => steps.push(Step::Cut(index)),
+                Link::Up if world.cuts < bounds.cuts => {
+                    steps.push(Step::Cut(index));
+                    steps.push(Step::Leave(index));
+                }
                 Link::Down => {
                     steps.push(Step::Connect(index));
                     steps.push(Step::Notice(index));
@@ -347,10 +363,11 @@ impl Model for Cluster {
                     }
                     None => {
                         world.claims += 1;
-                        core.claim(Claim {
+                        let claim = Claim {
                             spi: SPI,
                             seen: number,
-                        });
+                        };
+                        core.claim(claim, now);
                     }
                 }
                 world.acts(index);
@@ -372,9 +389,10 @@ impl Model for Cluster {
                     Some(FromEdge::Report(report)) => world.ledger.report(edge, &report, now),
                     Some(FromEdge::Claim(claim)) => world.ledger.claim(edge, claim, now),
                     Some(FromEdge::Yielded(yielded)) => world.ledger.yielded(edge, &yielded),
+                    Some(FromEdge::Leaving) => world.ledger.leaving(edge),
                     None if node.link == Link::Closing => {
                         node.link = Link::Down;
-                        world.ledger.gone(edge, Parting::Closed, now);
+                        world.gone(index, Parting::Closed);
                     }
                     None => return None,
                 }
@@ -416,15 +434,20 @@ impl Model for Cluster {
                 world.cuts += 1;
                 world.cut(index);
             }
-            Step::Notice(index) => {
-                let edge = EdgeId(index as u16);
-                world.ledger.gone(edge, Parting::Lost, now);
-            }
-            Step::Connect(index) => {
-                let edge = EdgeId(index as u16);
-                world.ledger.gone(edge, Parting::Lost, now);
+            Step::Leave(index) => {
+                world.cuts += 1;
+                world.nodes[index].core.as_mut()?.leave();
+                world.acts(index);
                 let node = &mut world.nodes[index];
-                node.link = Link::Up;
+                node.link = Link::Closing;
+                node.down.clear();
+                node.core.as_mut()?.disconnected();
+            }
+            Step::Notice(index) => world.gone(index, Parting::Lost),
+            Step::Connect(index) => {
+                world.gone(index, Parting::Lost);
+                let node = &mut world.nodes[index];
+                (node.link, node.link_run) = (Link::Up, node.run);
                 node.core.as_mut()?.connected(now);
                 world.acts(index);
             }
@@ -490,6 +513,8 @@ impl Default for Bounds {
                 drift: Duration::ZERO,
                 interval: TICK,
                 patience: TICK,
+                tenure: Duration::ZERO,
+                again: Duration::ZERO,
             },
         }
     }

@@ -9,6 +9,9 @@ use super::{Run, Terms};
 /// Marks of one report; what is left goes with the next.
 const MARKS: usize = 4096;
 
+/// Claims that wait for an answer.
+const CLAIMS: usize = 4096;
+
 /// What an edge has to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
@@ -56,6 +59,13 @@ pub struct Edge {
     /// Reports sent on this connection, and the last one that was acknowledged.
     reports: u64,
     echo: u64,
+    /// The one that the authority was told of.
+    echoed: u64,
+    /// The last pair that was reported, of more than go into one report.
+    cursor: Option<u32>,
+    /// When which pair was claimed.
+    claims: BTreeMap<u32, Instant>,
+    draining: bool,
     /// Without an answer the edge is alone from then on; `None`: it is.
     alone_at: Option<Instant>,
     /// When the next report is due if there is news, and if there is none.
@@ -75,6 +85,10 @@ impl Edge {
             connected: false,
             reports: 0,
             echo: 0,
+            echoed: 0,
+            cursor: None,
+            claims: BTreeMap::new(),
+            draining: false,
             alone_at: None,
             news_at: None,
             report_at: None,
@@ -96,7 +110,12 @@ impl Edge {
     /// There is a new connection to the authority.
     pub fn connected(&mut self, now: Instant) {
         self.connected = true;
-        (self.reports, self.echo) = (0, 0);
+        (self.reports, self.echo, self.echoed) = (0, 0, 0);
+        self.claims.clear();
+        for held in self.held.values_mut() {
+            // What was answered last may have been lost: it is asked for anew.
+            held.news = true;
+        }
         let held = self.held.iter().map(|(spi, held)| held.mark(*spi));
         let hello = FromEdge::Hello {
             run: self.run,
@@ -104,6 +123,13 @@ impl Edge {
         };
         self.acts.push_back(Act::Send(hello));
         (self.news_at, self.report_at) = (Some(now), Some(now));
+    }
+
+    /// The edge is about to end its connection: to be called before, and what follows from it sent.
+    pub fn leave(&mut self) {
+        if self.connected {
+            self.acts.push_back(Act::Send(FromEdge::Leaving));
+        }
     }
 
     /// There is none any more.
@@ -115,7 +141,10 @@ impl Edge {
     /// The authority says something.
     pub fn hear(&mut self, message: ToEdge, now: Instant) {
         match message {
-            ToEdge::Grant { spi, grant } => self.take(spi, grant),
+            ToEdge::Grant { spi, grant } => {
+                self.claims.remove(&spi);
+                self.take(spi, grant);
+            }
             ToEdge::AskBack { spi, term } => {
                 if let Some(held) = self.held.get_mut(&spi)
                     && held.limits.term == term
@@ -133,6 +162,7 @@ impl Edge {
                     self.acts.push_back(Act::Stop { spi, term, tell });
                 }
             }
+            // It may be claimed again after a time.
             ToEdge::Refuse { .. } => (),
             ToEdge::Acknowledge { number, limits } => {
                 self.echo = self.echo.max(number);
@@ -145,8 +175,18 @@ impl Edge {
     }
 
     /// The data plane has an authentic packet for a pair that it does not own.
-    pub fn claim(&mut self, claim: Claim) {
-        if self.connected && !self.held.contains_key(&claim.spi) {
+    pub fn claim(&mut self, claim: Claim, now: Instant) {
+        let Claim { spi, .. } = claim;
+        if !self.connected || self.draining || self.held.contains_key(&spi) {
+            return;
+        }
+        let again = self.terms.again;
+        if self.claims.len() >= CLAIMS {
+            self.claims.retain(|_, at| now < *at + again);
+        }
+        let waits = self.claims.get(&spi).is_some_and(|at| now < *at + again);
+        if !waits && self.claims.len() < CLAIMS {
+            self.claims.insert(spi, now);
             self.acts.push_back(Act::Send(FromEdge::Claim(claim)));
         }
     }
@@ -195,6 +235,7 @@ impl Edge {
 
     /// Gives everything back: the edge drains or ends.
     pub fn give_back(&mut self) {
+        self.draining = true;
         for (spi, held) in &mut self.held {
             if !held.stopping {
                 self.acts.push_back(held.stop(*spi));
@@ -215,24 +256,32 @@ impl Edge {
         if !self.connected || !(due(self.news_at) || due(self.report_at)) {
             return;
         }
+        if due(self.report_at) {
+            // Whoever may go no further has no news to tell, but waits for some.
+            for held in self.held.values_mut() {
+                held.news |= held.top >= held.inbound() || held.sent >= held.limits.last;
+            }
+        }
+        let start = self.cursor.take().map_or(0, |spi| spi.saturating_add(1));
+        let news = self.held.iter_mut().filter(|(_, held)| held.news);
+        let (before, after): (Vec<_>, Vec<_>) = news.partition(|(spi, _)| **spi < start);
+        let cut = before.len() + after.len() > MARKS;
         let mut marks = Vec::new();
-        self.news_at = None;
-        for (spi, held) in &mut self.held {
-            if !held.news {
-                continue;
-            }
-            if marks.len() == MARKS {
-                self.news_at = Some(now);
-                break;
-            }
+        for (spi, held) in after.into_iter().chain(before).take(MARKS) {
             (held.news, held.told) = (false, held.top);
             marks.push(held.mark(*spi));
         }
+        if cut {
+            self.cursor = marks.last().map(|mark| mark.spi);
+        } else {
+            self.echoed = self.echo;
+        }
+        self.news_at = cut.then_some(now);
         self.reports += 1;
         self.report_at = Some(now + self.terms.alone / 8);
         let report = Report {
             number: self.reports,
-            echo: self.echo,
+            echo: self.echoed,
             marks,
         };
         self.acts.push_back(Act::Send(FromEdge::Report(report)));
@@ -288,6 +337,7 @@ impl Held {
             term: self.limits.term,
             top: self.top,
             sent: self.sent,
+            soft: self.limits.soft,
             wide: self.wide,
         }
     }

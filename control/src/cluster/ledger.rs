@@ -1,6 +1,6 @@
 //! The authority's side: who owns each SA, and which numbers it may use.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::message::{Claim, Grant, Kept, Limits, Mark, Refusal, Report, ToEdge, Yielded};
@@ -15,8 +15,11 @@ const ACKNOWLEDGED: usize = 64;
 pub enum Order {
     /// Tell an edge. Without a connection to it: not at all.
     Send { edge: EdgeId, message: ToEdge },
-    /// Have the repository keep this, then call [`Ledger::stored`]. There is one for each SA at a time.
+    /// Have the repository keep this, then call [`Ledger::stored`]. There is one for each SA at a time. Only the
+    /// authority that wrote last may write: one that was taken for dead must not.
     Store { spi: u32, kept: Kept },
+    /// Have the repository forget the SA, after all that was to be stored of it.
+    Erase { spi: u32 },
     /// Give the pair fresh keys soon: numbers were skipped that the peer still has to use, or none are left.
     Rekey { spi: u32 },
 }
@@ -24,7 +27,8 @@ pub enum Order {
 /// How a connection to an edge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Parting {
-    /// The edge's kernel ended it, and the edge said nothing before: its process is gone.
+    /// The edge's kernel ended it, and the edge had not said that it would: its process is gone. Only right if
+    /// no kernel ends a living edge's connection in less time than [`Terms::alone`].
     Closed,
     /// Anything else.
     Lost,
@@ -65,6 +69,14 @@ struct Entry {
     top: u64,
     soft: u64,
     wide: bool,
+    /// Its owner was told its soft limit by another authority.
+    restored: bool,
+    /// Where the outbound numbers of its owner begin, less one.
+    base: u64,
+    /// It needs fresh keys.
+    rekey: bool,
+    /// When its owner was last asked to give it back.
+    asked: Option<Instant>,
     /// The last number that the SA has.
     highest: u64,
 }
@@ -73,6 +85,8 @@ struct Entry {
 struct Contact {
     run: Run,
     connected: bool,
+    /// It has said that it would end the connection, and lives.
+    leaving: bool,
     /// The edge is known to have had the acknowledgement that was sent then.
     heard: Option<Instant>,
     /// Numbers and times of acknowledgements since.
@@ -85,6 +99,8 @@ pub struct Ledger {
     terms: Terms,
     entries: BTreeMap<u32, Entry>,
     edges: BTreeMap<EdgeId, Contact>,
+    /// Until when owners were asked to give which SA back; some have.
+    asked: BTreeSet<(Instant, u32)>,
     orders: VecDeque<Order>,
 }
 
@@ -96,20 +112,22 @@ impl Ledger {
             terms,
             entries: BTreeMap::new(),
             edges: BTreeMap::new(),
+            asked: BTreeSet::new(),
             orders: VecDeque::new(),
         }
     }
 
     /// An SA pair by its inbound SPI, negotiated just now, or as a repository has it after an authority
-    /// ended. `esn`: its numbers have 64 bits.
+    /// ended. `esn`: its numbers have 64 bits. One that is there already stays as it is.
     pub fn add(&mut self, spi: u32, esn: bool, kept: Option<Kept>) {
+        if self.entries.contains_key(&spi) {
+            return;
+        }
         let fresh = kept.is_none();
-        let kept = kept.unwrap_or(Kept {
-            term: 0,
-            owner: None,
-            reserved: 0,
-            hard: 0,
-        });
+        let kept = kept.unwrap_or_default();
+        if kept.rekey {
+            self.orders.push_back(Order::Rekey { spi });
+        }
         let holder = match kept.owner {
             Some(owner) => Holder::Owner(owner),
             None => Holder::Nobody(Rest {
@@ -127,6 +145,10 @@ impl Ledger {
             top: 0,
             soft: kept.hard,
             wide: !fresh,
+            restored: !fresh,
+            base: kept.reserved,
+            rekey: kept.rekey,
+            asked: None,
             highest: if esn { u64::MAX } else { u32::MAX.into() },
         };
         self.entries.insert(spi, entry);
@@ -134,21 +156,20 @@ impl Ledger {
 
     /// The pair exists no longer. Its owner is told.
     pub fn remove(&mut self, spi: u32) {
-        if let Some(entry) = self.entries.remove(&spi)
-            && let Holder::Owner(edge) | Holder::Asked(edge, _) = entry.holder
-        {
+        let Some(entry) = self.entries.remove(&spi) else {
+            return;
+        };
+        if let Some(edge) = entry.owner() {
             let term = entry.kept.term;
             self.send(edge, ToEdge::Revoke { spi, term });
         }
+        self.orders.push_back(Order::Erase { spi });
     }
 
     /// Who owns the pair now.
     #[must_use]
     pub fn owner(&self, spi: u32) -> Option<EdgeId> {
-        match self.entries.get(&spi)?.holder {
-            Holder::Owner(edge) | Holder::Asked(edge, _) => Some(edge),
-            Holder::Nobody(_) | Holder::Granting(..) => None,
-        }
+        self.entries.get(&spi)?.owner()
     }
 
     /// The next thing to do.
@@ -159,14 +180,7 @@ impl Ledger {
     /// When [`Ledger::poll`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let asked = self
-            .entries
-            .values()
-            .filter_map(|entry| match entry.holder {
-                Holder::Asked(_, until) => Some(until),
-                _ => None,
-            });
-        asked.min()
+        self.asked.first().map(|(until, _)| *until)
     }
 
     /// An edge has connected, and owns what it says. An earlier connection of it has ended.
@@ -174,29 +188,44 @@ impl Ledger {
         let contact = Contact {
             run,
             connected: true,
+            leaving: false,
             heard: None,
             sent: VecDeque::new(),
         };
         self.edges.insert(edge, contact);
+        self.forget_orders(edge);
+        let terms: HashMap<u32, u32> = held.iter().map(|mark| (mark.spi, mark.term)).collect();
+        let mut freed = Vec::new();
         for (spi, entry) in &mut self.entries {
-            let (Holder::Owner(owner) | Holder::Asked(owner, _)) = entry.holder else {
-                continue;
-            };
-            let has = |mark: &Mark| mark.spi == *spi && mark.term == entry.kept.term;
-            if owner == edge && !held.iter().any(has) {
+            if entry.owner() == Some(edge) && terms.get(spi) != Some(&entry.kept.term) {
                 entry.free(entry.past_all());
+                freed.push(*spi);
             }
         }
-        self.settle();
         for mark in held {
+            if let Some(entry) = self.entries.get_mut(&mark.spi)
+                && entry.is_of(edge, mark.term)
+                && std::mem::take(&mut entry.restored)
+                && !mark.wide
+            {
+                (entry.soft, entry.wide) = (mark.soft, false);
+            }
             self.mark(edge, mark);
         }
-        self.settle();
+        freed.into_iter().for_each(|spi| self.settle(spi));
     }
 
-    /// The connection to an edge has ended.
-    pub fn gone(&mut self, edge: EdgeId, parting: Parting, now: Instant) {
-        let Some(contact) = self.edges.get_mut(&edge) else {
+    /// An edge is about to end its connection, and lives on.
+    pub fn leaving(&mut self, edge: EdgeId) {
+        if let Some(contact) = self.edges.get_mut(&edge) {
+            contact.leaving = true;
+        }
+    }
+
+    /// The connection to a run of an edge has ended. `now`: taken after its end was read, or later.
+    pub fn gone(&mut self, edge: EdgeId, run: Run, parting: Parting, now: Instant) {
+        let found = self.edges.get_mut(&edge);
+        let Some(contact) = found.filter(|edge| edge.run == run && edge.connected) else {
             return;
         };
         contact.connected = false;
@@ -204,64 +233,83 @@ impl Ledger {
         let until = contact
             .heard
             .and_then(|heard| (heard + self.terms.alone).checked_sub(self.terms.drift));
-        let proven = parting == Parting::Closed && until.is_some_and(|until| now < until);
-        for entry in self.entries.values_mut() {
+        let proven = parting == Parting::Closed
+            && !contact.leaving
+            && until.is_some_and(|until| now < until);
+        self.forget_orders(edge);
+        let mut freed = Vec::new();
+        for (spi, entry) in &mut self.entries {
             match entry.holder {
                 Holder::Owner(owner) | Holder::Asked(owner, _) if owner == edge && proven => {
                     entry.free(entry.past_soft());
+                    freed.push(*spi);
                 }
                 Holder::Granting(to, rest) if to == edge => entry.holder = Holder::Nobody(rest),
                 _ => (),
             }
             entry.next = entry.next.filter(|next| *next != edge);
         }
-        self.settle();
+        freed.into_iter().for_each(|spi| self.settle(spi));
     }
 
     /// An edge has an authentic packet for an SA that it does not own.
     pub fn claim(&mut self, edge: EdgeId, claim: Claim, now: Instant) {
         let Claim { spi, seen } = claim;
+        let connected = |owner| self.edges.get(&owner).is_some_and(|edge| edge.connected);
         let refusal = match self.entries.get_mut(&spi) {
             None => Some(Refusal::Unknown),
-            Some(entry) if seen <= entry.top => Some(Refusal::Old),
-            Some(entry) if entry.next.is_some_and(|next| next != edge) => Some(Refusal::Busy),
             Some(entry) => match entry.holder {
-                Holder::Granting(to, _) if to != edge => Some(Refusal::Busy),
-                // It is on its way.
-                Holder::Granting(..) => None,
                 Holder::Owner(owner) if owner == edge => None,
+                Holder::Granting(to, _) if to == edge => None,
+                Holder::Granting(..) => Some(Refusal::Busy),
+                _ if entry.next.is_some_and(|next| next != edge) => Some(Refusal::Busy),
                 Holder::Nobody(_) => {
                     entry.next = Some(edge);
                     None
                 }
-                Holder::Owner(owner) => {
+                Holder::Owner(_) | Holder::Asked(..) if seen <= entry.top => Some(Refusal::Old),
+                Holder::Asked(..) => None,
+                Holder::Owner(owner) if !connected(owner) => {
                     entry.next = Some(edge);
-                    entry.holder = Holder::Asked(owner, now + self.terms.patience);
-                    let term = entry.kept.term;
-                    if self.edges.get(&owner).is_some_and(|owner| owner.connected) {
-                        self.send(owner, ToEdge::AskBack { spi, term });
-                    } else if let Some(entry) = self.entries.get_mut(&spi) {
-                        entry.free(entry.past_all());
-                    }
+                    entry.free(entry.past_all());
                     None
                 }
-                Holder::Asked(..) => None,
+                // What comes by two ways in turn must not move it with each packet.
+                Holder::Owner(_) if entry.asked.is_some_and(|at| now < at + self.terms.tenure) => {
+                    Some(Refusal::Busy)
+                }
+                Holder::Owner(owner) => {
+                    entry.next = Some(edge);
+                    entry.asked = Some(now);
+                    let (until, term) = (now + self.terms.patience, entry.kept.term);
+                    entry.holder = Holder::Asked(owner, until);
+                    self.asked.insert((until, spi));
+                    self.send(owner, ToEdge::AskBack { spi, term });
+                    None
+                }
             },
         };
         match refusal {
             Some(refusal) => self.send(edge, ToEdge::Refuse { spi, refusal }),
-            None => self.settle(),
+            None => self.settle(spi),
         }
     }
 
-    /// Gives a pair that nobody owns to an edge: the one last heard from its peer.
+    /// Gives a pair that nobody owns, or one that is not connected, to an edge: the one last heard from its
+    /// peer.
     pub fn offer(&mut self, spi: u32, edge: EdgeId) {
-        if let Some(entry) = self.entries.get_mut(&spi)
-            && matches!(entry.holder, Holder::Nobody(_))
-        {
-            entry.next = Some(edge);
+        let connected = |owner| self.edges.get(&owner).is_some_and(|edge| edge.connected);
+        if let Some(entry) = self.entries.get_mut(&spi) {
+            match entry.holder {
+                Holder::Nobody(_) => entry.next = Some(edge),
+                Holder::Owner(owner) if !connected(owner) => {
+                    entry.next = Some(edge);
+                    entry.free(entry.past_all());
+                }
+                _ => (),
+            }
         }
-        self.settle();
+        self.settle(spi);
     }
 
     /// An owner has stopped.
@@ -269,17 +317,17 @@ impl Ledger {
         let Yielded { mark, missing } = yielded;
         self.mark(edge, mark);
         if let Some(entry) = self.entries.get_mut(&mark.spi)
-            && entry.kept.term == mark.term
-            && let Holder::Owner(owner) | Holder::Asked(owner, _) = entry.holder
-            && owner == edge
+            && entry.is_of(edge, mark.term)
         {
+            // It has stopped: what it did not send nobody has.
+            entry.leased = entry.leased.min(mark.sent.max(entry.base));
             entry.free(Rest {
                 floor: mark.top,
                 missing: *missing,
                 guessed: false,
             });
         }
-        self.settle();
+        self.settle(mark.spi);
     }
 
     /// An edge says how far it has come.
@@ -287,12 +335,12 @@ impl Ledger {
         for mark in &report.marks {
             self.mark(edge, mark);
         }
-        self.settle();
         let Some(contact) = self.edges.get_mut(&edge).filter(|edge| edge.connected) else {
             return;
         };
         while let Some((number, at)) = contact.sent.front().copied()
             && number <= report.echo
+            && number < report.number
         {
             contact.heard = Some(at);
             contact.sent.pop_front();
@@ -327,13 +375,15 @@ impl Ledger {
             entry.kept.reserved = kept.reserved;
             entry.kept.hard = kept.hard;
             entry.kept.term = entry.kept.term.max(kept.term);
-            return self.settle();
+            entry.kept.rekey |= kept.rekey;
+            return self.settle(spi);
         };
         entry.kept = kept;
         entry.holder = Holder::Owner(edge);
         entry.top = rest.floor;
         entry.wide = false;
         entry.soft = rest.floor.saturating_add(self.terms.least_margin);
+        (entry.restored, entry.base) = (false, entry.leased);
         let first = entry.leased.saturating_add(1);
         entry.leased = (entry.leased.saturating_add(self.terms.block)).min(kept.reserved);
         let grant = Grant {
@@ -350,19 +400,22 @@ impl Ledger {
 
     /// Time has passed.
     pub fn poll(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        for (spi, entry) in &mut self.entries {
-            if let Holder::Asked(owner, until) = entry.holder
-                && until <= now
+        while let Some((until, spi)) = self.asked.first().copied()
+            && until <= now
+        {
+            self.asked.remove(&(until, spi));
+            let Some(entry) = self.entries.get_mut(&spi) else {
+                continue;
+            };
+            if let Holder::Asked(owner, at) = entry.holder
+                && at == until
             {
-                late.push((owner, *spi, entry.kept.term));
+                let term = entry.kept.term;
                 entry.free(entry.past_all());
+                self.send(owner, ToEdge::Revoke { spi, term });
+                self.settle(spi);
             }
         }
-        for (owner, spi, term) in late {
-            self.send(owner, ToEdge::Revoke { spi, term });
-        }
-        self.settle();
     }
 
     /// Takes note of how far an owner has come. Who is none is told.
@@ -375,9 +428,9 @@ impl Ledger {
                     .saturating_mul(2)
                     .clamp(terms.least_margin, terms.most_margin);
                 entry.top = entry.top.max(mark.top);
-                if mark.wide && !entry.wide {
+                entry.wide |= mark.wide;
+                if mark.wide && !std::mem::replace(&mut entry.rekey, true) {
                     // What it may have accepted is far above what it has: only fresh keys bring these together.
-                    entry.wide = true;
                     self.orders.push_back(Order::Rekey { spi });
                 }
                 let soft = entry.top.saturating_add(margin).min(entry.kept.hard);
@@ -387,51 +440,59 @@ impl Ledger {
                     let more = mark.sent.saturating_add(terms.block);
                     entry.leased = entry.leased.max(more.min(entry.kept.reserved));
                 }
+                self.settle(spi);
             }
             _ => self.send(edge, ToEdge::Revoke { spi, term }),
         }
     }
 
-    /// Grants what somebody waits for, and has the repository keep more numbers where they run out.
-    fn settle(&mut self) {
-        let terms = self.terms.clone();
-        for (spi, entry) in &mut self.entries {
-            if entry.storing.is_some() {
-                continue;
-            }
-            let more = |from: u64, by: u64| from.saturating_add(by).min(entry.highest);
-            let mut kept = entry.kept;
-            if kept.reserved.saturating_sub(entry.leased) <= terms.chunk / 2 {
-                kept.reserved = kept.reserved.max(more(entry.leased, terms.chunk));
-            }
-            match (&entry.holder, entry.next) {
-                (Holder::Nobody(rest), Some(edge)) => {
-                    entry.next = None;
-                    if more(entry.leased, 1) == entry.leased {
-                        let refusal = Refusal::Exhausted;
-                        let message = ToEdge::Refuse { spi: *spi, refusal };
-                        self.orders.push_back(Order::Send { edge, message });
-                        self.orders.push_back(Order::Rekey { spi: *spi });
-                        continue;
-                    }
-                    kept.term = kept.term.saturating_add(1);
-                    kept.owner = Some(edge);
-                    kept.hard = kept.hard.max(more(rest.floor, terms.reserve));
-                    entry.holder = Holder::Granting(edge, *rest);
-                }
-                (Holder::Owner(_), _) => {
-                    if kept.hard.saturating_sub(entry.top) <= terms.reserve / 2 {
-                        kept.hard = kept.hard.max(more(entry.top, terms.reserve));
-                    }
-                    if kept == entry.kept {
-                        continue;
-                    }
-                }
-                (Holder::Nobody(_) | Holder::Granting(..) | Holder::Asked(..), _) => continue,
-            }
-            entry.storing = Some(kept);
-            self.orders.push_back(Order::Store { spi: *spi, kept });
+    /// Grants a pair to who waits for it, and has the repository keep more of its numbers where they run out.
+    fn settle(&mut self, spi: u32) {
+        let terms = &self.terms;
+        let Some(entry) = self.entries.get_mut(&spi) else {
+            return;
+        };
+        if entry.storing.is_some() {
+            return;
         }
+        let highest = entry.highest;
+        let more = |from: u64, by: u64| from.saturating_add(by).min(highest);
+        let mut kept = entry.kept;
+        if kept.reserved.saturating_sub(entry.leased) <= terms.chunk / 2 {
+            kept.reserved = kept.reserved.max(more(entry.leased, terms.chunk));
+        }
+        match (&entry.holder, entry.next) {
+            (Holder::Nobody(rest), Some(edge)) => {
+                entry.next = None;
+                entry.rekey |= rest.guessed;
+                if entry.leased >= highest {
+                    let refusal = Refusal::Exhausted;
+                    self.send(edge, ToEdge::Refuse { spi, refusal });
+                    self.orders.push_back(Order::Rekey { spi });
+                    return;
+                }
+                kept.term = kept.term.saturating_add(1);
+                kept.owner = Some(edge);
+                kept.hard = kept.hard.max(more(rest.floor, terms.reserve));
+                entry.holder = Holder::Granting(edge, *rest);
+            }
+            (Holder::Owner(_), _) if kept.hard.saturating_sub(entry.top) <= terms.reserve / 2 => {
+                kept.hard = kept.hard.max(more(entry.top, terms.reserve));
+            }
+            (Holder::Owner(_), _) => (),
+            (Holder::Nobody(_) | Holder::Granting(..) | Holder::Asked(..), _) => return,
+        }
+        kept.rekey |= entry.rekey;
+        if kept != entry.kept {
+            entry.storing = Some(kept);
+            self.orders.push_back(Order::Store { spi, kept });
+        }
+    }
+
+    /// What was to be said on a connection that is no more.
+    fn forget_orders(&mut self, gone: EdgeId) {
+        self.orders
+            .retain(|order| !matches!(order, Order::Send { edge, .. } if *edge == gone));
     }
 
     fn send(&mut self, edge: EdgeId, message: ToEdge) {
@@ -440,11 +501,15 @@ impl Ledger {
 }
 
 impl Entry {
+    fn owner(&self) -> Option<EdgeId> {
+        match self.holder {
+            Holder::Owner(edge) | Holder::Asked(edge, _) => Some(edge),
+            Holder::Nobody(_) | Holder::Granting(..) => None,
+        }
+    }
+
     fn is_of(&self, edge: EdgeId, term: u32) -> bool {
-        let (Holder::Owner(owner) | Holder::Asked(owner, _)) = self.holder else {
-            return false;
-        };
-        owner == edge && self.kept.term == term
+        self.owner() == Some(edge) && self.kept.term == term
     }
 
     /// Nobody owns it any more.

@@ -39,6 +39,8 @@ pub struct Mark {
     pub top: u64,
     /// The highest outbound number used.
     pub sent: u64,
+    /// What it may accept in contact with an authority, as it was told last.
+    pub soft: u64,
     /// The owner has been without an authority in this tenure, and may have gone past `soft`.
     pub wide: bool,
 }
@@ -48,7 +50,9 @@ pub struct Mark {
 pub struct Report {
     /// Counts the reports of a connection, from 1.
     pub number: u64,
-    /// The last report that was acknowledged to the edge; 0: none on this connection.
+    /// The last report that was acknowledged to the edge, 0: none on this connection. An edge that has more
+    /// to say than goes into a report repeats what it said before: the authority must not take it to be in
+    /// contact before it knows all.
     pub echo: u64,
     pub marks: Vec<Mark>,
 }
@@ -82,6 +86,8 @@ pub enum FromEdge {
     Report(Report),
     Claim(Claim),
     Yielded(Yielded),
+    /// The last message of a connection that a living edge ends.
+    Leaving,
 }
 
 /// From an authority to an edge, in order.
@@ -126,7 +132,7 @@ pub enum Refusal {
 }
 
 /// What a repository keeps of the numbers of an SA. No owner has anything beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kept {
     pub term: u32,
     pub owner: Option<EdgeId>,
@@ -134,4 +140,6 @@ pub struct Kept {
     pub reserved: u64,
     /// Inbound numbers up to this one may have been accepted.
     pub hard: u64,
+    /// The pair needs fresh keys.
+    pub rekey: bool,
 }

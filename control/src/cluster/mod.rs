@@ -63,6 +63,10 @@ pub struct Terms {
     pub interval: Duration,
     /// How long an owner may take to give an SA back.
     pub patience: Duration,
+    /// An owner is asked to give one back no more often.
+    pub tenure: Duration,
+    /// An edge claims an SA again when there was no answer for so long.
+    pub again: Duration,
 }
 
 impl Default for Terms {
@@ -77,6 +81,8 @@ impl Default for Terms {
             drift: Duration::from_millis(50),
             interval: Duration::from_millis(10),
             patience: Duration::from_millis(40),
+            tenure: Duration::from_millis(100),
+            again: Duration::from_millis(50),
         }
     }
 }

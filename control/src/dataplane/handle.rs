@@ -136,7 +136,12 @@ impl Dataplane {
             }
         }
         self.command(Command::SetGroup(spec));
+        // Step by step: after an error it has what it has.
+        self.groups.entry(id).or_default();
         for prefix in before.iter().filter(|prefix| !now.contains(prefix)) {
+            if let Some(nets) = self.groups.get_mut(&id) {
+                nets.retain(|net| net != prefix);
+            }
             self.remove_prefix(*prefix)?;
         }
         for prefix in now.iter().filter(|prefix| !before.contains(prefix)) {
@@ -144,8 +149,10 @@ impl Dataplane {
                 inside.add_prefix(*prefix, TunnelEntry::new(0))?;
             }
             *self.owners.entry(*prefix).or_default() += 1;
+            if let Some(nets) = self.groups.get_mut(&id) {
+                nets.push(*prefix);
+            }
         }
-        self.groups.insert(id, now);
         Ok(())
     }
 
@@ -154,11 +161,12 @@ impl Dataplane {
         let Some(prefixes) = self.groups.remove(&id) else {
             return Ok(());
         };
-        for prefix in prefixes {
-            self.remove_prefix(prefix)?;
-        }
         self.command(Command::RemoveGroup(id));
-        Ok(())
+        let mut done = Ok(());
+        for prefix in prefixes {
+            done = done.and(self.remove_prefix(prefix));
+        }
+        done
     }
 
     /// Takes a prefix that a group had out of the map, unless another one has it as well.

@@ -61,6 +61,9 @@ impl Core {
                     state.rare_mut().using = gateway;
                 }
                 self.settle_lane(group);
+                if let Some(gateway) = gateway {
+                    self.tell_own_port(gateway, now);
+                }
             }
             Note::SendOn(session) => {
                 let Some(index) = self.sessions.by_id(session) else {

@@ -22,6 +22,9 @@ const PACE: Duration = Duration::from_millis(500);
 /// So many unanswered in a row, and it is no way.
 const TRIES: u8 = 4;
 
+/// So many sealed packets without content say which way a pair goes now: some may be lost with the way before.
+const TELLS: u8 = 4;
+
 /// One that was none is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,8 @@ struct Trial {
     asked: Option<Instant>,
     /// Packets of the pairs of SAs when it was looked at last.
     packets: usize,
+    /// So often the gateway is still to be told which way they go.
+    tells: u8,
 }
 
 impl Trial {
@@ -54,6 +59,7 @@ impl Trial {
             unanswered: 0,
             asked: None,
             packets: 0,
+            tells: 0,
         }
     }
 
@@ -97,6 +103,14 @@ impl OwnPort {
         let trial = self.trials.iter().find(|trial| trial.gateway == gateway);
         trial.is_some_and(|trial| trial.works).then_some(self.port)
     }
+
+    /// The gateway has to be told which way its pairs go.
+    fn tell(&mut self, gateway: IpAddr) {
+        let mut trials = self.trials.iter_mut();
+        if let Some(trial) = trials.find(|trial| trial.gateway == gateway) {
+            trial.tells = TELLS;
+        }
+    }
 }
 
 impl Core {
@@ -138,6 +152,14 @@ impl Core {
         }
     }
 
+    /// A gateway has come into use: it may know a way of before.
+    pub(super) fn tell_own_port(&mut self, gateway: IpAddr, now: Instant) {
+        if let Some(own) = &mut self.own_port {
+            own.tell(gateway);
+            own.next = now;
+        }
+    }
+
     /// Asks about the ways from the own port, and sends each pair of SAs by what is known.
     pub(super) fn follow_own_port(&mut self, umem: &mut Umem, now: Instant) {
         if self.own_port.as_ref().is_none_or(|own| now < own.next) {
@@ -173,19 +195,28 @@ impl Core {
                 && let Some((index, ..)) = newest
             {
                 self.ask_from(*index, own.port, umem);
+                trial.tells = trial.tells.max(u8::from(trial.works));
             }
         }
+        for (index, gateway, _) in &lanes {
+            let port = own.toward(*gateway);
+            let session = self.sessions.get_mut(*index);
+            if session.is_some_and(|session| session.use_port(port)) {
+                own.tell(*gateway);
+            }
+        }
+        // What comes back goes the way of the newest sealed packet, and whoever only receives sends none; nor
+        // does a heartbeat's answer show where else the gateway would send. To a gateway that is not in use
+        // such a packet would say that it is.
         for (index, gateway, _) in lanes {
-            let port = own.toward(gateway);
-            let moved = self
-                .sessions
-                .get_mut(index)
-                .is_some_and(|session| session.use_port(port));
-            // So that what comes back goes the same way at once. To a gateway that is not in use a
-            // sealed packet would say that it is.
-            if moved && self.is_in_use(index) {
+            let mut trials = own.trials.iter();
+            let told = trials.any(|trial| trial.gateway == gateway && trial.tells > 0);
+            if told && self.is_in_use(index) {
                 self.send_dummy(index, umem);
             }
+        }
+        for trial in &mut own.trials {
+            trial.tells = trial.tells.saturating_sub(1);
         }
         self.own_port = Some(own);
     }
@@ -234,9 +265,10 @@ impl Core {
         let session = self.sessions.get_mut(index).ok_or(bad)?;
         let key = session.spec.heartbeat_key.as_ref().ok_or(bad)?;
         let count = u32::from_be_bytes(keyed.sequence) & !heartbeat::ANSWER_BIT;
+        // Each answer counts once, however often somebody repeats it.
         if !heartbeat::is_answer(keyed.sequence)
             || !keyed.authentic(key.expose())
-            || !session.has_asked(count, keyed.token)
+            || !session.was_asked(count, keyed.token)
         {
             return Err(bad);
         }

@@ -166,6 +166,15 @@ impl Session {
         let mut tokens = self.tokens.iter().flat_map(|tokens| tokens.iter());
         tokens.any(|asked| *asked == (count, token))
     }
+
+    /// The same, and it was not answered before.
+    pub(super) fn was_asked(&mut self, count: u32, token: [u8; 8]) -> bool {
+        let asked = self.has_asked(count, token);
+        if let Some(tokens) = &mut self.tokens {
+            tokens.retain(|asked| *asked != (count, token));
+        }
+        asked
+    }
 }
 
 impl Session {

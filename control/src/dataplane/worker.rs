@@ -321,9 +321,13 @@ impl Worker {
 
     /// Takes questions and answers about neighbours, where the kernel forwards.
     fn hear_neighbours(&mut self, now: Instant) -> bool {
+        // The others' sockets hear nothing.
         let Inside::Routed(_, segment) = &self.ports.inside else {
             return false;
         };
+        if !self.core.is_first() {
+            return false;
+        }
         let mut heard = false;
         for _ in 0..BATCH {
             let Some(mut frame) = self.umem.take() else {

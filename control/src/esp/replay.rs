@@ -74,10 +74,13 @@ impl Window {
     }
 
     /// Takes over an SA: all numbers up to `top` count as seen, but for those of which `missing` has a bit, as
-    /// [`Window::missing`] yields it. Never moves down.
+    /// [`Window::missing`] yields it. For a window that has seen nothing; any other one takes nothing up to its
+    /// top any more, and never moves down.
     pub fn resume_without(&mut self, top: u64, missing: u64) {
-        if top <= self.top {
-            return;
+        let fresh = self.top == 0 && self.words.is_empty();
+        self.sleep();
+        if !fresh {
+            return self.resume(top);
         }
         self.resume(top);
         if missing == 0 {

@@ -149,12 +149,56 @@ fn it_stops_at_once_when_another_one_owns_it() {
         tell: false,
     };
     assert_eq!(acts(&mut edge), [stop]);
-    edge.claim(Claim { spi: SPI, seen: 20 });
+    edge.claim(Claim { spi: SPI, seen: 20 }, now);
+    edge.claim(Claim { spi: SPI, seen: 21 }, now);
     assert!(matches!(
         acts(&mut edge)[..],
         [Act::Send(FromEdge::Claim(_))]
     ));
     edge.disconnected();
-    edge.claim(Claim { spi: SPI, seen: 21 });
+    edge.claim(Claim { spi: SPI, seen: 22 }, now + ms(60));
     assert_eq!(acts(&mut edge), [], "nobody would hear it");
+}
+
+#[test]
+fn what_does_not_go_into_one_report_is_not_echoed() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    for spi in 0..5000 {
+        let grant = Grant {
+            floor: 10,
+            missing: 0,
+            first: 400,
+            limits: limits(14),
+        };
+        edge.hear(ToEdge::Grant { spi, grant }, now);
+        edge.progress(spi, 13, 399, now);
+    }
+    acts(&mut edge);
+    let mut seen = 0;
+    for (marks, echo) in [(4096, 0), (904, 1)] {
+        edge.poll(now);
+        let done = acts(&mut edge);
+        let told = report(&done);
+        assert_eq!((told.marks.len(), told.echo), (marks, echo));
+        assert!(told.marks[0].spi == seen, "each in its turn");
+        seen += 4096;
+    }
+}
+
+#[test]
+fn whoever_may_go_no_further_asks_again() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.progress(SPI, 14, 399, now);
+    edge.poll(now);
+    assert_eq!(report(&acts(&mut edge)).marks[0].top, 14);
+    // The answer is lost with the connection; or the authority had no more to give.
+    let later = now + Terms::default().alone / 8;
+    edge.poll(later);
+    assert_eq!(report(&acts(&mut edge)).marks.len(), 1);
+    edge.disconnected();
+    edge.connected(later);
+    edge.poll(later);
+    assert_eq!(report(&acts(&mut edge)).marks.len(), 1);
 }

@@ -13,6 +13,7 @@ fn mark(term: u32, top: u64, sent: u64) -> Mark {
         term,
         top,
         sent,
+        soft: top + 4,
         wide: false,
     }
 }
@@ -54,8 +55,8 @@ fn a_living_owner_is_asked_and_nothing_is_lost() {
         (edge, grant.floor, grant.missing, grant.limits.term),
         (TWO, 9, 0b10, 2)
     );
-    // What the first was granted and did not use is nobody's.
-    assert_eq!(grant.first, Terms::default().block + 1);
+    // What the first was granted and did not use is the second's.
+    assert_eq!(grant.first, 41);
     assert_eq!(ledger.owner(SPI), Some(TWO));
 }
 
@@ -73,7 +74,7 @@ fn a_dead_owner_costs_as_much_as_it_may_have_accepted() {
         soft, 300,
         "as much again as came since the last report, twice"
     );
-    ledger.gone(ONE, Parting::Closed, now + ms(15));
+    ledger.gone(ONE, Run(1), Parting::Closed, now + ms(15));
     assert_eq!(ledger.owner(SPI), None);
     ledger.claim(TWO, claim(101), now + ms(16));
     let (sent, rekeys) = orders(&mut ledger);
@@ -93,7 +94,7 @@ fn an_owner_that_may_live_costs_fresh_keys() {
         let mut ledger = two(now);
         let then = now + ms(after);
         if let Some(parting) = parting {
-            ledger.gone(ONE, parting, then);
+            ledger.gone(ONE, Run(1), parting, then);
         }
         ledger.claim(TWO, claim(1), then);
         if parting.is_none() {
@@ -122,7 +123,7 @@ fn one_that_was_alone_is_not_taken_at_its_last_word() {
     report(&mut ledger, ONE, 3, 2, &[wide], now + ms(10));
     let (_, rekeys) = orders(&mut ledger);
     assert_eq!(rekeys, 1, "so that the next death costs little again");
-    ledger.gone(ONE, Parting::Closed, now + ms(11));
+    ledger.gone(ONE, Run(1), Parting::Closed, now + ms(11));
     ledger.claim(TWO, claim(6), now + ms(12));
     let (_, grant) = granted(&orders(&mut ledger).0);
     assert_eq!(grant.floor, Terms::default().reserve);
@@ -153,7 +154,7 @@ fn nobody_gets_it_for_an_old_packet_or_twice() {
 fn nothing_is_granted_before_the_repository_has_it() {
     let now = Instant::now();
     let mut ledger = two(now);
-    ledger.gone(ONE, Parting::Closed, now);
+    ledger.gone(ONE, Run(1), Parting::Closed, now);
     ledger.claim(TWO, claim(1), now);
     let stored = kept(&mut ledger);
     let [one] = stored[..] else {
@@ -162,7 +163,7 @@ fn nothing_is_granted_before_the_repository_has_it() {
     assert_eq!((one.term, one.owner), (2, Some(TWO)));
     assert_eq!((ledger.order(), ledger.owner(SPI)), (None, None));
     // The second goes too, before anything came of it: the third gets a term of its own.
-    ledger.gone(TWO, Parting::Closed, now);
+    ledger.gone(TWO, Run(2), Parting::Closed, now);
     let three = EdgeId(3);
     ledger.hello(three, Run(3), &[]);
     ledger.claim(three, claim(2), now);
@@ -215,6 +216,7 @@ fn the_next_authority_begins_above_all_that_the_last_one_may_have_granted() {
         owner: Some(ONE),
         reserved: 5000,
         hard: 700,
+        rekey: false,
     };
     let mut ledger = Ledger::new(Terms::default());
     ledger.add(SPI, true, Some(has));
@@ -236,9 +238,9 @@ fn an_sa_without_numbers_left_is_refused_and_renewed() {
     let mut ledger = Ledger::new(Terms::default());
     let has = Kept {
         term: 3,
-        owner: None,
         reserved: u32::MAX.into(),
         hard: 10,
+        ..Kept::default()
     };
     ledger.add(SPI, false, Some(has));
     ledger.hello(ONE, Run(1), &[]);
@@ -256,4 +258,74 @@ fn an_owner_that_starts_anew_owns_nothing() {
     assert_eq!(ledger.owner(SPI), None);
     ledger.remove(SPI);
     assert_eq!(orders(&mut ledger).0, []);
+}
+
+#[test]
+fn an_edge_that_says_that_it_leaves_is_not_dead() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.leaving(ONE);
+    ledger.gone(ONE, Run(1), Parting::Closed, now);
+    assert_eq!(ledger.owner(SPI), Some(ONE), "it may come back");
+    ledger.claim(TWO, claim(1), now);
+    let (sent, rekeys) = orders(&mut ledger);
+    assert_eq!(
+        (granted(&sent).1.floor, rekeys),
+        (Terms::default().reserve, 1)
+    );
+}
+
+#[test]
+fn the_end_of_an_earlier_run_is_no_news() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.hello(ONE, Run(5), &[mark(1, 3, 0)]);
+    ledger.gone(ONE, Run(1), Parting::Closed, now);
+    assert_eq!(ledger.owner(SPI), Some(ONE));
+}
+
+#[test]
+fn a_pair_does_not_move_with_each_packet() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.claim(TWO, claim(5), now);
+    let yielded = |mark| Yielded { mark, missing: 0 };
+    ledger.yielded(ONE, &yielded(mark(1, 4, 0)));
+    orders(&mut ledger);
+    ledger.claim(ONE, claim(6), now + ms(1));
+    let refusal = Refusal::Busy;
+    let refused = (ONE, ToEdge::Refuse { spi: SPI, refusal });
+    assert_eq!(orders(&mut ledger).0, [refused]);
+    ledger.claim(ONE, claim(7), now + Terms::default().tenure);
+    let asked = (TWO, ToEdge::AskBack { spi: SPI, term: 2 });
+    assert_eq!(orders(&mut ledger).0, [asked]);
+}
+
+#[test]
+fn fresh_keys_that_are_wanted_are_not_forgotten_with_the_authority() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.gone(ONE, Run(1), Parting::Lost, now);
+    ledger.claim(TWO, claim(1), now);
+    let [has] = kept(&mut ledger)[..] else {
+        panic!("one is stored");
+    };
+    let mut next = Ledger::new(Terms::default());
+    next.add(SPI, true, Some(has));
+    assert_eq!(next.order(), Some(Order::Rekey { spi: SPI }));
+    // And an edge that was in contact all the time need not be taken for one that was not.
+    let has = Kept {
+        rekey: false,
+        ..has
+    };
+    let mut next = Ledger::new(Terms::default());
+    next.add(SPI, true, Some(has));
+    next.hello(TWO, Run(2), &[mark(2, 9, 0)]);
+    orders(&mut next);
+    report(&mut next, TWO, 1, 0, &[mark(2, 9, 0)], now);
+    let (sent, rekeys) = orders(&mut next);
+    let [(TWO, ToEdge::Acknowledge { limits, .. })] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((limits[0].1.soft, rekeys), (27, 0), "9, and twice as many");
 }

@@ -21,6 +21,7 @@ fn orders(ledger: &mut Ledger) -> (Vec<(EdgeId, ToEdge)>, usize) {
             Order::Send { edge, message } => sent.push((edge, message)),
             Order::Store { spi, kept } => ledger.stored(spi, kept),
             Order::Rekey { .. } => rekeys += 1,
+            Order::Erase { .. } => (),
         }
     }
     (sent, rekeys)
