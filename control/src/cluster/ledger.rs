@@ -1,10 +1,13 @@
 //! The authority's side: who owns each SA, and which numbers it may use.
 
+mod entry;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
-use super::message::{Claim, Grant, Kept, Limits, Mark, Refusal, Report, ToEdge, Yielded};
+use super::message::{Claim, Grant, Kept, Mark, Refusal, Report, ToEdge, Yielded};
 use super::{EdgeId, Run, Terms};
+use entry::{Entry, Holder, Rest};
 
 /// Acknowledgements of an edge whose times are remembered until they are echoed.
 const ACKNOWLEDGED: usize = 64;
@@ -32,53 +35,6 @@ pub enum Parting {
     Closed,
     /// Anything else.
     Lost,
-}
-
-/// Who may use an SA.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Holder {
-    Nobody(Rest),
-    /// To be granted as soon as the repository has it.
-    Granting(EdgeId, Rest),
-    Owner(EdgeId),
-    /// The owner was asked to give it back, until then.
-    Asked(EdgeId, Instant),
-}
-
-/// Where the last owner of an SA stopped, at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Rest {
-    floor: u64,
-    missing: u64,
-    /// It is only known what it may have done.
-    guessed: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    /// What the repository is known to have.
-    kept: Kept,
-    /// What it was asked to keep.
-    storing: Option<Kept>,
-    holder: Holder,
-    /// Who gets it next.
-    next: Option<EdgeId>,
-    /// Outbound numbers up to this one have been granted.
-    leased: u64,
-    /// As the owner last said.
-    top: u64,
-    soft: u64,
-    wide: bool,
-    /// Its owner was told its soft limit by another authority.
-    restored: bool,
-    /// Where the outbound numbers of its owner begin, less one.
-    base: u64,
-    /// It needs fresh keys.
-    rekey: bool,
-    /// When its owner was last asked to give it back.
-    asked: Option<Instant>,
-    /// The last number that the SA has.
-    highest: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -497,53 +453,5 @@ impl Ledger {
 
     fn send(&mut self, edge: EdgeId, message: ToEdge) {
         self.orders.push_back(Order::Send { edge, message });
-    }
-}
-
-impl Entry {
-    fn owner(&self) -> Option<EdgeId> {
-        match self.holder {
-            Holder::Owner(edge) | Holder::Asked(edge, _) => Some(edge),
-            Holder::Nobody(_) | Holder::Granting(..) => None,
-        }
-    }
-
-    fn is_of(&self, edge: EdgeId, term: u32) -> bool {
-        self.owner() == Some(edge) && self.kept.term == term
-    }
-
-    /// Nobody owns it any more.
-    fn free(&mut self, rest: Rest) {
-        self.holder = Holder::Nobody(rest);
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            term: self.kept.term,
-            soft: self.soft,
-            hard: self.kept.hard,
-            last: self.leased,
-        }
-    }
-
-    /// Above all that its owner may have accepted, as long as it was in contact.
-    fn past_soft(&self) -> Rest {
-        match self.wide {
-            true => self.past_all(),
-            false => Rest {
-                floor: self.soft,
-                missing: 0,
-                guessed: false,
-            },
-        }
-    }
-
-    /// Above all that it may have accepted, whatever happened to it.
-    fn past_all(&self) -> Rest {
-        Rest {
-            floor: self.kept.hard,
-            missing: 0,
-            guessed: true,
-        }
     }
 }

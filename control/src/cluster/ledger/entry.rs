@@ -1,0 +1,101 @@
+//! One SA pair of a ledger: who has it, and how far its owner may have come.
+
+use std::time::Instant;
+
+use crate::cluster::EdgeId;
+use crate::cluster::message::{Kept, Limits};
+
+/// Who may use an SA.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    Nobody(Rest),
+    /// To be granted as soon as the repository has it.
+    Granting(EdgeId, Rest),
+    Owner(EdgeId),
+    /// The owner was asked to give it back, until then.
+    Asked(EdgeId, Instant),
+}
+
+/// Where the last owner of an SA stopped, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Rest {
+    pub(super) floor: u64,
+    pub(super) missing: u64,
+    /// It is only known what it may have done.
+    pub(super) guessed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    /// What the repository is known to have.
+    pub(super) kept: Kept,
+    /// What it was asked to keep.
+    pub(super) storing: Option<Kept>,
+    pub(super) holder: Holder,
+    /// Who gets it next.
+    pub(super) next: Option<EdgeId>,
+    /// Outbound numbers up to this one have been granted.
+    pub(super) leased: u64,
+    /// As the owner last said.
+    pub(super) top: u64,
+    pub(super) soft: u64,
+    pub(super) wide: bool,
+    /// Its owner was told its soft limit by another authority.
+    pub(super) restored: bool,
+    /// Where the outbound numbers of its owner begin, less one.
+    pub(super) base: u64,
+    /// It needs fresh keys.
+    pub(super) rekey: bool,
+    /// When its owner was last asked to give it back.
+    pub(super) asked: Option<Instant>,
+    /// The last number that the SA has.
+    pub(super) highest: u64,
+}
+
+impl Entry {
+    pub(super) fn owner(&self) -> Option<EdgeId> {
+        match self.holder {
+            Holder::Owner(edge) | Holder::Asked(edge, _) => Some(edge),
+            Holder::Nobody(_) | Holder::Granting(..) => None,
+        }
+    }
+
+    pub(super) fn is_of(&self, edge: EdgeId, term: u32) -> bool {
+        self.owner() == Some(edge) && self.kept.term == term
+    }
+
+    /// Nobody owns it any more.
+    pub(super) fn free(&mut self, rest: Rest) {
+        self.holder = Holder::Nobody(rest);
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            term: self.kept.term,
+            soft: self.soft,
+            hard: self.kept.hard,
+            last: self.leased,
+        }
+    }
+
+    /// Above all that its owner may have accepted, as long as it was in contact.
+    pub(super) fn past_soft(&self) -> Rest {
+        match self.wide {
+            true => self.past_all(),
+            false => Rest {
+                floor: self.soft,
+                missing: 0,
+                guessed: false,
+            },
+        }
+    }
+
+    /// Above all that it may have accepted, whatever happened to it.
+    pub(super) fn past_all(&self) -> Rest {
+        Rest {
+            floor: self.kept.hard,
+            missing: 0,
+            guessed: true,
+        }
+    }
+}
