@@ -10,8 +10,10 @@
 mod edge;
 mod ledger;
 mod message;
+mod pair;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use edge::{Act, Edge};
 pub use ledger::{Ledger, Order, Parting};
 pub use message::{Claim, FromEdge, Grant, Kept, Limits, Mark, Refusal, Report, ToEdge, Yielded};
+pub use pair::{Bytes, Half, NotUsable, Pair};
 
 /// The number of an edge among those of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -110,6 +110,8 @@ pub enum Command {
     Cease(SessionId),
     /// A router says that a packet to the peer of one of these sessions was too long.
     TooLong(Vec<SessionId>, TooLong),
+    /// Which numbers of a shared session may be used here.
+    Lease(Lease),
     /// Forgets a session.
     RemoveSession(SessionId),
     /// Makes or changes a group.
@@ -161,6 +163,7 @@ impl Command {
             Self::Relocate(spec) => Self::Relocate(Arc::clone(spec)),
             Self::SendOn(id) => Self::SendOn(*id),
             Self::Cease(id) => Self::Cease(*id),
+            Self::Lease(lease) => Self::Lease(*lease),
             Self::RemoveSession(id) => Self::RemoveSession(*id),
             Self::SetGroup(spec) => Self::SetGroup(GroupSpec {
                 watch: None,
@@ -180,6 +183,51 @@ impl Command {
             | Self::Barrier(_) => return None,
         })
     }
+}
+
+/// What a worker may do with the numbers of a [shared](SessionSpec::shared) session. It has none at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// They are this node's from now on. What it opened and sealed before does not count.
+    Take {
+        /// The inbound SPI.
+        spi: u32,
+        /// Inbound numbers up to this one count as seen,
+        floor: u64,
+        /// but for these: bit n is set if the number `floor - n` was not seen.
+        missing: u64,
+        /// The highest inbound number that may be accepted.
+        inbound: u64,
+        /// The first outbound number.
+        first: u64,
+        /// The last one.
+        outbound: u64,
+    },
+    /// It may go so far now. Never less far than before.
+    Bound {
+        spi: u32,
+        inbound: u64,
+        outbound: u64,
+    },
+    /// They are this node's no longer.
+    Stop {
+        spi: u32,
+        /// Given back with the answer.
+        term: u32,
+        /// Answered by [`WorkerEvent::Stopped`].
+        tell: bool,
+    },
+}
+
+/// How far a worker has come with a shared session that is this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The inbound SPI.
+    pub spi: u32,
+    /// The highest inbound number accepted.
+    pub top: u64,
+    /// The highest outbound number used.
+    pub sent: u64,
 }
 
 /// Something that a worker tells the node's core.
@@ -263,6 +311,24 @@ pub enum WorkerEvent {
     /// A router says that a packet was too long; the worker has still to be told, which knows whether it has
     /// sent any such.
     TooLong(TooLong),
+    /// How far shared sessions have come that carried packets since they were told of last.
+    Progress(Vec<Progress>),
+    /// An authentic packet has come for a shared session that is not this node's. It waits.
+    Claimed {
+        /// The inbound SPI.
+        spi: u32,
+        /// The packet's number.
+        seen: u64,
+    },
+    /// ESP has come for an SPI that this node has no session with. It waits.
+    UnknownSpi(u32),
+    /// A shared session is not used any more, as [`Lease::Stop`] said.
+    Stopped {
+        progress: Progress,
+        term: u32,
+        /// Bit n is set if the inbound number `top - n` was not accepted.
+        missing: u64,
+    },
     /// The worker can not go on.
     Failed(String),
 }

@@ -288,6 +288,7 @@ impl Core {
             | Command::Health(_)
             | Command::Rebind(..)
             | Command::Stop => {}
+            Command::Lease(_) => {}
         }
     }
 

@@ -44,7 +44,9 @@ mod whereabouts;
 mod worker;
 pub mod xsk;
 
-pub use command::{Command, GroupId, GroupSpec, Sending, Steer, Watch, WorkerEvent, WorkerReport};
+pub use command::{
+    Command, GroupId, GroupSpec, Lease, Progress, Sending, Steer, Watch, WorkerEvent, WorkerReport,
+};
 pub use handle::Dataplane;
 pub use intake::Intake;
 pub use paths::Discovery;

@@ -193,6 +193,9 @@ pub struct SessionSpec {
     /// Of a lane in UDP: the client may send from, and receives at, another port than the session's own.
     #[serde(default)]
     pub own_port: bool,
+    /// It belongs to several edges: its numbers are leased, and there are none at first.
+    #[serde(default)]
+    pub shared: bool,
     /// Who made the session.
     #[serde(default)]
     pub origin: Producer,
@@ -307,6 +310,7 @@ impl SessionSpec {
             initiator: false,
             lane: 0,
             own_port: false,
+            shared: false,
             origin,
         }
     }

@@ -253,6 +253,7 @@ prop_compose! {
         SessionSpec {
             lane: 0,
             own_port: false,
+            shared: false,
             id: SessionId::NONE,
             encap: encap.map(|(local_port, remote_port)| UdpEncap { local_port, remote_port }),
             roams: false,
