@@ -365,6 +365,10 @@ impl Node {
             | WorkerEvent::PeerMoved { .. }
             | WorkerEvent::PathMtu { .. }
             | WorkerEvent::TooLong(_)
+            | WorkerEvent::Progress(_)
+            | WorkerEvent::Claimed { .. }
+            | WorkerEvent::UnknownSpi(_)
+            | WorkerEvent::Stopped { .. }
             | WorkerEvent::Failed(_) => return,
         };
         self.note(event.at(now));
