@@ -15,6 +15,7 @@ pub mod liveness;
 pub mod load;
 pub mod node;
 pub mod policy;
+mod private_file;
 pub mod privilege;
 pub mod sadb;
 mod sync;
