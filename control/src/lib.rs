@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cluster;
 pub mod dataplane;
 pub mod esp;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ike;

@@ -1,11 +1,12 @@
 //! Pre-shared keys: wiped when dropped, never shown.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use zeroize::{Zeroize as _, Zeroizing};
+
+pub(in super::super) use crate::files::read_private;
 
 /// A shorter key is refused.
 pub(super) const MIN_PSK: usize = 8;
@@ -68,28 +69,6 @@ pub(super) fn read_line(path: &Path, otherwise: &str) -> Result<Zeroizing<String
     let line = text.strip_suffix('\n').unwrap_or(text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     Ok(Zeroizing::new(line.to_owned()))
-}
-
-/// Reads a file that holds a secret: one that is not open to everybody, of at most `most` bytes.
-pub(in super::super) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, String> {
-    let shown = path.display();
-    let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
-    let meta = std::fs::metadata(path).map_err(failed)?;
-    if !meta.is_file() {
-        return Err(format!("{shown} is not a file"));
-    }
-    let mode = meta.permissions().mode() & 0o7777;
-    if mode & 0o007 != 0 {
-        return Err(format!(
-            "{shown} is open to everybody (mode {mode:04o}), expected 0600 or 0640; run \
-             `chmod 600 {shown}`"
-        ));
-    }
-    if meta.len() > most {
-        let len = meta.len();
-        return Err(format!("{shown} has {len} bytes, expected at most {most}"));
-    }
-    Ok(Zeroizing::new(std::fs::read(path).map_err(failed)?))
 }
 
 /// The text of a key in the file. Unlike a `String`, it never appears in a type error.
