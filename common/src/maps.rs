@@ -53,6 +53,8 @@ pub const STRANGERS: &str = "STRANGERS";
 /// Load-time global of `outside` (u8): the node's number among the gateways that share its address;
 /// 0: it shares none.
 pub const STEERING: &str = "STEERING";
+/// Load-time global of `outside` (u8): 1 = ESP with an SPI that is not known goes to the worker.
+pub const SHARED: &str = "SHARED";
 
 /// Receive queues that an interface can have.
 pub const MAX_QUEUES: u32 = 64;

@@ -155,6 +155,10 @@ counters! {
     EspReassembled Info "esp_reassembled" "ESP packet that the kernel put together of fragments"
     ReassembledLong Drop "reassembled_long" "ESP packet put together of fragments that no frame has room for"
     ReassembledFull Drop "reassembled_full" "ESP packet put together of fragments that the worker had no time for"
+    // Gateways that share security associations.
+    EspUnknown Info "esp_unknown" "ESP with an SPI that no security association has, handed to a worker, where it waits for one"
+    ParkedLate Drop "parked_late" "packet of a shared session that has waited too long for sequence numbers"
+    ParkedFull Drop "parked_full" "packet of a shared session that may not be carried yet, and too many wait already"
 }
 
 #[cfg(test)]

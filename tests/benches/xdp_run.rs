@@ -39,6 +39,7 @@ fn settings() -> OutsideSettings {
         reflect_keyed: true,
         strangers: false,
         number: 0,
+        shared: false,
         max_sas: MAX_SAS,
     }
 }

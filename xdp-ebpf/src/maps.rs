@@ -82,6 +82,8 @@ static REFLECT_KEYED: u8 = 1;
 static STRANGERS: u8 = 0;
 #[unsafe(no_mangle)]
 static STEERING: u8 = 0;
+#[unsafe(no_mangle)]
+static SHARED: u8 = 0;
 
 /// Whether plain heartbeats are answered.
 #[inline(always)]
@@ -105,6 +107,12 @@ pub fn strangers() -> bool {
 #[inline(always)]
 pub fn steering() -> u8 {
     number(&STEERING)
+}
+
+/// Whether ESP with an SPI that is not known goes to the worker.
+#[inline(always)]
+pub fn shared() -> bool {
+    setting(&SHARED)
 }
 
 #[inline(always)]

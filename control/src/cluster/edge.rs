@@ -233,6 +233,23 @@ impl Edge {
         self.acts.push_back(Act::Send(FromEdge::Yielded(yielded)));
     }
 
+    /// How many pairs the edge owns and need not give back.
+    #[must_use]
+    pub fn owned(&self) -> usize {
+        self.held.values().filter(|held| !held.stopping).count()
+    }
+
+    /// How many pairs the data plane may still be using.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes pairs again, after [`Edge::give_back`].
+    pub fn take_again(&mut self) {
+        self.draining = false;
+    }
+
     /// Gives everything back: the edge drains or ends.
     pub fn give_back(&mut self) {
         self.draining = true;

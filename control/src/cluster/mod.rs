@@ -12,6 +12,7 @@ mod edge;
 mod ledger;
 mod message;
 mod pair;
+pub mod repository;
 #[cfg(test)]
 mod tests;
 pub mod wire;

@@ -121,7 +121,7 @@ pub struct Options {
     pub port: OutsideOptions,
     /// The inside.
     pub inside: InsideOptions,
-    /// What is reflected on the outside.
+    /// What is reflected on the outside, and what is steered to the workers.
     pub reflect: OutsideSettings,
     /// How long after its last renewal the dead-man switch holds.
     pub dead_man: Duration,
@@ -277,6 +277,7 @@ impl Dataplane {
                     lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
                     fib: Arc::clone(&options.fib),
                     in_use: options.in_use.clone(),
+                    shared: options.reflect.shared,
                     reports: reports.clone(),
                     rng: StdRng::from_rng(&mut rand::rng()),
                 },

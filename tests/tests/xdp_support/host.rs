@@ -36,6 +36,7 @@ pub struct Model {
     pub plain: bool,
     pub keyed: bool,
     pub strangers: bool,
+    pub shared: bool,
     pub number: u8,
     pub gateways: HashMap<u8, Gateway>,
     pub owners: HashMap<[u8; 4], u8>,
@@ -67,6 +68,9 @@ impl OutsideWorld for Model {
     }
     fn strangers(&self) -> bool {
         self.strangers
+    }
+    fn shared(&self) -> bool {
+        self.shared
     }
     fn steers(&self) -> bool {
         self.number != 0
@@ -129,7 +133,7 @@ impl Model {
                 counters.push(steered.counter);
                 return (TX, counters, packet);
             }
-            if steered.counter != Counter::Passed {
+            if !matches!(steered.counter, Counter::Passed | Counter::EspUnknown) {
                 counters.push(steered.counter);
                 return (DROP, counters, packet);
             }
@@ -218,24 +222,30 @@ impl OutsidePair {
 
     /// The same as the gateway of this number in a group.
     pub fn in_group(plain: bool, keyed: bool, strangers: bool, number: u8) -> OutsidePair {
-        need_root();
-        let settings = OutsideSettings {
+        Self::with(OutsideSettings {
             reflect_plain: plain,
             reflect_keyed: keyed,
             strangers,
             number,
+            shared: false,
             max_sas: 1024,
-        };
+        })
+    }
+
+    /// The same with settings of one's own.
+    pub fn with(settings: OutsideSettings) -> OutsidePair {
+        need_root();
         let mut program = Outside::load(settings).expect("outside loads");
         let socket = xsk();
         program
             .set_xsk(0, &socket)
             .expect("the socket goes into the map");
         let model = Model {
-            plain,
-            keyed,
-            strangers,
-            number,
+            plain: settings.reflect_plain,
+            keyed: settings.reflect_keyed,
+            strangers: settings.strangers,
+            shared: settings.shared,
+            number: settings.number,
             ..Model::default()
         };
         let mut pair = OutsidePair {

@@ -7,8 +7,8 @@ use evergate_common::guard::Guard;
 use evergate_common::maps::{
     ADDRESSES, Address, AddressEntry, GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES,
     MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS,
-    PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS, STATIONS, STEERING, STRANGERS, SaEntry,
-    address, halves, peer_slot,
+    PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS,
+    SaEntry, address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
@@ -31,6 +31,9 @@ pub struct OutsideSettings {
     pub strangers: bool,
     /// The node's number among the gateways that share its address; 0: it shares none.
     pub number: u8,
+    /// The node is one of several that share SAs: ESP with an SPI that it does not know goes to the worker,
+    /// where it waits for a session that may yet be had.
+    pub shared: bool,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
     /// and 8 bytes for each possible one.
     pub max_sas: u32,
@@ -43,6 +46,7 @@ impl Default for OutsideSettings {
             reflect_keyed: true,
             strangers: false,
             number: 0,
+            shared: false,
             max_sas: MAX_SAS,
         }
     }
@@ -96,6 +100,7 @@ impl Outside {
                 (REFLECT_KEYED, settings.reflect_keyed.into()),
                 (STRANGERS, settings.strangers.into()),
                 (STEERING, settings.number),
+                (SHARED, settings.shared.into()),
             ],
             request_mac,
             &[

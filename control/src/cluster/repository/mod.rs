@@ -1,0 +1,156 @@
+//! What an authority keeps beyond its own death: the SA pairs that it negotiated, and how far their numbers
+//! may have been used. What is done here is durable, and there is one writer at a time; the ledger relies on both.
+//!
+//! The work is done by a thread of its own ([`worker`]): a slow disk stops no negotiation, and no busy negotiation
+//! costs a lease. [`plan`] makes of what is to be written what changes, for whichever store is behind.
+
+mod embedded;
+mod error;
+mod file;
+mod plan;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::path::PathBuf;
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Kept, Pair};
+
+pub use error::RepositoryError;
+pub use seal::RepositoryKey;
+
+/// Writes that may wait for the store.
+pub const WAITING: usize = 65_536;
+
+/// What a repository has of one SA pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub pair: Pair,
+    pub kept: Kept,
+}
+
+/// What is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A new pair, or one in the place of another with its SPI.
+    Pair { pair: Box<Pair>, kept: Kept },
+    /// What is known of a pair's numbers. Of a pair that is not there: nothing is written.
+    Kept { spi: u32, kept: Kept },
+    /// The pair is to be forgotten.
+    Erase { spi: u32 },
+}
+
+/// Where the repository is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// In a file of this machine.
+    Embedded { file: PathBuf },
+}
+
+/// What has become of writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The write of this number is durable. They come in the order of the writes.
+    Done { number: u64 },
+    /// Nothing can be written for now. It is told once; writes go on waiting, and are tried again.
+    Away { why: String },
+    /// It can again.
+    Back,
+    /// Nothing will be written any more: another authority writes now, or what was written is not certain. The process must end.
+    Deposed { why: String },
+}
+
+/// A repository that this process, and no other, writes to.
+#[derive(Debug)]
+pub struct Repository {
+    writes: mpsc::UnboundedSender<(u64, Write)>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    /// Writes whose end was not told yet: bounds both channels.
+    waiting: usize,
+    /// Why nothing is written any more.
+    deposed: Option<String>,
+}
+
+impl Repository {
+    /// Becomes the one writer of a repository, and reads all that is there and has not expired.
+    ///
+    /// # Errors
+    /// It can not be reached or opened, somebody else writes to it, the key is another one, or a record is damaged.
+    /// What is stored is as it was then.
+    pub async fn open(
+        settings: &Settings,
+        key: RepositoryKey,
+    ) -> Result<(Self, Vec<Stored>), RepositoryError> {
+        let (opened, answer) = oneshot::channel();
+        let (writes, queue) = mpsc::unbounded_channel();
+        let (told, outcomes) = mpsc::unbounded_channel();
+        let settings = settings.clone();
+        let work = move || worker::run(&settings, key, opened, queue, told);
+        let name = "repository".to_owned();
+        thread::Builder::new()
+            .name(name)
+            .spawn(work)
+            .map_err(RepositoryError::Thread)?;
+        let stored = answer.await.map_err(|_| RepositoryError::Ended)??;
+        let repository = Self {
+            writes,
+            outcomes,
+            waiting: 0,
+            deposed: None,
+        };
+        Ok((repository, stored))
+    }
+
+    /// Has this written, after all that was given before. Never blocks. With [`WAITING`] writes on their way
+    /// the repository counts as lost: a write that was left out must not be followed by another.
+    pub fn write(&mut self, number: u64, write: Write) {
+        if self.deposed.is_some() {
+            return;
+        }
+        if self.waiting >= WAITING {
+            self.deposed = Some(format!("{WAITING} writes wait for the repository"));
+            return;
+        }
+        self.waiting += 1;
+        // Without the thread: `next` will say so.
+        let _ = self.writes.send((number, write));
+    }
+
+    /// What happens next. Cancel safe. Once it is [`Outcome::Deposed`] it stays so.
+    pub async fn next(&mut self) -> Outcome {
+        if let Some(why) = &self.deposed {
+            return Outcome::Deposed { why: why.clone() };
+        }
+        let ended = || Outcome::Deposed {
+            why: "the repository's thread has ended".to_owned(),
+        };
+        let outcome = self.outcomes.recv().await.unwrap_or_else(ended);
+        match &outcome {
+            Outcome::Done { .. } => self.waiting = self.waiting.saturating_sub(1),
+            Outcome::Deposed { why } => self.deposed = Some(why.clone()),
+            Outcome::Away { .. } | Outcome::Back => (),
+        }
+        outcome
+    }
+
+    /// Writes whose end [`Repository::next`] has not told yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Ends it: what waits is tried once more, then another may become the writer. Who only drops it does not wait for that.
+    pub async fn close(self) {
+        let Self {
+            writes,
+            mut outcomes,
+            ..
+        } = self;
+        drop(writes);
+        while outcomes.recv().await.is_some() {}
+    }
+}
