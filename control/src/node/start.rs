@@ -165,7 +165,7 @@ pub(super) async fn start(
             reflect_keyed: config.heartbeat.accept != HeartbeatForm::Plain,
             strangers: config.heartbeat.strangers,
             number,
-            shared: false,
+            shared: config.channel.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
