@@ -89,3 +89,11 @@ impl Frames {
         Some(wire::content_len(*prefix))
     }
 }
+
+#[cfg(test)]
+impl Frames {
+    /// Nothing is left of what was taken out.
+    pub(super) fn wiped(&self) -> bool {
+        self.start == self.end && self.bytes.iter().all(|byte| *byte == 0)
+    }
+}

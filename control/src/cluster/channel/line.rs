@@ -79,14 +79,14 @@ impl Line {
     }
 
     /// Carries messages until the connection has ended, and yields how. All that came before the end has been
-    /// told then, and the socket is closed. Dropped, it ends the connection.
+    /// told then, and the socket is closed. Dropped, it ends the connection. `tell`: none of what may not come.
     pub(super) async fn run<In: DeserializeOwned, E>(
         mut self,
         queued: Queued,
         end: End,
         mut ending: mpsc::Receiver<Ending>,
         told: &mpsc::Sender<E>,
-        tell: impl Fn(In) -> E,
+        tell: impl Fn(In) -> Option<E>,
     ) -> (Parting, String) {
         let (mut from, to) = tokio::io::split(self.tls);
         // Ends with this future.
@@ -98,20 +98,19 @@ impl Line {
             }
         });
         let mut last: Option<(Instant, String)> = None;
-        let parting = loop {
+        let parting = 'all: loop {
             loop {
                 match self.frames.next::<In>() {
                     Ok(None) => break,
                     Ok(Some(message)) => {
-                        if told.send(tell(message)).await.is_err() {
-                            // Nobody listens.
-                            return (Parting::Lost, String::new());
+                        let Some(message) = tell(message) else {
+                            break 'all (Parting::Lost, "it has greeted twice".to_owned());
+                        };
+                        if told.send(message).await.is_err() {
+                            break 'all (Parting::Lost, "nobody listens".to_owned());
                         }
                     }
-                    Err(error) => {
-                        writer.shutdown().await;
-                        return (Parting::Lost, error.to_string());
-                    }
+                    Err(error) => break 'all (Parting::Lost, error.to_string()),
                 }
             }
             let over = async {

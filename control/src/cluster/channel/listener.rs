@@ -238,7 +238,10 @@ impl Listener {
             ending: false,
         });
         self.lines.spawn(async move {
-            let tell = |message| (serial, Told::Message(edge, message));
+            let tell = |message| match message {
+                Up::Greeting { .. } => None,
+                message => Some((serial, Told::Message(edge, message))),
+            };
             let (parting, why) = line.run(queued, end, ending, &told, tell).await;
             let _ = told.send((serial, Told::Ended(edge, parting, why))).await;
         });
@@ -357,7 +360,9 @@ impl Door {
             return Err("it does not want to speak with an authority".to_owned());
         }
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let edge = self.known.find(certificate.ok_or("it has no certificate")?)?;
+        let edge = self
+            .known
+            .find(certificate.ok_or("it has no certificate")?)?;
         let mut line = Line {
             tls: tls.into(),
             watched,

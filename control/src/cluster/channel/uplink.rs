@@ -193,8 +193,11 @@ impl Keeper {
             end: end.clone(),
         };
         if tell.send(Told::Connected(authority, current)).await.is_ok() {
-            let message = |message| Told::News(News::Message(Box::new(message)));
-            let (_, why) = line.run::<Down, _>(queued, end, ending, tell, message).await;
+            let message = |message| match message {
+                Down::Greeting { .. } => None,
+                message => Some(Told::News(News::Message(Box::new(message)))),
+            };
+            let (_, why) = line.run(queued, end, ending, tell, message).await;
             let _ = tell.send(Told::News(News::Ended { why })).await;
         }
         since.elapsed()

@@ -9,11 +9,11 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use toml::Spanned;
 use zeroize::Zeroize as _;
 
+use super::Identity;
 use super::check::{Checker, Place};
 use super::file::{self, Table};
-use super::Identity;
-pub(super) use crate::files::read_pem as read;
 use crate::files;
+pub(super) use crate::files::read_pem as read;
 use crate::ike::X509;
 use crate::ike::x509::{BadTrust, KeyEncoding, Own, PrivateKey, Trust};
 
