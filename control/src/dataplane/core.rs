@@ -409,7 +409,7 @@ impl Core {
             self.sessions.look();
             self.choose_paths(umem, now);
         }
-        self.look_after_leases(now);
+        self.look_after_leases(now, drained.is_some());
         self.watch(umem, now, drained);
         self.announce(umem, now);
         self.follow_paths(umem, now);
