@@ -5,11 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsStream;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -98,6 +100,7 @@ impl Line {
             }
         });
         let mut last: Option<(Instant, String)> = None;
+        let mut failed: Option<io::Error> = None;
         let parting = 'all: loop {
             loop {
                 match self.frames.next::<In>() {
@@ -111,6 +114,16 @@ impl Line {
                         }
                     }
                     Err(error) => break 'all (Parting::Lost, error.to_string()),
+                }
+            }
+            if let Some(error) = failed.take() {
+                // What came before that which TLS can not read is still there. There is nothing to wait for.
+                match unconstrained(read(&mut from, &mut self.frames)).now_or_never() {
+                    Some(Ok(true)) => {
+                        failed = Some(error);
+                        continue;
+                    }
+                    _ => break judged(&self.watched, &error),
                 }
             }
             let over = async {
@@ -146,18 +159,21 @@ impl Line {
                     let said = "the other side has ended TLS, and not the connection".to_owned();
                     break self.watched.parting().unwrap_or((Parting::Lost, said));
                 }
-                // Not TLS, or a fatal alert: whatever the kernel said later.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    break (Parting::Lost, error.to_string());
-                }
-                Err(error) => {
-                    let said = (Parting::Lost, error.to_string());
-                    break self.watched.parting().unwrap_or(said);
-                }
+                Err(error) => failed = Some(error),
             }
         };
         writer.shutdown().await;
         parting
+    }
+}
+
+/// How a connection ended that could not be read any more.
+fn judged(watched: &Watched, error: &io::Error) -> (Parting, String) {
+    let lost = (Parting::Lost, error.to_string());
+    match error.kind() {
+        // Not TLS, or a fatal alert: whatever the kernel said later.
+        io::ErrorKind::InvalidData => lost,
+        _ => watched.parting().unwrap_or(lost),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::cluster::{EdgeId, Parting};
 /// Connections that have not shown yet who they are; one more ends the oldest.
 const HANDSHAKES: usize = 64;
 /// Messages that have come and were not asked for yet; then connections are not read any more.
-const HEARD: usize = 256;
+const HEARD: usize = 64;
 /// The same of refusals; more are not told of.
 const REFUSED: usize = 16;
 /// A pause after an error of `accept`, which tells of too few file descriptors for the most part.

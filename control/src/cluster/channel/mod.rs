@@ -32,6 +32,30 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 /// does not end up here.
 const ALPN: &[u8] = b"evergate-edge";
 
+/// All messages of a stream that comes in pieces, up to the first that can not be read.
+pub(crate) fn taken_apart<T: serde::de::DeserializeOwned>(data: &[u8], piece: usize) -> Vec<T> {
+    let (mut frames, mut found) = (frames::Frames::new(), Vec::new());
+    let mut rest = data;
+    while !rest.is_empty() {
+        let room = frames.room();
+        let count = piece.min(rest.len()).min(room.len());
+        let (now, later) = rest.split_at(count);
+        for (to, from) in room.iter_mut().zip(now) {
+            *to = *from;
+        }
+        frames.filled(count);
+        rest = later;
+        loop {
+            match frames.next() {
+                Ok(Some(message)) => found.push(message),
+                Ok(None) => break,
+                Err(_) => return found,
+            }
+        }
+    }
+    found
+}
+
 /// Why there is no channel.
 #[derive(Debug, Error)]
 pub enum ChannelError {

@@ -95,12 +95,9 @@ impl Watched {
             };
             match result {
                 Ok(0) => self.note(End::Eof),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    if self.noted::<()>(Err(error)).is_err() && self.end.get().is_none() {
-                        return;
-                    }
-                }
-                _ => (),
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                Err(error) => return drop(self.noted::<()>(Err(error))),
             }
         }
     }

@@ -29,7 +29,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// What [`Uplink::leave`] takes at most.
 const LEAVE: Duration = Duration::from_millis(500);
 /// News that was not asked for yet; then the connection is not read any more.
-const NEWS: usize = 256;
+const NEWS: usize = 64;
 
 /// What has happened to an edge's connection.
 #[derive(Debug, PartialEq, Eq)]

@@ -24,9 +24,11 @@ async fn ended(listener: &mut Listener, messages: u32) -> (Parting, String) {
 }
 
 async fn speak(raw: &mut Raw, messages: u32) {
-    for spi in 0..messages {
-        raw.send(&Up::Query { spi }).await;
-    }
+    // In one write: a reset takes with it what the kernel has not sent yet.
+    let queries = (0..messages).map(|spi| wire::encode(&Up::Query { spi }).unwrap().to_vec());
+    let bytes: Vec<u8> = queries.flatten().collect();
+    raw.tls.write_all(&bytes).await.unwrap();
+    raw.tls.flush().await.unwrap();
 }
 
 #[tokio::test]

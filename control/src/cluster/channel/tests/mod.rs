@@ -143,6 +143,7 @@ impl Raw {
         let connector = TlsConnector::from(Arc::new(config));
         let name = ServerName::try_from(AUTHORITY).unwrap();
         let stream = TcpStream::connect(to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let tls = connector.connect(name, stream).await?;
         Ok(Self { tls })
     }
