@@ -358,7 +358,7 @@ impl Core {
                 id: session.spec.id,
                 active: match gateway {
                     // On a gateway a client is active where it sends.
-                    true => session.announced,
+                    true => session.announced && !group.left,
                     false => group.active == Some(session.spec.id),
                 },
                 inbound: session.received,

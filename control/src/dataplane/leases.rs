@@ -28,6 +28,10 @@ const REPORT_AGAIN: Duration = Duration::from_millis(1);
 /// answer by far.
 const STOP_BY: Duration = Duration::from_millis(2);
 
+/// Answers of sessions that stop that may wait for room: none may be lost, or an authority would have to take
+/// all its numbers as used.
+const STOPPED: usize = 4096;
+
 /// Sessions in one report; the others follow in the next.
 const REPORTED: usize = 4096;
 
@@ -159,7 +163,11 @@ impl Core {
             .is_some_and(|session| session.spec.shared && session.is_stopping())
         {
             // In the order in which it was said.
-            self.stop_some(now, true);
+            let stops = &mut self.leases.stops;
+            if let Some(at) = stops.iter().position(|stop| stop.spi == spi) {
+                let stop = stops.remove(at);
+                self.stop(&stop, true);
+            }
         }
         let Some(session) = self.sessions.get_mut(index).filter(|s| s.spec.shared) else {
             return;
@@ -236,12 +244,16 @@ impl Core {
         self.client_left(index);
     }
 
-    /// Stops those that were told to. Once the rings are empty, or it has taken too long.
+    /// Stops those that were told to, once the rings are empty or it has taken too long; so many at once that
+    /// their answers find room.
     fn stop_some(&mut self, now: Instant, drained: bool) {
-        if self.leases.stops.is_empty() || !drained && now < self.leases.stop_by {
+        let waiting = self.leases.stops.len();
+        if waiting == 0 || !drained && now < self.leases.stop_by {
             return;
         }
-        for stop in std::mem::take(&mut self.leases.stops) {
+        let room = STOPPED.saturating_sub(self.unsent.len()).min(waiting);
+        let rest = self.leases.stops.split_off(room);
+        for stop in std::mem::replace(&mut self.leases.stops, rest) {
             let index = self.sessions.by_spi(stop.spi);
             let session = index.and_then(|index| self.sessions.get(index));
             // It may have been stopped by another word since.
@@ -249,6 +261,7 @@ impl Core {
                 self.stop(&stop, true);
             }
         }
+        self.leases.stop_by = now + REPORT_AGAIN;
     }
 
     /// A session is about to be forgotten: what it has used must be known all the same.

@@ -363,3 +363,46 @@ fn whatever_comes_where_is_accepted_once_and_sent_with_new_numbers() {
     );
     assert!(lost > 0, "some came to the wrong one for too long");
 }
+
+// However many stop at once, each says where.
+#[test]
+fn no_answer_is_lost_where_many_stop() {
+    const MANY: u32 = 10_000;
+    let mut edge = Edge::of_workers(0, 1, true, 16);
+    for number in 0..MANY {
+        let mut spec = spec(number % 100);
+        spec.id = SessionId(u64::from(number) + 1);
+        spec.inbound.as_mut().unwrap().spi = SPI + number;
+        edge.add(&spec);
+        edge.command(Command::Lease(Lease::Take {
+            spi: SPI + number,
+            floor: 7,
+            missing: 0,
+            inbound: 9,
+            first: 3,
+            outbound: 9,
+        }));
+    }
+    for number in 0..MANY {
+        edge.command(Command::Lease(Lease::Stop {
+            spi: SPI + number,
+            term: number,
+            tell: true,
+        }));
+    }
+    let mut answered = 0;
+    while answered < MANY {
+        assert!(edge.core.leases.deadline().is_some() || !edge.core.unsent.is_empty());
+        edge.after_batch();
+        assert!(edge.core.unsent.len() <= STOPPED);
+        for event in edge.told() {
+            let WorkerEvent::Stopped { progress, term, .. } = event else {
+                panic!("{event:?}");
+            };
+            let all = (progress.spi, progress.top, progress.sent, term);
+            assert_eq!(all, (SPI + answered, 7, 2, answered));
+            answered += 1;
+        }
+    }
+    assert_eq!(edge.core.leases.tenures, 0);
+}
