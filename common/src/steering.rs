@@ -10,7 +10,7 @@ use crate::heartbeat::Keyed;
 use crate::maps::{Address, address};
 use crate::packet::{Bytes, BytesMut, Class, Family, Ip, classify, parse, v4_mapped};
 use crate::reason::Counter;
-use crate::verdict::{OutsideWorld, lower_v4, lower_v6, sent_on};
+use crate::verdict::{Action, OutsideWorld, lower_v4, lower_v6, sent_on};
 use crate::wire::*;
 use core::net::IpAddr;
 
@@ -137,7 +137,8 @@ pub trait Group: OutsideWorld {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steered<'a> {
     /// What is counted. [`Counter::Passed`] is a message of IKE for this node, which the
-    /// [guard](crate::guard::judge) may judge; with no gateway anything else is dropped.
+    /// [guard](crate::guard::judge) may judge, [`Counter::EspUnknown`] goes to the worker; with no gateway
+    /// anything else is dropped.
     pub counter: Counter,
     gateway: Option<&'a Gateway>,
     l3: usize,
@@ -148,10 +149,11 @@ pub struct Steered<'a> {
 /// Whether a decision of [`outside`](crate::verdict::outside) stands only if no other gateway owns the
 /// packet.
 #[inline(always)]
-pub fn asks(decision: &Result<crate::verdict::Action, Counter>) -> bool {
+pub fn asks(decision: &Result<Action, Counter>) -> bool {
     matches!(
         decision,
-        Err(Counter::UnknownSpi | Counter::HeartbeatUnknownSpi) | Ok(crate::verdict::Action::Guard)
+        Err(Counter::UnknownSpi | Counter::HeartbeatUnknownSpi)
+            | Ok(Action::Steer(Counter::EspUnknown) | Action::Guard)
     )
 }
 
@@ -178,7 +180,10 @@ where
     };
     let owner = match classify(&parsed, bytes) {
         Ok(Class::Esp(esp)) => {
-            steered.counter = Counter::UnknownSpi;
+            steered.counter = match world.shared() {
+                true => Counter::EspUnknown,
+                false => Counter::UnknownSpi,
+            };
             Some(owner_of(world, &esp.spi))
         }
         Ok(Class::Heartbeat(esp)) => {

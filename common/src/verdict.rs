@@ -35,6 +35,10 @@ pub trait OutsideWorld {
     fn reflect_keyed(&self) -> bool;
     /// Whether plain heartbeats of nodes that are no peers are answered.
     fn strangers(&self) -> bool;
+    /// Whether the node may get a security association for an SPI that it does not know: the worker asks.
+    fn shared(&self) -> bool {
+        false
+    }
     /// Whether the node shares its address with other gateways.
     fn steers(&self) -> bool {
         false
@@ -101,6 +105,7 @@ where
     match class {
         Class::Esp(esp) => match world.sa(&esp.spi) {
             Some(_) => Ok(Action::Steer(Counter::EspSteered)),
+            None if world.shared() => Ok(Action::Steer(Counter::EspUnknown)),
             None => Err(Counter::UnknownSpi),
         },
         Class::Heartbeat(esp) => heartbeat(bytes, world, &parsed, ip, &esp),

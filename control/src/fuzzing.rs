@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::api::Shared;
 use crate::api::model::{Event, SaView, Status};
+use crate::cluster::channel;
+use crate::cluster::wire::Up;
 use crate::dataplane::net::fib::{Fib, NextHop};
 use crate::dataplane::net::offline;
 use crate::ike::{TicketKey, Tickets};
@@ -79,4 +81,10 @@ pub fn netlink(datagrams: &[&[u8]], asked: &[IpAddr]) -> (Fib, Vec<NextHop>) {
     let fib = offline::of_datagrams(datagrams);
     let hops = asked.iter().map(|address| fib.lookup(*address)).collect();
     (fib, hops)
+}
+
+/// What a connection between an authority and an edge takes out of a stream that comes in pieces of this size.
+#[must_use]
+pub fn cluster_stream(data: &[u8], piece: usize) -> Vec<Up> {
+    channel::taken_apart(data, piece)
 }

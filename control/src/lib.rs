@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cluster;
 pub mod dataplane;
 pub mod esp;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ike;
@@ -15,7 +16,6 @@ pub mod liveness;
 pub mod load;
 pub mod node;
 pub mod policy;
-mod private_file;
 pub mod privilege;
 pub mod sadb;
 mod sync;

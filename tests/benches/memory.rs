@@ -67,6 +67,8 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             reflect_keyed: true,
             strangers: false,
             number: 0,
+            shared: false,
+            filter: false,
             max_sas: MAX_SAS,
         },
         discovery: Discovery::Probe,

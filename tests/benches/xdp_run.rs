@@ -39,6 +39,8 @@ fn settings() -> OutsideSettings {
         reflect_keyed: true,
         strangers: false,
         number: 0,
+        shared: false,
+        filter: false,
         max_sas: MAX_SAS,
     }
 }

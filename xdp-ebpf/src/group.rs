@@ -15,8 +15,9 @@ use evergate_common::{
 use crate::{
     ASK_THE_GUARD, counters, guard,
     heartbeat::World,
-    maps::{self, GATEWAYS, OUTSIDE_COUNTERS, OWN_ADDRESS, OWNERS},
+    maps::{self, GATEWAYS, OUTSIDE_COUNTERS, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS},
     packet::Packet,
+    steer,
 };
 
 impl Group for World {
@@ -52,6 +53,8 @@ pub fn way(ctx: &XdpContext) -> u32 {
     let steered = steering::judge(&Packet::new(ctx), &World);
     let (verdict, counter) = if steered.goes() {
         send(ctx, &steered)
+    } else if steered.counter == Counter::EspUnknown {
+        steer::to_socket(ctx, &OUTSIDE_XSKS, Counter::EspUnknown)
     } else if steered.counter != Counter::Passed {
         (XDP_DROP, steered.counter)
     } else if guard::is_up() {

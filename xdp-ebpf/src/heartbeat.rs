@@ -116,6 +116,11 @@ impl OutsideWorld for World {
     }
 
     #[inline(always)]
+    fn shared(&self) -> bool {
+        maps::shared()
+    }
+
+    #[inline(always)]
     fn steers(&self) -> bool {
         maps::steering() != 0
     }

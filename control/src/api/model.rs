@@ -2,7 +2,7 @@
 //! `_ms`); addresses are text; a gateway is named by its outside address. Nothing here holds keys.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,6 +31,12 @@ pub struct Status {
     /// Gateway: how far it has let go of its clients; none while it takes clients.
     #[serde(default)]
     pub drain: Option<Drain>,
+    /// Authority: the edges that it knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Edge>,
+    /// Edge: the authority that it is connected to, or that it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Authority>,
     /// Client: the clusters of its policy. Empty on a gateway.
     pub clusters: Vec<Cluster>,
     /// Client: the tunnels of its policy, lowest number first. Empty on a gateway.
@@ -64,6 +70,29 @@ pub struct Drain {
     pub since_ms: u64,
     /// Milliseconds until what is left is deleted; 0 if that time has passed.
     pub patience_ms: u64,
+}
+
+/// An edge as its authority sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    pub number: u16,
+    /// Of its certificate.
+    pub name: String,
+    /// Where it connects from; none: it does not.
+    pub from: Option<SocketAddr>,
+    /// Pairs of SAs that it may use now.
+    pub owned: u64,
+}
+
+/// What an edge knows of its authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// The one that it is connected to; none: traffic goes on with what is there, and nobody new is served.
+    pub at: Option<SocketAddr>,
+    /// Pairs of SAs that this edge has.
+    pub pairs: u64,
+    /// Those of them that it may use now.
+    pub owned: u64,
 }
 
 /// One port of the node.
@@ -177,6 +206,9 @@ pub struct Session {
     /// It carries the traffic now: on a client its gateway is active, on a gateway its client uses
     /// this gateway.
     pub active: bool,
+    /// Authority: the edge that may use it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<u16>,
     /// The longest IP packet, outside, that goes to the other end; 0 if that is not known yet.
     #[serde(default)]
     pub path_mtu: u32,

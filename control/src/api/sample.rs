@@ -39,6 +39,7 @@ fn session(peer: &str, outside: &str, spi: u32, active: bool) -> Session {
         spi_out: Spi(spi.rotate_left(8)),
         cipher: "aes-256-gcm".into(),
         active,
+        edge: None,
         age_ms: 754_321,
         rekey_in_ms: Some(2_845_679),
         packets_in: 1_204_881,
@@ -85,6 +86,8 @@ pub(crate) fn client() -> Status {
         uptime_ms: 93_784_005,
         snapshot_age_ms: 3,
         drain: None,
+        edges: Vec::new(),
+        authority: None,
         interfaces: vec![
             Interface {
                 side: Side::Outside,
@@ -164,6 +167,8 @@ pub(crate) fn gateway_in_trouble() -> Status {
         uptime_ms: 61_000,
         snapshot_age_ms: 12_345,
         drain: None,
+        edges: Vec::new(),
+        authority: None,
         interfaces: vec![
             Interface {
                 side: Side::Outside,

@@ -9,8 +9,8 @@ use super::number::{bytes, count, time};
 use super::table::{self, Cell, Look};
 use super::{client, colour, print, print_json, print_json_line};
 use crate::api::model::{
-    Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, KeyLog, Role, Session,
-    Side, Status, Tunnel,
+    self, Cluster, ClusterState, CounterValue, Gateway, Interface, InterfaceKind, KeyLog, Role,
+    Session, Side, Status, Tunnel,
 };
 
 /// A core that has not drawn a picture for so long hangs.
@@ -98,6 +98,7 @@ pub(crate) fn render(status: &Status, colour: bool) -> String {
     }
     let rows: Vec<_> = status.interfaces.iter().map(interface).collect();
     table::write(&mut out, 2, &rows, colour);
+    write_sharing(&mut out, status, colour);
     for cluster in &status.clusters {
         out.push('\n');
         write_cluster(&mut out, cluster, &status.tunnels, colour);
@@ -230,6 +231,47 @@ fn gateway(gateway: &Gateway) -> Vec<Cell> {
     ]
 }
 
+/// Authority and edges.
+fn write_sharing(out: &mut String, status: &Status, colour: bool) {
+    if let Some(authority) = &status.authority {
+        let model::Authority { at, pairs, owned } = authority;
+        let (text, look) = match at {
+            Some(at) => (format!("edge of the authority at {at}"), Look::Good),
+            None => (
+                "edge WITHOUT AN AUTHORITY: traffic goes on, nobody new is served".to_owned(),
+                Look::Bad,
+            ),
+        };
+        let text = format!("{text}; {pairs} pairs of SAs are here, {owned} in use here");
+        let _ = writeln!(out, "{}", look.paint(&text, colour));
+    }
+    if status.role != Role::Authority {
+        return;
+    }
+    let _ = writeln!(out, "{}", Look::Bold.paint("edges", colour));
+    let mut rows = vec![table::head(&[
+        "",
+        "edge",
+        "name",
+        "connected from",
+        "in use there",
+    ])];
+    rows.extend(status.edges.iter().map(|edge| {
+        let (from, look) = match edge.from {
+            Some(from) => (from.to_string(), Look::Good),
+            None => ("NOT CONNECTED".to_owned(), Look::Bad),
+        };
+        vec![
+            Cell::new(" "),
+            Cell::new(edge.number.to_string()),
+            Cell::new(&edge.name),
+            Cell::new(from).look(look),
+            Cell::new(count(edge.owned)).right(),
+        ]
+    }));
+    table::write(out, 2, &rows, colour);
+}
+
 fn write_sessions(out: &mut String, status: &Status, colour: bool) {
     if status.sessions.is_empty() {
         out.push_str("no sessions\n");
@@ -262,9 +304,9 @@ fn session(session: &Session, role: Role) -> Vec<Cell> {
     let traffic = |packets, octets| format!("{} ({})", count(packets), bytes(octets));
     let inner: Vec<String> = session.inner.iter().map(ToString::to_string).collect();
     // Clients start sessions, as a rule: what is worth a word is the other way.
-    let odd_start = session.initiator == (role == Role::Gateway);
+    let odd_start = session.initiator == (role != Role::Client);
     let peer = match odd_start {
-        true if role == Role::Gateway => format!("{} (started here)", session.peer),
+        true if role != Role::Client => format!("{} (started here)", session.peer),
         true => format!("{} (started there)", session.peer),
         false => session.peer.clone(),
     };

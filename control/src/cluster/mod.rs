@@ -7,6 +7,7 @@
 //! happened and when, and say what is to be done. `docs/shared.md` has the rules and why they hold; the
 //! model in `tests/` goes through all that can happen with a few edges and numbers.
 
+pub mod channel;
 mod edge;
 mod ledger;
 mod message;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use evergate_common::reason::Counter;
+use smallvec::SmallVec;
 
 use super::command::WorkerEvent;
 use super::core::{Core, Way};
@@ -195,6 +196,79 @@ impl Core {
         }
     }
 
+    /// The numbers of a shared session are this node's no longer: where they went its client has gone, unless
+    /// another session of it is in use here.
+    pub(super) fn client_left(&mut self, index: usize) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        if !std::mem::take(&mut session.announced) {
+            return;
+        }
+        let group = session.group;
+        if self.is_first() {
+            return self.client_has_left(group);
+        }
+        if !self.in_use(group)
+            && let Some(group) = self.groups.get(group).map(|group| group.id)
+        {
+            self.tell(FIRST, Note::ClientLeft(group));
+        }
+    }
+
+    /// The client of a group has gone to another gateway, unless a session of the first worker is in use.
+    pub(super) fn client_has_left(&mut self, group: usize) {
+        if self.in_use(group) {
+            return;
+        }
+        self.unannounce_few(group);
+        let Some(state) = self.groups.get(group) else {
+            return;
+        };
+        let (id, prefixes) = (state.id, state.prefixes.clone());
+        // A session of it that another worker has, and that is in use, announces it anew.
+        self.tell_all(Note::Left(id));
+        for prefix in prefixes {
+            let address = prefix.addr();
+            let Some(lan) = &mut self.lan else { return };
+            if prefix.prefix_len() == prefix.max_prefix_len() && lan.announcer.is_active(address) {
+                lan.announcer.deactivate(address);
+                lan.stop_listening_for(address);
+                self.send_event(WorkerEvent::InnerActive {
+                    group: id,
+                    address,
+                    here: false,
+                });
+            }
+        }
+    }
+
+    /// The sessions that a group may send on, here or in another worker.
+    fn sessions_of(&self, group: usize) -> impl Iterator<Item = usize> {
+        let state = self.groups.get(group).into_iter();
+        let ids = state.flat_map(|state| state.active.iter().chain(&state.rare().lanes));
+        ids.filter_map(|id| self.sessions.by_id(*id))
+    }
+
+    /// Whether one of them carries packets of a group's client in this worker.
+    fn in_use(&self, group: usize) -> bool {
+        let mut sessions = self.sessions_of(group);
+        sessions.any(|index| {
+            let session = self.sessions.get(index);
+            session.is_some_and(|session| session.announced && session.may_be_used())
+        })
+    }
+
+    /// The next packet of a client announces it again.
+    pub(super) fn unannounce_few(&mut self, group: usize) {
+        let few: SmallVec<[usize; 8]> = self.sessions_of(group).collect();
+        for index in few {
+            if let Some(session) = self.sessions.get_mut(index) {
+                session.announced = false;
+            }
+        }
+    }
+
     /// ARP or neighbour discovery about an inner address.
     pub(super) fn neighbour_frame(
         &mut self,
@@ -233,7 +307,11 @@ impl Core {
             return;
         };
         match state.active.and_then(|id| self.sessions.by_id(id)) {
-            Some(index) => self.client_sends(index, now),
+            Some(index) if self.sessions.get(index).is_some_and(Session::may_be_used) => {
+                self.client_sends(index, now);
+            }
+            // Another gateway has it, or none yet.
+            Some(_) => {}
             None if state.on_demand => self.want(group, now),
             None => {}
         }

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::leases::Tenure;
 use super::session::{Session, SessionError};
 use crate::esp::{Backend, InboundSa, OutboundSa, Outer, OuterConfig};
 use crate::sadb::{SessionSpec, UdpEncap};
@@ -17,6 +18,10 @@ pub(super) struct Awake {
     pub(super) moved: Option<Instant>,
     /// When its client last said something about the path.
     pub(super) path_heard: Option<Instant>,
+    /// Of a shared session: the numbers that are this node's now.
+    pub(super) tenure: Option<Tenure>,
+    /// When numbers were asked for last, because something authentic came without.
+    pub(super) claimed: Option<Instant>,
     /// Packets when it was last looked whether the session rests.
     packets_then: u64,
 }
@@ -25,9 +30,9 @@ pub(super) struct Awake {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rest {
     /// The highest sequence number that was seen.
-    opened: u64,
+    pub(super) opened: u64,
     /// The last one that was used: never again one of these.
-    sealed: u64,
+    pub(super) sealed: u64,
 }
 
 impl Session {
@@ -59,6 +64,11 @@ impl Session {
         if let Some(sa) = &mut outbound {
             sa.skip_to(self.rest.sealed);
         }
+        if spec.shared {
+            // It has no numbers but those that it is lent.
+            inbound.iter_mut().for_each(|sa| sa.set_limit(0));
+            outbound.iter_mut().for_each(|sa| sa.set_limit(0));
+        }
         let packets = packets(inbound.as_ref(), outbound.as_ref());
         Ok(Awake {
             inbound,
@@ -66,6 +76,8 @@ impl Session {
             outer: Outer::new(&self.outer_config())?,
             moved: None,
             path_heard: None,
+            tenure: None,
+            claimed: None,
             packets_then: packets.wrapping_sub(1),
         })
     }
@@ -144,12 +156,11 @@ impl Session {
         let Some(awake) = &self.awake else {
             return;
         };
-        let (inbound, outbound) = (awake.inbound.as_ref(), awake.outbound.as_ref());
-        // A lease would be forgotten.
-        if inbound.is_some_and(InboundSa::is_leased) || outbound.is_some_and(OutboundSa::is_leased)
-        {
+        // Which numbers it may use would be forgotten.
+        if awake.tenure.is_some() {
             return;
         }
+        let (inbound, outbound) = (awake.inbound.as_ref(), awake.outbound.as_ref());
         self.rest = Rest {
             opened: inbound.map_or(0, InboundSa::sequence),
             sealed: outbound.map_or(0, OutboundSa::sequence),

@@ -17,14 +17,16 @@ use evergate_common::reason::Counter;
 use rand::rngs::StdRng;
 
 use super::announcing::Lan;
-use super::command::{Command, Sending, WorkerEvent, WorkerReport};
+use super::command::{Command, Sending, WorkerReport};
 use super::groups::Groups;
 use super::handover::{Door, Note};
 use super::hops::Hops;
+use super::leases::Leases;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
 use super::own_port::OwnPort;
+use super::parking::Waits;
 use super::paths::Discovery;
 use super::session::{Session, Sessions};
 use super::signs::Signs;
@@ -52,6 +54,8 @@ pub(super) enum Way {
     HandOver(usize, Door),
     /// Into the queue of the group with this index.
     Hold(usize),
+    /// Among the frames that wait for numbers of the shared session with this inbound SPI, or for the session.
+    Park(u32, Waits),
     /// Nowhere: its content was taken in.
     Done,
     /// Nowhere, for this reason.
@@ -76,16 +80,14 @@ pub(super) struct Settings {
     pub(super) lan: Option<Lan>,
     pub(super) fib: Arc<ArcSwap<Fib>>,
     pub(super) in_use: InUse,
+    /// The node may get a session for an SPI that it does not know.
+    pub(super) shared: bool,
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
     pub(super) rng: StdRng,
 }
 
 /// How often outside next hops are reported as being in use.
 const REFRESH: Duration = Duration::from_secs(1);
-
-/// Reports that wait for room in the core's queue; one that is lost could leave a group asking
-/// for ever.
-const UNSENT: usize = 65_536;
 
 /// ICMP errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (200, 50);
@@ -124,9 +126,10 @@ pub(super) struct Core {
     published_fib: Arc<ArcSwap<Fib>>,
     counters: [u64; Counter::COUNT],
     outgoing: VecDeque<(Frame, Way)>,
-    reports: tokio::sync::mpsc::Sender<WorkerReport>,
-    unsent: VecDeque<WorkerReport>,
-    view_wanted: bool,
+    pub(super) leases: Leases,
+    pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
+    pub(super) unsent: VecDeque<WorkerReport>,
+    pub(super) view_wanted: bool,
     shown: SessionViews,
     /// Sessions of gateways that were heard in this batch.
     pub(super) heard: Vec<usize>,
@@ -166,8 +169,9 @@ impl Core {
             published_fib: settings.fib,
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
+            leases: Leases::new(settings.shared, now),
             reports: settings.reports,
-            unsent: VecDeque::new(),
+            unsent: VecDeque::with_capacity(256),
             now,
             view_wanted: true,
             shown: SessionViews::default(),
@@ -181,30 +185,6 @@ impl Core {
     pub(super) fn count(&mut self, counter: Counter) {
         if let Some(count) = self.counters.get_mut(counter.index()) {
             *count += 1;
-        }
-    }
-
-    pub(super) fn send_event(&mut self, event: WorkerEvent) {
-        self.view_wanted = true;
-        if self.unsent.len() >= UNSENT {
-            return self.count(Counter::EventLost);
-        }
-        self.unsent.push_back(WorkerReport {
-            at: self.now,
-            event,
-        });
-        self.send_reports();
-    }
-
-    /// Gives the node's core what it has room for; the rest waits.
-    fn send_reports(&mut self) {
-        while !self.unsent.is_empty() {
-            let Ok(slot) = self.reports.try_reserve() else {
-                return;
-            };
-            if let Some(report) = self.unsent.pop_front() {
-                slot.send(report);
-            }
         }
     }
 
@@ -225,13 +205,18 @@ impl Core {
     /// Carries out a command of the node's core.
     pub(super) fn carry_out(&mut self, command: Command, umem: &mut Umem, now: Instant) {
         self.now = now;
-        self.view_wanted = true;
+        self.view_wanted |= !matches!(command, Command::Lease(_));
         match command {
             Command::AddSession {
                 spec,
                 group,
                 succeeds,
-            } => self.add_session(&spec, group, succeeds, now),
+            } => {
+                self.add_session(&spec, group, succeeds, now);
+                if let Some(inbound) = &spec.inbound {
+                    self.release(inbound.spi, umem, now);
+                }
+            }
             Command::Begin { id, activate } => {
                 if let Some(index) = self.sessions.by_id(id) {
                     self.begin_session(index, activate, umem, now);
@@ -251,7 +236,8 @@ impl Core {
             }
             Command::TooLong(sessions, said) => self.told_too_long(&sessions, &said, now),
             Command::RemoveSession(id) => {
-                if let Some(session) = self.sessions.remove(id) {
+                if let Some(mut session) = self.sessions.remove(id) {
+                    self.end_lease(&mut session);
                     self.session_removed(&session, umem, now);
                 }
             }
@@ -282,13 +268,13 @@ impl Core {
                 // Whoever waited may have given up.
                 let _ = done.send(());
             }
+            Command::Lease(lease) => self.carry_out_lease(lease, umem, now),
             // The worker's own.
             Command::Link { .. }
             | Command::Steer(_)
             | Command::Health(_)
             | Command::Rebind(..)
             | Command::Stop => {}
-            Command::Lease(_) => {}
         }
     }
 
@@ -423,6 +409,7 @@ impl Core {
             self.sessions.look();
             self.choose_paths(umem, now);
         }
+        self.look_after_leases(now);
         self.watch(umem, now, drained);
         self.announce(umem, now);
         self.follow_paths(umem, now);
@@ -441,9 +428,9 @@ impl Core {
         let signs = self.signs.deadline().map(|at| (at, "signs of life"));
         let paths = (!self.paths.is_empty()).then_some((self.paths_at, "path MTU"));
         let own_port = self.own_port_deadline().map(|at| (at, "own port"));
-        let others = [announcements, signs, paths, own_port]
-            .into_iter()
-            .flatten();
+        let leases = self.leases.deadline().map(|at| (at, "leases"));
+        let others = [announcements, signs, paths, own_port, leases];
+        let others = others.into_iter().flatten();
         monitors.chain(others).min_by_key(|(at, _)| *at)
     }
 }

@@ -59,6 +59,10 @@ pub(super) enum Note {
     Sent(GroupId),
     /// To the first: the client of this group sends here.
     ClientSends(GroupId),
+    /// To the first: it has gone, as far as this worker knows.
+    ClientLeft(GroupId),
+    /// From the first: it has.
+    Left(GroupId),
     /// Packets of this group, to this gateway if there are several, may be so long.
     PathSize(GroupId, Option<IpAddr>, u32),
     /// The same, as a router says of one of a lane.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use evergate_common::packet::{self, Class};
+
 use super::handover::Sleeper;
 use super::udp::{MOST, put};
 use super::xsk::{CHUNK, HEADROOM};
@@ -94,6 +96,14 @@ impl Taken {
         };
         (take(&self.lost.long), take(&self.lost.full))
     }
+}
+
+/// Whether a frame holds ESP of a session, and no heartbeat.
+pub(super) fn is_esp(frame: &[u8]) -> bool {
+    let Ok(parsed) = packet::parse(frame) else {
+        return false;
+    };
+    matches!(packet::classify(&parsed, frame), Ok(Class::Esp(_)))
 }
 
 #[cfg(test)]

@@ -105,6 +105,16 @@ impl Core {
                     self.client_sends(index, now);
                 }
             }
+            Note::ClientLeft(group) => {
+                if let Some(group) = self.groups.index(group) {
+                    self.client_has_left(group);
+                }
+            }
+            Note::Left(group) => {
+                if let Some(group) = self.groups.index(group) {
+                    self.unannounce_few(group);
+                }
+            }
             Note::PathSize(group, gateway, size) => self.path_told(group, gateway, size),
             Note::TooLong(group, gateway, mtu) => self.lane_too_long(group, gateway, mtu, now),
             Note::Long(gateway, length) => {

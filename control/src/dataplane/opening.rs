@@ -15,7 +15,7 @@ use super::net::fib::Refusal;
 use super::net::icmp::Problem;
 use super::net::mss;
 use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
-use crate::esp::{NEXT_DUMMY, apply_ecn, check_inner, decrement_ttl};
+use crate::esp::{NEXT_DUMMY, Refused, apply_ecn, check_inner, decrement_ttl};
 use crate::sadb::spi_worker;
 
 /// What becomes of a heartbeat that asks.
@@ -94,7 +94,10 @@ impl Core {
     ) -> Result<Way, Counter> {
         let spi = u32::from_be_bytes(esp.spi);
         let Some(index) = self.sessions.by_spi(spi) else {
-            return self.of_another(spi).ok_or(Counter::UnknownSpi);
+            return match self.of_another(spi) {
+                Some(way) => Ok(way),
+                None => self.wait_for_session(spi, now),
+            };
         };
         let session = self.sessions.get_mut(index).ok_or(Counter::UnknownSpi)?;
         let slept = session.awake.is_none();
@@ -104,15 +107,27 @@ impl Core {
         let opened = match inbound.open(chunk, start..start + esp.len) {
             Ok(opened) => opened,
             Err(reason) => {
-                if slept {
+                let way = match reason {
+                    Refused::LeaseExhausted => {
+                        self.wait_to_open(index, frame, umem, start..start + esp.len, now)
+                    }
+                    reason => Err(counter(reason)),
+                };
+                if slept
+                    && way.is_err()
+                    && let Some(session) = self.sessions.get_mut(index)
+                {
                     // Only what the peer sent takes memory.
                     session.sleep();
                 }
-                return Err(counter(reason));
+                return way;
             }
         };
         let newest = opened.sequence == inbound.sequence();
         session.last_heard = Some(now);
+        if session.spec.shared {
+            self.leases.moved(index, session);
+        }
         let takes_over = session.sending == Sending::WhenHeard;
         if session.spec.gateway.is_some() && !std::mem::replace(&mut session.heard, true) {
             self.heard.push(index);

@@ -250,6 +250,7 @@ impl Ports {
                 Err(frame) => Err((frame, Counter::HandOverFull)),
             },
             Way::Hold(group) => core.hold(group, frame).map_err(|f| (f, Counter::QueueFull)),
+            Way::Park(spi, waits) => core.park(frame, spi, waits),
             Way::Done => {
                 umem.free(frame);
                 Ok(())

@@ -12,8 +12,9 @@ use super::net::fragment::{Cut, may_be_cut};
 use super::net::icmp::{self, Problem};
 use super::net::mss;
 use super::opening::prepend;
+use super::parking::Waits;
 use super::xsk::{CHUNK, Frame, HEADROOM, Umem};
-use crate::esp::{Marks, NEXT_IPV4, NEXT_IPV6, check_inner, decrement_ttl, parse_inner};
+use crate::esp::{Marks, NEXT_IPV4, NEXT_IPV6, Refused, check_inner, decrement_ttl, parse_inner};
 
 impl Core {
     /// What becomes of a frame from a gateway's LAN interface.
@@ -174,11 +175,19 @@ impl Core {
         let outbound = awake.outbound.as_mut().ok_or(Counter::NoSession)?;
         let range = frame.range();
         let chunk = umem.chunk_mut(frame);
-        let esp = outbound.seal(chunk, range, next_header).map_err(counter)?;
+        let esp = match outbound.seal(chunk, range, next_header) {
+            Ok(esp) => esp,
+            // It is as it was, its TTL lowered.
+            Err(Refused::LeaseExhausted) => return Ok(Way::Park(session.spi, Waits::Inner)),
+            Err(reason) => return Err(counter(reason)),
+        };
         let outer = awake.outer.write(chunk, esp, marks).map_err(counter)?;
         session.sent.add(length);
         session.longest = session.longest.max(length as u32);
         let header = session.ethernet;
+        if session.spec.shared {
+            self.leases.moved(index, session);
+        }
         frame.set_range(outer);
         self.count(Counter::EspSealed);
         match header {

@@ -17,6 +17,7 @@ use super::announcing::Lan;
 use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
+use super::filter::Filter;
 use super::handle::{Dataplane, WorkerHandle};
 use super::handover::{Desk, FIRST, Sleeper};
 use super::intake::{Intake, intake};
@@ -121,7 +122,7 @@ pub struct Options {
     pub port: OutsideOptions,
     /// The inside.
     pub inside: InsideOptions,
-    /// What is reflected on the outside.
+    /// What is reflected on the outside, and what is steered to the workers.
     pub reflect: OutsideSettings,
     /// How long after its last renewal the dead-man switch holds.
     pub dead_man: Duration,
@@ -277,6 +278,7 @@ impl Dataplane {
                     lan: lan.map(|(interface, routed)| lan_of(interface, routed)),
                     fib: Arc::clone(&options.fib),
                     in_use: options.in_use.clone(),
+                    shared: options.reflect.shared,
                     reports: reports.clone(),
                     rng: StdRng::from_rng(&mut rand::rng()),
                 },
@@ -339,6 +341,7 @@ impl Dataplane {
             outdoors: Vec::new(),
             groups: HashMap::new(),
             owners: HashMap::new(),
+            filter: Filter::default(),
             inside_name,
             tun_name,
             own_ports,

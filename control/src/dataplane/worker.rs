@@ -11,14 +11,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evergate_common::packet::{self, Class};
 use evergate_common::reason::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::{Command, WorkerEvent, WorkerReport};
 use super::core::{Core, Way};
 use super::handover::{Door, FIRST, Note, Sleeper};
-use super::intake::Taken;
+use super::intake::{Taken, is_esp};
 use super::loader::monotonic_ns;
 use super::net::segment::LONGEST;
 use super::ports::{Inside, Outside, Ports};
@@ -109,6 +108,8 @@ impl Worker {
                 Ok(came) => came,
                 Err(Stopped) => break,
             };
+            // What had waited for a command goes before what comes now.
+            self.let_out();
             let (work, drained) = match self.turn(&mut batch, &mut spare, now) {
                 Ok((work, drained)) => (work | mail_came, drained),
                 Err(error) => {
@@ -360,13 +361,18 @@ impl Worker {
                 self.core.keep_note(to, note);
             }
         }
+        self.let_out();
+        let waiting = self.ports.kick(&mut self.core, &mut self.umem);
+        self.ports.desk.post(&mut self.umem);
+        waiting || self.core.notes_left() > 0
+    }
+
+    /// Sends what the core made by itself.
+    fn let_out(&mut self) {
         while let Some((frame, way)) = self.core.next_outgoing() {
             self.ports
                 .deliver(&mut self.core, &mut self.umem, frame, way);
         }
-        let waiting = self.ports.kick(&mut self.core, &mut self.umem);
-        self.ports.desk.post(&mut self.umem);
-        waiting || self.core.notes_left() > 0
     }
 
     fn carry_out_commands(&mut self, now: Instant) -> Result<(), Stopped> {
@@ -467,6 +473,7 @@ impl Worker {
     /// Says to the world that this worker forwards nothing any more, and sends what it still has.
     fn retire(&mut self) {
         self.ports.outside.set_silent(true);
+        self.core.clear_parking(&mut self.umem);
         for _ in 0..100 {
             if !self.flush() {
                 break;
@@ -480,14 +487,6 @@ impl Worker {
         let view = self.core.view(&self.umem, now);
         self.views.show(self.core.worker, view);
     }
-}
-
-/// Whether a frame holds ESP of a session, and no heartbeat.
-fn is_esp(frame: &[u8]) -> bool {
-    let Ok(parsed) = packet::parse(frame) else {
-        return false;
-    };
-    matches!(packet::classify(&parsed, frame), Ok(Class::Esp(_)))
 }
 
 /// What other workers have handed over, on its way in.

@@ -119,6 +119,45 @@ impl InboundSa {
         self.window.resume(sequence);
     }
 
+    /// Goes on where another receiver with this key stopped: all numbers up to `sequence` count as seen, but
+    /// for those of which `missing` has a bit, as [`InboundSa::missing`] yields it. For a receiver that has
+    /// seen nothing; any other one never goes back.
+    pub fn take_over(&mut self, sequence: u64, missing: u64) {
+        self.window.resume_without(sequence, missing);
+    }
+
+    /// Whether the peer itself sent this ESP packet, from SPI to ICV, and its number. Neither a lease nor the
+    /// window has a say, and nothing is accepted: it is for a copy of a packet that has to wait, which it
+    /// leaves of no use.
+    ///
+    /// # Errors
+    /// [`Refused::TooShort`], [`Refused::WrongSpi`], [`Refused::BadIcv`].
+    pub fn verify(&mut self, packet: &mut [u8]) -> Result<u64, Refused> {
+        let (header, data_and_icv) = packet
+            .split_first_chunk_mut::<SEAL_HEADROOM>()
+            .ok_or(Refused::TooShort)?;
+        if data_and_icv.len() < LEAST_DATA + TAG_LEN {
+            return Err(Refused::TooShort);
+        }
+        let [s0, s1, s2, s3, q0, q1, q2, q3, iv @ ..] = *header;
+        if [s0, s1, s2, s3] != self.spi {
+            return Err(Refused::WrongSpi);
+        }
+        let low = u32::from_be_bytes([q0, q1, q2, q3]);
+        let extended = self.esn.then(|| self.window.extend(low)).flatten();
+        let sequence = extended.unwrap_or(low.into());
+        let (aad, aad_len) = aad(&self.spi, sequence, self.esn);
+        let nonce = nonce(&self.salt, &iv);
+        let slept = self.aead.sleeps();
+        let opened = self
+            .aead
+            .open_in_place(&nonce, &aad[..aad_len], data_and_icv);
+        if slept && opened.is_err() {
+            self.aead.sleep();
+        }
+        opened.map(|_| sequence)
+    }
+
     /// Gives back what only traffic needs, until the next authentic packet, for which it is allocated
     /// again. Numbers up to the highest one accepted are not accepted any more.
     pub fn sleep(&mut self) {

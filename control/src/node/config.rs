@@ -5,6 +5,7 @@
 //! are reported at once, and nothing is half read.
 
 mod certificates;
+mod channel;
 mod check;
 mod drain;
 mod duration;
@@ -37,6 +38,9 @@ pub use crate::esp::Backend;
 use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
+pub use channel::{
+    Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, RepositoryAt, Store,
+};
 pub use secret::Psk;
 pub use steering::{SteeredGateway, SteeredWay, Steering};
 
@@ -76,6 +80,10 @@ pub struct Config {
     pub drain: Drain,
     /// Gateway: the others that have the same outside address.
     pub steering: Option<Steering>,
+    /// Authority, and gateways that are edges: how they speak to each other.
+    pub channel: Option<Channel>,
+    /// There on an authority.
+    pub repository: Option<RepositoryAt>,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
     pub pool: Vec<IpNet>,
     pub peers: Vec<Peer>,
@@ -99,9 +107,11 @@ pub enum Role {
     Client,
     /// Ends tunnels, and forwards to targets.
     Gateway,
+    /// Negotiates for edges, and keeps their SAs. Has no packets to carry.
+    Authority,
 }
 
-/// The port toward the untrusted network.
+/// The port toward the untrusted network. An authority has only the address that its edges share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
     pub interface: String,
@@ -111,7 +121,7 @@ pub struct Outside {
     pub path_mtu: PathMtu,
 }
 
-/// The port toward targets (gateway: a NIC) or the local host (client: a TUN device).
+/// The port toward targets (gateway: a NIC) or the local host (client: a TUN device). An authority has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inside {
     pub interface: String,
@@ -437,7 +447,8 @@ macro_rules! named {
 
 named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
-named!(Role { "client" => Client, "gateway" => Gateway });
+named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
+named!(Distribution { "all" => All, "last" => Last });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

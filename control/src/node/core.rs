@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::client::Client;
 use super::config::Config;
 use super::departures::Departures;
+use super::edge::Edge;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -91,6 +92,8 @@ pub(super) struct Node {
     pub(super) retired: Departures,
     pub(super) interfaces: Interfaces,
     pub(super) flood: Flood,
+    /// It shares its address and the SAs of its clients with others, and an authority negotiates.
+    pub(super) edge: Option<Box<Edge>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
@@ -124,6 +127,7 @@ impl Node {
                 }
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
+                Input::News(news) => self.on_news(news).await?,
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
             }
@@ -139,7 +143,8 @@ impl Node {
             Role::Gateway(_) => None,
         };
         let ike = self.engine.next_timeout().map(|(at, _)| at);
-        let leaving = [self.dying.next(), self.retired.next()];
+        let edge = self.edge.as_ref().and_then(|edge| edge.deadline());
+        let leaving = [self.dying.next(), self.retired.next(), edge];
         [kms, ike, self.post_at]
             .into_iter()
             .chain(leaving)
@@ -156,18 +161,21 @@ impl Node {
         if let Role::Client(client) = &mut self.role {
             client.kms.poll(now);
         }
+        self.poll_edge(now, ticked)?;
         if ticked {
             self.tick = now + TICK;
             if self.dataplane.has_lost_a_worker() {
                 bail!("a worker has ended: what comes by its queues would be lost");
             }
-            self.ask_the_silent(now);
+            if self.edge.is_none() {
+                self.ask_the_silent(now);
+                self.judge_traffic(now);
+            }
             self.worry(now);
             self.reauthenticate(now);
             self.guard(now)?;
             self.steer(now)?;
             self.keep_mappings(now);
-            self.judge_traffic(now);
             self.complete_lanes(now);
             self.go_on_draining(now)?;
             if now >= self.post_earliest {
@@ -199,6 +207,7 @@ impl Node {
             }
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
+            worked |= self.pump_edge();
             while let Some(action) = self.next_key_action() {
                 worked = true;
                 self.on_key_action(action).await?;
@@ -239,7 +248,7 @@ impl Node {
         let mut datagrams = vec![first];
         self.sockets
             .receive_more(&mut datagrams, self.threads.batch());
-        let (esp, ike): (Vec<_>, Vec<_>) = datagrams.iter().partition(|datagram| datagram.esp);
+        let (esp, ike): (Vec<_>, Vec<_>) = datagrams.into_iter().partition(|datagram| datagram.esp);
         for Datagram {
             local,
             remote,
@@ -247,9 +256,12 @@ impl Node {
             ..
         } in esp
         {
-            self.dataplane.intake().hand_datagram(data, *remote, *local);
+            self.dataplane.intake().hand_datagram(&data, remote, local);
         }
-        let batch: Vec<_> = ike.into_iter().map(Datagram::shown).collect();
+        if self.edge.is_some() {
+            return self.relay(ike);
+        }
+        let batch: Vec<_> = ike.iter().map(Datagram::shown).collect();
         self.engine
             .handle_datagrams(Instant::now(), &batch, &mut self.answers, &self.threads);
     }
@@ -378,6 +390,7 @@ impl Node {
         if let WorkerEvent::PeerMoved { session, remote } = report.event {
             return self.peer_moved(session, remote, Witness::Worker);
         }
+        self.on_edge_report(&report.event, report.at);
         match &self.role {
             Role::Client(_) => self.on_client_report(report),
             Role::Gateway(_) => self.on_gateway_report(report),
@@ -410,11 +423,15 @@ impl Node {
             "the node is stopping",
         ));
         let now = Instant::now();
-        for live in self.table.live.values() {
-            self.engine.close(now, live.sa);
+        self.part().await;
+        // Those of an edge are its authority's.
+        let own = self.edge.is_none();
+        let own = self.table.live.values().filter(|_| own);
+        let mut open: HashSet<SaId> = own.map(|live| live.sa).collect();
+        for sa in &open {
+            self.engine.close(now, *sa);
         }
         let deadline = now + FAREWELL;
-        let mut open: HashSet<SaId> = self.table.live.values().map(|live| live.sa).collect();
         while !open.is_empty() && Instant::now() < deadline {
             while let Some(transmit) = self.engine.poll_transmit() {
                 let _ = self.sockets.send(&transmit).await;

@@ -78,7 +78,15 @@ impl Node {
         self.dataplane
             .set_health(health)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
-        let left = self.table.sessions();
+        let left = match &self.edge {
+            Some(edge) => edge.owned(),
+            None => self.table.sessions(),
+        };
+        if let Some(edge) = &mut self.edge
+            && undo
+        {
+            edge.give_back(true);
+        }
         let text = match (undo, gateway.drain.is_some()) {
             (true, false) => return Ok(Done::new("not draining: clients are taken already")),
             (false, true) => return Ok(Done::new("draining already")),
@@ -125,9 +133,17 @@ impl Node {
         let rest = drain.unasked.len().saturating_sub(AT_ONCE);
         let asked = drain.unasked.split_off(rest);
         let over = now >= drain.until;
-        let done = self.table.live.is_empty();
+        let done = match &self.edge {
+            Some(edge) => edge.owned() == 0,
+            None => self.table.live.is_empty(),
+        };
         let news = std::mem::replace(&mut drain.drained, done) != done;
-        if over {
+        if let Some(edge) = &mut self.edge {
+            // Each goes when another edge hears its client; what is left has nobody who sends.
+            if over {
+                edge.give_back(false);
+            }
+        } else if over {
             for id in self.table.current().into_iter().take(AT_ONCE) {
                 self.end_session(id, "drained", true)?;
             }
@@ -137,7 +153,10 @@ impl Node {
         if done && news {
             self.note(NewEvent::new(
                 EventKind::Drain,
-                "drained: no session is left",
+                match self.edge {
+                    Some(_) => "drained: no pair of SAs is in use here",
+                    None => "drained: no session is left",
+                },
             ));
         }
         Ok(())
@@ -169,7 +188,10 @@ impl Node {
         let now = Instant::now();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Some(model::Drain {
-            sessions: self.table.sessions() as u64,
+            sessions: self
+                .edge
+                .as_ref()
+                .map_or(self.table.sessions(), |e| e.owned()) as u64,
             since_ms: millis(now.saturating_duration_since(drain.since)),
             patience_ms: millis(drain.until.saturating_duration_since(now)),
         })

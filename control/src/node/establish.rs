@@ -55,7 +55,7 @@ pub(super) enum Refusal {
 
 /// Takes a child SA's session into the set, if it has a place. What is refused leaves neither keys
 /// nor a promised SPI behind.
-fn install(
+pub(super) fn install(
     sadb: &mut Sadb,
     spi_in: u32,
     place: Result<GroupId, Refusal>,

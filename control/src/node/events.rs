@@ -52,6 +52,14 @@ pub enum EventKind {
     CertsReloaded,
     /// A link went down or came up.
     Link,
+    /// An edge has connected to its authority; on an edge: it has an authority.
+    EdgeUp,
+    /// It has none any more.
+    EdgeDown,
+    /// Somebody who is no edge has tried to be one; on an edge: no authority takes it.
+    EdgeRefused,
+    /// Where an authority keeps SAs is away, or back.
+    Repository,
     /// Keys are written for a debugger, or are not any more.
     Keylog,
     /// A flood of first messages of IKE began or is over.
@@ -85,6 +93,10 @@ impl EventKind {
             Self::PolicyReloaded => "policy_reloaded",
             Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",
+            Self::EdgeUp => "edge_up",
+            Self::EdgeDown => "edge_down",
+            Self::EdgeRefused => "edge_refused",
+            Self::Repository => "repository",
             Self::Keylog => "keylog",
             Self::Flood => "flood",
             Self::NodeStarted => "node_started",
@@ -101,6 +113,9 @@ impl EventKind {
                 | Self::KeyFailed
                 | Self::KeyRejected
                 | Self::HeartbeatLost
+                | Self::EdgeDown
+                | Self::EdgeRefused
+                | Self::Repository
                 | Self::Keylog
                 | Self::Flood
         )

@@ -15,15 +15,21 @@ use super::routes::{Device, Routes};
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
 use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
 
-/// What a gateway knows of its clients.
+/// A gateway's own.
 #[derive(Default)]
 pub(super) struct Gateway {
-    clients: HashMap<Identity, Known>,
-    last: u32,
+    clients: Clients,
     /// Where the kernel forwards: what leads into the TUN device.
     pub(super) routes: Option<Routes<Device>>,
     /// It lets go of its clients.
     pub(super) drain: Option<Drain>,
+}
+
+/// What is known of clients.
+#[derive(Default)]
+pub(super) struct Clients {
+    known: HashMap<Identity, Known>,
+    last: u32,
 }
 
 struct Known {
@@ -36,20 +42,39 @@ struct Known {
 impl Gateway {
     /// A client is elsewhere now.
     pub(super) fn moved(&mut self, client: &Identity, outside: SocketAddr) {
-        if let Some(known) = self.clients.get_mut(client) {
+        self.clients.moved(client, outside);
+    }
+}
+
+impl Clients {
+    /// A client is elsewhere now.
+    pub(super) fn moved(&mut self, client: &Identity, outside: SocketAddr) {
+        if let Some(known) = self.known.get_mut(client) {
             known.outside = Some(outside);
         }
     }
 
+    /// The inner addresses of a client.
+    pub(super) fn inner(&self, client: &Identity) -> &[IpAddr] {
+        self.known.get(client).map_or(&[], |known| &known.inner)
+    }
+
+    /// Notes the inner addresses of a client.
+    pub(super) fn set_inner(&mut self, client: &Identity, inner: &[IpAddr]) {
+        if let Some(known) = self.known.get_mut(client) {
+            known.inner = inner.to_vec();
+        }
+    }
+
     /// The group of a client, made if need be, and whether its addresses are others than before.
-    fn know(
+    pub(super) fn know(
         &mut self,
         client: &Identity,
         inner: &[IpAddr],
         outside: Option<SocketAddr>,
     ) -> (GroupId, bool) {
         let last = &mut self.last;
-        let known = self.clients.entry(client.clone()).or_insert_with(|| {
+        let known = self.known.entry(client.clone()).or_insert_with(|| {
             *last += 1;
             Known {
                 group: GroupId::Peer(*last),
@@ -64,7 +89,7 @@ impl Gateway {
 
 /// Inner addresses of a client with a new session. Only a session that the client began assigns
 /// some; one that we began is for those that we know, or for what the client agreed to.
-fn inner_of(
+pub(super) fn inner_of(
     assigned: &[IpAddr],
     fixed: &[IpAddr],
     known: &[IpAddr],
@@ -111,19 +136,14 @@ impl Node {
     ) -> Result<GroupId, Refusal> {
         let fixed = self.answers.inner_of(peer);
         let known = match &self.role {
-            Role::Gateway(gateway) => gateway.clients.get(peer).map(|known| &known.inner[..]),
-            Role::Client(_) => None,
+            Role::Gateway(gateway) => gateway.clients.inner(peer),
+            Role::Client(_) => &[],
         };
-        let inner = inner_of(
-            assigned,
-            fixed.unwrap_or_default(),
-            known.unwrap_or_default(),
-            agreed,
-        );
+        let inner = inner_of(assigned, fixed.unwrap_or_default(), known, agreed);
         self.know_client(peer, &inner, Some(outside))
     }
 
-    fn know_client(
+    pub(super) fn know_client(
         &mut self,
         peer: &Identity,
         inner: &[IpAddr],
@@ -132,17 +152,16 @@ impl Node {
         let Role::Gateway(gateway) = &mut self.role else {
             return Err(Refusal::NotInPolicy);
         };
-        let (group, changed) = gateway.know(peer, inner, outside);
+        let (group, changed) = gateway.clients.know(peer, inner, outside);
         if changed {
             self.dataplane.set_group(GroupSpec {
                 id: group,
                 prefixes: inner.iter().copied().map(IpNet::from).collect(),
                 watch: None,
-                on_demand: true,
+                // Only an authority can begin one for an edge.
+                on_demand: self.edge.is_none(),
             })?;
-            if let Some(known) = gateway.clients.get_mut(peer) {
-                known.inner = inner.to_vec();
-            }
+            gateway.clients.set_inner(peer, inner);
         }
         Ok(group)
     }
@@ -168,7 +187,7 @@ impl Node {
             return;
         };
         let drains = gateway.drain.is_some();
-        let mut clients = gateway.clients.iter().filter(|_| !drains);
+        let mut clients = gateway.clients.known.iter().filter(|_| !drains);
         let found = clients.find(|(_, known)| known.group == group);
         let target = found.and_then(|(identity, known)| {
             Some((
@@ -237,14 +256,14 @@ mod tests {
 
     #[test]
     fn a_client_has_one_group_and_news_of_it_change_only_what_is_new() {
-        let mut gateway = Gateway::default();
+        let mut gateway = Clients::default();
         let name = |name: &str| Identity::Fqdn(name.into());
         let (a, outside) = (ip("10.99.0.1"), "192.0.2.7:500".parse().unwrap());
         let (first, changed) = gateway.know(&name("a.example"), &[a], Some(outside));
         assert!(changed);
-        gateway.clients.get_mut(&name("a.example")).unwrap().inner = vec![a];
+        gateway.set_inner(&name("a.example"), &[a]);
         assert_eq!(gateway.know(&name("a.example"), &[a], None), (first, false));
-        let known = &gateway.clients[&name("a.example")];
+        let known = &gateway.known[&name("a.example")];
         assert_eq!(known.outside, Some(outside), "where it was last");
         assert_ne!(gateway.know(&name("b.example"), &[], None).0, first);
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::sockets::Datagram;
 use crate::api::server::Command;
+use crate::cluster::channel::{News, Uplink};
 use crate::dataplane::WorkerReport;
 use crate::dataplane::net::fib_watch::{LinkChange, NetlinkError};
 
@@ -21,6 +22,8 @@ pub(super) struct Inputs {
     pub(super) reports: mpsc::Receiver<WorkerReport>,
     pub(super) links: mpsc::Receiver<LinkChange>,
     pub(super) commands: mpsc::Receiver<Command>,
+    /// Of an edge: its way to an authority.
+    pub(super) uplink: Option<Uplink>,
     /// The task that follows routes, neighbours and links.
     pub(super) watch: JoinHandle<NetlinkError>,
 }
@@ -34,6 +37,7 @@ pub(super) enum Input {
     Link(LinkChange),
     Command(Command),
     Datagram(Datagram),
+    News(News),
     /// Nothing but time has passed.
     Time,
 }
@@ -48,6 +52,12 @@ impl Inputs {
         datagram: impl Future<Output = Option<Datagram>>,
         deadline: Instant,
     ) -> Result<Input> {
+        let uplink = async {
+            match &mut self.uplink {
+                Some(uplink) => uplink.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Ok(Input::Stop),
@@ -68,6 +78,7 @@ impl Inputs {
                 None => Err(anyhow!("the API has ended; nobody could see or stop this node")),
             },
             _ = self.hangup.recv() => Ok(Input::Reload),
+            news = uplink => Ok(Input::News(news)),
             datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
             () = tokio::time::sleep_until(deadline.into()) => Ok(Input::Time),
         }
@@ -101,6 +112,7 @@ mod tests {
             reports: report_queue,
             links: link_queue,
             commands: command_queue,
+            uplink: None,
             watch: tokio::spawn(std::future::pending()),
         };
         let ends = Ends {

@@ -308,7 +308,7 @@ impl Node {
 /// What a gateway issues and takes tickets with: the keys of its cluster, or one of its own that ends
 /// with it.
 pub(super) fn tickets(config: &Config) -> Option<Arc<Tickets>> {
-    if config.role != config::Role::Gateway {
+    if config.role == config::Role::Client {
         return None;
     }
     let mut keys = config.ike.ticket_keys.clone();

@@ -141,7 +141,7 @@ impl Node {
         Ok(())
     }
 
-    fn relocate_pair(&mut self, id: SessionId, path: &Path) -> Result<()> {
+    pub(super) fn relocate_pair(&mut self, id: SessionId, path: &Path) -> Result<()> {
         let changes = match self.answers.sadb.relocate(Producer::Ike, id, path) {
             Ok(changes) => changes,
             Err(error) => {

@@ -3,12 +3,14 @@
 //! [`run`] is `evergate run`. One task, [`core::Node`], owns everything that decides; the workers
 //! and the API have threads of their own.
 
+mod authority;
 mod client;
 mod commands;
 pub mod config;
 mod core;
 mod departures;
 mod drain;
+mod edge;
 mod establish;
 pub mod events;
 mod gateway;
@@ -51,5 +53,14 @@ pub async fn run(
     keylog: Option<PathBuf>,
     confinement: &Confinement,
 ) -> anyhow::Result<()> {
-    start::start(config, keylog, confinement).await?.run().await
+    match config.role {
+        config::Role::Authority => {
+            let authority = authority::start(config, keylog, confinement);
+            authority.await?.run().await
+        }
+        config::Role::Client | config::Role::Gateway => {
+            let node = start::start(config, keylog, confinement);
+            node.await?.run().await
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -68,6 +69,7 @@ impl Node {
         let Some(live) = self.table.live.get_mut(&id) else {
             return Ok(());
         };
+        let mut told = Vec::new();
         for change in changes {
             let Change::Move(spec) = change else { continue };
             self.keylog.esp(&spec);
@@ -79,12 +81,16 @@ impl Node {
             }
             if !tell {
                 self.engine.peer_moved(Instant::now(), live.sa, remote);
+                told.push((Arc::clone(&spec), remote));
             }
             if let Role::Gateway(gateway) = &mut self.role {
                 gateway.moved(&live.peer, remote);
             }
             let text = format!("{} is at {remote} now, before at {before}", live.peer);
             self.events.push(NewEvent::new(EventKind::PeerMoved, text));
+        }
+        for (spec, remote) in told {
+            self.tell_moved(&spec, remote);
         }
         Ok(())
     }

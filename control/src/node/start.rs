@@ -19,6 +19,7 @@ use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
 use super::core::{Node, Role};
 use super::departures::Departures;
+use super::edge::Edge;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -39,6 +40,7 @@ use super::status::{Board, Fixed};
 use super::steering::Group;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Shared};
+use crate::cluster::channel::{Credentials, Uplink};
 use crate::dataplane::loader::{OutsideSettings, XdpMode};
 use crate::dataplane::net::fib_watch::FibWatch;
 use crate::dataplane::net::links::{self, LinkInfo};
@@ -63,7 +65,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 const ROUTED: &str = "evergate%d";
 
 /// Commands of the API that may wait for the core.
-const COMMANDS: usize = 64;
+pub(super) const COMMANDS: usize = 64;
 
 /// Starts a node.
 pub(super) async fn start(
@@ -104,7 +106,8 @@ pub(super) async fn start(
 
     let mut names = vec![config.outside.interface.clone()];
     let inside = match config.role {
-        config::Role::Gateway => {
+        // An authority starts elsewhere: it has no packets to carry.
+        config::Role::Gateway | config::Role::Authority => {
             let lan = LinkInfo::by_name(&handle, &config.inside.interface).await?;
             lan.mac()?;
             names.push(config.inside.interface.clone());
@@ -162,9 +165,11 @@ pub(super) async fn start(
             reflect_keyed: config.heartbeat.accept != HeartbeatForm::Plain,
             strangers: config.heartbeat.strangers,
             number,
+            shared: config.channel.is_some(),
+            filter: false,
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
-                config::Role::Gateway => GATEWAY_SAS,
+                config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
             },
         },
         dead_man: config.heartbeat.dead_man,
@@ -277,7 +282,7 @@ pub(super) async fn start(
             (side, Role::Client(Box::new(client)), Some(resolved))
         }
         (config::Role::Client, None) => bail!("a client needs a policy"),
-        (config::Role::Gateway, _) => {
+        (config::Role::Gateway | config::Role::Authority, _) => {
             let fixed = peers
                 .iter()
                 .map(|p| (pool_key(&p.identity), p.inner.clone()));
@@ -325,6 +330,7 @@ pub(super) async fn start(
             reports,
             links: subscription.changes,
             commands,
+            uplink: uplink(&config)?,
             watch,
         },
         api,
@@ -339,6 +345,7 @@ pub(super) async fn start(
         retired: Departures::default(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
+        edge: edge_of(&config),
         group,
         mappings: HashMap::new(),
         tick: started,
@@ -357,9 +364,26 @@ pub(super) async fn start(
     }
     confinement.seal(match node.config.role {
         config::Role::Client => capabilities::CLIENT,
-        config::Role::Gateway => capabilities::GATEWAY,
+        config::Role::Gateway | config::Role::Authority => capabilities::GATEWAY,
     })?;
     Ok(node)
+}
+
+/// The way of an edge to its authority.
+fn uplink(config: &Config) -> Result<Option<Uplink>> {
+    let Some(channel) = &config.channel else {
+        return Ok(None);
+    };
+    let config::ChannelEnd::Edge { authorities } = &channel.end else {
+        return Ok(None);
+    };
+    let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;
+    let authorities = authorities.iter().map(|at| (at.address, at.name.clone()));
+    Ok(Some(Uplink::start(authorities.collect(), &credentials)))
+}
+
+fn edge_of(config: &Config) -> Option<Box<Edge>> {
+    config.channel.as_ref().map(|_| Box::new(Edge::new()))
 }
 
 /// How a program is attached; `None`: there is none.
@@ -417,7 +441,7 @@ fn lifetime(config: &Config, rekey: Duration) -> Lifetime {
     }
 }
 
-fn ike_settings(config: &Config) -> Settings {
+pub(super) fn ike_settings(config: &Config) -> Settings {
     let mut settings = Settings::new(identity(&config.identity));
     settings.retransmit = Retransmit {
         first: config.ike.retransmit,

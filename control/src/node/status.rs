@@ -12,8 +12,8 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Cluster, ClusterState, CounterValue, Drain, Gateway, Interface, InterfaceKind, KeyLog, Session,
-    Side, Spi, Status, Tunnel,
+    Authority, Cluster, ClusterState, CounterValue, Drain, Gateway, Interface, InterfaceKind,
+    KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, Views};
@@ -48,6 +48,7 @@ struct Posted {
     tunnels: Vec<Tunnel>,
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
+    authority: Option<Authority>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
 }
@@ -68,6 +69,7 @@ impl Board {
             tunnels: Vec::new(),
             sessions: Vec::new(),
             drain: None,
+            authority: None,
             xdp: [0; Counter::COUNT],
             keylog: None,
         };
@@ -87,6 +89,7 @@ impl Board {
             tunnels: tunnels(node),
             sessions: sessions(node),
             drain: node.drain_view(),
+            authority: node.authority_view(),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
         }));
@@ -160,6 +163,8 @@ impl Board {
             snapshot_age_ms: age(posted.at).as_millis() as u64,
             interfaces: posted.interfaces.clone(),
             drain: posted.drain,
+            edges: Vec::new(),
+            authority: posted.authority.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
             sessions: sessions.collect(),
@@ -280,6 +285,7 @@ impl PostedSession {
                 .map_or("none", |sa| sa.cipher.name())
                 .to_owned(),
             active: false,
+            edge: None,
             path_mtu: 0,
             path_state: String::new(),
             age_ms: now.saturating_duration_since(self.since).as_millis() as u64,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
-    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
-    RulesetError, Scope,
+    NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _, RulesetError, Scope,
 };
 
 use super::{Folders, NotConfined};
@@ -51,7 +51,7 @@ fn restrict(folders: &Folders) -> Result<LandlockStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
-        // No TCP at all; signals and abstract sockets of this process only.
+        // No TCP but for these; signals and abstract sockets of this process only.
         .handle_access(AccessNet::from_all(KNOWN))?
         .scope(Scope::from_all(KNOWN))?
         .create()?;
@@ -63,6 +63,14 @@ fn restrict(folders: &Folders) -> Result<LandlockStatus, RulesetError> {
     }
     for folder in folders.write.keys() {
         rules = allow(rules, folder, write)?;
+    }
+    for (ports, access) in [
+        (&folders.listen, AccessNet::BindTcp),
+        (&folders.connect, AccessNet::ConnectTcp),
+    ] {
+        for port in ports {
+            rules = rules.add_rule(NetPort::new(*port, access))?;
+        }
     }
     rules = allow(rules, Path::new(TUN), device)?;
     Ok(rules.restrict_self()?.landlock)
@@ -93,6 +101,9 @@ mod tests {
 
     use super::*;
 
+    /// A port that nothing else here has.
+    const LISTEN: u16 = 45_107;
+
     /// Landlock holds for the thread that asks for it, so the test needs no process of its own.
     #[test]
     fn only_the_folders_that_are_named_can_be_used() {
@@ -109,6 +120,8 @@ mod tests {
         let folders = Folders {
             read: [read.clone()].into(),
             write: [(write.clone(), 0o700)].into(),
+            listen: [LISTEN].into(),
+            connect: [LISTEN].into(),
         };
         std::thread::spawn(move || {
             assert!(fs::read(other.join("old")).is_ok());
@@ -132,6 +145,12 @@ mod tests {
                 let kind = refused.unwrap_err().kind();
                 assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
             }
+            let listener = std::net::TcpListener::bind(("127.0.0.1", LISTEN)).unwrap();
+            std::net::TcpStream::connect(("127.0.0.1", LISTEN)).unwrap();
+            let elsewhere = std::net::TcpStream::connect(("127.0.0.1", LISTEN + 1));
+            let kind = elsewhere.unwrap_err().kind();
+            assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
+            drop(listener);
             // As the node does: a draft that gets its name, and a socket.
             fs::write(write.join("draft"), "new").unwrap();
             fs::rename(write.join("draft"), write.join("old")).unwrap();

@@ -42,13 +42,17 @@ impl Default for Privileges {
     }
 }
 
-/// The folders that a running node uses, with all that is in them.
+/// The folders that a running node uses, with all that is in them, and its TCP ports.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
     /// Read again at a reload.
     pub read: BTreeSet<PathBuf>,
     /// Of sockets and state: made with that mode and given to the user, if missing.
     pub write: BTreeMap<PathBuf, u32>,
+    /// TCP ports of this node.
+    pub listen: BTreeSet<u16>,
+    /// TCP ports of others that it connects to.
+    pub connect: BTreeSet<u16>,
 }
 
 /// Why a node can not be confined as it is told to.

@@ -4,6 +4,7 @@
 
 mod api_answer;
 mod api_request;
+mod cluster_message;
 mod config;
 mod esp_packet;
 mod esp_stream;
@@ -30,6 +31,7 @@ mod verdicts;
 
 pub use api_answer::api_answer;
 pub use api_request::api_request;
+pub use cluster_message::cluster_message;
 pub use config::config;
 pub use esp_packet::esp_packet;
 pub use esp_stream::esp_stream;
@@ -59,6 +61,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("api_answer", api_answer),
     ("api_request", api_request),
+    ("cluster_message", cluster_message),
     ("config", config),
     ("esp_packet", esp_packet),
     ("esp_stream", esp_stream),

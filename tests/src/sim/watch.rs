@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::bits::Bits;
 use super::label;
 
+/// SPI, sequence number and IV (RFC 4303 section 2, RFC 4106 section 3.1).
+const ESP_HEADER: usize = 16;
+
 /// A client changes gateways no more often in a minute.
 const SWITCHES: usize = 60;
 
@@ -186,8 +189,10 @@ impl Watch {
         self.holds(known, "a packet is accepted that nobody has sealed");
     }
 
-    /// Nothing of the inner packet is in the clear: its last 16 octets are nowhere else.
+    /// Nothing of the inner packet is in the clear: its last 16 octets are nowhere behind the ESP header. That
+    /// has SPI, sequence number and IV, which can be a destination, a client and a number.
     pub(super) fn on_the_wire(&mut self, esp: &[u8], inner: &[u8]) {
+        let esp = esp.get(ESP_HEADER..).unwrap_or_default();
         let octets = |window: &[u8]| window.try_into().ok().map(u128::from_be_bytes);
         let Some(last) = inner.last_chunk::<16>().map(|l| u128::from_be_bytes(*l)) else {
             return;

@@ -14,6 +14,7 @@ mod privileges;
 mod refusals;
 mod rekey;
 mod sessions;
+mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
@@ -35,6 +36,7 @@ const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
     steering::CASES,
+    sharing::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

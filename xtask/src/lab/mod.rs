@@ -14,6 +14,7 @@ mod pass;
 mod pki;
 mod process;
 mod setup;
+pub(crate) mod sharing;
 mod short;
 pub(crate) mod topology;
 

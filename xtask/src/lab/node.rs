@@ -55,7 +55,7 @@ impl Lab {
     }
 
     /// Whom the daemons become. A user namespace has nobody but root.
-    fn user_line(&self) -> String {
+    pub(super) fn user_line(&self) -> String {
         match rootless::inside() {
             true => String::new(),
             false => format!("user = \"{NODE_USER}\""),
@@ -178,7 +178,7 @@ interface = \"{TUN}\"
         text + &setup.extra
     }
 
-    fn write_secret(&self, name: &str, text: &str) -> Result<()> {
+    pub(super) fn write_secret(&self, name: &str, text: &str) -> Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.dir().join(name);

@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 use super::{Kept, Pair};
 
 pub use error::RepositoryError;
+#[cfg(feature = "etcd")]
+pub use etcd::Reader;
 pub use seal::RepositoryKey;
 
 /// Writes that may wait for the store.
@@ -91,7 +93,7 @@ impl Tls {
         };
         let identity = match identity {
             Some((certificate, key)) => {
-                let key = crate::private_file::read(key, 1 << 16).map_err(RepositoryError::Tls)?;
+                let key = crate::files::read_private(key, 1 << 16).map_err(RepositoryError::Tls)?;
                 Some((read(certificate)?, key))
             }
             None => None,

@@ -39,7 +39,7 @@ impl RepositoryKey {
     /// # Errors
     /// The file can not be read, is open to everybody, or holds something else.
     pub fn read(path: &Path) -> Result<Self, RepositoryError> {
-        let bytes = crate::private_file::read(path, 4096).map_err(RepositoryError::Key)?;
+        let bytes = crate::files::read_private(path, 4096).map_err(RepositoryError::Key)?;
         let wrong = || {
             let shown = path.display();
             RepositoryError::Key(format!("{shown}: expected 64 hexadecimal digits"))

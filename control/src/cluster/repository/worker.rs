@@ -56,7 +56,7 @@ type Told = UnboundedSender<Outcome>;
 pub(super) fn run(
     settings: &Settings,
     key: RepositoryKey,
-    mut opened: Opened,
+    #[cfg_attr(not(feature = "etcd"), expect(unused_mut))] mut opened: Opened,
     queue: Queue,
     told: Told,
 ) {

@@ -86,6 +86,12 @@ pub struct Subscription {
 pub struct InUse(mpsc::Sender<(u32, IpAddr)>);
 
 impl InUse {
+    /// One that nobody hears.
+    #[cfg(test)]
+    pub(in crate::dataplane) fn unheard() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Packets go to `address` (a [`NextHop::next`](super::fib::NextHop::next)) by `interface`.
     /// Call it when a next hop is first used and then about once a second while it is; also for
     /// one that is unresolved. Never blocks; a report that finds no room is dropped.

@@ -147,6 +147,10 @@ impl OutsideWorld for Gate {
     fn strangers(&self) -> bool {
         self.settings.strangers
     }
+
+    fn shared(&self) -> bool {
+        self.settings.shared
+    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,13 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use toml::Spanned;
 use zeroize::Zeroize as _;
 
+use super::Identity;
 use super::check::{Checker, Place};
 use super::file::{self, Table};
-use super::{Identity, secret};
+use crate::files;
+pub(super) use crate::files::read_pem as read;
 use crate::ike::X509;
 use crate::ike::x509::{BadTrust, KeyEncoding, Own, PrivateKey, Trust};
-
-/// A longer file holds no certificates, keys or CRLs that anybody would want to read at a start.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
-const MAX_KEY: u64 = 64 * 1024;
 
 /// A certificate that expires within this time gets a warning, in seconds.
 const SOON: u64 = 14 * 24 * 3600;
@@ -194,48 +192,10 @@ struct Item {
     at: Place,
 }
 
-/// All PEM sections of one kind in a file.
-pub(super) fn read<T: PemObject + AsRef<[u8]>>(
-    path: &Path,
-    label: &str,
-) -> Result<Vec<Vec<u8>>, String> {
-    let shown = path.display();
-    let failed = |e: std::io::Error| format!("cannot read {shown}: {e}");
-    let meta = std::fs::metadata(path).map_err(failed)?;
-    if !meta.is_file() {
-        return Err(format!("{shown} is not a file"));
-    }
-    if meta.len() > MAX_FILE {
-        let length = meta.len();
-        return Err(format!(
-            "{shown} has {length} bytes, expected at most {MAX_FILE}"
-        ));
-    }
-    let text = std::fs::read(path).map_err(failed)?;
-    let items: Result<Vec<_>, _> = T::pem_slice_iter(&text).collect();
-    let items = items.map_err(|error| format!("{shown} is no PEM: {error}"))?;
-    if items.is_empty() {
-        return Err(format!(
-            "{shown}: found nothing, expected PEM with -----BEGIN {label}-----"
-        ));
-    }
-    Ok(items.iter().map(|item| item.as_ref().to_vec()).collect())
-}
-
 /// A private key: PKCS #8, SEC 1 or PKCS #1 in PEM, in a file that is not open to everybody.
 fn read_key(path: &Path) -> Result<PrivateKey, String> {
     let shown = path.display();
-    let text = secret::read_private(path, MAX_KEY)?;
-    let mut der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-        let encrypted = text.windows(9).any(|w| w == b"ENCRYPTED");
-        match encrypted {
-            true => format!("{shown}: found an encrypted key, expected one without a password"),
-            false => format!(
-                "{shown}: found no private key, expected PEM with -----BEGIN PRIVATE KEY-----, \
-                 -----BEGIN EC PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----"
-            ),
-        }
-    })?;
+    let mut der = files::read_key(path)?;
     let encoding = match &der {
         PrivateKeyDer::Pkcs1(_) => KeyEncoding::Pkcs1,
         PrivateKeyDer::Sec1(_) => KeyEncoding::Sec1,

@@ -11,8 +11,8 @@ use toml::Spanned;
 
 use super::file::{self, File, Number, Table, Text, Time, choices, problem};
 use super::{
-    Config, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY, STATE_DIRECTORY,
-    XdpMode, duration,
+    Channel, ChannelEnd, Config, Identity, Inside, Named, Outside, Problem, Role, SOCKET_DIRECTORY,
+    STATE_DIRECTORY, XdpMode, duration,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` less its final zero.
@@ -55,6 +55,22 @@ pub(super) fn check(path: &Path, source: &str, file: File) -> Result<Config, Vec
     }
 }
 
+/// With its article.
+fn a(role: Role) -> String {
+    match role {
+        Role::Authority => format!("an {role}"),
+        Role::Client | Role::Gateway => format!("a {role}"),
+    }
+}
+
+/// Whether a node decides by itself who may be its client.
+fn channel_is_own(channel: Option<&Channel>) -> bool {
+    !matches!(
+        channel.map(|channel| &channel.end),
+        Some(ChannelEnd::Edge { .. })
+    )
+}
+
 /// The whole file: where a missing top-level key is reported.
 pub(super) const TOP: Place = 0..0;
 
@@ -78,7 +94,12 @@ impl Checker<'_> {
         } = file;
         let name = self.required(name, &TOP, "name", "the node's name, such as \"gw-a\"");
         let name = name.and_then(|name| self.node_name(name));
-        let role = self.required(role, &TOP, "role", "\"client\" or \"gateway\"");
+        let role = self.required(
+            role,
+            &TOP,
+            "role",
+            "\"client\", \"gateway\" or \"authority\"",
+        );
         let role: Option<Role> = role.and_then(|role| self.named(&role, "role"));
         let expected = "the node's IKE identity, such as \"gw-a.example\"";
         let identity = self.required(identity, &TOP, "identity", expected);
@@ -87,10 +108,11 @@ impl Checker<'_> {
         // What is right depends on the role, so without one nothing further is judged.
         let role = role?;
         let policy = self.policy(policy, role);
-        let outside = self.outside(file.outside);
+        let outside = self.outside(file.outside, role);
         let inside = self.inside(file.inside, role);
         if let (Some((outside, _)), Some((inside, at))) = (&outside, &inside)
             && outside.interface == inside.interface
+            && role != Role::Authority
         {
             let found = &inside.interface;
             self.error(
@@ -111,6 +133,8 @@ impl Checker<'_> {
         let ike = self.ike(file.ike);
         let drain = self.drain(file.drain, role);
         let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
+        let channel = self.channel(file.channel, role, outside.as_ref().map(|(o, _)| o));
+        let repository = self.repository(file.repository, role, &state);
         let privileges = self.privileges(file.privileges);
         let any_pool = file.pool.is_some();
         let (pool, pool_at) = self.pool(file.pool, role);
@@ -129,7 +153,8 @@ impl Checker<'_> {
         let (users, of_users) =
             self.users(file.users, role, &x509, &peers, any_pool.then_some(&pool));
         groups.extend(of_users);
-        if role == Role::Gateway && peers.is_empty() && users.is_empty() && groups.is_empty() {
+        let known = !(peers.is_empty() && users.is_empty() && groups.is_empty());
+        if role != Role::Client && channel_is_own(channel.as_ref()) && !known {
             self.warn(
                 &pool_at,
                 "no [[peer]]: no client can authenticate; only SAs that are \
@@ -152,6 +177,8 @@ impl Checker<'_> {
             ike,
             drain,
             steering,
+            channel,
+            repository,
             pool,
             peers,
             users,
@@ -348,7 +375,7 @@ impl Checker<'_> {
         if let Some(value) = value {
             self.warn(
                 &value.span(),
-                format!("{key} has no effect on a {role}: {why}"),
+                format!("{key} has no effect on {}: {why}", a(role)),
             );
         }
     }
@@ -412,21 +439,27 @@ impl Checker<'_> {
                 );
                 None
             }
-            (Some(policy), Role::Gateway) => {
+            (Some(policy), role) => {
                 self.error(
                     &policy.span(),
-                    "policy: found on a gateway, expected only on a \
-                    client; a gateway follows its clients' policies",
+                    format!(
+                        "policy: found on {}, expected only on a \
+                        client; others follow their clients' policies",
+                        a(role)
+                    ),
                 );
                 None
             }
-            (None, Role::Gateway) => None,
+            (None, _) => None,
         }
     }
 
     /// Answers with the place too, for what is found out later.
-    fn outside(&mut self, table: Table<file::Outside>) -> Option<(Outside, Place)> {
-        let what = "the interface toward the untrusted network";
+    fn outside(&mut self, table: Table<file::Outside>, role: Role) -> Option<(Outside, Place)> {
+        let what = match role {
+            Role::Authority => "the address that the edges share",
+            Role::Client | Role::Gateway => "the interface toward the untrusted network",
+        };
         let table = self.required(table, &TOP, "[outside]", what)?;
         let at = table.span();
         let table = table.into_inner();
@@ -436,7 +469,15 @@ impl Checker<'_> {
             .and_then(|text| self.unicast(&text, "outside.address"));
         let xdp = self.named_or(table.xdp, "outside.xdp");
         let path_mtu = self.named_or(table.path_mtu, "outside.path_mtu");
-        let interface = self.interface(table.interface, &at, "outside.interface", what)?;
+        let interface = match role {
+            Role::Authority => {
+                let why = "it has no packets to carry";
+                self.unused(table.interface.as_ref(), "outside.interface", role, why);
+                self.required(address, &at, "outside.address", what)?;
+                String::new()
+            }
+            _ => self.interface(table.interface, &at, "outside.interface", what)?,
+        };
         Some((
             Outside {
                 interface,
@@ -452,6 +493,16 @@ impl Checker<'_> {
         let what = match role {
             Role::Client => "the name of the TUN device to create",
             Role::Gateway => "the interface toward the LAN",
+            Role::Authority => {
+                let why = "it has no packets to carry";
+                self.unused(table.as_ref(), "[inside]", role, why);
+                let none = Inside {
+                    interface: String::new(),
+                    mtu: None,
+                    xdp: XdpMode::Off,
+                };
+                return Some((none, TOP));
+            }
         };
         let table = self.required(table, &TOP, "[inside]", what)?;
         let at = table.span();
@@ -469,6 +520,7 @@ impl Checker<'_> {
                 let why = "it uses the interface's own MTU";
                 self.unused(table.mtu.as_ref(), "inside.mtu", role, why);
             }
+            Role::Authority => {}
         }
         let mtu = self.number(table.mtu, "inside.mtu", 576..=3400);
         let xdp: XdpMode = self.named_or(table.xdp, "inside.xdp");

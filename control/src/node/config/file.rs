@@ -36,6 +36,8 @@ pub(super) struct File {
     pub(super) ike: Table<Ike>,
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
+    pub(super) channel: Table<Channel>,
+    pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
     pub(super) peers: Vec<Spanned<Peer>>,
@@ -143,6 +145,45 @@ pub(super) struct SteeredGateway {
     pub(super) address: Text,
     pub(super) by: Text,
     pub(super) mtu: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Channel {
+    pub(super) cert: Text,
+    pub(super) key: Text,
+    #[serde(default)]
+    pub(super) ca: Vec<Spanned<String>>,
+    pub(super) listen: Text,
+    pub(super) distribution: Text,
+    #[serde(default, rename = "edge")]
+    pub(super) edges: Vec<Spanned<ChannelEdge>>,
+    #[serde(default, rename = "authority")]
+    pub(super) authorities: Vec<Spanned<ChannelAuthority>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChannelEdge {
+    pub(super) number: Number,
+    pub(super) name: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChannelAuthority {
+    pub(super) address: Text,
+    pub(super) name: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Repository {
+    pub(super) key: Text,
+    pub(super) file: Text,
+    #[serde(default)]
+    pub(super) etcd: Vec<Spanned<String>>,
+    pub(super) prefix: Text,
 }
 
 #[derive(Deserialize)]

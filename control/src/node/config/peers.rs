@@ -167,13 +167,13 @@ impl Checker<'_> {
                 self.once(&mut seen.outsides, address, &at, "peer.outside");
                 Some(address)
             });
-            if role == Role::Gateway {
+            if role != Role::Client {
                 let why = "only clients are sent elsewhere";
                 self.unused(peer.redirects.as_ref(), "peer.redirects", role, why);
             }
             let redirects = peer.redirects.is_none_or(Spanned::into_inner);
             let inner = self.inner(peer.inner, role, pool, &mut seen);
-            if role == Role::Gateway && no_pool && inner.is_empty() {
+            if role != Role::Client && no_pool && inner.is_empty() {
                 self.error(
                     &at,
                     format!(

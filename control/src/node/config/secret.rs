@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use zeroize::{Zeroize as _, Zeroizing};
 
-pub(in super::super) use crate::private_file::read as read_private;
+pub(in super::super) use crate::files::read_private;
 
 /// A shorter key is refused.
 pub(super) const MIN_PSK: usize = 8;

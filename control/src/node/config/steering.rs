@@ -47,7 +47,7 @@ impl Checker<'_> {
         role: Role,
         outside: Option<&Outside>,
     ) -> Option<Steering> {
-        if role == Role::Client {
+        if role != Role::Gateway {
             let why = "only gateways share an address";
             self.unused(table.as_ref(), "[steering]", role, why);
             return None;

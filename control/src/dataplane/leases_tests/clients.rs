@@ -1,0 +1,116 @@
+//! Where a client is: on the LAN, and among workers.
+
+use std::slice;
+
+use super::*;
+
+#[test]
+fn the_lan_is_told_by_the_first_packet_and_no_more_after_the_last() {
+    let [old, new] = [spec(0), spec(1)];
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&old)), Client::of(&old));
+    edge.hear(&client.send());
+    assert!(!edge.announces());
+    edge.take((0, 0), ALL, (1, 9));
+    assert!(edge.announces());
+    let here = |edge: &mut Edge| -> Vec<bool> {
+        let told = edge.told().into_iter().filter_map(|event| match event {
+            WorkerEvent::InnerActive { here, .. } => Some(here),
+            _ => None,
+        });
+        told.collect()
+    };
+    assert_eq!(here(&mut edge), [true]);
+    // Another session of the client's is in use here: nothing changes.
+    edge.add(&new);
+    let spi = SPI + 1;
+    edge.command(Command::Lease(Lease::Take {
+        spi,
+        floor: 0,
+        missing: 0,
+        inbound: ALL,
+        first: 1,
+        outbound: 9,
+    }));
+    let mut later = Client::of(&new);
+    assert_eq!(edge.hear(&later.send()), Fate::Inside(1));
+    edge.stop();
+    assert!(edge.announces());
+    let (term, tell) = (1, false);
+    edge.command(Command::Lease(Lease::Stop { spi, term, tell }));
+    assert!(!edge.announces());
+    assert_eq!(here(&mut edge), [false]);
+    // Nobody on the LAN brings it back; its client does.
+    assert_eq!(edge.hear(&later.send()), Fate::Waits);
+    assert!(!edge.announces());
+    edge.command(Command::Lease(Lease::Take {
+        spi,
+        floor: 1,
+        missing: 0,
+        inbound: ALL,
+        first: 2,
+        outbound: 9,
+    }));
+    assert!(edge.announces());
+    assert_eq!(here(&mut edge), [true]);
+}
+
+#[test]
+fn the_worker_that_has_the_session_has_its_numbers() {
+    let spec = spec(0);
+    let mut odd = spec.clone();
+    odd.inbound.as_mut().unwrap().spi = SPI + 1;
+    let mut client = Client::of(&odd);
+    let mut edges = [0, 1].map(|worker| Edge::of_workers(worker, 2, true, 64));
+    let strange = client.send();
+    // By way of the first, which may have what somebody wrote by hand, to the one whose it would be.
+    let to = |worker| Fate::HandedOver(worker, Door::Outside);
+    assert_eq!(edges[1].hear(&strange), to(0));
+    edges[0].core.from_other = true;
+    assert_eq!(edges[0].hear(&strange), to(1));
+    edges[0].core.from_other = false;
+    edges[1].core.from_first = true;
+    assert_eq!(edges[1].hear(&strange), Fate::Waits);
+    edges[1].core.from_first = false;
+    for edge in &mut edges {
+        edge.add(&odd);
+        let out = edge.command(Command::Lease(Lease::Take {
+            spi: SPI + 1,
+            floor: 0,
+            missing: 0,
+            inbound: ALL,
+            first: 1,
+            outbound: 9,
+        }));
+        match edge.core.worker {
+            0 => assert_eq!(out, []),
+            _ => assert_eq!(out, inside([1])),
+        }
+    }
+    let note = edges[1].core.next_note();
+    assert_eq!(note, Some((0, Note::ClientSends(PEER))));
+    let [first, second] = &mut edges;
+    first.core.hear(note.unwrap().1, &mut first.umem, first.now);
+    assert!(first.announces());
+    assert_eq!(first.send(1), Fate::HandedOver(1, Door::Inner));
+    assert!(matches!(second.send(1), Fate::Outside(_)));
+    for edge in [&mut *first, &mut *second] {
+        edge.command(Command::Lease(Lease::Stop {
+            spi: SPI + 1,
+            term: 3,
+            tell: true,
+        }));
+    }
+    let stopped = |edge: &mut Edge| {
+        let told = edge.told();
+        let stopped = told
+            .iter()
+            .filter(|e| matches!(e, WorkerEvent::Stopped { .. }));
+        stopped.count()
+    };
+    assert_eq!((stopped(first), stopped(second)), (0, 1));
+    let note = second.core.next_note();
+    assert_eq!(note, Some((0, Note::ClientLeft(PEER))));
+    first.core.hear(note.unwrap().1, &mut first.umem, first.now);
+    assert!(!first.announces());
+    assert_eq!(first.core.next_note(), Some((1, Note::Left(PEER))));
+}

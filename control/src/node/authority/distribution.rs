@@ -1,0 +1,218 @@
+//! Pairs of SAs on their way to edges and into the repository, and their end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Authority;
+use crate::cluster::repository::Write;
+use crate::cluster::wire::{Carrier, Down, Succession};
+use crate::cluster::{EdgeId, Kept, Pair};
+use crate::ike::SaId;
+use crate::node::config::Distribution;
+use crate::node::events::{EventKind, NewEvent};
+use crate::node::sessions::Live;
+use crate::sadb::{Producer, SessionId};
+
+/// A pair that edges have, or may have.
+pub(super) struct Shared {
+    pub(super) carrier: Carrier,
+    pub(super) session: SessionId,
+    /// Of this run; none of what an earlier one negotiated.
+    pub(super) sa: Option<SaId>,
+    /// Where IKE answers that wait for it go.
+    pub(super) told: SocketAddr,
+    /// The highest inbound number that was reported.
+    pub(super) top: u64,
+}
+
+impl Shared {
+    pub(super) fn install(&self) -> Down {
+        Down::Install(Box::new(self.carrier.clone()))
+    }
+}
+
+/// Now, in milliseconds since 1970.
+fn millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+impl Authority {
+    /// Gives a pair to the edges that are to have it, and to the repository. `beside`: the pair whose place it
+    /// takes.
+    pub(super) fn share(
+        &mut self,
+        live: &Live,
+        inner: Vec<IpAddr>,
+        succession: Succession,
+        remote: SocketAddr,
+        beside: Option<u32>,
+        now: Instant,
+    ) {
+        // What can not be replaced in time ends at twice its age.
+        let lifetime = self.config.ike.rekey_child.as_secs().saturating_mul(2) + 60;
+        let expires = millis() / 1000 + lifetime;
+        let made = Pair::of(&live.spec, live.peer.to_string(), inner, None, expires);
+        let pair = match made {
+            Ok(pair) => pair,
+            Err(error) => return tracing::error!("a pair of SAs can not be shared: {error}"),
+        };
+        let (spi, esn) = (pair.spi(), pair.esn);
+        let owner = beside.and_then(|old| self.ledger.owner(old));
+        let heard_by = self.heard_by.get(&live.sa).copied();
+        self.write(Write::Pair {
+            pair: Box::new(pair.clone()),
+            kept: Kept::default(),
+        });
+        let shared = Shared {
+            carrier: Carrier {
+                stamp: millis(),
+                sequence: 1,
+                succession,
+                pair,
+            },
+            session: live.spec.id,
+            sa: Some(live.sa),
+            told: remote,
+            top: 0,
+        };
+        let connected = self.edges.iter().filter(|(_, edge)| edge.from.is_some());
+        let connected = connected.map(|(id, _)| *id);
+        let to: Vec<EdgeId> = match self.distribution {
+            Distribution::All => connected.collect(),
+            Distribution::Last => connected
+                .filter(|edge| owner.or(heard_by) == Some(*edge))
+                .collect(),
+        };
+        for edge in &to {
+            self.listener.send(*edge, shared.install());
+        }
+        self.held.wait_for(remote, spi, &to, now);
+        self.shared.insert(spi, shared);
+        self.ledger.add(spi, esn, None);
+        if let Some(edge) = owner.or(heard_by) {
+            self.ledger.offer(spi, edge);
+        }
+    }
+
+    /// A pair goes between other addresses: edges and repository are told.
+    pub(super) fn share_anew(&mut self, spi: u32) {
+        let Some(shared) = self.shared.get_mut(&spi) else {
+            return;
+        };
+        let Some(live) = self.table.live.get(&shared.session) else {
+            return;
+        };
+        let pair = &mut shared.carrier.pair;
+        let spec = &live.spec;
+        (pair.local, pair.remote) = (spec.outside_local, spec.outside_remote);
+        (pair.encap, pair.roams) = (spec.encap, spec.roams);
+        shared.carrier.stamp = millis();
+        shared.carrier.sequence += 1;
+        let install = shared.install();
+        for (edge, known) in &self.edges {
+            if known.from.is_some() {
+                self.listener.send(*edge, install.clone());
+            }
+        }
+    }
+
+    /// An edge has heard a client elsewhere.
+    pub(super) fn moved_says(&mut self, edge: EdgeId, spi: u32, remote: SocketAddr, now: Instant) {
+        let Some(session) = self.shared.get(&spi).map(|shared| shared.session) else {
+            return;
+        };
+        if let Some(live) = self.table.live.get(&session) {
+            self.engine.peer_moved(now, live.sa, remote);
+            self.heard_by.insert(live.sa, edge);
+        }
+        self.move_pairs(spi, remote, Some(edge));
+    }
+
+    /// All pairs of a session are where one of them is.
+    fn move_pairs(&mut self, spi: u32, remote: SocketAddr, but: Option<EdgeId>) {
+        let Some(shared) = self.shared.get(&spi) else {
+            return;
+        };
+        let pairs = match shared.sa {
+            Some(sa) => self.table.all_of(sa),
+            None => vec![shared.session],
+        };
+        for id in pairs {
+            self.move_pair(id, remote, but);
+        }
+    }
+
+    pub(super) fn move_pair(&mut self, id: SessionId, remote: SocketAddr, but: Option<EdgeId>) {
+        let changes = match self.answers.sadb.move_peer(Producer::Ike, id, remote) {
+            Ok(changes) => changes,
+            Err(error) => {
+                return tracing::warn!("a client can not be followed to {remote}: {error}");
+            }
+        };
+        for change in changes {
+            let crate::sadb::Change::Move(spec) = change else {
+                continue;
+            };
+            let spi = spec.inbound.as_ref().map_or(0, |sa| sa.spi);
+            if let Some(live) = self.table.live.get_mut(&id) {
+                live.spec = spec.clone();
+                self.at.insert(remote, live.sa);
+                self.clients.moved(&live.peer, remote);
+            }
+            if let Some(shared) = self.shared.get_mut(&spi) {
+                shared.carrier.pair.remote = spec.outside_remote;
+                shared.carrier.pair.encap = spec.encap;
+                shared.carrier.sequence += 1;
+            }
+            for (edge, known) in &self.edges {
+                if known.from.is_some() && Some(*edge) != but {
+                    self.listener.send(*edge, Down::Moved { spi, remote });
+                }
+            }
+        }
+    }
+
+    /// A pair exists no longer, anywhere.
+    pub(super) fn unshare(&mut self, spi: u32) {
+        if self.shared.remove(&spi).is_none() {
+            return;
+        }
+        self.ledger.remove(spi);
+        for (edge, known) in &self.edges {
+            if known.from.is_some() {
+                self.listener.send(*edge, Down::Forget { spi });
+            }
+        }
+    }
+
+    /// Pairs of earlier runs end when their time is over, or when their client has come anew.
+    pub(super) fn let_expired_go(&mut self) {
+        let now = millis() / 1000;
+        let over = |shared: &Shared| shared.sa.is_none() && shared.carrier.pair.expires <= now;
+        let over = self.shared.iter().filter(|(_, shared)| over(shared));
+        let over: Vec<(u32, SessionId)> = over.map(|(spi, s)| (*spi, s.session)).collect();
+        for (spi, id) in over {
+            let text = format!("the SAs {spi:#010x} of an earlier run have expired");
+            self.note(NewEvent::new(EventKind::SessionDown, text));
+            self.forget(id, spi);
+        }
+    }
+
+    /// A client has come anew: what an earlier run negotiated with it is used no more.
+    pub(super) fn retire_earlier(&mut self, client: &str, at: Instant) {
+        let earlier = self.shared.values();
+        let earlier = earlier.filter(|s| s.sa.is_none() && s.carrier.pair.client == client);
+        for id in earlier.map(|shared| shared.session).collect::<Vec<_>>() {
+            self.retired.insert(at, id);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: SessionId, spi: u32) {
+        // Nobody else has put it there.
+        let _ = self.answers.sadb.remove(Producer::Ike, id);
+        self.unshare(spi);
+    }
+}

@@ -1,0 +1,254 @@
+//! What edges say, and what becomes of it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Authority;
+use crate::cluster::channel::Heard;
+use crate::cluster::repository::{Outcome, Write};
+use crate::cluster::wire::{Down, Relayed, Up};
+use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
+use crate::ike::Transmit;
+use crate::node::config::Distribution;
+use crate::node::events::{EventKind, NewEvent};
+use crate::node::sockets::Datagram;
+
+/// An edge as its authority knows it.
+pub(super) struct Edge {
+    /// Of its certificate.
+    pub(super) name: String,
+    /// Where it connects from, while it does.
+    pub(super) from: Option<SocketAddr>,
+    /// Of its process, once it has said so.
+    pub(super) run: Option<Run>,
+}
+
+impl Authority {
+    /// Takes note of what came by the channel. IKE is given back: much of it may have come at once.
+    pub(super) fn on_message(&mut self, heard: Heard) -> Option<Datagram> {
+        match heard {
+            Heard::Connected { edge, from } => self.connected(edge, from),
+            Heard::Ended { edge, parting, why } => {
+                // The clock is read after the end was.
+                let now = Instant::now();
+                let Some(known) = self.edges.get_mut(&edge) else {
+                    return None;
+                };
+                known.from = None;
+                let text = format!("{} ({edge}) is gone: {why}", known.name);
+                if let Some(run) = known.run.take() {
+                    self.ledger.gone(edge, run, parting, now);
+                }
+                self.held.gone(edge);
+                self.note(NewEvent::new(EventKind::EdgeDown, text));
+            }
+            Heard::Refused { from, why } => {
+                let text = format!("somebody at {from} is no edge: {why}");
+                self.note(NewEvent::new(EventKind::EdgeRefused, text));
+            }
+            Heard::Message { edge, message } => return self.on_up(edge, message),
+        }
+        None
+    }
+
+    fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
+        let Some(known) = self.edges.get_mut(&edge) else {
+            return;
+        };
+        known.from = Some(from);
+        let text = format!("{} ({edge}) has connected from {from}", known.name);
+        self.note(NewEvent::new(EventKind::EdgeUp, text));
+        if self.distribution == Distribution::All {
+            for shared in self.shared.values() {
+                self.listener.send(edge, shared.install());
+            }
+        }
+    }
+
+    fn on_up(&mut self, edge: EdgeId, message: Up) -> Option<Datagram> {
+        let now = Instant::now();
+        match message {
+            // The channel has seen to it.
+            Up::Greeting { .. } => {}
+            Up::Ike(Relayed {
+                local,
+                remote,
+                data,
+            }) => {
+                // What has another address of ours was not sent to the edges together.
+                if local.ip() != self.address {
+                    return None;
+                }
+                self.batch.insert(remote, edge);
+                return Some(Datagram {
+                    local,
+                    remote,
+                    data,
+                    esp: false,
+                });
+            }
+            Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
+            Up::Installed { spi } => self.confirmed(edge, spi),
+            Up::NotInstalled { spi, why } => {
+                tracing::warn!("{edge} can not use the pair {spi:#010x}: {why}");
+                self.confirmed(edge, spi);
+            }
+            Up::Query { spi } => {
+                let answer = match self.shared.get(&spi) {
+                    Some(shared) => shared.install(),
+                    None => Down::Unknown { spi },
+                };
+                self.listener.send(edge, answer);
+            }
+            Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
+        }
+        None
+    }
+
+    fn on_numbers(&mut self, edge: EdgeId, numbers: FromEdge, now: Instant) {
+        match numbers {
+            FromEdge::Hello { run, held } => {
+                if let Some(known) = self.edges.get_mut(&edge) {
+                    known.run = Some(run);
+                }
+                self.came_so_far(edge, &held, now);
+                self.ledger.hello(edge, run, &held);
+            }
+            FromEdge::Report(report) => {
+                self.came_so_far(edge, &report.marks, now);
+                self.ledger.report(edge, &report, now);
+            }
+            FromEdge::Claim(claim) => {
+                self.ledger.claim(edge, claim, now);
+                if let Some(sa) = self.shared.get(&claim.spi).and_then(|shared| shared.sa) {
+                    self.heard_by.insert(sa, edge);
+                }
+            }
+            FromEdge::Yielded(yielded) => self.ledger.yielded(edge, &yielded),
+            FromEdge::Leaving => self.ledger.leaving(edge),
+        }
+    }
+
+    /// Who sends lives; and what has protected enough gets fresh keys.
+    fn came_so_far(&mut self, edge: EdgeId, marks: &[Mark], now: Instant) {
+        let most = self.config.ike.rekey_packets;
+        for mark in marks {
+            let Some(shared) = self.shared.get_mut(&mark.spi) else {
+                continue;
+            };
+            let news = mark.top > shared.top;
+            shared.top = shared.top.max(mark.top);
+            let Some(live) = self.table.live.get_mut(&shared.session) else {
+                continue;
+            };
+            if news {
+                live.alive = now;
+                self.heard_by.insert(live.sa, edge);
+            }
+            if mark.top.max(mark.sent) >= most && !live.retired {
+                self.engine.rekey_child(now, live.sa, mark.spi);
+            }
+        }
+    }
+
+    fn confirmed(&mut self, edge: EdgeId, spi: u32) {
+        if let Some(shared) = self.shared.get(&spi) {
+            self.held.confirmed(shared.told, spi, edge);
+        }
+    }
+
+    /// Sends what the ledger wants to be said and kept.
+    pub(super) fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Send { edge, message } => self.listener.send(edge, Down::Numbers(message)),
+            Order::Store { spi, kept } => {
+                let number = self.write(Write::Kept { spi, kept });
+                self.storing.insert(number, (spi, kept));
+            }
+            Order::Erase { spi } => {
+                self.write(Write::Erase { spi });
+            }
+            Order::Rekey { spi } => {
+                let session = self.shared.get(&spi).map(|shared| shared.session);
+                let live = session.and_then(|session| self.table.live.get(&session));
+                if let Some(live) = live.filter(|live| !live.retired) {
+                    self.engine.rekey_child(Instant::now(), live.sa, spi);
+                }
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, write: Write) -> u64 {
+        self.writes += 1;
+        self.repository.write(self.writes, write);
+        self.writes
+    }
+
+    pub(super) fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        match outcome {
+            Outcome::Done { number } => {
+                if let Some((spi, kept)) = self.storing.remove(&number) {
+                    self.ledger.stored(spi, kept);
+                }
+            }
+            Outcome::Away { why } => {
+                let text = format!("the repository is away, new work waits: {why}");
+                self.note(NewEvent::new(EventKind::Repository, text));
+            }
+            Outcome::Back => {
+                let text = "the repository is back".to_owned();
+                self.note(NewEvent::new(EventKind::Repository, text));
+            }
+            Outcome::Deposed { why } => {
+                anyhow::bail!(
+                    "another authority has taken over, and this one must not go on: {why}"
+                )
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an IKE message by the edge that its peer was heard by last.
+    pub(super) fn transmit(&mut self, transmit: Transmit) {
+        let remote = transmit.remote;
+        let session = self.at.get(&remote);
+        let known = session.and_then(|sa| self.heard_by.get(sa)).copied();
+        let connected = |edge: &EdgeId| self.edges.get(edge).is_some_and(|e| e.from.is_some());
+        let by_now = self.batch.get(&remote).copied().or(known).filter(connected);
+        // An edge that is gone: any other one has the same address.
+        let any = || self.edges.keys().copied().find(|edge| connected(edge));
+        let Some(edge) = by_now.or_else(any) else {
+            return;
+        };
+        if let Some(transmit) = self.held.hold(edge, transmit) {
+            self.relay(edge, transmit);
+        }
+    }
+
+    fn relay(&mut self, edge: EdgeId, transmit: Transmit) {
+        let Transmit {
+            local,
+            remote,
+            data,
+        } = transmit;
+        let relayed = Relayed {
+            local,
+            remote,
+            data,
+        };
+        self.listener.send(edge, Down::Ike(relayed));
+    }
+
+    /// Sends what need not wait any more.
+    pub(super) fn release(&mut self, now: Instant) {
+        let (messages, late) = self.held.release(now);
+        for edge in late {
+            tracing::warn!(
+                "{edge} has not confirmed an SA in time: its client is answered all the same"
+            );
+        }
+        for (edge, transmit) in messages {
+            self.relay(edge, transmit);
+        }
+    }
+}

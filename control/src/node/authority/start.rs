@@ -1,0 +1,199 @@
+//! From a configuration to a running authority.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::distribution::Shared;
+use super::edges::Edge;
+use super::held::Held;
+use super::status::{Board, blank};
+use super::{Authority, Inputs};
+use crate::api::server::{ApiServer, Shared as Served};
+use crate::cluster::channel::{Credentials, Known, Listener};
+use crate::cluster::repository::{Repository, RepositoryKey, Settings as Kept, Stored};
+use crate::cluster::wire::{Carrier, Succession};
+use crate::cluster::{Ledger, Terms};
+use crate::ike::{Engine, Settings};
+use crate::node::config::{ChannelEnd, Config, Store};
+use crate::node::departures::Departures;
+use crate::node::events::{EventKind, EventLog, NewEvent};
+use crate::node::gateway::Clients;
+use crate::node::hooks::{Answers, Side};
+use crate::node::keylog::KeyLog;
+use crate::node::peers::{Peer, Peers, pool_key};
+use crate::node::pool::Pool;
+use crate::node::sessions::Table;
+use crate::node::start::{COMMANDS, ike_settings};
+use crate::node::threads::Threads;
+use crate::privilege::{Confinement, capabilities};
+use crate::sadb::{Change, Sadb};
+
+/// Starts an authority.
+pub(in crate::node) async fn start(
+    config: Config,
+    keylog: Option<PathBuf>,
+    confinement: &Confinement,
+) -> Result<Authority> {
+    let started = Instant::now();
+    let events = EventLog::new();
+    let mut keylog = KeyLog::new(keylog, events.clone());
+    keylog.begin().context("keys can not be written")?;
+    let (Some(address), Some(channel), Some(kept)) =
+        (config.outside.address, &config.channel, &config.repository)
+    else {
+        bail!("an authority needs outside.address, [channel] and [repository]");
+    };
+    let ChannelEnd::Authority {
+        listen,
+        edges,
+        distribution,
+    } = &channel.end
+    else {
+        bail!("an authority needs channel.listen");
+    };
+    let distribution = *distribution;
+    let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;
+    let key = RepositoryKey::read(&kept.key)?;
+    let settings = match &kept.store {
+        Store::Embedded(file) => Kept::Embedded { file: file.clone() },
+        Store::Etcd { .. } => bail!("repository.etcd: this version keeps SAs in a file only"),
+    };
+    // It may have to wait for another one that was the writer before.
+    let (repository, stored) = Repository::open(&settings, key).await?;
+    let known = edges.iter().map(|edge| Known {
+        edge: edge.number,
+        name: edge.name.clone(),
+    });
+    let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
+    let known = edges.iter().map(|edge| {
+        let name = edge.name.clone();
+        let (from, run) = (None, None);
+        (edge.number, Edge { name, from, run })
+    });
+    let board = Arc::new(Board::new(blank(&config, 0), started));
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    let shown = Arc::clone(&board);
+    let api = ApiServer::start(
+        &config.socket,
+        confinement.socket_group,
+        Served {
+            status: Arc::new(move || shown.status()),
+            events: events.clone(),
+            commands: sender,
+        },
+    )?;
+    let peers: Vec<Peer> = config.peers.iter().map(Peer::new).collect();
+    let fixed = peers
+        .iter()
+        .map(|p| (pool_key(&p.identity), p.inner.clone()));
+    let users = config.users.iter();
+    let users = users.map(|u| (pool_key(&u.identity), u.inner.clone()));
+    let pool = Pool::new(config.pool.clone(), fixed.chain(users));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
+    let settings = Settings {
+        export_keys: keylog.is_on(),
+        // Edges have one worker for each pair; further pairs are of no use to them.
+        lanes: 1,
+        ..ike_settings(&config)
+    };
+    let mut authority = Authority {
+        address,
+        distribution,
+        engine: Engine::new(settings, StdRng::from_rng(&mut rand::rng())),
+        threads: Threads::new(threads)?,
+        keylog,
+        answers: Answers {
+            peers: Peers::from(peers),
+            users: config.users.clone(),
+            groups: config.groups.clone(),
+            sadb: Sadb::for_workers(config.esp.workers, false),
+            rng: StdRng::from_rng(&mut rand::rng()),
+            side: Side::Gateway { pool },
+            elsewhere: None,
+        },
+        clients: Clients::default(),
+        table: Table::default(),
+        shared: BTreeMap::new(),
+        ledger: Ledger::new(Terms::default()),
+        listener,
+        edges: known.collect(),
+        repository,
+        storing: HashMap::new(),
+        writes: 0,
+        batch: HashMap::new(),
+        heard_by: HashMap::new(),
+        at: HashMap::new(),
+        held: Held::default(),
+        dying: Departures::default(),
+        retired: Departures::default(),
+        inputs: Inputs {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            commands,
+        },
+        api,
+        board,
+        events,
+        started,
+        tick: started,
+        post_at: None,
+        post_earliest: started,
+        config,
+    };
+    let count = stored.len();
+    for pair in stored {
+        authority.restore(pair);
+    }
+    let text = format!(
+        "authority {} is up on {} for {address}, with {count} pairs of SAs of before",
+        authority.config.name,
+        authority.listener.local_addr(),
+    );
+    authority.note(NewEvent::new(EventKind::NodeStarted, text));
+    confinement.seal(capabilities::CapabilitySet::empty())?;
+    Ok(authority)
+}
+
+impl Authority {
+    /// A pair that an earlier run negotiated: edges may go on with it until it expires.
+    fn restore(&mut self, stored: Stored) {
+        let Stored { pair, kept } = stored;
+        let spi = pair.spi();
+        let spec = match pair.session() {
+            Ok(spec) => spec,
+            Err(error) => return tracing::error!("the pair {spi:#010x} can not be used: {error}"),
+        };
+        let esn = pair.esn;
+        let added = match self.answers.sadb.insert(spec) {
+            Ok(added) => added,
+            Err(error) => return tracing::error!("the pair {spi:#010x} can not be used: {error}"),
+        };
+        for change in added {
+            let Change::Add(spec) = change else { continue };
+            let shared = Shared {
+                told: spec.peer_at(),
+                session: spec.id,
+                sa: None,
+                top: 0,
+                carrier: Carrier {
+                    stamp: 0,
+                    sequence: 0,
+                    succession: Succession::First,
+                    pair: pair.clone(),
+                },
+            };
+            self.shared.insert(spi, shared);
+        }
+        self.ledger.add(spi, esn, Some(kept));
+    }
+}

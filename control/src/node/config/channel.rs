@@ -1,0 +1,287 @@
+//! The tables `[channel]` and `[repository]`: an authority, and the edges that share an outside address.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::check::{Checker, Place};
+use super::file::{self, Table, Text};
+use super::{Outside, Role};
+use crate::cluster::EdgeId;
+
+/// The highest number of an edge.
+const MAX_EDGE: i64 = 65_535;
+
+/// How authority and edges speak to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Own certificate, with what leads to a CA behind it.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// The CAs that the others' certificates are of.
+    pub ca: Vec<PathBuf>,
+    pub end: ChannelEnd,
+}
+
+/// The end of the channel that a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelEnd {
+    /// It waits for edges.
+    Authority {
+        listen: SocketAddr,
+        edges: Vec<NamedEdge>,
+        distribution: Distribution,
+    },
+    /// It connects to the first of these that takes it.
+    Edge { authorities: Vec<NamedAuthority> },
+}
+
+/// An edge that an authority knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedEdge {
+    pub number: EdgeId,
+    /// Of its certificate.
+    pub name: String,
+}
+
+/// An authority that an edge knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAuthority {
+    pub address: SocketAddr,
+    /// Of its certificate.
+    pub name: String,
+}
+
+/// Which edges get an SA when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// All of them.
+    #[default]
+    All,
+    /// The one that the client was heard by; others ask when they need it.
+    Last,
+}
+
+/// Where an authority keeps SAs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryAt {
+    /// The file of the key that they are sealed with.
+    pub key: PathBuf,
+    pub store: Store,
+}
+
+/// What keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A file of the authority's own.
+    Embedded(PathBuf),
+    /// An etcd cluster.
+    Etcd {
+        endpoints: Vec<String>,
+        prefix: String,
+    },
+}
+
+impl Checker<'_> {
+    pub(super) fn channel(
+        &mut self,
+        table: Table<file::Channel>,
+        role: Role,
+        outside: Option<&Outside>,
+    ) -> Option<Channel> {
+        if role == Role::Client {
+            let why = "a client knows nothing of authorities";
+            self.unused(table.as_ref(), "[channel]", role, why);
+            return None;
+        }
+        if role == Role::Authority && table.is_none() {
+            let what = "where edges connect, and the certificate that is shown to them";
+            self.required(table.as_ref(), &super::check::TOP, "[channel]", what);
+        }
+        let table = table?;
+        let at = table.span();
+        let table = table.into_inner();
+        if role == Role::Gateway && outside.is_some_and(|outside| outside.address.is_none()) {
+            let said = "[channel]: `outside.address` is missing: expected the address that the edges share";
+            self.error(&at, said);
+        }
+        let cert = self.required(
+            table.cert,
+            &at,
+            "channel.cert",
+            "a file, such as \"edge-1.pem\"",
+        );
+        let key = self.required(
+            table.key,
+            &at,
+            "channel.key",
+            "a file, such as \"edge-1.key\"",
+        );
+        if table.ca.is_empty() {
+            let said = "channel.ca: found none, expected the files of the CAs that the other end's certificate is of";
+            self.error(&at, said);
+        }
+        let cert = cert.map(|path| self.beside(path.get_ref()));
+        let key = key.map(|path| self.beside(path.get_ref()));
+        let ca = table.ca.iter().map(|path| self.beside(path.get_ref()));
+        let ca = ca.collect();
+        let end = match role {
+            Role::Authority => {
+                if let Some(first) = table.authorities.first() {
+                    let said = "[[channel.authority]]: found on an authority, expected on edges";
+                    self.error(&first.span(), said);
+                }
+                let what = "the address and port where edges connect, such as \"10.0.0.1:4510\"";
+                let listen = self.required(table.listen, &at, "channel.listen", what);
+                let listen = listen.and_then(|text| self.endpoint(&text, "channel.listen"));
+                let edges = self.edges(table.edges, &at);
+                let distribution = self.named_or(table.distribution, "channel.distribution");
+                ChannelEnd::Authority {
+                    listen: listen?,
+                    edges,
+                    distribution,
+                }
+            }
+            Role::Gateway | Role::Client => {
+                if let Some(first) = table.edges.first() {
+                    let said = "[[channel.edge]]: found on a gateway, expected on its authority";
+                    self.error(&first.span(), said);
+                }
+                let why = "its authority says which SAs it gets";
+                self.unused(
+                    table.distribution.as_ref(),
+                    "channel.distribution",
+                    role,
+                    why,
+                );
+                let why = "an edge connects to its authority";
+                self.unused(table.listen.as_ref(), "channel.listen", role, why);
+                if table.authorities.is_empty() {
+                    self.error(&at, "no [[channel.authority]]: expected one or more, each with address and name");
+                }
+                let mut authorities = Vec::new();
+                for authority in table.authorities {
+                    let at = authority.span();
+                    let authority = authority.into_inner();
+                    let what = "the authority's address and port, such as \"10.0.0.1:4510\"";
+                    let key = "channel.authority.address";
+                    let address = self.required(authority.address, &at, key, what);
+                    let address = address.and_then(|text| self.endpoint(&text, key));
+                    let name = self.certified(authority.name, &at, "channel.authority.name");
+                    if let (Some(address), Some(name)) = (address, name) {
+                        authorities.push(NamedAuthority { address, name });
+                    }
+                }
+                ChannelEnd::Edge { authorities }
+            }
+        };
+        Some(Channel {
+            cert: cert?,
+            key: key?,
+            ca,
+            end,
+        })
+    }
+
+    fn edges(&mut self, tables: Vec<Spanned<file::ChannelEdge>>, at: &Place) -> Vec<NamedEdge> {
+        if tables.is_empty() {
+            self.warn(
+                at,
+                "no [[channel.edge]]: no edge can connect, and no client be served",
+            );
+        }
+        let (mut edges, mut numbers, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+        for edge in tables {
+            let at = edge.span();
+            let edge = edge.into_inner();
+            let number_at = edge.number.as_ref().map_or(at.clone(), Spanned::span);
+            let what = "its number among the edges, such as 1";
+            let number = self.required(edge.number, &at, "channel.edge.number", what);
+            let number = self.number(number, "channel.edge.number", 1..=MAX_EDGE);
+            let number = number.and_then(|number| u16::try_from(number).ok());
+            if let Some(number) = number.filter(|number| !numbers.insert(*number)) {
+                let said = format!("channel.edge.number: {number} is there twice");
+                self.error(&number_at, said);
+            }
+            let name = self.certified(edge.name, &at, "channel.edge.name");
+            if let Some(name) = name.as_ref().filter(|name| !names.insert((*name).clone())) {
+                let said = format!("channel.edge.name: `{name}` is there twice");
+                self.error(&at, said);
+            }
+            if let (Some(number), Some(name)) = (number, name) {
+                let number = EdgeId(number);
+                edges.push(NamedEdge { number, name });
+            }
+        }
+        edges
+    }
+
+    /// A name of a certificate.
+    fn certified(&mut self, name: Text, at: &Place, key: &str) -> Option<String> {
+        let what = "a host name of its certificate, such as \"edge-1.example\"";
+        let name = self.required(name, at, key, what)?;
+        let found = name.get_ref();
+        let sane = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+        if found.is_empty() || found.len() > 253 || !found.bytes().all(sane) {
+            let said = format!("{key}: found `{found}`, expected {what}");
+            self.error(&name.span(), said);
+            return None;
+        }
+        Some(found.to_ascii_lowercase())
+    }
+
+    fn endpoint(&mut self, text: &Spanned<String>, key: &str) -> Option<SocketAddr> {
+        let what = "an IP address and a port, such as 10.0.0.1:4510 or [2001:db8::1]:4510";
+        self.parsed(text, key, what)
+    }
+
+    pub(super) fn repository(
+        &mut self,
+        table: Table<file::Repository>,
+        role: Role,
+        state: &std::path::Path,
+    ) -> Option<RepositoryAt> {
+        if role != Role::Authority {
+            let why = "only an authority keeps SAs";
+            self.unused(table.as_ref(), "[repository]", role, why);
+            return None;
+        }
+        let what = "where SAs are kept, and the key that they are sealed with";
+        let table = self.required(table, &super::check::TOP, "[repository]", what)?;
+        let at = table.span();
+        let table = table.into_inner();
+        let what = "a file with 64 hexadecimal digits, such as \"repository.key\"";
+        let key = self.required(table.key, &at, "repository.key", what);
+        let key = key.map(|path| self.beside(path.get_ref()));
+        let store = match table.etcd.is_empty() {
+            true => {
+                let why = "without `etcd` it is a file";
+                if let Some(prefix) = &table.prefix {
+                    self.warn(
+                        &prefix.span(),
+                        format!("repository.prefix has no effect: {why}"),
+                    );
+                }
+                Store::Embedded(match &table.file {
+                    Some(file) => self.beside(file.get_ref()),
+                    None => state.join("repository"),
+                })
+            }
+            false => {
+                if let Some(file) = &table.file {
+                    let said = "repository.file: found beside `etcd`, expected one of the two";
+                    self.error(&file.span(), said);
+                }
+                let endpoints = table.etcd.into_iter().map(Spanned::into_inner);
+                let prefix = table.prefix.map(Spanned::into_inner);
+                Store::Etcd {
+                    endpoints: endpoints.collect(),
+                    prefix: prefix.unwrap_or_else(|| "/evergate".to_owned()),
+                }
+            }
+        };
+        Some(RepositoryAt { key: key?, store })
+    }
+}

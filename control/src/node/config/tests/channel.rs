@@ -1,0 +1,228 @@
+//! Authorities and edges in the configuration.
+
+use super::super::{ChannelEnd, Distribution, Store};
+use super::*;
+
+const AUTHORITY: &str = r#"
+name = "authority"
+role = "authority"
+identity = "vpn.example"
+state = "kept"
+
+[outside]
+address = "192.0.2.100"
+
+[channel]
+listen = "10.0.0.1:4510"
+cert = "authority.pem"
+key = "authority.key"
+ca = ["cluster.pem"]
+
+[[channel.edge]]
+number = 1
+name = "Edge-1.example"
+
+[[channel.edge]]
+number = 7
+name = "edge-7.example"
+
+[repository]
+key = "repository.key"
+
+[pool]
+networks = ["10.99.0.0/24"]
+
+[[peer]]
+identity = "client.example"
+psk = "0123456789abcdef"
+"#;
+
+const EDGE: &str = r#"
+name = "edge-1"
+role = "gateway"
+identity = "vpn.example"
+
+[outside]
+interface = "wan0"
+address = "192.0.2.100"
+
+[inside]
+interface = "lan0"
+
+[channel]
+cert = "edge-1.pem"
+key = "edge-1.key"
+ca = ["cluster.pem"]
+
+[[channel.authority]]
+address = "10.0.0.1:4510"
+name = "authority.example"
+
+[[channel.authority]]
+address = "[2001:db8::1]:4510"
+name = "second.example"
+"#;
+
+#[test]
+fn an_authority_has_edges_and_a_repository() {
+    let config = read(AUTHORITY).unwrap();
+    assert_eq!(
+        (config.role, &config.warnings[..]),
+        (Role::Authority, &[][..])
+    );
+    let channel = config.channel.unwrap();
+    let ChannelEnd::Authority {
+        listen,
+        edges,
+        distribution,
+    } = channel.end
+    else {
+        panic!("an edge's end");
+    };
+    assert_eq!(listen.to_string(), "10.0.0.1:4510");
+    assert_eq!(distribution, Distribution::All);
+    let edges: Vec<_> = edges
+        .iter()
+        .map(|e| (e.number.0, e.name.as_str()))
+        .collect();
+    assert_eq!(edges, [(1, "edge-1.example"), (7, "edge-7.example")]);
+    let Store::Embedded(file) = config.repository.unwrap().store else {
+        panic!("not a file");
+    };
+    assert!(file.ends_with("kept/repository"), "{}", file.display());
+    let etcd = AUTHORITY.replace(
+        "key = \"repository.key\"",
+        "key = \"repository.key\"\netcd = [\"http://10.0.0.5:2379\"]\nprefix = \"/vpn\"",
+    );
+    let store = read(&etcd).unwrap().repository.unwrap().store;
+    assert_eq!(
+        store,
+        Store::Etcd {
+            endpoints: vec!["http://10.0.0.5:2379".to_owned()],
+            prefix: "/vpn".to_owned(),
+        }
+    );
+}
+
+#[test]
+fn an_edge_knows_authorities_and_no_clients() {
+    let config = read(EDGE).unwrap();
+    assert_eq!(
+        (config.role, &config.warnings[..]),
+        (Role::Gateway, &[][..])
+    );
+    let ChannelEnd::Edge { authorities } = config.channel.unwrap().end else {
+        panic!("an authority's end");
+    };
+    let names: Vec<_> = authorities.iter().map(|at| at.name.as_str()).collect();
+    assert_eq!(names, ["authority.example", "second.example"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_channel_is_told() {
+    for (text, from, to, said) in [
+        (
+            AUTHORITY,
+            "address = \"192.0.2.100\"",
+            "",
+            "`outside.address` is missing",
+        ),
+        (
+            AUTHORITY,
+            "listen = \"10.0.0.1:4510\"",
+            "listen = \"10.0.0.1\"",
+            "channel.listen: found `10.0.0.1`",
+        ),
+        (
+            AUTHORITY,
+            "number = 7",
+            "number = 1",
+            "channel.edge.number: 1 is there twice",
+        ),
+        (
+            AUTHORITY,
+            "number = 7",
+            "number = 0",
+            "channel.edge.number: found 0, expected 1 to 65535",
+        ),
+        (
+            AUTHORITY,
+            "name = \"edge-7.example\"",
+            "name = \"edge-1.example\"",
+            "`edge-1.example` is there twice",
+        ),
+        (
+            AUTHORITY,
+            "name = \"edge-7.example\"",
+            "name = \"edge 7\"",
+            "channel.edge.name: found `edge 7`",
+        ),
+        (
+            AUTHORITY,
+            "[repository]\nkey = \"repository.key\"",
+            "",
+            "`[repository]` is missing",
+        ),
+        (
+            AUTHORITY,
+            "key = \"repository.key\"",
+            "file = \"x\"",
+            "`repository.key` is missing",
+        ),
+        (
+            AUTHORITY,
+            "key = \"repository.key\"",
+            "key = \"k\"\nfile = \"x\"\netcd = [\"y\"]",
+            "found beside `etcd`",
+        ),
+        (
+            AUTHORITY,
+            "ca = [\"cluster.pem\"]",
+            "",
+            "channel.ca: found none",
+        ),
+        (
+            AUTHORITY,
+            "listen",
+            "distribution = \"some\"\nlisten",
+            "channel.distribution: found `some`",
+        ),
+        (
+            EDGE,
+            "address = \"192.0.2.100\"",
+            "",
+            "`outside.address` is missing: expected the address that the edges share",
+        ),
+        (
+            EDGE,
+            "name = \"second.example\"",
+            "",
+            "`channel.authority.name` is missing",
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let problems = read(&text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(problems.contains(said), "{said}: {problems}");
+    }
+    let (no_authority, _) = EDGE.split_once("[[channel.authority]]").unwrap();
+    let problems = read(no_authority).unwrap_err().to_string();
+    assert!(problems.contains("no [[channel.authority]]"), "{problems}");
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let text = EDGE.replace("[channel]", "[repository]\nkey = \"k\"\n\n[channel]");
+    let warnings = read(&text).unwrap().warnings;
+    assert!(
+        warnings[0]
+            .text
+            .contains("[repository] has no effect on a gateway")
+    );
+    let text = AUTHORITY.replace("[channel]", "[inside]\ninterface = \"lan0\"\n\n[channel]");
+    let warnings = read(&text).unwrap().warnings;
+    assert!(
+        warnings[0]
+            .text
+            .contains("[inside] has no effect on an authority")
+    );
+}

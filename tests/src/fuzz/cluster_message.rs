@@ -1,0 +1,34 @@
+//! What an edge says to its authority, and what the authority says to it.
+
+use evergate::cluster::wire::{self, Down, Up};
+
+/// One message with its length before it; the same as the start of a stream.
+pub fn cluster_message(data: &[u8]) {
+    let Some((prefix, content)) = data.split_first_chunk::<{ wire::PREFIX }>() else {
+        return;
+    };
+    if let Ok(length) = wire::content_len(*prefix) {
+        assert!(length <= wire::LONGEST);
+    }
+    if let Ok(up) = wire::decode::<Up>(content) {
+        let written = wire::encode(&up).expect("what was read can be written");
+        assert_eq!(wire::decode::<Up>(&written[wire::PREFIX..]), Ok(up));
+    }
+    if let Ok(down) = wire::decode::<Down>(content) {
+        let written = wire::encode(&down).expect("what was read can be written");
+        assert_eq!(
+            wire::decode::<Down>(&written[wire::PREFIX..]).as_ref(),
+            Ok(&down)
+        );
+        if let Down::Install(carrier) = down
+            && let Ok(session) = carrier.pair.session()
+        {
+            assert!(session.shared, "numbers of a pair that was sent are leased");
+        }
+    }
+    // As a connection takes it apart, whatever the pieces are.
+    let whole = evergate::fuzzing::cluster_stream(data, data.len());
+    for piece in [1, 7] {
+        assert_eq!(evergate::fuzzing::cluster_stream(data, piece), whole);
+    }
+}

@@ -1,0 +1,234 @@
+//! One negotiation, many edges: a client's packets come to another edge, or its edge dies, and its session
+//! goes on with no new key exchange.
+
+use super::{Case, ensure, must_ping};
+use crate::lab::sharing::{AUTHORITY, Sharing};
+use crate::lab::topology::TARGETS;
+use crate::lab::{Lab, Place};
+use crate::probe::{Probe, Stream, now_ns};
+use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+pub(super) const CASES: &[Case] = &[
+    ("sharing_a_client_moves_between_edges", moves),
+    ("sharing_an_edge_is_killed", killed),
+    ("sharing_edges_ask_for_what_they_lack", asked_for),
+    ("sharing_new_keys_while_it_moves", rekeys),
+    ("sharing_an_edge_drains_without_a_lost_packet", drains),
+    (
+        "sharing_an_authority_is_restarted_and_nobody_notices",
+        restarted,
+    ),
+    (
+        "sharing_goes_on_when_the_authority_is_killed",
+        authority_killed,
+    ),
+];
+
+/// The client has its session, which the authority made; the SPIs that name it.
+fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
+    lab.share(sharing)?;
+    lab.start(Place::Client)?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
+    spis(lab)
+}
+
+fn spis(lab: &Lab) -> Result<(String, String)> {
+    let status = lab.status(Place::Client)?;
+    let session = status.sessions.first();
+    let session = session.context("the client has no session")?;
+    Ok((session.spi_in.clone(), session.spi_out.clone()))
+}
+
+/// Nothing was negotiated since.
+fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
+    let ups = lab.events(Place::Client, 0)?;
+    let ups = ups
+        .iter()
+        .filter(|event| event.kind == "session_up")
+        .count();
+    ensure(ups == 1, || format!("{ups} sessions were made"))?;
+    let after = spis(lab)?;
+    ensure(after == *before, || format!("{after:?} was {before:?}"))
+}
+
+fn moves(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let stream = Stream::start(lab)?;
+    for number in [2, 3, 1, 3, 2, 1] {
+        std::thread::sleep(Duration::from_millis(300));
+        lab.bring_to(number)?;
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let report = stream.finish()?;
+    ensure(report.error.is_none() && report.checked > 100_000, || {
+        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
+    })?;
+    must_ping(lab, Place::Client, &[TARGETS[0]])?;
+    same_session(lab, &session)?;
+    for number in [1, 2, 3] {
+        let opened = lab.status(Place::Gateway(number))?.counter("esp_opened");
+        ensure(opened > 10, || {
+            format!("gw{number} opened {opened} packets")
+        })?;
+    }
+    Ok(())
+}
+
+/// How long a client is without its targets when the edge that it uses is killed and the router brings its
+/// packets to another one, in milliseconds.
+fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let event = now_ns();
+    lab.kill(Place::Gateway(dead))?;
+    lab.bring_to(next)?;
+    std::thread::sleep(Duration::from_millis(1500));
+    let until = now_ns();
+    let record = probe.finish()?;
+    Ok(record.outage(event, until).millis())
+}
+
+fn killed(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let first = kill_and_measure(lab, 1, 2)?;
+    let second = kill_and_measure(lab, 2, 3)?;
+    same_session(lab, &session)?;
+    // The router's part, and the process's end, are in it.
+    ensure(first < 200.0 && second < 200.0, || {
+        format!(
+            "{first:.1} and {second:.1} ms; dropped were {}",
+            lab.drops()
+        )
+    })?;
+    print!("{first:.1} ms, {second:.1} ms … ");
+    Ok(())
+}
+
+fn asked_for(lab: &mut Lab) -> Result<()> {
+    let sharing = Sharing {
+        distribution: "last",
+        ..Sharing::default()
+    };
+    let session = up(lab, &sharing)?;
+    ensure(lab.status(Place::Gateway(2))?.sessions.is_empty(), || {
+        "gw2 has what it has not asked for".into()
+    })?;
+    let outage = kill_and_measure(lab, 1, 2)?;
+    same_session(lab, &session)?;
+    ensure(outage < 200.0, || {
+        format!("{outage:.1} ms; dropped were {}", lab.drops())
+    })?;
+    print!("{outage:.1} ms … ");
+    Ok(())
+}
+
+fn rekeys(lab: &mut Lab) -> Result<()> {
+    let sharing = Sharing {
+        extra: "\n[ike]\nrekey_child = \"2s\"\n".into(),
+        authority_extra: "\n[ike]\nrekey_child = \"2s\"\n".into(),
+        ..Sharing::default()
+    };
+    let session = up(lab, &sharing)?;
+    let stream = Stream::start(lab)?;
+    for round in 0..20_u8 {
+        std::thread::sleep(Duration::from_millis(300));
+        lab.bring_to(round % 3 + 1)?;
+    }
+    let report = stream.finish()?;
+    ensure(report.error.is_none() && report.checked > 100_000, || {
+        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
+    })?;
+    must_ping(lab, Place::Client, &[TARGETS[0]])?;
+    ensure(spis(lab)? != session, || "no fresh keys".into())?;
+    let ups = lab.events(Place::Client, 0)?;
+    let ups = ups
+        .iter()
+        .filter(|event| event.kind == "session_up")
+        .count();
+    ensure(ups == 1, || format!("{ups} sessions were made"))
+}
+
+fn drains(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let from = now_ns();
+    lab.evergate(Place::Gateway(1), &["drain"])?;
+    lab.bring_to(2)?;
+    lab.wait("gw1 has nothing any more", Duration::from_secs(5), |lab| {
+        let status = lab.status(Place::Gateway(1))?;
+        Ok(status
+            .drain
+            .is_some_and(|drain| drain.sessions == 0)
+            .then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_millis(500));
+    let until = now_ns();
+    std::thread::sleep(Duration::from_millis(200));
+    let lost = probe.finish()?.lost(from, until);
+    ensure(lost == 0, || {
+        format!("{lost} lost; dropped were {}", lab.drops())
+    })?;
+    same_session(lab, &session)
+}
+
+/// An authority that is restarted as it should be: nobody notices.
+fn restarted(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let from = now_ns();
+    lab.stop(AUTHORITY)?;
+    std::thread::sleep(Duration::from_secs(2));
+    come_back(lab)?;
+    let until = now_ns();
+    std::thread::sleep(Duration::from_millis(200));
+    let lost = probe.finish()?.lost(from, until);
+    ensure(lost == 0, || {
+        format!("{lost} lost; dropped were {}", lab.drops())
+    })?;
+    same_session(lab, &session)?;
+    // It knows from its repository who may do what, and gives the pair to another edge.
+    lab.bring_to(2)?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(2))?;
+    same_session(lab, &session)
+}
+
+fn come_back(lab: &mut Lab) -> Result<()> {
+    lab.start(AUTHORITY)?;
+    lab.wait("the edges are back", Duration::from_secs(10), |lab| {
+        let events = lab.events(AUTHORITY, 0)?;
+        let ups = events
+            .iter()
+            .filter(|event| event.kind == "edge_up")
+            .count();
+        Ok((ups >= 3).then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}
+
+/// One that is killed: edges go on with what they may surely use, and after a second with all that they have.
+fn authority_killed(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let event = now_ns();
+    lab.kill(AUTHORITY)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let outage = probe.outage_until_now(event).millis();
+    ensure(outage < 1500.0, || {
+        format!("{outage:.1} ms; dropped were {}", lab.drops())
+    })?;
+    let from = now_ns();
+    come_back(lab)?;
+    let until = now_ns();
+    std::thread::sleep(Duration::from_millis(200));
+    let lost = probe.finish()?.lost(from, until);
+    ensure(lost == 0, || {
+        format!("{lost} lost; dropped were {}", lab.drops())
+    })?;
+    print!("{outage:.1} ms … ");
+    same_session(lab, &session)
+}
