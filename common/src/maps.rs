@@ -30,6 +30,14 @@ pub const OWNERS: &str = "OWNERS";
 pub const STATIONS: &str = "STATIONS";
 /// Array of one [`Address`], as two words: where other gateways send packets in IP.
 pub const OWN_ADDRESS: &str = "OWN_ADDRESS";
+/// Address to the number (u32) of the [class](crate::filter) of its user, or [`OWN`](crate::filter::OWN).
+pub const USERS: &str = "USERS";
+/// Array of [`MAX_CLASSES`](crate::filter::MAX_CLASSES) [classes](crate::filter::ClassEntry).
+pub const CLASSES: &str = "CLASSES";
+/// Longest prefix match of [networks](crate::filter::DirectKey) that classes have directly, to anything.
+pub const DIRECT: &str = "DIRECT";
+/// Per-CPU counters of the classes, by [`hit_slot`](crate::filter::hit_slot).
+pub const CLASS_COUNTERS: &str = "CLASS_COUNTERS";
 /// AF_XDP sockets of the outside interface by receive queue.
 pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
 /// AF_XDP sockets of the inside interface by receive queue.
@@ -55,6 +63,9 @@ pub const STRANGERS: &str = "STRANGERS";
 pub const STEERING: &str = "STEERING";
 /// Load-time global of `outside` (u8): 1 = ESP with an SPI that is not known goes to the worker.
 pub const SHARED: &str = "SHARED";
+
+/// Load-time global of `outside` (u8): 1 = there is a packet filter.
+pub const FILTER: &str = "FILTER";
 
 /// Receive queues that an interface can have.
 pub const MAX_QUEUES: u32 = 64;
@@ -350,6 +361,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{AddressEntry, Local, NodeState, SaEntry, TunnelEntry};
+    use crate::filter::ClassEntry;
     use crate::guard::Guard;
     use crate::steering::Gateway;
 
@@ -367,4 +379,6 @@ mod user {
     unsafe impl aya::Pod for Guard {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Gateway {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClassEntry {}
 }

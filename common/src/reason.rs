@@ -159,6 +159,10 @@ counters! {
     EspUnknown Info "esp_unknown" "ESP with an SPI that no security association has, handed to a worker, where it waits for one"
     ParkedLate Drop "parked_late" "packet of a shared session that has waited too long for sequence numbers"
     ParkedFull Drop "parked_full" "packet of a shared session that may not be carried yet, and too many wait already"
+    // Program `outside`: the packet filter.
+    FilterTunnel Drop "filter_tunnel" "packet past the tunnel, of a user who must use it"
+    FilterUnlisted Drop "filter_unlisted" "packet past the tunnel to a network that its user's class does not have directly"
+    FilterService Drop "filter_service" "IKE or ESP of a user whose class has no encryption service"
 }
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             strangers: false,
             number: 0,
             shared: false,
+            filter: false,
             max_sas: MAX_SAS,
         },
         discovery: Discovery::Probe,

@@ -40,6 +40,7 @@ fn settings() -> OutsideSettings {
         strangers: false,
         number: 0,
         shared: false,
+        filter: false,
         max_sas: MAX_SAS,
     }
 }

@@ -17,6 +17,14 @@ fn every_program_passes_the_verifier() {
     };
     let mut shared = Outside::load(settings).expect("outside loads with steering");
     assert_eq!(shared.run(&frame, 1).expect("outside runs").verdict, PASS);
+    let settings = OutsideSettings {
+        number: 1,
+        shared: true,
+        filter: true,
+        ..OutsideSettings::default()
+    };
+    let mut filter = Outside::load(settings).expect("outside loads with a filter and all else");
+    assert_eq!(filter.run(&frame, 1).expect("outside runs").verdict, PASS);
     let mut inside = Inside::load().expect("inside loads");
     assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
     let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod counters;
+mod filter;
 mod group;
 mod guard;
 mod heartbeat;
@@ -42,6 +43,9 @@ fn from_outside(ctx: &XdpContext) -> u32 {
             XDP_PASS => {}
             verdict => return verdict,
         }
+    }
+    if maps::filter() && filter::way(ctx) != XDP_PASS {
+        return XDP_DROP;
     }
     if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
         if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
 };
 use evergate_common::{
+    filter::{ClassEntry, DirectKey, HITS, MAX_CLASSES, MAX_DIRECT, MAX_USERS},
     guard::Guard,
     maps::{
         AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
@@ -52,6 +53,18 @@ pub static STATIONS: HashMap<u64, u32> =
 pub static OWN_ADDRESS: Array<[u64; 2]> = Array::with_max_entries(1, 0);
 
 #[map]
+pub static USERS: HashMap<[u64; 2], u32> = HashMap::with_max_entries(MAX_USERS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static CLASSES: Array<ClassEntry> = Array::with_max_entries(MAX_CLASSES, 0);
+
+#[map]
+pub static DIRECT: LpmTrie<DirectKey, u32> = LpmTrie::with_max_entries(MAX_DIRECT, 0);
+
+#[map]
+pub static CLASS_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_CLASSES * HITS, 0);
+
+#[map]
 pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
 
 #[map]
@@ -84,6 +97,15 @@ static STRANGERS: u8 = 0;
 static STEERING: u8 = 0;
 #[unsafe(no_mangle)]
 static SHARED: u8 = 0;
+
+#[unsafe(no_mangle)]
+static FILTER: u8 = 0;
+
+/// Whether there is a packet filter.
+#[inline(always)]
+pub fn filter() -> bool {
+    setting(&FILTER)
+}
 
 /// Whether plain heartbeats are answered.
 #[inline(always)]

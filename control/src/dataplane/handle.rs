@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::command::{Command, GroupId, GroupSpec, Steer};
+use super::filter::Filter;
 use super::handover::Sleeper;
 use super::intake::Intake;
 use super::listener::Listener;
@@ -61,6 +62,8 @@ pub struct Dataplane {
     pub(super) groups: HashMap<GroupId, Nets>,
     /// How many groups have a prefix: mostly one.
     pub(super) owners: HashMap<IpNet, u32>,
+    /// Classes of users.
+    pub(super) filter: Filter,
     pub(super) inside_name: String,
     pub(super) tun_name: Option<String>,
     /// The further workers have sockets on ports of their own.

@@ -7,6 +7,7 @@
 mod bare;
 mod collector;
 mod error;
+mod filter;
 mod group;
 mod inside;
 mod interface;

@@ -6,6 +6,7 @@ mod bell;
 mod command;
 mod core;
 mod doze;
+mod filter;
 mod group;
 mod groups;
 mod handle;
@@ -50,6 +51,7 @@ pub mod xsk;
 pub use command::{
     Command, GroupId, GroupSpec, Lease, Progress, Sending, Steer, Watch, WorkerEvent, WorkerReport,
 };
+pub use filter::{ClassHits, ClassSpec, Rule};
 pub use handle::Dataplane;
 pub use intake::Intake;
 pub use paths::Discovery;

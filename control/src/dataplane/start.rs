@@ -17,6 +17,7 @@ use super::announcing::Lan;
 use super::bell::Bell;
 use super::command::WorkerReport;
 use super::core::{Core, Settings};
+use super::filter::Filter;
 use super::handle::{Dataplane, WorkerHandle};
 use super::handover::{Desk, FIRST, Sleeper};
 use super::intake::{Intake, intake};
@@ -340,6 +341,7 @@ impl Dataplane {
             outdoors: Vec::new(),
             groups: HashMap::new(),
             owners: HashMap::new(),
+            filter: Filter::default(),
             inside_name,
             tun_name,
             own_ports,

@@ -166,6 +166,7 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
+            filter: false,
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,

@@ -8,6 +8,7 @@ use std::{
 
 use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings};
 use evergate_common::{
+    filter::{self, ClassEntry, DIRECT_BITS, DirectKey, FilterWorld, Filtered, Hit, direct_net},
     guard::{Guard, Judged, judge},
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
@@ -42,6 +43,37 @@ pub struct Model {
     pub owners: HashMap<[u8; 4], u8>,
     pub stations: HashSet<u64>,
     pub group_address: Option<IpAddr>,
+    /// Whether there is a packet filter, and what it knows.
+    pub filter: bool,
+    pub users: HashMap<Address, u32>,
+    pub classes: HashMap<u32, ClassEntry>,
+    pub direct: HashSet<(u32, DirectKey)>,
+    pub hits: HashMap<(u32, u32), u64>,
+}
+
+impl FilterWorld for Model {
+    fn user(&self, address: &Address) -> Option<u32> {
+        self.users.get(address).copied()
+    }
+    fn class(&self, number: u32) -> Option<&ClassEntry> {
+        self.classes.get(&number)
+    }
+    fn direct(&self, key: &DirectKey) -> bool {
+        let bits = |key: &DirectKey| {
+            let (head, tail) = key.split_at(4);
+            let head = u32::from_be_bytes(head.try_into().unwrap());
+            (head, u128::from_be_bytes(tail.try_into().unwrap()))
+        };
+        let (class, address) = bits(key);
+        self.direct.iter().any(|(length, net)| {
+            let (of, network) = bits(net);
+            let behind = 128 - (length - DIRECT_BITS);
+            of == class && (address ^ network).checked_shr(behind).unwrap_or(0) == 0
+        })
+    }
+    fn local(&self) -> Option<&Local> {
+        Some(&self.local)
+    }
 }
 
 impl OutsideWorld for Model {
@@ -98,7 +130,7 @@ impl Group for Model {
 impl Model {
     /// What the program does with a frame, step by step as it does: the counters are two where a packet
     /// was taken out of another.
-    pub fn outcome(&self, frame: &[u8]) -> (u32, Vec<Counter>, Vec<u8>) {
+    pub fn outcome(&mut self, frame: &[u8]) -> (u32, Vec<Counter>, Vec<u8>) {
         let mut packet = frame.to_vec();
         let mut counters = Vec::new();
         if self.number != 0 {
@@ -114,6 +146,23 @@ impl Model {
                     packet.drain(..wrapping.excess());
                     counters.push(Counter::SteerUnwrapped);
                 }
+            }
+        }
+        if self.filter {
+            match filter::judge(packet.as_slice(), self) {
+                Filtered::Aside => {}
+                Filtered::Direct(class) => self.hit(class, Hit::Direct),
+                Filtered::Refused(class, counter) => {
+                    self.hit(class, Hit::Refused);
+                    counters.push(counter);
+                    return (DROP, counters, packet);
+                }
+                Filtered::NoService(class) if filter::is_service(packet.as_slice()) => {
+                    self.hit(class, Hit::Service);
+                    counters.push(Counter::FilterService);
+                    return (DROP, counters, packet);
+                }
+                Filtered::NoService(_) => {}
             }
         }
         let decision = verdict::outside(packet.as_slice(), self);
@@ -141,6 +190,12 @@ impl Model {
         let (verdict, counter, packet) = outcome(decision, &self.guard, &packet);
         counters.push(counter);
         (verdict, counters, packet)
+    }
+}
+
+impl Model {
+    fn hit(&mut self, class: u32, hit: Hit) {
+        *self.hits.entry((class, hit as u32)).or_default() += 1;
     }
 }
 
@@ -228,6 +283,7 @@ impl OutsidePair {
             strangers,
             number,
             shared: false,
+            filter: false,
             max_sas: 1024,
         })
     }
@@ -246,6 +302,7 @@ impl OutsidePair {
             strangers: settings.strangers,
             shared: settings.shared,
             number: settings.number,
+            filter: settings.filter,
             ..Model::default()
         };
         let mut pair = OutsidePair {
@@ -317,6 +374,51 @@ impl OutsidePair {
             .expect("an address goes into the map");
         let slot = self.model.addresses.entry(address(other)).or_default();
         *slot = AddressEntry::new(slot.peer(), true).of_gateway(true);
+    }
+
+    /// What a class may have, and what it has directly.
+    pub fn class(&mut self, number: u32, class: ClassEntry, direct: &[&str]) {
+        self.program
+            .set_class(number, class)
+            .expect("a class goes into the map");
+        self.model.classes.insert(number, class);
+        for net in direct {
+            let net: IpNet = net.parse().expect("a network");
+            self.program
+                .add_direct(number, net)
+                .expect("a network goes into the map");
+            let placed = direct_net(number, net.network(), net.prefix_len());
+            self.model.direct.insert(placed);
+        }
+    }
+
+    pub fn no_direct(&mut self, number: u32, net: &str) {
+        let net: IpNet = net.parse().expect("a network");
+        self.program
+            .remove_direct(number, net)
+            .expect("a network goes");
+        let placed = direct_net(number, net.network(), net.prefix_len());
+        assert!(self.model.direct.remove(&placed));
+    }
+
+    pub fn user(&mut self, user: IpAddr, class: Option<u32>) {
+        self.program
+            .set_user(user, class)
+            .expect("a user goes into the map");
+        match class {
+            Some(number) => self.model.users.insert(address(user), number),
+            None => self.model.users.remove(&address(user)),
+        };
+    }
+
+    /// The hits of a class, in the kernel as in the model.
+    pub fn hits(&self, class: u32) -> [u64; 3] {
+        [Hit::Direct, Hit::Refused, Hit::Service].map(|hit| {
+            let found = self.program.class_hits(class, hit).expect("counters");
+            let expected = self.model.hits.get(&(class, hit as u32));
+            assert_eq!(found, expected.copied().unwrap_or(0), "{hit:?}");
+            found
+        })
     }
 
     pub fn guard(&mut self, guard: Guard) {

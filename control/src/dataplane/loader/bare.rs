@@ -1,7 +1,7 @@
 //! The programs without maps: for the far ends of test links, and as a yardstick.
 
 use super::{Attached, LoadError, Run, XdpMode, program::Program};
-use evergate_common::maps::{ADDRESSES, INSIDE_V4, INSIDE_V6, OWNERS, PEERS, SAS};
+use evergate_common::maps::{ADDRESSES, DIRECT, INSIDE_V4, INSIDE_V6, OWNERS, PEERS, SAS, USERS};
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,10 @@ impl Bare {
             BareProgram::Swap => "swap",
             BareProgram::Undo => "undo",
         };
-        let sizes = [SAS, OWNERS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
+        let sizes = [
+            SAS, OWNERS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6, USERS, DIRECT,
+        ]
+        .map(|map| (map, 1));
         Ok(Bare {
             program: Program::load(name, &[], None, &sizes)?,
         })

@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 
 use aya::maps::{MapData, XskMap};
-use evergate_common::maps::{ADDRESSES, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, OWNERS, PEERS, SAS};
+use evergate_common::maps::{
+    ADDRESSES, DIRECT, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, OWNERS, PEERS, SAS, USERS,
+};
 
 use super::{
     Attached, LoadError, Run, XdpMode,
@@ -22,7 +24,10 @@ impl Collector {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load() -> Result<Self, LoadError> {
-        let sizes = [SAS, OWNERS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6].map(|map| (map, 1));
+        let sizes = [
+            SAS, OWNERS, ADDRESSES, PEERS, INSIDE_V4, INSIDE_V6, USERS, DIRECT,
+        ]
+        .map(|map| (map, 1));
         let mut program = Program::load("collect", &[], None, &sizes)?;
         Ok(Collector {
             sockets: program.map(INSIDE_XSKS)?,

@@ -4,8 +4,8 @@ use std::{net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
-    ADDRESSES, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS, MAX_PREFIXES,
-    OWNERS, PEERS, SAS, TunnelEntry,
+    ADDRESSES, DIRECT, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS,
+    MAX_PREFIXES, OWNERS, PEERS, SAS, TunnelEntry, USERS,
 };
 use ipnet::IpNet;
 
@@ -37,7 +37,7 @@ impl Inside {
             "inside",
             &[],
             None,
-            &[(SAS, 1), (OWNERS, 1), (ADDRESSES, 1), (PEERS, 1)],
+            &[SAS, OWNERS, ADDRESSES, PEERS, USERS, DIRECT].map(|map| (map, 1)),
         )?;
         Ok(Inside {
             v4: program.map(INSIDE_V4)?,

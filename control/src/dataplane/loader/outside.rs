@@ -3,18 +3,20 @@
 use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
+use evergate_common::filter::{MAX_DIRECT, MAX_USERS};
 use evergate_common::guard::Guard;
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES,
-    MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS,
-    PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS,
-    SaEntry, address, halves, peer_slot,
+    ADDRESSES, Address, AddressEntry, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, GATEWAYS, GUARD,
+    INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL,
+    OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS,
+    SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS, address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
 use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
+    filter::FilterMaps,
     group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
@@ -34,6 +36,8 @@ pub struct OutsideSettings {
     /// The node is one of several that share SAs: ESP with an SPI that it does not know goes to the worker,
     /// where it waits for a session that may yet be had.
     pub shared: bool,
+    /// There is a packet filter: classes of users, and what they may have past the tunnel.
+    pub filter: bool,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
     /// and 8 bytes for each possible one.
     pub max_sas: u32,
@@ -47,6 +51,7 @@ impl Default for OutsideSettings {
             strangers: false,
             number: 0,
             shared: false,
+            filter: false,
             max_sas: MAX_SAS,
         }
     }
@@ -65,6 +70,8 @@ pub struct Outside {
     local: LocalMap,
     guard: Array<MapData, Guard>,
     pub(super) group: GroupMaps,
+    pub(super) filter: FilterMaps,
+    filters: bool,
     node_state: NodeStateWriter,
 }
 
@@ -93,6 +100,7 @@ impl Outside {
     ) -> Result<Self, LoadError> {
         let max_sas = settings.max_sas.clamp(1, MAX_SAS);
         let max_owners = if settings.number == 0 { 1 } else { max_sas };
+        let only = |most| if settings.filter { most } else { 1 };
         let mut program = Program::load(
             name,
             &[
@@ -101,11 +109,14 @@ impl Outside {
                 (STRANGERS, settings.strangers.into()),
                 (STEERING, settings.number),
                 (SHARED, settings.shared.into()),
+                (FILTER, settings.filter.into()),
             ],
             request_mac,
             &[
                 (SAS, max_sas),
                 (OWNERS, max_owners),
+                (USERS, only(MAX_USERS)),
+                (DIRECT, only(MAX_DIRECT)),
                 (INSIDE_V4, 1),
                 (INSIDE_V6, 1),
             ],
@@ -126,6 +137,13 @@ impl Outside {
                 max_owners,
                 stations: program.map(STATIONS)?,
                 own_address: program.map(OWN_ADDRESS)?,
+            },
+            filters: settings.filter,
+            filter: FilterMaps {
+                users: program.map(USERS)?,
+                classes: program.map(CLASSES)?,
+                direct: program.map(DIRECT)?,
+                counters: program.map(CLASS_COUNTERS)?,
             },
             node_state: NodeStateWriter::new(program.map(NODE_STATE)?),
             program,
@@ -162,6 +180,11 @@ impl Outside {
     /// If the kernel refuses.
     pub fn set_guard(&mut self, guard: Guard) -> Result<(), LoadError> {
         set_only(GUARD, &mut self.guard, guard)
+    }
+
+    /// Whether it was loaded with a packet filter.
+    pub fn has_filter(&self) -> bool {
+        self.filters
     }
 
     /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.
