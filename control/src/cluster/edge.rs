@@ -162,6 +162,10 @@ impl Edge {
                     self.acts.push_back(Act::Stop { spi, term, tell });
                 }
             }
+            ToEdge::Widen { spi, limits } => {
+                self.claims.remove(&spi);
+                self.widen(spi, limits);
+            }
             // It may be claimed again after a time.
             ToEdge::Refuse { .. } => (),
             ToEdge::Acknowledge { number, limits } => {
@@ -174,10 +178,14 @@ impl Edge {
         }
     }
 
-    /// The data plane has an authentic packet for a pair that it does not own.
+    /// The data plane has an authentic packet for a pair that it does not own, or one beyond what it may accept.
     pub fn claim(&mut self, claim: Claim, now: Instant) {
         let Claim { spi, .. } = claim;
-        if !self.connected || self.draining || self.held.contains_key(&spi) {
+        let idle = match self.held.get(&spi) {
+            Some(held) => held.stopping || claim.seen <= held.inbound(),
+            None => self.draining,
+        };
+        if !self.connected || idle {
             return;
         }
         let again = self.terms.again;
@@ -245,6 +253,12 @@ impl Edge {
         self.held.len()
     }
 
+    /// The authority ends, and has said so: from now on the edge goes on by itself.
+    pub fn abandoned(&mut self) {
+        self.alone_at = None;
+        self.widen_all();
+    }
+
     /// Takes pairs again, after [`Edge::give_back`].
     pub fn take_again(&mut self) {
         self.draining = false;
@@ -264,10 +278,7 @@ impl Edge {
     pub fn poll(&mut self, now: Instant) {
         if self.alone_at.is_some_and(|at| at <= now) {
             self.alone_at = None;
-            for (spi, held) in &mut self.held {
-                held.widen();
-                self.acts.push_back(held.bound(*spi));
-            }
+            self.widen_all();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.connected || !(due(self.news_at) || due(self.report_at)) {
@@ -331,6 +342,14 @@ impl Edge {
             grant,
             inbound,
         });
+    }
+
+    /// All pairs may be used as far as without an authority.
+    fn widen_all(&mut self) {
+        for (spi, held) in &mut self.held {
+            held.widen();
+            self.acts.push_back(held.bound(*spi));
+        }
     }
 
     fn widen(&mut self, spi: u32, limits: Limits) {

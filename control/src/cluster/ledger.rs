@@ -104,6 +104,7 @@ impl Ledger {
             restored: !fresh,
             base: kept.reserved,
             rekey: kept.rekey,
+            wanted: 0,
             asked: None,
             highest: if esn { u64::MAX } else { u32::MAX.into() },
         };
@@ -212,10 +213,14 @@ impl Ledger {
     pub fn claim(&mut self, edge: EdgeId, claim: Claim, now: Instant) {
         let Claim { spi, seen } = claim;
         let connected = |owner| self.edges.get(&owner).is_some_and(|edge| edge.connected);
+        let mut widened = false;
         let refusal = match self.entries.get_mut(&spi) {
             None => Some(Refusal::Unknown),
             Some(entry) => match entry.holder {
-                Holder::Owner(owner) if owner == edge => None,
+                Holder::Owner(owner) if owner == edge => {
+                    widened = entry.reach(seen, self.terms.least_margin);
+                    None
+                }
                 Holder::Granting(to, _) if to == edge => None,
                 Holder::Granting(..) => Some(Refusal::Busy),
                 _ if entry.next.is_some_and(|next| next != edge) => Some(Refusal::Busy),
@@ -245,8 +250,15 @@ impl Ledger {
                 }
             },
         };
+        if let Some(entry) = self.entries.get_mut(&spi)
+            && refusal.is_none()
+        {
+            // Whoever gets it must be able to take the packet for which it has asked.
+            entry.wanted = entry.wanted.max(seen);
+        }
         match refusal {
             Some(refusal) => self.send(edge, ToEdge::Refuse { spi, refusal }),
+            None if widened => self.widen(edge, spi),
             None => self.settle(spi),
         }
     }
@@ -332,13 +344,24 @@ impl Ledger {
             entry.kept.hard = kept.hard;
             entry.kept.term = entry.kept.term.max(kept.term);
             entry.kept.rekey |= kept.rekey;
+            // What its owner has claimed may have been beyond all that was kept.
+            let claimed = entry.wanted > entry.soft;
+            let owner = entry.owner().filter(|_| claimed);
+            if claimed
+                && entry.reach(0, self.terms.least_margin)
+                && let Some(owner) = owner
+            {
+                self.widen(owner, spi);
+            }
             return self.settle(spi);
         };
         entry.kept = kept;
         entry.holder = Holder::Owner(edge);
         entry.top = rest.floor;
         entry.wide = false;
-        entry.soft = rest.floor.saturating_add(self.terms.least_margin);
+        let highest = rest.floor.max(entry.wanted);
+        let soft = highest.saturating_add(self.terms.least_margin);
+        entry.soft = soft.min(kept.hard);
         (entry.restored, entry.base) = (false, entry.leased);
         let first = entry.leased.saturating_add(1);
         entry.leased = (entry.leased.saturating_add(self.terms.block)).min(kept.reserved);
@@ -429,11 +452,16 @@ impl Ledger {
                 }
                 kept.term = kept.term.saturating_add(1);
                 kept.owner = Some(edge);
-                kept.hard = kept.hard.max(more(rest.floor, terms.reserve));
+                let highest = rest.floor.max(entry.wanted);
+                kept.hard = kept.hard.max(more(highest, terms.reserve));
                 entry.holder = Holder::Granting(edge, *rest);
             }
-            (Holder::Owner(_), _) if kept.hard.saturating_sub(entry.top) <= terms.reserve / 2 => {
-                kept.hard = kept.hard.max(more(entry.top, terms.reserve));
+            (Holder::Owner(_), _)
+                if kept.hard.saturating_sub(entry.top.max(entry.wanted)) <= terms.reserve / 2 =>
+            {
+                kept.hard = kept
+                    .hard
+                    .max(more(entry.top.max(entry.wanted), terms.reserve));
             }
             (Holder::Owner(_), _) => (),
             (Holder::Nobody(_) | Holder::Granting(..) | Holder::Asked(..), _) => return,
@@ -442,6 +470,13 @@ impl Ledger {
         if kept != entry.kept {
             entry.storing = Some(kept);
             self.orders.push_back(Order::Store { spi, kept });
+        }
+    }
+
+    /// An owner is told what it may do now.
+    fn widen(&mut self, edge: EdgeId, spi: u32) {
+        if let Some(limits) = self.entries.get(&spi).map(Entry::limits) {
+            self.send(edge, ToEdge::Widen { spi, limits });
         }
     }
 

@@ -57,7 +57,8 @@ pub struct Report {
     pub marks: Vec<Mark>,
 }
 
-/// An edge that holds the keys of an SA has an authentic packet for it and would own it.
+/// An edge that holds the keys of an SA has an authentic packet for it and would own it; or owns it, and the
+/// packet is beyond what it may accept: so many were lost on their way that no report tells of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     pub spi: u32,
@@ -110,6 +111,11 @@ pub enum ToEdge {
     Refuse {
         spi: u32,
         refusal: Refusal,
+    },
+    /// An owner that has claimed higher numbers than it may accept gets them.
+    Widen {
+        spi: u32,
+        limits: Limits,
     },
     /// The report of this number has been taken.
     Acknowledge {

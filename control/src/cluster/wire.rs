@@ -93,6 +93,8 @@ pub enum Down {
     },
     Numbers(ToEdge),
     Ike(Relayed),
+    /// The authority ends, and gives no numbers to anybody any more.
+    Leaving,
     /// To be had from now on, and confirmed.
     Install(Box<Carrier>),
     /// To be forgotten.

@@ -275,10 +275,14 @@ impl Core {
                 outbound,
                 ..
             } => {
-                let had = session.has_numbers();
+                let (had, group) = (session.has_numbers(), session.group);
                 let has = session.take_numbers((floor, missing, inbound), (first, outbound));
-                // The LAN is told with the first packet: another gateway may have said so meanwhile.
-                session.announced = false;
+                // Else the LAN is told with the first packet: another gateway may have told it something
+                // meanwhile.
+                let announced = self.in_use(group);
+                if let Some(session) = self.sessions.get_mut(index) {
+                    session.announced = announced;
+                }
                 let leases = &mut self.leases;
                 leases.tenures = (leases.tenures + usize::from(has)) - usize::from(had);
                 let more = leases.tenures.saturating_sub(leases.news.len());

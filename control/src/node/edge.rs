@@ -136,6 +136,11 @@ impl Node {
         match message {
             // The channel has seen to it. Who does not know a pair can not be asked for it.
             Down::Greeting { .. } | Down::Unknown { .. } => {}
+            Down::Leaving => {
+                if let Some(edge) = &mut self.edge {
+                    edge.core.abandoned();
+                }
+            }
             Down::Numbers(numbers) => {
                 if let Some(edge) = &mut self.edge {
                     edge.core.hear(numbers, now);

@@ -98,7 +98,8 @@ impl Model for Cluster {
             }
             if let Some(plane) = &node.plane {
                 for number in 1..=world.client_sent.min(bounds.arriving) {
-                    if plane.seen >> number & 1 == 0 && number <= plane.inbound {
+                    let claims = node.link == Link::Up && world.claims < bounds.claims;
+                    if plane.seen >> number & 1 == 0 && (number <= plane.inbound || claims) {
                         steps.push(Step::Arrives(index, number));
                     }
                 }
@@ -136,7 +137,7 @@ impl Model for Cluster {
                 let node = &mut world.nodes[index];
                 let core = node.core.as_mut()?;
                 match &mut node.plane {
-                    Some(plane) => {
+                    Some(plane) if number <= plane.inbound => {
                         plane.seen |= 1 << number;
                         plane.top = plane.top.max(number);
                         world.accepted_twice |= world.accepted >> number & 1 == 1;
@@ -144,7 +145,7 @@ impl Model for Cluster {
                         world.moved |= index == 1;
                         core.progress(SPI, plane.top, plane.sent, now);
                     }
-                    None => {
+                    _ => {
                         world.claims += 1;
                         let claim = Claim {
                             spi: SPI,

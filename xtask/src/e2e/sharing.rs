@@ -15,7 +15,14 @@ pub(super) const CASES: &[Case] = &[
     ("sharing_edges_ask_for_what_they_lack", asked_for),
     ("sharing_new_keys_while_it_moves", rekeys),
     ("sharing_an_edge_drains_without_a_lost_packet", drains),
-    ("sharing_goes_on_without_an_authority", without_authority),
+    (
+        "sharing_an_authority_is_restarted_and_nobody_notices",
+        restarted,
+    ),
+    (
+        "sharing_goes_on_when_the_authority_is_killed",
+        authority_killed,
+    ),
 ];
 
 /// The client has its session, which the authority made; the SPIs that name it.
@@ -166,14 +173,29 @@ fn drains(lab: &mut Lab) -> Result<()> {
     same_session(lab, &session)
 }
 
-fn without_authority(lab: &mut Lab) -> Result<()> {
+/// An authority that is restarted as it should be: nobody notices.
+fn restarted(lab: &mut Lab) -> Result<()> {
     let session = up(lab, &Sharing::default())?;
     let probe = Probe::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));
     let from = now_ns();
-    lab.kill(AUTHORITY)?;
-    std::thread::sleep(Duration::from_secs(3));
-    // It knows from its repository who may do what, and the traffic does not notice.
+    lab.stop(AUTHORITY)?;
+    std::thread::sleep(Duration::from_secs(2));
+    come_back(lab)?;
+    let until = now_ns();
+    std::thread::sleep(Duration::from_millis(200));
+    let lost = probe.finish()?.lost(from, until);
+    ensure(lost == 0, || {
+        format!("{lost} lost; dropped were {}", lab.drops())
+    })?;
+    same_session(lab, &session)?;
+    // It knows from its repository who may do what, and gives the pair to another edge.
+    lab.bring_to(2)?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(2))?;
+    same_session(lab, &session)
+}
+
+fn come_back(lab: &mut Lab) -> Result<()> {
     lab.start(AUTHORITY)?;
     lab.wait("the edges are back", Duration::from_secs(10), |lab| {
         let events = lab.events(AUTHORITY, 0)?;
@@ -184,15 +206,29 @@ fn without_authority(lab: &mut Lab) -> Result<()> {
         Ok((ups >= 3).then_some(()))
     })?;
     std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}
+
+/// One that is killed: edges go on with what they may surely use, and after a second with all that they have.
+fn authority_killed(lab: &mut Lab) -> Result<()> {
+    let session = up(lab, &Sharing::default())?;
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let event = now_ns();
+    lab.kill(AUTHORITY)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let outage = probe.outage_until_now(event).millis();
+    ensure(outage < 1500.0, || {
+        format!("{outage:.1} ms; dropped were {}", lab.drops())
+    })?;
+    let from = now_ns();
+    come_back(lab)?;
     let until = now_ns();
     std::thread::sleep(Duration::from_millis(200));
     let lost = probe.finish()?.lost(from, until);
     ensure(lost == 0, || {
         format!("{lost} lost; dropped were {}", lab.drops())
     })?;
-    same_session(lab, &session)?;
-    // And it can give the pair to another edge.
-    lab.bring_to(2)?;
-    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(2))?;
+    print!("{outage:.1} ms … ");
     same_session(lab, &session)
 }

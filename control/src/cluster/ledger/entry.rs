@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) base: u64,
     /// It needs fresh keys.
     pub(super) rekey: bool,
+    /// The highest number that its owner has claimed.
+    pub(super) wanted: u64,
     /// When its owner was last asked to give it back.
     pub(super) asked: Option<Instant>,
     /// The last number that the SA has.
@@ -62,6 +64,14 @@ impl Entry {
 
     pub(super) fn is_of(&self, edge: EdgeId, term: u32) -> bool {
         self.owner() == Some(edge) && self.kept.term == term
+    }
+
+    /// Its owner has seen a number that it may not accept. Says whether it may now.
+    pub(super) fn reach(&mut self, seen: u64, margin: u64) -> bool {
+        self.wanted = self.wanted.max(seen);
+        let soft = self.wanted.saturating_add(margin).min(self.kept.hard);
+        self.soft = self.soft.max(soft);
+        self.wanted <= self.soft
     }
 
     /// Nobody owns it any more.

@@ -329,3 +329,44 @@ fn fresh_keys_that_are_wanted_are_not_forgotten_with_the_authority() {
     };
     assert_eq!((limits[0].1.soft, rekeys), (27, 0), "9, and twice as many");
 }
+
+#[test]
+fn an_owner_that_missed_many_packets_gets_the_numbers_behind_them() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 9, 0)], now);
+    orders(&mut ledger);
+    // More than any margin were lost before it.
+    ledger.claim(ONE, claim(50_000), now);
+    let (sent, _) = orders(&mut ledger);
+    let [(ONE, ToEdge::Widen { spi: SPI, limits })] = sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((limits.term, limits.soft), (1, 50_004));
+    // Beyond all that the repository has: it is asked first.
+    let far = 1 << 40;
+    ledger.claim(ONE, claim(far), now);
+    let [Order::Store { kept, .. }] = std::iter::from_fn(|| ledger.order()).collect::<Vec<_>>()[..]
+    else {
+        panic!("nothing is told before it is kept");
+    };
+    assert!(kept.hard > far);
+    ledger.stored(SPI, kept);
+    let (sent, _) = orders(&mut ledger);
+    assert!(
+        matches!(sent[..], [(ONE, ToEdge::Widen { limits, .. })] if limits.soft == far + 4),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn whoever_gets_a_pair_can_take_the_packet_that_it_asked_for() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 9, 0)], now);
+    ledger.gone(ONE, Run(1), Parting::Closed, now);
+    ledger.claim(TWO, claim(700), now);
+    let (edge, grant) = granted(&orders(&mut ledger).0);
+    assert_eq!((edge, grant.limits.soft), (TWO, 704));
+    assert!(grant.floor < 100, "{grant:?}");
+}

@@ -92,6 +92,7 @@ fn to_edge() -> impl Strategy<Value = ToEdge> {
         any::<(u32, u32)>().prop_map(|(spi, term)| ToEdge::AskBack { spi, term }),
         any::<(u32, u32)>().prop_map(|(spi, term)| ToEdge::Revoke { spi, term }),
         (any::<u32>(), refusal).prop_map(|(spi, refusal)| ToEdge::Refuse { spi, refusal }),
+        (any::<u32>(), limits()).prop_map(|(spi, limits)| ToEdge::Widen { spi, limits }),
         (any::<u64>(), vec((any::<u32>(), limits()), 0..20))
             .prop_map(|(number, limits)| ToEdge::Acknowledge { number, limits }),
     ]

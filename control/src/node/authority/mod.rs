@@ -30,6 +30,7 @@ use super::threads::Threads;
 use crate::api::server::{ApiServer, Command};
 use crate::cluster::channel::{Heard, Listener};
 use crate::cluster::repository::{Outcome, Repository};
+use crate::cluster::wire::Down;
 use crate::cluster::{EdgeId, Ledger};
 use crate::ike::{Engine, SaId};
 
@@ -49,6 +50,9 @@ const POST_SHARE: u32 = 50;
 
 /// What is still to be said to edges and kept when the node stops gets so long.
 const FAREWELL: Duration = Duration::from_millis(800);
+
+/// Edges get so long to read the last word.
+const PARTING: Duration = Duration::from_millis(20);
 
 /// Where an authority's news come from, beside its edges and its repository.
 pub(super) struct Inputs {
@@ -250,6 +254,12 @@ impl Authority {
             EventKind::NodeStopping,
             "the node is stopping; its edges go on with what they have",
         ));
+        // Nothing is granted any more: edges may use at once what they could without an authority.
+        for (edge, known) in &self.edges {
+            if known.from.is_some() {
+                self.listener.send(*edge, Down::Leaving);
+            }
+        }
         let deadline = Instant::now() + FAREWELL;
         while self.repository.waiting() > 0 && Instant::now() < deadline {
             let outcome = tokio::time::timeout_at(deadline.into(), self.repository.next()).await;
@@ -257,6 +267,8 @@ impl Authority {
                 break;
             }
         }
+        // What was sent is on its way.
+        tokio::time::sleep(PARTING).await;
         self.api.stop();
     }
 }
