@@ -105,6 +105,7 @@ pub(crate) fn render(status: &Status, colour: bool) -> String {
     }
     out.push('\n');
     write_sessions(&mut out, status, colour);
+    write_filter(&mut out, status, colour);
     write_counters(&mut out, "counters", &status.counters, Look::Plain, colour);
     write_counters(&mut out, "drops", &status.drops, Look::Odd, colour);
     if status.drops.iter().all(|drop| drop.value == 0) {
@@ -325,6 +326,26 @@ fn session(session: &Session, role: Role) -> Vec<Cell> {
         Cell::new(traffic(session.packets_in, session.bytes_in)).right(),
         Cell::new(traffic(session.packets_out, session.bytes_out)).right(),
     ]
+}
+
+/// What the packet filter has done.
+fn write_filter(out: &mut String, status: &Status, colour: bool) {
+    if status.filter.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", Look::Bold.paint("filter", colour));
+    let titles = ["class", "direct", "refused", "IKE and ESP refused"];
+    let mut rows = vec![table::head(&titles)];
+    rows.extend(status.filter.iter().map(|class| {
+        let refused = |value| Cell::new(count(value)).look(Look::Odd).right();
+        vec![
+            Cell::new(&class.name),
+            Cell::new(count(class.direct)).right(),
+            refused(class.refused),
+            refused(class.service),
+        ]
+    }));
+    table::write(out, 2, &rows, colour);
 }
 
 /// Those that are not zero, the largest first.

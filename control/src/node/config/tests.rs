@@ -3,6 +3,7 @@
 mod certificates;
 mod channel;
 mod drain;
+mod filter;
 mod secrets;
 mod steering;
 mod tickets;
