@@ -4,3 +4,4 @@ pub mod fuzz;
 pub mod model;
 pub mod seeds;
 pub mod sim;
+pub mod store;

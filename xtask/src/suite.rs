@@ -5,8 +5,14 @@ use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-/// What tests need beyond the lab: an independent ESP implementation.
-const TEST_PACKAGES: &[&str] = &["python3-cryptography", "python3-scapy"];
+/// What tests need beyond the lab: an independent ESP implementation, etcd and what its client is built with.
+const TEST_PACKAGES: &[&str] = &[
+    "etcd-server",
+    "libprotobuf-dev",
+    "protobuf-compiler",
+    "python3-cryptography",
+    "python3-scapy",
+];
 
 /// The prefix of the tests' lab: beside the demo's.
 pub(crate) const PREFIX: &str = "egt-";

@@ -3,11 +3,14 @@
 use std::future::pending;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    TableDefinition,
+};
 
 use super::file::Disk;
 use super::plan::{Batch, Change};
-use super::seal::{FORMAT, Opener};
+use super::seal::{FORMAT, Opener, Records};
 use super::worker::{Failure, Store};
 use super::{RepositoryError, RepositoryKey, Stored};
 
@@ -39,12 +42,12 @@ impl Embedded {
         let failed = |error| refused(&path, &error);
         let (disk, database) = match Disk::existing(&path)? {
             Some(disk) => {
-                let database = start(&disk).map_err(failed)?;
+                let database = start(disk.clone()).map_err(failed)?;
                 (disk, database)
             }
             None => {
                 let disk = Disk::draft(&path)?;
-                let database = start(&disk).map_err(failed)?;
+                let database = start(disk.clone()).map_err(failed)?;
                 found(&database, key).map_err(failed)?;
                 disk.publish(&path)?;
                 (disk, database)
@@ -72,7 +75,7 @@ impl Embedded {
     fn try_commit(&mut self, batch: &Batch) -> Result<(), Error> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => start(&self.disk)?,
+            None => start(self.disk.clone())?,
         };
         // After an error it has to be opened again: it is not put back.
         write(&database, batch)?;
@@ -104,15 +107,15 @@ impl Store for Embedded {
 }
 
 /// Opens the database in a file. Every page of it is checked: what is damaged is to be found now.
-fn start(disk: &Disk) -> Result<Database, Error> {
+pub(super) fn start(disk: impl StorageBackend) -> Result<Database, Error> {
     let mut builder = Builder::new();
     let builder = builder.set_cache_size(CACHE);
     let builder = builder.set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(disk.clone())?)
+    Ok(builder.create_with_backend(disk)?)
 }
 
 /// Says in an empty repository whose it is.
-fn found(database: &Database, key: &RepositoryKey) -> Result<(), Error> {
+pub(super) fn found(database: &Database, key: &RepositoryKey) -> Result<(), Error> {
     let transaction = database.begin_write()?;
     {
         let mut about = transaction.open_table(ABOUT)?;
@@ -147,48 +150,32 @@ fn check(database: &Database, path: &Path, key: &RepositoryKey) -> Result<(), Re
     }
 }
 
-fn read(
+pub(super) fn read(
     database: &Database,
     path: &Path,
     key: &RepositoryKey,
 ) -> Result<Vec<Stored>, RepositoryError> {
-    let records = || {
-        let transaction = database.begin_read()?;
-        let (pairs, kept) = (
-            transaction.open_table(PAIRS)?,
-            transaction.open_table(KEPT)?,
-        );
-        let mut records = Vec::new();
-        for entry in pairs.iter()? {
-            let (spi, pair) = entry?;
-            records.push((spi.value(), Some(pair.value().to_vec()), None));
-        }
-        for entry in kept.iter()? {
-            let (spi, kept) = entry?;
-            let (spi, kept) = (spi.value(), Some(kept.value().to_vec()));
-            match records.binary_search_by_key(&spi, |(spi, ..)| *spi) {
-                Ok(at) => {
-                    if let Some((_, _, place)) = records.get_mut(at) {
-                        *place = kept;
-                    }
-                }
-                Err(at) => records.insert(at, (spi, None, kept)),
-            }
+    let records = |table: TableDefinition<'static, u32, &'static [u8]>| {
+        let table = database.begin_read()?.open_table(table)?;
+        let mut records = Records::new();
+        for entry in table.iter()? {
+            let (spi, record) = entry?;
+            records.push((spi.value(), record.value().to_vec()));
         }
         Ok::<_, Error>(records)
     };
-    let mut opener = Opener::new(key);
-    let stored = records()
-        .map_err(|error| refused(path, &error))?
-        .into_iter()
-        .map(|(spi, pair, kept)| opener.stored(spi, pair.as_deref(), kept.as_deref()));
-    stored.collect::<Result<_, _>>().map_err(|(spi, kind)| {
+    let failed = |error| refused(path, &error);
+    let (pairs, kept) = (
+        records(PAIRS).map_err(failed)?,
+        records(KEPT).map_err(failed)?,
+    );
+    Opener::new(key).all(pairs, kept).map_err(|(spi, kind)| {
         let what = kind.name().to_owned();
         damaged(path, Some(spi), what)
     })
 }
 
-fn write(database: &Database, batch: &Batch) -> Result<(), Error> {
+pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), Error> {
     let mut transaction = database.begin_write()?;
     // With one phase a commit that turns out damaged counts as one that never ended, and the state before it
     // comes back: numbers that were used would be given out again.

@@ -39,6 +39,10 @@ pub enum RepositoryError {
         what: String,
         remedy: String,
     },
+    #[error("the repository's certificates: {0}")]
+    Tls(String),
+    #[error("this evergate can not use etcd: it was built without its feature `etcd`")]
+    NoEtcd,
     #[error("a thread for the repository can not be started: {0}")]
     Thread(std::io::Error),
     #[error("the repository's thread has ended")]

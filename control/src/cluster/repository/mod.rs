@@ -6,6 +6,8 @@
 
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod plan;
 mod seal;
@@ -13,10 +15,12 @@ mod seal;
 mod tests;
 mod worker;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::{Kept, Pair};
 
@@ -49,6 +53,74 @@ pub enum Write {
 pub enum Settings {
     /// In a file of this machine.
     Embedded { file: PathBuf },
+    /// In an etcd cluster, for several authorities of which one writes. Needs the feature `etcd`.
+    Etcd {
+        /// The members: `HOST:PORT`, or URLs.
+        endpoints: Vec<String>,
+        /// What all keys begin with, before a slash. Authorities of different edges must not have the same.
+        prefix: String,
+        tls: Option<Tls>,
+        user: Option<User>,
+    },
+}
+
+/// How members of an etcd cluster are known, and how they know this authority.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates that theirs go back to, in PEM.
+    pub authority: Vec<u8>,
+    /// A certificate of our own and its key, in PEM.
+    pub identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+    /// The name in their certificates, if it is not the host's.
+    pub name: Option<String>,
+}
+
+impl Tls {
+    /// Reads certificates and key from files. The key's must not be open to everybody.
+    ///
+    /// # Errors
+    /// A file can not be read.
+    pub fn read(
+        authority: &Path,
+        identity: Option<(&Path, &Path)>,
+        name: Option<String>,
+    ) -> Result<Self, RepositoryError> {
+        let read = |path: &Path| {
+            let failed = |e| RepositoryError::Tls(format!("cannot read {}: {e}", path.display()));
+            std::fs::read(path).map_err(failed)
+        };
+        let identity = match identity {
+            Some((certificate, key)) => {
+                let key = crate::files::read_private(key, 1 << 16).map_err(RepositoryError::Tls)?;
+                Some((read(certificate)?, key))
+            }
+            None => None,
+        };
+        Ok(Self {
+            authority: read(authority)?,
+            identity,
+            name,
+        })
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tls(name: {:?}, ..)", self.name)
+    }
+}
+
+/// A user of an etcd cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub password: Zeroizing<String>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "User(name: {:?}, ..)", self.name)
+    }
 }
 
 /// What has become of writes.
@@ -76,7 +148,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Becomes the one writer of a repository, and reads all that is there and has not expired.
+    /// Becomes the one writer of a repository, and reads all that is there and has not expired. In etcd it waits, for
+    /// ever if need be, until there is no writer.
     ///
     /// # Errors
     /// It can not be reached or opened, somebody else writes to it, the key is another one, or a record is damaged.

@@ -115,6 +115,9 @@ impl Kind {
     }
 }
 
+/// Records by SPI.
+pub(super) type Records = Vec<(u32, Vec<u8>)>;
+
 /// Writes records.
 pub(super) struct Sealer {
     salt: [u8; SALT],
@@ -192,14 +195,36 @@ impl<'a> Opener<'a> {
 }
 
 impl Opener<'_> {
+    /// What the records of both kinds hold, each in the order of its SPIs. Otherwise: which record is damaged or missing.
+    pub(super) fn all(
+        &mut self,
+        pairs: Records,
+        kept: Records,
+    ) -> Result<Vec<Stored>, (u32, Kind)> {
+        let mut kept = kept.into_iter().peekable();
+        let mut all = Vec::with_capacity(pairs.len());
+        for (spi, pair) in pairs {
+            // Numbers of a pair that is not there.
+            if let Some((other, _)) = kept.next_if(|(other, _)| *other < spi) {
+                return Err((other, Kind::Pair));
+            }
+            let numbers = kept.next_if(|(other, _)| *other == spi);
+            all.push(self.stored(spi, &pair, numbers.as_ref().map(|(_, record)| &**record))?);
+        }
+        match kept.next() {
+            Some((other, _)) => Err((other, Kind::Pair)),
+            None => Ok(all),
+        }
+    }
+
     /// A pair with its numbers, of whose records there must be both.
-    pub(super) fn stored(
+    fn stored(
         &mut self,
         spi: u32,
-        pair: Option<&[u8]>,
+        pair: &[u8],
         kept: Option<&[u8]>,
     ) -> Result<Stored, (u32, Kind)> {
-        let pair: Option<Pair> = pair.and_then(|record| self.open(Kind::Pair, spi, record));
+        let pair: Option<Pair> = self.open(Kind::Pair, spi, pair);
         let pair = pair.filter(|pair| pair.spi() == spi);
         let kept = kept.and_then(|record| self.open(Kind::Kept, spi, record));
         Ok(Stored {

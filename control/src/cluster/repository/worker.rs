@@ -5,9 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::embedded::Embedded;
+#[cfg(feature = "etcd")]
+use super::etcd::Etcd;
 use super::plan::{Batch, MOST, Planner};
 use super::seal::Sealer;
 use super::{Outcome, RepositoryError, RepositoryKey, Settings, Stored, Write};
@@ -53,7 +56,7 @@ type Told = UnboundedSender<Outcome>;
 pub(super) fn run(
     settings: &Settings,
     key: RepositoryKey,
-    opened: Opened,
+    #[cfg_attr(not(feature = "etcd"), expect(unused_mut))] mut opened: Opened,
     queue: Queue,
     told: Told,
 ) {
@@ -64,11 +67,31 @@ pub(super) fn run(
             return;
         }
     };
-    runtime.block_on(async {
+    LocalSet::new().block_on(&runtime, async {
         match settings {
             Settings::Embedded { file } => {
                 let store = Embedded::open(file, &key, now());
                 begin(store, key, opened, queue, told).await;
+            }
+            #[cfg(feature = "etcd")]
+            Settings::Etcd {
+                endpoints,
+                prefix,
+                tls,
+                user,
+            } => {
+                let place = (&**endpoints, &**prefix);
+                let open = Etcd::open(place, tls.as_ref(), user.as_ref(), &key, now());
+                let store = tokio::select! {
+                    store = open => store,
+                    // Nobody waits for it any more.
+                    () = opened.closed() => return,
+                };
+                begin(store, key, opened, queue, told).await;
+            }
+            #[cfg(not(feature = "etcd"))]
+            Settings::Etcd { .. } => {
+                let _ = opened.send(Err(RepositoryError::NoEtcd));
             }
         }
     });
