@@ -379,6 +379,23 @@ mod tests {
     use crate::api::sample;
 
     #[test]
+    fn classes_of_the_filter_are_shown() {
+        let mut status = sample::gateway_in_trouble();
+        assert!(!render(&status, false).contains("filter"));
+        status.filter = vec![model::FilterClass {
+            name: "guests".to_owned(),
+            direct: 7,
+            refused: 12,
+            service: 3,
+        }];
+        let shown = render(&status, false);
+        let rows = shown.lines().skip_while(|line| *line != "filter");
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows[1][..3], ["class", "direct", "refused"], "{shown}");
+        assert_eq!(rows[2], ["guests", "7", "12", "3"], "{shown}");
+    }
+
+    #[test]
     fn a_client_looks_like_this() {
         assert_eq!(
             render(&sample::client(), false),

@@ -18,6 +18,7 @@ interface = "lan0"
 [[peer]]
 identity = "client.example"
 psk = "0123456789abcdef"
+inner = ["10.99.0.7"]
 
 [filter]
 default = "guests"
