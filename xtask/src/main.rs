@@ -60,6 +60,9 @@ enum Task {
         /// By sockets and TUN devices; so it is always done where XDP programs can not be loaded
         #[arg(long)]
         without_xdp: bool,
+        /// One negotiation, many edges: an authority, and three gateways with one address
+        #[arg(long, conflicts_with_all = ["seconds", "without_xdp"])]
+        shared: bool,
     },
     /// Runs the tests of the workspace, then the end-to-end cases in network namespaces, then those
     /// against strongSwan; `test interop` runs only the latter, `test interop --all` every
@@ -246,9 +249,13 @@ fn perform(task: Task) -> Result<()> {
             keep,
             seconds,
             without_xdp,
+            shared,
         } => {
             tidy_up_at_signals()?;
-            demo::run(keep, seconds, without_xdp)
+            match shared {
+                true => demo::shared::run(keep),
+                false => demo::run(keep, seconds, without_xdp),
+            }
         }
         Task::Test {
             filter,

@@ -2,6 +2,7 @@
 
 mod picture;
 mod report;
+pub(crate) mod shared;
 mod text;
 
 use crate::lab::topology::{GATEWAYS, TARGETS};
