@@ -5,7 +5,8 @@ mod xdp_support;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use evergate_common::{maps::SaEntry, reason::Counter, wire::*};
+use evergate::dataplane::loader::{Outside, OutsideSettings};
+use evergate_common::{heartbeat, maps::SaEntry, reason::Counter, wire::*};
 use xdp_support::{host::OutsidePair, *};
 
 #[test]
@@ -30,8 +31,8 @@ fn esp_is_steered_by_its_spi() {
 #[test]
 fn without_a_socket_esp_is_dropped() {
     need_root();
-    let settings = evergate::dataplane::loader::OutsideSettings::default();
-    let mut program = evergate::dataplane::loader::Outside::load(settings).unwrap();
+    let settings = OutsideSettings::default();
+    let mut program = Outside::load(settings).unwrap();
     program.add_sa(SPI, &SaEntry::new(None, None)).unwrap();
     let frame = Frame::v4(IPPROTO_ESP, esp(SPI, 7)).bytes();
     assert_eq!(program.run(&frame, 1).unwrap().verdict, DROP);
@@ -195,4 +196,53 @@ fn every_length_of_an_esp_payload() {
             }
         }
     }
+}
+
+// A node that shares SAs with others may get one for an SPI that it does not know; else such packets end
+// at the network card.
+#[test]
+fn unknown_spis_go_to_the_worker_where_sas_are_shared() {
+    let settings = |number, shared| OutsideSettings {
+        number,
+        shared,
+        max_sas: 1024,
+        ..OutsideSettings::default()
+    };
+    for (number, shared) in [(0, true), (5, true), (5, false)] {
+        let mut pair = OutsidePair::with(settings(number, shared));
+        let unknown = match shared {
+            true => (REDIRECT, Counter::EspUnknown),
+            false => (DROP, Counter::UnknownSpi),
+        };
+        for frame in dressed(&esp(SPI + 1, 7)) {
+            assert_eq!(pair.judge(&frame.bytes()), unknown, "{frame:?}");
+        }
+        for frame in dressed(&esp(SPI, 7)) {
+            let steered = (REDIRECT, Counter::EspSteered);
+            assert_eq!(pair.judge(&frame.bytes()), steered, "{frame:?}");
+        }
+        // A keyed heartbeat proves itself by the SA that it names.
+        let unknown = (SPI + 1).to_be_bytes();
+        let heartbeat = heartbeat::encode_request(&KEY, 7, unknown, TOKEN);
+        let heartbeat = Frame::v4(IPPROTO_ESP, heartbeat).bytes();
+        let refused = (DROP, Counter::HeartbeatUnknownSpi);
+        assert_eq!(pair.judge(&heartbeat), refused);
+        // To others nothing of it is ours.
+        pair.own_addresses(&[Ipv4Addr::new(192, 0, 2, 9).into()]);
+        let frame = Frame::v4(IPPROTO_ESP, esp(SPI + 1, 7)).bytes();
+        assert_eq!(pair.judge(&frame), (PASS, Counter::Passed));
+    }
+}
+
+#[test]
+fn without_a_socket_an_unknown_spi_is_dropped() {
+    need_root();
+    let settings = OutsideSettings {
+        shared: true,
+        ..OutsideSettings::default()
+    };
+    let mut program = Outside::load(settings).unwrap();
+    let frame = Frame::v4(IPPROTO_ESP, esp(SPI, 7)).bytes();
+    assert_eq!(program.run(&frame, 1).unwrap().verdict, DROP);
+    assert_eq!(program.counters().unwrap()[Counter::NoSocket.index()], 1);
 }

@@ -2,6 +2,7 @@
 
 mod xdp_support;
 
+use evergate::dataplane::loader::OutsideSettings;
 use evergate_common::{
     heartbeat,
     maps::SaEntry,
@@ -113,10 +114,20 @@ fn many(cases: u32) -> TestRunner {
 
 #[test]
 fn kernel_and_host_agree_outside() {
-    let mut pair = OutsidePair::new(true, true, true);
-    pair.add_sa(0, SaEntry::new(None, None));
-    let pair = std::cell::RefCell::new(pair);
-    for frames in [damaged().boxed(), noise().boxed()] {
+    for (shared, frames) in [
+        (false, damaged().boxed()),
+        (true, damaged().boxed()),
+        (true, noise().boxed()),
+    ] {
+        let mut pair = OutsidePair::with(OutsideSettings {
+            reflect_plain: true,
+            strangers: true,
+            shared,
+            max_sas: 1024,
+            ..OutsideSettings::default()
+        });
+        pair.add_sa(0, SaEntry::new(None, None));
+        let pair = std::cell::RefCell::new(pair);
         many(4000)
             .run(&frames, |frame| {
                 let (verdict, counter, answer) = pair.borrow_mut().run(&frame);

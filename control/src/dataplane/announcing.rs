@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use evergate_common::reason::Counter;
-use smallvec::SmallVec;
 
 use super::command::WorkerEvent;
 use super::core::{Core, Way};
@@ -128,13 +127,16 @@ impl Core {
         let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
-        if session.announced {
+        let left = |group: usize| self.groups.get(group).is_some_and(|group| group.left);
+        if session.announced && !(session.spec.shared && left(session.group)) {
             return;
         }
         session.announced = true;
-        let Some(group) = self.groups.get(session.group).map(|group| group.id) else {
+        let Some(state) = self.groups.get_mut(session.group) else {
             return;
         };
+        state.left = false;
+        let group = state.id;
         if self.worker != FIRST {
             return self.tell(FIRST, Note::ClientSends(group));
         }
@@ -221,10 +223,10 @@ impl Core {
         if self.in_use(group) {
             return;
         }
-        self.unannounce_few(group);
-        let Some(state) = self.groups.get(group) else {
+        let Some(state) = self.groups.get_mut(group) else {
             return;
         };
+        state.left = true;
         let (id, prefixes) = (state.id, state.prefixes.clone());
         // A session of it that another worker has, and that is in use, announces it anew.
         self.tell_all(Note::Left(id));
@@ -243,30 +245,17 @@ impl Core {
         }
     }
 
-    /// The sessions that a group may send on, here or in another worker.
-    fn sessions_of(&self, group: usize) -> impl Iterator<Item = usize> {
-        let state = self.groups.get(group).into_iter();
-        let ids = state.flat_map(|state| state.active.iter().chain(&state.rare().lanes));
-        ids.filter_map(|id| self.sessions.by_id(*id))
-    }
-
-    /// Whether one of them carries packets of a group's client in this worker.
-    fn in_use(&self, group: usize) -> bool {
-        let mut sessions = self.sessions_of(group);
-        sessions.any(|index| {
-            let session = self.sessions.get(index);
+    /// Whether a session that a group sends on carries packets of its client in this worker.
+    pub(super) fn in_use(&self, group: usize) -> bool {
+        let Some(state) = self.groups.get(group).filter(|state| !state.left) else {
+            return false;
+        };
+        let mut sessions = state.active.iter().chain(&state.rare().lanes);
+        sessions.any(|id| {
+            let index = self.sessions.by_id(*id);
+            let session = index.and_then(|index| self.sessions.get(index));
             session.is_some_and(|session| session.announced && session.may_be_used())
         })
-    }
-
-    /// The next packet of a client announces it again.
-    pub(super) fn unannounce_few(&mut self, group: usize) {
-        let few: SmallVec<[usize; 8]> = self.sessions_of(group).collect();
-        for index in few {
-            if let Some(session) = self.sessions.get_mut(index) {
-                session.announced = false;
-            }
-        }
     }
 
     /// ARP or neighbour discovery about an inner address.

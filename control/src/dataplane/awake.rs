@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::leases::Tenure;
 use super::session::{Session, SessionError};
+use super::tenure::Tenure;
 use crate::esp::{Backend, InboundSa, OutboundSa, Outer, OuterConfig};
 use crate::sadb::{SessionSpec, UdpEncap};
 

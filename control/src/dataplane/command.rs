@@ -214,7 +214,7 @@ pub enum Lease {
         spi: u32,
         /// Given back with the answer.
         term: u32,
-        /// Answered by [`WorkerEvent::Stopped`].
+        /// Answered by [`WorkerEvent::Stopped`], once what has come already is carried. Else at once.
         tell: bool,
     },
 }
@@ -313,7 +313,8 @@ pub enum WorkerEvent {
     TooLong(TooLong),
     /// How far shared sessions have come that carried packets since they were told of last.
     Progress(Vec<Progress>),
-    /// An authentic packet has come for a shared session that is not this node's. It waits.
+    /// An authentic packet has come for a shared session that is not this node's, or is, but not with a number
+    /// so high. It waits.
     Claimed {
         /// The inbound SPI.
         spi: u32,

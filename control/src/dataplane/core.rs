@@ -358,7 +358,7 @@ impl Core {
                 id: session.spec.id,
                 active: match gateway {
                     // On a gateway a client is active where it sends.
-                    true => session.announced,
+                    true => session.announced && !group.left,
                     false => group.active == Some(session.spec.id),
                 },
                 inbound: session.received,
@@ -409,7 +409,7 @@ impl Core {
             self.sessions.look();
             self.choose_paths(umem, now);
         }
-        self.look_after_leases(now);
+        self.look_after_leases(now, drained.is_some());
         self.watch(umem, now, drained);
         self.announce(umem, now);
         self.follow_paths(umem, now);

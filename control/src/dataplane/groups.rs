@@ -38,6 +38,9 @@ pub(super) struct Group {
     pub(super) asked: bool,
     /// Payload was sent to the active gateway in this batch.
     pub(super) sent: bool,
+    /// Its client has gone to another gateway with the numbers of its shared sessions, and has sent nothing
+    /// here since.
+    pub(super) left: bool,
 }
 
 /// Of groups of clients, of those with sessions in several workers, and of those without a session.
@@ -95,6 +98,7 @@ impl Group {
             on_demand: spec.on_demand,
             asked: false,
             sent: false,
+            left: false,
         }
     }
 

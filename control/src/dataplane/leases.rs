@@ -14,6 +14,7 @@ use super::core::{Core, Way, counter};
 use super::net::icmp::RateLimit;
 use super::parking::{Parking, Waits};
 use super::session::Session;
+use super::tenure::Reached;
 use super::xsk::{CHUNK, Frame, Umem};
 
 /// Least time between two reports of progress, unless one is due at once: half of the interval in which an
@@ -22,6 +23,14 @@ const REPORT: Duration = Duration::from_millis(5);
 
 /// Time until a report is tried again for which there was no room.
 const REPORT_AGAIN: Duration = Duration::from_millis(1);
+
+/// So long may a session that is to stop wait until the rings are empty. Less than an authority waits for the
+/// answer by far.
+const STOP_BY: Duration = Duration::from_millis(2);
+
+/// Answers of sessions that stop that may wait for room: none may be lost, or an authority would have to take
+/// all its numbers as used.
+const STOPPED: usize = 4096;
 
 /// Sessions in one report; the others follow in the next.
 const REPORTED: usize = 4096;
@@ -35,129 +44,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const ASKED: usize = 64;
 const ASK_RATE: (u32, u32) = (1000, 64);
 
-/// The numbers of a shared session that are this node's, and what was said of them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tenure {
-    /// The last inbound number that may be accepted, and the last outbound one that may be used.
-    inbound: u64,
-    outbound: u64,
-    /// A quarter of the last block of outbound numbers.
-    quarter: u64,
-    /// How far it had come when it was told of last.
-    told: (u64, u64),
-    /// It has come further since, and is in the list of those.
-    news: bool,
-}
-
-impl Tenure {
-    /// Whether numbers run short, and nobody was told of that yet.
-    fn runs_short(&self, top: u64, sent: u64) -> bool {
-        let half = |from: u64, to: u64| from.saturating_add(to.saturating_sub(from) / 2);
-        let (top_told, sent_told) = self.told;
-        if top > half(top_told, self.inbound) && top > top_told {
-            return true;
-        }
-        let left = |sent: u64| self.outbound.saturating_sub(sent);
-        sent > sent_told
-            && left(sent) <= self.quarter
-            && (left(sent_told) > self.quarter || sent > half(sent_told, self.outbound))
-    }
-}
-
-/// How far a session came in its tenure.
-struct Reached {
-    progress: Progress,
-    missing: u64,
-}
-
-impl Session {
-    /// Whether it has numbers here.
-    pub(super) fn has_numbers(&self) -> bool {
-        let awake = self.awake.as_deref();
-        awake.is_some_and(|awake| awake.tenure.is_some())
-    }
-
-    /// Whether it may carry packets in this worker; a shared one only with numbers.
-    pub(super) fn may_be_used(&self) -> bool {
-        !self.spec.shared || self.here && self.has_numbers()
-    }
-
-    fn reached(&self) -> Option<Reached> {
-        let awake = self.awake.as_deref()?;
-        let (inbound, outbound) = (awake.inbound.as_ref()?, awake.outbound.as_ref()?);
-        Some(Reached {
-            progress: Progress {
-                spi: self.spi,
-                top: inbound.sequence(),
-                sent: outbound.sequence(),
-            },
-            missing: inbound.missing(),
-        })
-    }
-
-    /// Goes on with these numbers. Says whether it can.
-    fn take_numbers(
-        &mut self,
-        (floor, missing, inbound): (u64, u64, u64),
-        (first, outbound): (u64, u64),
-    ) -> bool {
-        self.give_up_numbers();
-        // Of what came before only this counts, and only as a limit: no number is ever used twice here, even
-        // if it is lent twice.
-        let opened = std::mem::take(&mut self.rest.opened);
-        self.awake = None;
-        let made = self.awake().and_then(|awake| {
-            Some((
-                awake.inbound.as_mut()?,
-                awake.outbound.as_mut()?,
-                &mut awake.tenure,
-            ))
-        });
-        let taken = made.map(|(receiver, sender, tenure)| {
-            receiver.take_over(floor, missing);
-            receiver.resume(opened);
-            receiver.set_limit(inbound);
-            sender.skip_to(first.saturating_sub(1));
-            sender.set_limit(outbound);
-            *tenure = Some(Tenure {
-                inbound,
-                outbound,
-                quarter: sender.remaining() / 4,
-                told: (receiver.sequence(), sender.sequence()),
-                news: false,
-            });
-        });
-        self.rest.opened = opened;
-        taken.is_some()
-    }
-
-    /// May go on up to these numbers.
-    fn widen_numbers(&mut self, inbound: u64, outbound: u64) {
-        let Some(awake) = self.awake.as_deref_mut() else {
-            return;
-        };
-        let (Some(tenure), Some(receiver), Some(sender)) =
-            (&mut awake.tenure, &mut awake.inbound, &mut awake.outbound)
-        else {
-            return;
-        };
-        tenure.inbound = tenure.inbound.max(inbound);
-        receiver.set_limit(tenure.inbound);
-        if outbound > tenure.outbound {
-            tenure.outbound = outbound;
-            sender.set_limit(outbound);
-            tenure.quarter = sender.remaining() / 4;
-        }
-    }
-
-    /// Uses no number any more. Says how far it has come, if it had any.
-    fn give_up_numbers(&mut self) -> Option<Reached> {
-        let reached = self.reached();
-        self.awake.as_deref_mut()?.tenure.take()?;
-        // What made its SAs refuse nothing is gone with them.
-        self.sleep();
-        reached
-    }
+/// A session that is to stop, and to say how far it came.
+struct Stop {
+    spi: u32,
+    term: u32,
 }
 
 /// What a worker has besides its shared sessions themselves.
@@ -177,8 +67,9 @@ pub(super) struct Leases {
     /// SPIs that were asked about lately.
     asked: ArrayVec<(u32, Instant), ASKED>,
     ask_rate: RateLimit,
-    /// What has waited goes its way again: it was looked at when it came.
-    again: bool,
+    /// Sessions that stop once what had come for them is carried, and by when all the same.
+    stops: Vec<Stop>,
+    stop_by: Instant,
     pub(super) parking: Parking,
 }
 
@@ -193,7 +84,8 @@ impl Leases {
             report_at: now,
             asked: ArrayVec::new(),
             ask_rate: RateLimit::new(ASK_RATE.0, ASK_RATE.1, now),
-            again: false,
+            stops: Vec::new(),
+            stop_by: now,
             parking: match asks {
                 true => Parking::new(),
                 // No room is taken before a session is shared.
@@ -226,7 +118,9 @@ impl Leases {
     /// When [`Core::look_after_leases`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let report = (!self.news.is_empty() || self.missed).then_some(self.report_at);
-        report.into_iter().chain(self.parking.deadline()).min()
+        let stop = (!self.stops.is_empty()).then_some(self.stop_by);
+        let all = [report, stop, self.parking.deadline()];
+        all.into_iter().flatten().min()
     }
 
     /// Whether an SPI that no session has may be asked about, or was so lately.
@@ -263,6 +157,18 @@ impl Core {
         let Some(index) = self.sessions.by_spi(spi) else {
             return;
         };
+        if self
+            .sessions
+            .get(index)
+            .is_some_and(|session| session.spec.shared && session.is_stopping())
+        {
+            // In the order in which it was said.
+            let stops = &mut self.leases.stops;
+            if let Some(at) = stops.iter().position(|stop| stop.spi == spi) {
+                let stop = stops.remove(at);
+                self.stop(&stop, true);
+            }
+        }
         let Some(session) = self.sessions.get_mut(index).filter(|s| s.spec.shared) else {
             return;
         };
@@ -275,10 +181,14 @@ impl Core {
                 outbound,
                 ..
             } => {
-                let had = session.has_numbers();
+                let (had, group) = (session.has_numbers(), session.group);
                 let has = session.take_numbers((floor, missing, inbound), (first, outbound));
-                // The LAN is told with the first packet: another gateway may have said so meanwhile.
-                session.announced = false;
+                // Else the LAN is told with the first packet: another gateway may have told it something
+                // meanwhile.
+                let announced = self.in_use(group);
+                if let Some(session) = self.sessions.get_mut(index) {
+                    session.announced = announced;
+                }
                 let leases = &mut self.leases;
                 leases.tenures = (leases.tenures + usize::from(has)) - usize::from(had);
                 let more = leases.tenures.saturating_sub(leases.news.len());
@@ -291,28 +201,67 @@ impl Core {
                 session.widen_numbers(inbound, outbound);
                 self.release(spi, umem, now);
             }
-            Lease::Stop { term, tell, .. } => {
-                let reached = session.give_up_numbers();
-                self.leases.tenures -= usize::from(reached.is_some());
-                // Without numbers: what it had come to before.
-                let reached = reached.unwrap_or(Reached {
-                    progress: Progress {
-                        spi,
-                        top: session.rest.opened,
-                        sent: session.rest.sealed,
-                    },
-                    missing: 0,
-                });
-                if tell {
-                    self.send_quietly(WorkerEvent::Stopped {
-                        progress: reached.progress,
-                        term,
-                        missing: reached.missing,
-                    });
+            Lease::Stop {
+                term, tell: true, ..
+            } if session.stops_soon() => {
+                // What lies in the rings has come while the numbers were here; elsewhere it is of no use.
+                if self.leases.stops.is_empty() {
+                    self.leases.stop_by = now + STOP_BY;
                 }
-                self.client_left(index);
+                self.leases.stops.push(Stop { spi, term });
+            }
+            Lease::Stop { term, tell, .. } => self.stop(&Stop { spi, term }, tell),
+        }
+    }
+
+    /// Stops a session, and answers.
+    fn stop(&mut self, stop: &Stop, tell: bool) {
+        let Stop { spi, term } = *stop;
+        let Some(index) = self.sessions.by_spi(spi) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        let reached = session.give_up_numbers();
+        self.leases.tenures -= usize::from(reached.is_some());
+        // Without numbers: what it had come to before.
+        let reached = reached.unwrap_or(Reached {
+            progress: Progress {
+                spi,
+                top: session.rest.opened,
+                sent: session.rest.sealed,
+            },
+            missing: 0,
+        });
+        if tell {
+            self.send_quietly(WorkerEvent::Stopped {
+                progress: reached.progress,
+                term,
+                missing: reached.missing,
+            });
+        }
+        self.client_left(index);
+    }
+
+    /// Stops those that were told to, once the rings are empty or it has taken too long; so many at once that
+    /// their answers find room.
+    fn stop_some(&mut self, now: Instant, drained: bool) {
+        let waiting = self.leases.stops.len();
+        if waiting == 0 || !drained && now < self.leases.stop_by {
+            return;
+        }
+        let room = STOPPED.saturating_sub(self.unsent.len()).min(waiting);
+        let rest = self.leases.stops.split_off(room);
+        for stop in std::mem::replace(&mut self.leases.stops, rest) {
+            let index = self.sessions.by_spi(stop.spi);
+            let session = index.and_then(|index| self.sessions.get(index));
+            // It may have been stopped by another word since.
+            if session.is_some_and(Session::is_stopping) {
+                self.stop(&stop, true);
             }
         }
+        self.leases.stop_by = now + REPORT_AGAIN;
     }
 
     /// A session is about to be forgotten: what it has used must be known all the same.
@@ -340,9 +289,6 @@ impl Core {
         }
         let spi = session.spi;
         let way = Ok(Way::Park(spi, Waits::Esp));
-        if self.leases.again {
-            return way;
-        }
         let awake = session.awake().ok_or(Counter::UnknownSpi)?;
         if awake.claimed.is_some_and(|at| now < at + CLAIM_AGAIN) {
             // The first authentic one has asked for all that follow; whether they are is seen when they are
@@ -397,12 +343,10 @@ impl Core {
                 let Some((mut frame, waits)) = parking.take(at, spi, inner) else {
                     continue;
                 };
-                self.leases.again = waits != Waits::Strange;
                 let way = match waits {
                     Waits::Inner => self.take_tun(&mut frame, umem, now),
                     Waits::Esp | Waits::Strange => self.take_outside(&mut frame, umem, now),
                 };
-                self.leases.again = false;
                 match way {
                     Way::Park(spi, waits) => {
                         if let Err(frame) = parking.put_back(at, frame, spi, waits) {
@@ -418,7 +362,8 @@ impl Core {
     }
 
     /// Ends what has waited too long, and says what there is to say.
-    pub(super) fn look_after_leases(&mut self, now: Instant) {
+    pub(super) fn look_after_leases(&mut self, now: Instant, drained: bool) {
+        self.stop_some(now, drained);
         while let Some((frame, reason)) = self.leases.parking.late(now) {
             self.push(frame, Way::Drop(reason));
         }

@@ -38,6 +38,7 @@ mod sockopt;
 mod start;
 mod steering;
 mod succession;
+mod tenure;
 #[doc(hidden)]
 pub mod trial;
 mod tun;

@@ -111,8 +111,9 @@ impl Core {
                 }
             }
             Note::Left(group) => {
-                if let Some(group) = self.groups.index(group) {
-                    self.unannounce_few(group);
+                let group = self.groups.index(group);
+                if let Some(state) = group.and_then(|group| self.groups.get_mut(group)) {
+                    state.left = true;
                 }
             }
             Note::PathSize(group, gateway, size) => self.path_told(group, gateway, size),

@@ -269,3 +269,46 @@ fn strip(data: &[u8]) -> Result<(&[u8], u8), Refused> {
     }
     Ok((payload, *next_header))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::esp::tests::{pair, seal, v4_packet};
+    use crate::esp::{NEXT_IPV4, Refused};
+
+    #[test]
+    fn verifying_says_who_sent_a_packet_and_accepts_none() {
+        for esn in [false, true] {
+            let (mut out, mut inb) = pair(esn, 6);
+            let packet = seal(&mut out, &v4_packet(40), NEXT_IPV4);
+            inb.set_limit(0);
+            assert_eq!(inb.verify(&mut packet.clone()), Ok(7));
+            // Again, and whatever was seen.
+            assert_eq!(inb.verify(&mut packet.clone()), Ok(7));
+            assert_eq!((inb.sequence(), inb.packets(), inb.missing()), (6, 0, 0));
+            for at in 0..packet.len() {
+                let mut forged = packet.clone();
+                forged[at] ^= 1;
+                let refused = inb.verify(&mut forged);
+                let wanted = if at < 4 {
+                    Refused::WrongSpi
+                } else {
+                    Refused::BadIcv
+                };
+                assert_eq!(refused, Err(wanted), "byte {at}");
+            }
+            for length in 0..packet.len() {
+                assert!(inb.verify(&mut packet[..length].to_vec()).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_forged_packet_does_not_wake_a_receiver() {
+        let (mut out, mut inb) = pair(true, 0);
+        let packet = seal(&mut out, &v4_packet(40), NEXT_IPV4);
+        let mut forged = packet.clone();
+        *forged.last_mut().expect("not empty") ^= 1;
+        assert!(inb.verify(&mut forged).is_err() && inb.sleeps());
+        assert!(inb.verify(&mut packet.clone()).is_ok() && !inb.sleeps());
+    }
+}

@@ -74,7 +74,7 @@ fn receiver(backend: Backend, cipher: Cipher, esn: bool, top: u64) -> InboundSa 
     )
 }
 
-fn pair(esn: bool, sequence: u64) -> (OutboundSa, InboundSa) {
+pub(super) fn pair(esn: bool, sequence: u64) -> (OutboundSa, InboundSa) {
     let (backend, cipher) = (Backend::Ring, Cipher::Aes128Gcm);
     (
         sender(backend, cipher, esn, sequence),
@@ -82,7 +82,7 @@ fn pair(esn: bool, sequence: u64) -> (OutboundSa, InboundSa) {
     )
 }
 
-fn seal(sa: &mut OutboundSa, packet: &[u8], next_header: u8) -> Vec<u8> {
+pub(super) fn seal(sa: &mut OutboundSa, packet: &[u8], next_header: u8) -> Vec<u8> {
     let mut buf = vec![0xEE; SEAL_HEADROOM + packet.len() + SEAL_TAILROOM];
     let inner = SEAL_HEADROOM..SEAL_HEADROOM + packet.len();
     buf[inner.clone()].copy_from_slice(packet);

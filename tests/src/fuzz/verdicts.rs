@@ -58,6 +58,9 @@ impl OutsideWorld for World {
     fn steers(&self) -> bool {
         self.flags & 16 != 0
     }
+    fn shared(&self) -> bool {
+        self.flags & 64 != 0
+    }
     fn station(&self, mac: &[u8; 6]) -> bool {
         mac[5] & 1 != 0
     }

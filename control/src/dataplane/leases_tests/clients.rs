@@ -101,6 +101,7 @@ fn the_worker_that_has_the_session_has_its_numbers() {
         }));
     }
     let stopped = |edge: &mut Edge| {
+        edge.after_batch();
         let told = edge.told();
         let stopped = told
             .iter()
@@ -113,4 +114,44 @@ fn the_worker_that_has_the_session_has_its_numbers() {
     first.core.hear(note.unwrap().1, &mut first.umem, first.now);
     assert!(!first.announces());
     assert_eq!(first.core.next_note(), Some((1, Note::Left(PEER))));
+}
+
+// Fresh keys for a client that is here: the old ones go, and the LAN notices nothing.
+#[test]
+fn a_client_stays_announced_through_a_rekey() {
+    let [old, new] = [spec(0), spec(1)];
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&old)), Client::of(&old));
+    edge.take((0, 0), ALL, (1, 9));
+    edge.hear(&client.send());
+    edge.command(Command::AddSession {
+        spec: Arc::new(new.clone()),
+        group: PEER,
+        succeeds: Some(Sending::WhenHeard),
+    });
+    let spi = SPI + 1;
+    let take = |floor| {
+        Command::Lease(Lease::Take {
+            spi,
+            floor,
+            missing: 0,
+            inbound: ALL,
+            first: floor + 1,
+            outbound: 9,
+        })
+    };
+    edge.command(take(0));
+    edge.command(Command::SendOn(new.id));
+    edge.command(Command::RemoveSession(old.id));
+    assert!(edge.announces());
+    // It goes, and comes back by what was not the session that is sent on.
+    let (term, tell) = (2, false);
+    edge.command(Command::Lease(Lease::Stop { spi, term, tell }));
+    assert!(!edge.announces());
+    edge.command(take(5));
+    let mut client = Client::of(&new);
+    assert_eq!(
+        edge.hear_all(&client.send_many(6)).last(),
+        Some(&Fate::Inside(6))
+    );
+    assert!(edge.announces());
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::dataplane::announcing::Lan;
-use crate::dataplane::command::{Command, GroupId, GroupSpec, WorkerReport};
+use crate::dataplane::command::{Command, GroupId, GroupSpec, Sending, WorkerReport};
 use crate::dataplane::core::Settings;
 use crate::dataplane::handover::{Door, Note};
 use crate::dataplane::net::announce::Announcer;
@@ -248,6 +248,12 @@ impl Edge {
     fn stop(&mut self) -> (u64, u64, u64) {
         let (spi, term, tell) = (SPI, 5, true);
         self.command(Command::Lease(Lease::Stop { spi, term, tell }));
+        self.stopped()
+    }
+
+    /// The same, once the rings are empty.
+    fn stopped(&mut self) -> (u64, u64, u64) {
+        self.after_batch();
         let told = self.told().into_iter().find_map(|event| match event {
             WorkerEvent::Stopped {
                 progress,
@@ -326,7 +332,8 @@ impl Edge {
     }
 
     fn after_batch(&mut self) -> Vec<Fate> {
-        self.core.after_batch(&mut self.umem, self.now, None);
+        let now = self.now;
+        self.core.after_batch(&mut self.umem, now, Some(now));
         let mut all = self.came_out();
         all.retain(|fate| *fate != Fate::Announced);
         all

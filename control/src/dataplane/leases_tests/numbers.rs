@@ -231,3 +231,178 @@ fn packets_allocate_nothing() {
     }
     assert_eq!(before, 0);
 }
+
+// What had come while the numbers were here is carried: nobody else could take it.
+#[test]
+fn a_session_stops_behind_what_lies_in_the_rings() {
+    let spec = spec(0);
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
+    let stop = || {
+        Command::Lease(Lease::Stop {
+            spi: SPI,
+            term: 5,
+            tell: true,
+        })
+    };
+    edge.take((0, 0), ALL, (1, 9));
+    edge.command(stop());
+    assert_eq!(edge.hear(&client.send()), Fate::Inside(1));
+    assert!(matches!(edge.send(1), Fate::Outside(_)));
+    // The rings were not empty.
+    let now = edge.now;
+    edge.core.after_batch(&mut edge.umem, now, None);
+    assert_eq!(edge.hear(&client.send()), Fate::Inside(2));
+    assert_eq!(edge.core.leases.deadline(), Some(now + STOP_BY));
+    assert_eq!(edge.stopped(), (2, 1, 0));
+    assert_eq!(edge.hear(&client.send()), Fate::Waits);
+    // They do not get empty.
+    edge.take((2, 0), ALL, (2, 9));
+    edge.command(stop());
+    edge.now += STOP_BY;
+    edge.core.after_batch(&mut edge.umem, edge.now, None);
+    assert_eq!(edge.hear(&client.send()), Fate::Waits);
+    assert_eq!(edge.stopped(), (3, 1, 0));
+    // Numbers that come at once after it are another tenure's.
+    edge.take((3, 0), ALL, (2, 9));
+    edge.command(stop());
+    edge.take((3, 0), 4, (7, 9));
+    assert_eq!(edge.stopped(), (4, 1, 0));
+    let Fate::Outside(sealed) = edge.send(1) else {
+        panic!("not sealed");
+    };
+    assert_eq!(client.open(&sealed).0, 7);
+    // Without an answer it stops at once.
+    edge.command(Command::Lease(Lease::Stop {
+        spi: SPI,
+        term: 6,
+        tell: false,
+    }));
+    assert_eq!(edge.send(2), Fate::Waits);
+    edge.after_batch();
+    assert!(edge.told().is_empty());
+}
+
+// Packets come at either edge, some twice, some late, while the session goes to and fro between them.
+#[test]
+fn whatever_comes_where_is_accepted_once_and_sent_with_new_numbers() {
+    use rand::RngExt as _;
+    let spec = spec(0);
+    let mut client = Client::of(&spec);
+    let mut edges = [0, 1].map(|_| Edge::new(slice::from_ref(&spec)));
+    let mut rng = StdRng::seed_from_u64(7);
+    let (mut accepted, mut sent) = (std::collections::BTreeSet::new(), 0);
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    let (mut owner, mut given, mut lost) = (0, (0, 0, 0), 0);
+    let mut took = |fates: Vec<Fate>, client: &mut Client| {
+        for fate in fates {
+            match fate {
+                Fate::Inside(number) => assert!(accepted.insert(number), "{number} twice"),
+                Fate::Outside(sealed) => {
+                    let (sequence, _) = client.open(&sealed);
+                    assert!(sequence > sent, "{sequence} after {sent}");
+                    sent = sequence;
+                }
+                Fate::Waits => {}
+                Fate::Dropped(Counter::ParkedLate) => lost += 1,
+                Fate::Dropped(reason) => assert!(
+                    matches!(reason, Counter::Replayed | Counter::ParkedFull),
+                    "{reason:?}"
+                ),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let first = edges[0].take((0, 0), 20, (1, 10));
+    took(first, &mut client);
+    for step in 0..4000u64 {
+        for edge in &mut edges {
+            edge.now = edge.start + Duration::from_micros(step * 500);
+        }
+        let at = if rng.random_ratio(9, 10) {
+            owner
+        } else {
+            1 - owner
+        };
+        let fate = match rng.random_range(0..10) {
+            0..6 => {
+                packets.push(client.send());
+                let late = rng.random_range(0..4).min(packets.len() - 1);
+                let which = packets.len() - 1 - late;
+                edges[at].hear(&packets[which])
+            }
+            6 => {
+                let which = rng.random_range(0..packets.len().max(1));
+                match packets.get(which) {
+                    Some(packet) => edges[at].hear(packet),
+                    None => Fate::Waits,
+                }
+            }
+            _ => edges[at].send(step as u32),
+        };
+        took(vec![fate], &mut client);
+        let more = edges[owner].progress();
+        let (top, used) = more.last().copied().unwrap_or((given.0, given.1));
+        let raised = edges[owner].bound(top.max(given.0) + 20, used.max(given.1) + 10);
+        took(raised, &mut client);
+        if step % 301 == 300 {
+            given = edges[owner].stop();
+            owner = 1 - owner;
+            let (top, used, missing) = given;
+            let out = edges[owner].take((top, missing), top + 20, (used + 1, used + 10));
+            took(out, &mut client);
+        }
+        for edge in &mut edges {
+            let late = edge.after_batch();
+            took(late, &mut client);
+        }
+    }
+    assert!(
+        accepted.len() > 1500 && sent > 300,
+        "{} {sent}",
+        accepted.len()
+    );
+    assert!(lost > 0, "some came to the wrong one for too long");
+}
+
+// However many stop at once, each says where.
+#[test]
+fn no_answer_is_lost_where_many_stop() {
+    const MANY: u32 = 10_000;
+    let mut edge = Edge::of_workers(0, 1, true, 16);
+    for number in 0..MANY {
+        let mut spec = spec(number % 100);
+        spec.id = SessionId(u64::from(number) + 1);
+        spec.inbound.as_mut().unwrap().spi = SPI + number;
+        edge.add(&spec);
+        edge.command(Command::Lease(Lease::Take {
+            spi: SPI + number,
+            floor: 7,
+            missing: 0,
+            inbound: 9,
+            first: 3,
+            outbound: 9,
+        }));
+    }
+    for number in 0..MANY {
+        edge.command(Command::Lease(Lease::Stop {
+            spi: SPI + number,
+            term: number,
+            tell: true,
+        }));
+    }
+    let mut answered = 0;
+    while answered < MANY {
+        assert!(edge.core.leases.deadline().is_some() || !edge.core.unsent.is_empty());
+        edge.after_batch();
+        assert!(edge.core.unsent.len() <= STOPPED);
+        for event in edge.told() {
+            let WorkerEvent::Stopped { progress, term, .. } = event else {
+                panic!("{event:?}");
+            };
+            let all = (progress.spi, progress.top, progress.sent, term);
+            assert_eq!(all, (SPI + answered, 7, 2, answered));
+            answered += 1;
+        }
+    }
+    assert_eq!(edge.core.leases.tenures, 0);
+}

@@ -197,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn esp_of_others_is_taken_where_sas_are_shared() {
+        let gate = Gate::new(OutsideSettings {
+            shared: true,
+            ..OutsideSettings::default()
+        });
+        let esp = [&SPI.to_be_bytes()[..], &[0; 40]].concat();
+        let taken = Ok(Action::Steer(Counter::EspUnknown));
+        assert_eq!(gate.decide(&frame(&esp, "198.51.100.7:4500")), taken);
+    }
+
+    #[test]
     fn a_keyed_heartbeat_is_answered_by_its_peer_while_the_node_lives() {
         let mut gate = gate();
         let from = "198.51.100.7:4500";

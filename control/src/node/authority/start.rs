@@ -64,7 +64,12 @@ pub(in crate::node) async fn start(
     let key = RepositoryKey::read(&kept.key)?;
     let settings = match &kept.store {
         Store::Embedded(file) => Kept::Embedded { file: file.clone() },
-        Store::Etcd { .. } => bail!("repository.etcd: this version keeps SAs in a file only"),
+        Store::Etcd { endpoints, prefix } => Kept::Etcd {
+            endpoints: endpoints.clone(),
+            prefix: prefix.clone(),
+            tls: None,
+            user: None,
+        },
     };
     // It may have to wait for another one that was the writer before.
     let (repository, stored) = Repository::open(&settings, key).await?;

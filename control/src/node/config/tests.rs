@@ -241,7 +241,7 @@ fn each_mistake_is_told_at_its_place() {
         ("\"client-1\"", "\"a b\"", "1:8: name: found `a b`, expected 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"),
         ("\"client-1\"", "7", "1:8: name: found integer `7`, expected a string"),
         ("role = \"client\"", "role = \"cleint\"", "2:8: role: found `cleint`, expected one of `client`, `gateway`, `authority`; did you mean `client`?"),
-        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\" or \"gateway\""),
+        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\", \"gateway\" or \"authority\""),
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
@@ -411,15 +411,17 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    // Three whole files; the third of all needs files, which `certificates` has; the proposals belong into
+    // Five whole files; the third of all needs files, which `certificates` has; the proposals belong into
     // either.
-    let [client, gateway, _, proposals, sharing] = examples[..] else {
+    let [client, gateway, _, authority, edge, proposals, sharing] = examples[..] else {
         panic!("{} examples", examples.len());
     };
     for (example, role) in [
         (client, Role::Client),
         (gateway, Role::Gateway),
         (sharing, Role::Gateway),
+        (authority, Role::Authority),
+        (edge, Role::Gateway),
     ] {
         let config = read(example).unwrap();
         assert_eq!((config.role, config.warnings), (role, vec![]));
