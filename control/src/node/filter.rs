@@ -1,0 +1,42 @@
+//! The packet filter of a gateway, as its configuration has it.
+
+use anyhow::Result;
+use rtnetlink::Handle;
+
+use super::config;
+use super::core::Node;
+use crate::api::model::FilterClass;
+use crate::dataplane::Dataplane;
+use crate::dataplane::net::links;
+
+/// Puts classes and users into the program. What is the node's own address is asked of the kernel now.
+pub(super) async fn set_up(
+    dataplane: &mut Dataplane,
+    filter: &config::Filter,
+    handle: &Handle,
+) -> Result<()> {
+    let own = links::addresses(handle).await?;
+    dataplane.set_filter_own(own.into_iter().map(|own| own.address))?;
+    for (name, spec) in &filter.classes {
+        dataplane.set_class(name, spec)?;
+    }
+    for (user, class) in &filter.users {
+        dataplane.set_user(*user, class)?;
+    }
+    // Last: nobody has it who has a class of his own.
+    dataplane.set_default_class(filter.default.as_deref())?;
+    Ok(())
+}
+
+/// What it has done, by class.
+pub(super) fn view(node: &Node) -> Vec<FilterClass> {
+    // Without counters a status is still of use.
+    let hits = node.dataplane.class_hits().unwrap_or_default();
+    let class = |hits: crate::dataplane::ClassHits| FilterClass {
+        name: hits.name,
+        direct: hits.direct,
+        refused: hits.refused,
+        service: hits.service,
+    };
+    hits.into_iter().map(class).collect()
+}
