@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use evergate::cluster::repository::{
-    Outcome, Reader, Repository, RepositoryError, RepositoryKey, Settings, Stored, Tls, Write,
+    Outcome, Reader, Repository, RepositoryError, RepositoryKey, Settings, Stored, Tls, User, Write,
 };
 use evergate_tests::store::{self, Model};
 use rcgen::{
@@ -133,18 +133,23 @@ impl Cluster {
         }
     }
 
-    /// What the member says of itself: its own number and the leader's.
-    fn status(&self, member: usize) -> Option<(String, String)> {
+    /// Asks a member by HTTP, as `curl` would.
+    fn post(&self, member: usize, path: &str, body: &str) -> Option<serde_json::Value> {
         let (port, _) = self.ports[member];
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(LONG)).ok()?;
-        let request =
-            "POST /v3/maintenance/status HTTP/1.0\r\nHost: etcd\r\nContent-Length: 2\r\n\r\n{}";
+        let head = format!("POST /v3/{path} HTTP/1.0\r\nHost: etcd");
+        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (_, body) = answer.split_once("\r\n\r\n")?;
-        let body: serde_json::Value = serde_json::from_str(body).ok()?;
+        serde_json::from_str(body).ok()
+    }
+
+    /// What the member says of itself: its own number and the leader's.
+    fn status(&self, member: usize) -> Option<(String, String)> {
+        let body = self.post(member, "maintenance/status", "{}")?;
         let own = body["header"]["member_id"].as_str()?.to_owned();
         Some((own, body["leader"].as_str()?.to_owned()))
     }
@@ -414,6 +419,75 @@ fn by_certificates_both_sides_know_each_other() {
             let text = error.to_string();
             assert!(text.to_lowercase().contains("certificate"), "{text}");
             assert!(text.len() < 600, "{text}");
+        }
+    });
+}
+
+#[test]
+fn a_user_may_write_below_its_prefix() {
+    let cluster = Cluster::start();
+    // From evergate/test/ to evergate/test0, in base64.
+    let range = r#""key":"ZXZlcmdhdGUvdGVzdC8=","range_end":"ZXZlcmdhdGUvdGVzdDA=""#;
+    let permission = format!(r#"{{"name":"gate","perm":{{"permType":"READWRITE",{range}}}}}"#);
+    for (path, body) in [
+        (
+            "auth/user/add",
+            r#"{"name":"root","password":"strong enough"}"#,
+        ),
+        ("auth/role/add", r#"{"name":"root"}"#),
+        ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        (
+            "auth/user/add",
+            r#"{"name":"gate","password":"a password"}"#,
+        ),
+        ("auth/role/add", r#"{"name":"gate"}"#),
+        ("auth/role/grant", &*permission),
+        ("auth/user/grant", r#"{"user":"gate","role":"gate"}"#),
+        ("auth/enable", "{}"),
+    ] {
+        let answer = cluster.post(0, path, body).expect("an answer");
+        assert!(answer["error"].is_null(), "{path}: {answer}");
+    }
+    let with = |name: &str, password: &str, prefix: &str| Settings::Etcd {
+        endpoints: cluster.endpoints(),
+        prefix: prefix.to_owned(),
+        tls: None,
+        user: Some(User {
+            name: name.to_owned(),
+            password: password.to_owned().into(),
+        }),
+    };
+    let good = with("gate", "a password", "evergate/test");
+    assert!(!format!("{good:?}").contains("a password"));
+    runtime().block_on(async {
+        let (mut repository, _) = open(&good).await;
+        let writes = (1..=200).map(store::write);
+        store::time(&mut repository, writes, 50).await;
+        // The lease is kept.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        repository.write(1, store::write(201));
+        assert_eq!(next(&mut repository).await, Outcome::Done { number: 1 });
+        repository.close().await;
+        let mut model = Model::new();
+        (1..=201).for_each(|number| store::apply(&mut model, store::write(number)));
+        let (repository, stored) = open(&good).await;
+        assert!(model.values().eq(&stored));
+        repository.close().await;
+        let wrong = with("gate", "another", "evergate/test");
+        let elsewhere = with("gate", "a password", "evergate/other");
+        let (a, b) = tokio::join!(
+            Repository::open(&wrong, key()),
+            Repository::open(&elsewhere, key())
+        );
+        for error in [
+            a.expect_err("a wrong password"),
+            b.expect_err("no permission"),
+        ] {
+            assert!(
+                matches!(error, RepositoryError::Unavailable { .. }),
+                "{error}"
+            );
+            println!("{error}");
         }
     });
 }
