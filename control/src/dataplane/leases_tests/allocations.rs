@@ -46,7 +46,8 @@ fn packets_take_no_memory_where_they_go_or_wait() {
     edge.hear(&client.send());
     edge.send(1);
     let taken = least(|turn| {
-        edge.now += Duration::from_millis(10);
+        // Each time the first that waits is looked at, and claims.
+        edge.now += CLAIM_AGAIN;
         let now = edge.now;
         edge.after_batch();
         let _ = edge.told();
