@@ -3,15 +3,21 @@
 
 mod repository_support;
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use evergate::cluster::repository::{
-    Outcome, Repository, RepositoryError, RepositoryKey, Settings, Stored, Write,
+    Outcome, Reader, Repository, RepositoryError, RepositoryKey, Settings, Stored, Tls, Write,
 };
 use evergate_tests::store::{self, Model};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use repository_support::{Writer, runtime};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -25,22 +31,14 @@ struct Cluster {
     /// For clients, and for the other members.
     ports: Vec<(u16, u16)>,
     members: Vec<Option<Child>>,
+    /// Toward clients.
+    scheme: &'static str,
+    words: Vec<String>,
 }
 
 impl Cluster {
     fn start() -> Self {
-        // Held together, so that none comes twice.
-        let free = |_| TcpListener::bind("127.0.0.1:0").expect("a port");
-        let held: Vec<_> = (0..2 * MEMBERS).map(free).collect();
-        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
-        let ports = held.chunks(2).map(|two| (port(&two[0]), port(&two[1])));
-        let mut cluster = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            ports: ports.collect(),
-            members: (0..MEMBERS).map(|_| None).collect(),
-        };
-        drop(held);
-        (0..MEMBERS).for_each(|member| cluster.begin(member));
+        let cluster = Self::with("http", Vec::new());
         let until = Instant::now() + LONG;
         while cluster.leader().is_none() {
             assert!(
@@ -52,13 +50,32 @@ impl Cluster {
         cluster
     }
 
+    /// With further words of the command line.
+    fn with(scheme: &'static str, words: Vec<String>) -> Self {
+        // Held together, so that none comes twice.
+        let free = |_| TcpListener::bind("127.0.0.1:0").expect("a port");
+        let held: Vec<_> = (0..2 * MEMBERS).map(free).collect();
+        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        let ports = held.chunks(2).map(|two| (port(&two[0]), port(&two[1])));
+        let mut cluster = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            ports: ports.collect(),
+            members: (0..MEMBERS).map(|_| None).collect(),
+            scheme,
+            words,
+        };
+        drop(held);
+        (0..MEMBERS).for_each(|member| cluster.begin(member));
+        cluster
+    }
+
     fn begin(&mut self, member: usize) {
         let peer = |(_, port): &(u16, u16)| format!("http://127.0.0.1:{port}");
         let all = self.ports.iter().enumerate();
         let all: Vec<_> = all
             .map(|(n, ports)| format!("m{n}={}", peer(ports)))
             .collect();
-        let client = format!("http://127.0.0.1:{}", self.ports[member].0);
+        let client = format!("{}://127.0.0.1:{}", self.scheme, self.ports[member].0);
         let peer = peer(&self.ports[member]);
         let name = format!("m{member}");
         let log = std::fs::File::create(self.folder.path().join(format!("{name}.log")));
@@ -84,6 +101,7 @@ impl Cluster {
                 "--initial-cluster-token",
                 "evergate",
             ])
+            .args(&self.words)
             .stdout(Stdio::null())
             .stderr(log.expect("a file for the log"))
             .spawn()
@@ -276,6 +294,27 @@ fn without_a_quorum_it_is_away_and_goes_on_when_there_is_one_again() {
             times.share(500).as_secs_f64() * 1e3,
             times.share(990).as_secs_f64() * 1e3
         );
+        let (reader, other) = (
+            RepositoryKey::from(store::KEY),
+            RepositoryKey::from([1; 32]),
+        );
+        assert!(Reader::open(&settings, other).await.is_err());
+        let mut reader = Reader::open(&settings, reader).await.unwrap().unwrap();
+        let mut model = Model::new();
+        (1..=500).for_each(|number| store::apply(&mut model, store::write(number)));
+        let mut fetched = Vec::new();
+        for spi in (0..store::PAIRS).map(|number| store::pair(number).spi()) {
+            let start = Instant::now();
+            let found = reader.fetch(spi).await.expect("an answer");
+            fetched.push(start.elapsed());
+            assert!(found.as_ref() == model.get(&spi));
+        }
+        fetched.sort_unstable();
+        println!(
+            "a pair is fetched in {:.1} ms (median), {:.1} ms (99 %)",
+            fetched[fetched.len() / 2].as_secs_f64() * 1e3,
+            fetched[fetched.len() * 99 / 100].as_secs_f64() * 1e3
+        );
         cluster.kill(0);
         cluster.kill(2);
         // With nothing to write, too.
@@ -295,5 +334,86 @@ fn without_a_quorum_it_is_away_and_goes_on_when_there_is_one_again() {
             assert_eq!(next(&mut repository).await, Outcome::Done { number });
         }
         repository.close().await;
+    });
+}
+
+/// Files of a CA, and of a certificate and its key that it signed.
+fn certificate(folder: &Path, name: &str, ca: &CertifiedIssuer<'_, KeyPair>) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["etcd.example".to_owned(), "127.0.0.1".to_owned()];
+    let mut params = CertificateParams::new(names).unwrap();
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let signed = params.signed_by(&key, ca).unwrap();
+    let file = |kind: &str, text: String| {
+        let path = folder.join(format!("{name}.{kind}"));
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    (file("crt", signed.pem()), file("key", key.serialize_pem()))
+}
+
+fn ca() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+#[test]
+fn by_certificates_both_sides_know_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (good, other) = (ca(), ca());
+    for (name, ca) in [("ca.pem", &good), ("other.pem", &other)] {
+        std::fs::write(path(name), ca.pem()).unwrap();
+    }
+    let (certificate_file, key_file) = certificate(folder.path(), "etcd", &good);
+    let word = |name: &str, file: PathBuf| format!("--{name}={}", file.display());
+    let words = vec![
+        word("cert-file", certificate_file),
+        word("key-file", key_file),
+        word("trusted-ca-file", path("ca.pem")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let cluster = Cluster::with("https", words);
+    let ours = certificate(folder.path(), "authority", &good);
+    let theirs = certificate(folder.path(), "stranger", &other);
+    let with = |ca: &str, identity: Option<&(PathBuf, PathBuf)>, name: &str| {
+        let identity = identity.map(|(certificate, key)| (&**certificate, &**key));
+        Settings::Etcd {
+            endpoints: cluster.endpoints(),
+            prefix: "evergate/test".to_owned(),
+            tls: Some(Tls::read(&path(ca), identity, Some(name.to_owned())).unwrap()),
+            user: None,
+        }
+    };
+    runtime().block_on(async {
+        let (mut repository, _) = open(&with("ca.pem", Some(&ours), "etcd.example")).await;
+        repository.write(1, store::write(1));
+        assert_eq!(next(&mut repository).await, Outcome::Done { number: 1 });
+        repository.close().await;
+        // Each takes as long as a cluster may be away, so they wait together.
+        let refused = [
+            with("other.pem", Some(&ours), "etcd.example"),
+            with("ca.pem", Some(&ours), "another.example"),
+            with("ca.pem", Some(&theirs), "etcd.example"),
+            with("ca.pem", None, "etcd.example"),
+        ];
+        let [a, b, c, d] = refused.each_ref().map(|with| Repository::open(with, key()));
+        let all = tokio::join!(a, b, c, d);
+        for result in [all.0, all.1, all.2, all.3] {
+            let error = result.expect_err("must be refused");
+            assert!(
+                matches!(error, RepositoryError::Unavailable { .. }),
+                "{error}"
+            );
+            // For each member, in a few words.
+            let text = error.to_string();
+            assert!(text.to_lowercase().contains("certificate"), "{text}");
+            assert!(text.len() < 600, "{text}");
+        }
     });
 }

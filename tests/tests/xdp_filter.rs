@@ -4,7 +4,8 @@ mod xdp_support;
 
 use std::net::IpAddr;
 
-use evergate::dataplane::loader::OutsideSettings;
+use evergate::dataplane::loader::{Outside, OutsideSettings};
+use evergate::dataplane::{ClassHits, ClassSpec, Filter};
 use evergate_common::{
     filter::{ClassEntry, DEFAULT, OWN, Rule},
     reason::Counter,
@@ -240,4 +241,136 @@ fn without_a_filter_nothing_is_filtered() {
     for frame in past(user, ip(LISTED[0])) {
         assert_eq!(pair.judge(&frame), (PASS, Counter::Passed));
     }
+}
+
+/// A program with a filter, and what says its classes by name.
+fn named() -> (Outside, Filter) {
+    need_root();
+    let outside = Outside::load(OutsideSettings {
+        filter: true,
+        max_sas: 1024,
+        ..OutsideSettings::default()
+    });
+    let mut outside = outside.expect("outside loads");
+    let own = [GATEWAY_V4.into()];
+    outside.set_own_addresses(&own).expect("own addresses");
+    (outside, Filter::default())
+}
+
+fn spec(rule: Rule, direct: &[&str]) -> ClassSpec {
+    let direct = direct.iter().map(|net| net.parse().unwrap()).collect();
+    ClassSpec { rule, direct }
+}
+
+#[test]
+fn classes_have_names_and_users_come_and_go() {
+    let (mut outside, mut filter) = named();
+    let [user, _] = users(SPLIT);
+    let [listed, elsewhere] =
+        ["203.0.113.7", "192.88.99.1"].map(|target| past(user, ip(target))[0].clone());
+    let judge = |outside: &mut Outside| {
+        [&listed, &elsewhere].map(|frame| outside.run(frame, 1).expect("outside runs").verdict)
+    };
+    let nets = ["203.0.113.0/24"];
+    // A user of a class that there is not.
+    assert!(!filter.set_user(&mut outside, user, "staff").unwrap());
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    filter
+        .set_class(&mut outside, "staff", &spec(Rule::Split, &nets))
+        .unwrap();
+    filter
+        .set_class(&mut outside, "guests", &spec(Rule::Tunnel, &[]))
+        .unwrap();
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    assert!(filter.set_user(&mut outside, user, "staff").unwrap());
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    // Another class, and back.
+    assert!(filter.set_user(&mut outside, user, "guests").unwrap());
+    assert_eq!(judge(&mut outside), [DROP, DROP]);
+    assert!(filter.set_user(&mut outside, user, "staff").unwrap());
+    // Other networks.
+    filter
+        .set_class(
+            &mut outside,
+            "staff",
+            &spec(Rule::Split, &["192.88.99.0/24"]),
+        )
+        .unwrap();
+    assert_eq!(judge(&mut outside), [DROP, PASS]);
+    filter
+        .set_class(&mut outside, "staff", &spec(Rule::Split, &nets))
+        .unwrap();
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    // Whoever is no user has the default, which follows its class.
+    filter.set_default(&mut outside, Some("guests")).unwrap();
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    filter.remove_user(&mut outside, user).unwrap();
+    assert_eq!(judge(&mut outside), [DROP, DROP]);
+    filter
+        .set_class(&mut outside, "guests", &spec(Rule::Split, &["0.0.0.0/0"]))
+        .unwrap();
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    // A class goes, and its users and networks with it; the next one has its number.
+    assert!(filter.set_user(&mut outside, user, "staff").unwrap());
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    filter.remove_class(&mut outside, "guests").unwrap();
+    filter.remove_class(&mut outside, "staff").unwrap();
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    filter
+        .set_class(&mut outside, "a", &spec(Rule::Split, &[]))
+        .unwrap();
+    filter
+        .set_class(&mut outside, "b", &spec(Rule::Split, &[]))
+        .unwrap();
+    for class in ["a", "b"] {
+        assert!(filter.set_user(&mut outside, user, class).unwrap());
+        assert_eq!(judge(&mut outside), [DROP, DROP], "{class}");
+    }
+    let hits = filter.hits(&outside).unwrap();
+    let names: Vec<&str> = hits.iter().map(|hits| hits.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert!(
+        hits.iter().all(|hits: &ClassHits| hits.refused >= 2),
+        "{hits:?}"
+    );
+}
+
+#[test]
+fn an_address_of_the_node_is_nobody_elses() {
+    let (mut outside, mut filter) = named();
+    let [user, _] = users(TUNNEL);
+    let inside = ip("10.0.0.251");
+    let [frame, _] = past(user, inside);
+    let judge = |outside: &mut Outside| outside.run(&frame, 1).expect("outside runs").verdict;
+    filter
+        .set_class(&mut outside, "all", &spec(Rule::Tunnel, &[]))
+        .unwrap();
+    filter.set_user(&mut outside, user, "all").unwrap();
+    assert_eq!(judge(&mut outside), DROP);
+    filter.set_own(&mut outside, [inside].into()).unwrap();
+    assert_eq!(judge(&mut outside), PASS);
+    // Neither a user who claims to be there, nor one who leaves, changes that.
+    filter.set_user(&mut outside, inside, "all").unwrap();
+    assert_eq!(judge(&mut outside), PASS);
+    filter.remove_user(&mut outside, inside).unwrap();
+    assert_eq!(judge(&mut outside), PASS);
+    filter.set_own(&mut outside, [].into()).unwrap();
+    assert_eq!(judge(&mut outside), DROP);
+}
+
+#[test]
+fn there_are_so_many_classes_and_no_more() {
+    let (mut outside, mut filter) = named();
+    for number in 1..64 {
+        let name = number.to_string();
+        filter
+            .set_class(&mut outside, &name, &spec(Rule::Tunnel, &[]))
+            .unwrap();
+    }
+    let more = filter.set_class(&mut outside, "more", &spec(Rule::Tunnel, &[]));
+    assert!(
+        more.unwrap_err()
+            .to_string()
+            .contains("64 found, at most 63")
+    );
 }

@@ -4,6 +4,7 @@ mod xdp_support;
 
 use evergate::dataplane::loader::OutsideSettings;
 use evergate_common::{
+    filter::{ClassEntry, DEFAULT, Rule},
     heartbeat,
     maps::SaEntry,
     reason::Counter,
@@ -172,6 +173,42 @@ fn kernel_and_host_agree_in_a_group() {
                 })
                 .unwrap();
         }
+    }
+}
+
+#[test]
+fn kernel_and_host_agree_with_a_filter() {
+    let rules = [Rule::Tunnel, Rule::Split, Rule::Plain];
+    for (number, rule) in (1..).zip(rules) {
+        let mut pair = OutsidePair::with(OutsideSettings {
+            filter: true,
+            max_sas: 1024,
+            ..OutsideSettings::default()
+        });
+        // One family's packets are for the node, the other's for somebody behind it; half of these are
+        // among the networks of the class, where nothing is damaged.
+        pair.own_addresses(&[GATEWAY_V4.into()]);
+        let class = ClassEntry::new(rule, number);
+        pair.class(number, class, &["2001:db8:1::/48", "192.0.2.0/31"]);
+        pair.class(DEFAULT, class, &[]);
+        pair.user(CLIENT_V4.into(), Some(number));
+        let pair = std::cell::RefCell::new(pair);
+        for frames in [damaged().boxed(), noise().boxed()] {
+            many(2000)
+                .run(&frames, |frame| {
+                    let (_, _, packet) = pair.borrow_mut().run(&frame);
+                    prop_assert_eq!(packet.len(), frame.len());
+                    Ok(())
+                })
+                .unwrap();
+        }
+        let hits = pair.borrow().hits(number);
+        let expected = match rule {
+            Rule::Tunnel => hits[1] > 100,
+            Rule::Split => hits[0] > 100,
+            _ => hits[0] > 100 && hits[2] > 100,
+        };
+        assert!(expected, "{rule:?}: {hits:?}");
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Status {
     /// Edge: the authority that it is connected to, or that it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Authority>,
+    /// Gateway: what its packet filter has done, by class of users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<FilterClass>,
     /// Client: the clusters of its policy. Empty on a gateway.
     pub clusters: Vec<Cluster>,
     /// Client: the tunnels of its policy, lowest number first. Empty on a gateway.
@@ -49,6 +52,18 @@ pub struct Status {
     /// Only of a node that was started with `--keylog`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keylog: Option<KeyLog>,
+}
+
+/// What the packet filter has done with packets of a class of users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterClass {
+    pub name: String,
+    /// Packets past the tunnel, to networks that the class has directly.
+    pub direct: u64,
+    /// Packets past the tunnel that were dropped.
+    pub refused: u64,
+    /// IKE and ESP that were dropped, as the class has no encryption service.
+    pub service: u64,
 }
 
 /// Keys that are written for Wireshark.

@@ -88,6 +88,7 @@ pub(crate) fn client() -> Status {
         drain: None,
         edges: Vec::new(),
         authority: None,
+        filter: Vec::new(),
         interfaces: vec![
             Interface {
                 side: Side::Outside,
@@ -169,6 +170,7 @@ pub(crate) fn gateway_in_trouble() -> Status {
         drain: None,
         edges: Vec::new(),
         authority: None,
+        filter: Vec::new(),
         interfaces: vec![
             Interface {
                 side: Side::Outside,

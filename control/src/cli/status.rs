@@ -105,6 +105,7 @@ pub(crate) fn render(status: &Status, colour: bool) -> String {
     }
     out.push('\n');
     write_sessions(&mut out, status, colour);
+    write_filter(&mut out, status, colour);
     write_counters(&mut out, "counters", &status.counters, Look::Plain, colour);
     write_counters(&mut out, "drops", &status.drops, Look::Odd, colour);
     if status.drops.iter().all(|drop| drop.value == 0) {
@@ -327,6 +328,26 @@ fn session(session: &Session, role: Role) -> Vec<Cell> {
     ]
 }
 
+/// What the packet filter has done.
+fn write_filter(out: &mut String, status: &Status, colour: bool) {
+    if status.filter.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", Look::Bold.paint("filter", colour));
+    let titles = ["class", "direct", "refused", "IKE and ESP refused"];
+    let mut rows = vec![table::head(&titles)];
+    rows.extend(status.filter.iter().map(|class| {
+        let refused = |value| Cell::new(count(value)).look(Look::Odd).right();
+        vec![
+            Cell::new(&class.name),
+            Cell::new(count(class.direct)).right(),
+            refused(class.refused),
+            refused(class.service),
+        ]
+    }));
+    table::write(out, 2, &rows, colour);
+}
+
 /// Those that are not zero, the largest first.
 fn write_counters(
     out: &mut String,
@@ -356,6 +377,23 @@ fn write_counters(
 mod tests {
     use super::*;
     use crate::api::sample;
+
+    #[test]
+    fn classes_of_the_filter_are_shown() {
+        let mut status = sample::gateway_in_trouble();
+        assert!(!render(&status, false).contains("filter"));
+        status.filter = vec![model::FilterClass {
+            name: "guests".to_owned(),
+            direct: 7,
+            refused: 12,
+            service: 3,
+        }];
+        let shown = render(&status, false);
+        let rows = shown.lines().skip_while(|line| *line != "filter");
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows[1][..3], ["class", "direct", "refused"], "{shown}");
+        assert_eq!(rows[2], ["guests", "7", "12", "3"], "{shown}");
+    }
 
     #[test]
     fn a_client_looks_like_this() {

@@ -33,9 +33,9 @@ pub struct ClassHits {
     pub service: u64,
 }
 
-/// The classes and users that are in the maps.
+/// The classes and users that are in the maps of a program, of one and the same always.
 #[derive(Default)]
-pub(super) struct Filter {
+pub struct Filter {
     classes: BTreeMap<String, Placed>,
     default: Option<String>,
     users: HashMap<IpAddr, u32>,
@@ -50,7 +50,11 @@ struct Placed {
 }
 
 impl Filter {
-    fn set_class(
+    /// Makes a class, or changes it.
+    ///
+    /// # Errors
+    /// [`LoadError::TooMany`], [`LoadError::Full`]; what could be done is done then.
+    pub fn set_class(
         &mut self,
         outside: &mut Outside,
         name: &str,
@@ -98,7 +102,11 @@ impl Filter {
         })
     }
 
-    fn remove_class(&mut self, outside: &mut Outside, name: &str) -> Result<(), LoadError> {
+    /// Removes a class; its users have the default one then.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_class(&mut self, outside: &mut Outside, name: &str) -> Result<(), LoadError> {
         let Some(number) = self.classes.get(name).map(|placed| placed.number) else {
             return Ok(());
         };
@@ -119,7 +127,15 @@ impl Filter {
         Ok(())
     }
 
-    fn set_default(&mut self, outside: &mut Outside, name: Option<&str>) -> Result<(), LoadError> {
+    /// The class of addresses that are no user's; none, or one that there is not: everything passes.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_default(
+        &mut self,
+        outside: &mut Outside,
+        name: Option<&str>,
+    ) -> Result<(), LoadError> {
         let class = match name.and_then(|name| self.classes.get(name)) {
             Some(placed) => ClassEntry::new(placed.rule, placed.number),
             None => ClassEntry::default(),
@@ -128,7 +144,11 @@ impl Filter {
         outside.set_class(DEFAULT, class)
     }
 
-    fn set_user(
+    /// The user at this address has this class. False: there is no such class, and the user has the default one.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn set_user(
         &mut self,
         outside: &mut Outside,
         user: IpAddr,
@@ -145,7 +165,11 @@ impl Filter {
         Ok(true)
     }
 
-    fn remove_user(&mut self, outside: &mut Outside, user: IpAddr) -> Result<(), LoadError> {
+    /// Nobody with a class is at this address any more.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_user(&mut self, outside: &mut Outside, user: IpAddr) -> Result<(), LoadError> {
         if !self.own.contains(&user) {
             outside.set_user(user, None)?;
         }
@@ -153,7 +177,15 @@ impl Filter {
         Ok(())
     }
 
-    fn set_own(&mut self, outside: &mut Outside, own: BTreeSet<IpAddr>) -> Result<(), LoadError> {
+    /// All addresses of the node.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn set_own(
+        &mut self,
+        outside: &mut Outside,
+        own: BTreeSet<IpAddr>,
+    ) -> Result<(), LoadError> {
         for new in &own {
             if !self.own.contains(new) {
                 outside.set_user(*new, Some(OWN))?;
@@ -166,6 +198,23 @@ impl Filter {
             self.own.remove(&address);
         }
         Ok(())
+    }
+
+    /// What has happened to packets of each class.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn hits(&self, outside: &Outside) -> Result<Vec<ClassHits>, LoadError> {
+        let classes = self.classes.iter().map(|(name, placed)| {
+            let hits = |hit| outside.class_hits(placed.number, hit);
+            Ok(ClassHits {
+                name: name.clone(),
+                direct: hits(Hit::Direct)?,
+                refused: hits(Hit::Refused)?,
+                service: hits(Hit::Service)?,
+            })
+        });
+        classes.collect()
     }
 }
 
@@ -231,18 +280,9 @@ impl Dataplane {
 
     /// What has happened to packets of each class.
     pub fn class_hits(&self) -> Result<Vec<ClassHits>, LoadError> {
-        let Some(outside) = &self.outside else {
-            return Ok(Vec::new());
-        };
-        let classes = self.filter.classes.iter().map(|(name, placed)| {
-            let hits = |hit| outside.class_hits(placed.number, hit);
-            Ok(ClassHits {
-                name: name.clone(),
-                direct: hits(Hit::Direct)?,
-                refused: hits(Hit::Refused)?,
-                service: hits(Hit::Service)?,
-            })
-        });
-        classes.collect()
+        match &self.outside {
+            Some(outside) => self.filter.hits(outside),
+            None => Ok(Vec::new()),
+        }
     }
 }

@@ -52,7 +52,7 @@ pub mod xsk;
 pub use command::{
     Command, GroupId, GroupSpec, Lease, Progress, Sending, Steer, Watch, WorkerEvent, WorkerReport,
 };
-pub use filter::{ClassHits, ClassSpec, Rule};
+pub use filter::{ClassHits, ClassSpec, Filter, Rule};
 pub use handle::Dataplane;
 pub use intake::Intake;
 pub use paths::Discovery;

@@ -11,6 +11,7 @@ mod drain;
 mod duration;
 mod exchange;
 mod file;
+mod filter;
 mod groups;
 mod heartbeat;
 mod peers;
@@ -41,6 +42,7 @@ use crate::privilege::Privileges;
 pub use channel::{
     Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, RepositoryAt, Store,
 };
+pub use filter::Filter;
 pub use secret::Psk;
 pub use steering::{SteeredGateway, SteeredWay, Steering};
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub steering: Option<Steering>,
     /// Authority, and gateways that are edges: how they speak to each other.
     pub channel: Option<Channel>,
+    /// Gateway: what users may have past the tunnel.
+    pub filter: Option<Filter>,
     /// There on an authority.
     pub repository: Option<RepositoryAt>,
     /// Gateway: the networks that inner addresses of clients are taken from. They do not overlap.
@@ -267,6 +271,8 @@ pub struct Peer {
     pub outside: Option<IpAddr>,
     /// Client: this gateway may send us to another one of its cluster (RFC 5685).
     pub redirects: bool,
+    /// Gateway and authority: the class of the packet filter that this client has while it has a session.
+    pub class: Option<String>,
     /// Gateway: the inner addresses that always belong to this client.
     pub inner: Vec<IpAddr>,
 }

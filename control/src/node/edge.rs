@@ -37,6 +37,8 @@ pub(super) struct Edge {
     authority: Option<SocketAddr>,
     /// By inbound SPI.
     pairs: HashMap<u32, Known>,
+    /// Of the packet filter, by client.
+    classes: HashMap<Identity, String>,
     /// New ones that the authority waits for.
     unconfirmed: Vec<u32>,
 }
@@ -56,8 +58,14 @@ impl Edge {
             core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
             authority: None,
             pairs: HashMap::new(),
+            classes: HashMap::new(),
             unconfirmed: Vec::new(),
         }
+    }
+
+    /// The class of the packet filter that a client has.
+    pub(super) fn class_of(&self, client: &Identity) -> Option<String> {
+        self.classes.get(client).cloned()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -269,6 +277,10 @@ impl Node {
             // What takes nobody's place here need not wait for it.
             let sending = sending.filter(|_| beside);
             self.carry(spec, group, sending, false).await?;
+            if let (Some(edge), Some(class)) = (&mut self.edge, &pair.class) {
+                edge.classes.insert(client.clone(), class.clone());
+            }
+            self.user_came(&client, peer_at.ip())?;
             if let Some(edge) = &mut self.edge {
                 let known = Known {
                     session: id,

@@ -13,6 +13,7 @@ mod drain;
 mod edge;
 mod establish;
 pub mod events;
+mod filter;
 mod gateway;
 mod guard;
 mod hooks;

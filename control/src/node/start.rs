@@ -166,7 +166,7 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
-            filter: false,
+            filter: config.filter.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
@@ -213,6 +213,10 @@ pub(super) async fn start(
         // The shared one may be no interface's, but the loopback's.
         dataplane.never_reflect(address)?;
         dataplane.join_group(steering.address, group.addresses())?;
+    }
+
+    if let Some(filter) = &config.filter {
+        super::filter::set_up(&mut dataplane, filter, &handle).await?;
     }
 
     let workers = dataplane.workers();

@@ -12,8 +12,8 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, Gateway, Interface, InterfaceKind,
-    KeyLog, Session, Side, Spi, Status, Tunnel,
+    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
+    InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, Views};
@@ -49,6 +49,7 @@ struct Posted {
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
     authority: Option<Authority>,
+    filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
 }
@@ -70,6 +71,7 @@ impl Board {
             sessions: Vec::new(),
             drain: None,
             authority: None,
+            filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
         };
@@ -90,6 +92,7 @@ impl Board {
             sessions: sessions(node),
             drain: node.drain_view(),
             authority: node.authority_view(),
+            filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
         }));
@@ -165,6 +168,7 @@ impl Board {
             drain: posted.drain,
             edges: Vec::new(),
             authority: posted.authority.clone(),
+            filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
             sessions: sessions.collect(),

@@ -8,6 +8,7 @@
 mod charon;
 mod conf;
 mod cover;
+mod edges;
 mod libreswan;
 mod life;
 mod matrix;
@@ -68,6 +69,7 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
         .chain(redirect::cases())
         .chain(mobike::cases())
         .chain(patterns::cases())
+        .chain(edges::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -15,6 +15,7 @@
 mod keys;
 mod members;
 mod presence;
+mod reader;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use super::{RepositoryError, RepositoryKey, Stored, Tls, User};
 use keys::{Keys, Table};
 use members::Members;
 use presence::{LEASE, Lease};
+pub use reader::Reader;
 
 /// What a deposed writer is told.
 const TAKEN: &str = "another authority has taken the repository over";
@@ -116,7 +118,7 @@ impl Etcd {
         let kept = self.table(Table::Kept).await?;
         let stored = Opener::new(key).all(pairs, kept).map_err(|(spi, kind)| {
             let what = kind.name().to_owned();
-            self.damaged(Some(spi), what)
+            damaged(&self.keys, Some(spi), what)
         })?;
         let (stored, expired): (Vec<_>, Vec<_>) =
             stored.into_iter().partition(|s| s.pair.expires > now);
@@ -153,7 +155,7 @@ impl Etcd {
             for kv in page.kvs() {
                 let Some(spi) = self.keys.spi(table, kv.key()) else {
                     let name = String::from_utf8_lossy(kv.key()).into_owned();
-                    return Err(self.damaged(None, name));
+                    return Err(damaged(&self.keys, None, name));
                 };
                 records.push((spi, kv.value().to_vec()));
             }
@@ -164,15 +166,6 @@ impl Etcd {
                 }
                 None => return Ok(records),
             }
-        }
-    }
-
-    fn damaged(&self, spi: Option<u32>, what: String) -> RepositoryError {
-        RepositoryError::Damaged {
-            place: place(&self.keys),
-            spi,
-            what,
-            remedy: format!("delete all keys that begin with {}/", self.keys.prefix()),
         }
     }
 
@@ -368,5 +361,14 @@ fn unavailable(keys: &Keys, why: String) -> RepositoryError {
     RepositoryError::Unavailable {
         place: place(keys),
         why,
+    }
+}
+
+fn damaged(keys: &Keys, spi: Option<u32>, what: String) -> RepositoryError {
+    RepositoryError::Damaged {
+        place: place(keys),
+        spi,
+        what,
+        remedy: format!("delete all keys that begin with {}/", keys.prefix()),
     }
 }

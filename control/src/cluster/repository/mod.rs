@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 use super::{Kept, Pair};
 
 pub use error::RepositoryError;
+#[cfg(feature = "etcd")]
+pub use etcd::Reader;
 pub use seal::RepositoryKey;
 
 /// Writes that may wait for the store.

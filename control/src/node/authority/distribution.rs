@@ -54,7 +54,11 @@ impl Authority {
         // What can not be replaced in time ends at twice its age.
         let lifetime = self.config.ike.rekey_child.as_secs().saturating_mul(2) + 60;
         let expires = millis() / 1000 + lifetime;
-        let made = Pair::of(&live.spec, live.peer.to_string(), inner, None, expires);
+        let class = self
+            .answers
+            .peer(&live.peer)
+            .and_then(|peer| peer.class.clone());
+        let made = Pair::of(&live.spec, live.peer.to_string(), inner, class, expires);
         let pair = match made {
             Ok(pair) => pair,
             Err(error) => return tracing::error!("a pair of SAs can not be shared: {error}"),

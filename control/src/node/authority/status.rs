@@ -50,6 +50,7 @@ pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
         drain: None,
         edges: Vec::new(),
         authority: None,
+        filter: Vec::new(),
         clusters: Vec::new(),
         tunnels: Vec::new(),
         sessions: Vec::new(),

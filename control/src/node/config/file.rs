@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
     pub(super) channel: Table<Channel>,
+    pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
     #[serde(default, rename = "peer")]
@@ -131,6 +132,32 @@ pub(super) struct Drain {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    pub(super) default: Text,
+    #[serde(default, rename = "class")]
+    pub(super) classes: Vec<Spanned<FilterClass>>,
+    #[serde(default, rename = "user")]
+    pub(super) users: Vec<Spanned<FilterUser>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterClass {
+    pub(super) name: Text,
+    pub(super) rule: Text,
+    #[serde(default)]
+    pub(super) direct: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterUser {
+    pub(super) address: Text,
+    pub(super) class: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Steering {
     pub(super) number: Number,
     pub(super) address: Text,
@@ -205,6 +232,7 @@ pub(super) struct Peer {
     pub(super) psk_file: Text,
     pub(super) outside: Text,
     pub(super) redirects: Flag,
+    pub(super) class: Text,
     #[serde(default)]
     pub(super) inner: Vec<Spanned<String>>,
 }

@@ -3,6 +3,7 @@
 mod certificates;
 mod channel;
 mod drain;
+mod filter;
 mod secrets;
 mod steering;
 mod tickets;
@@ -241,11 +242,11 @@ fn each_mistake_is_told_at_its_place() {
         ("\"client-1\"", "\"a b\"", "1:8: name: found `a b`, expected 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"),
         ("\"client-1\"", "7", "1:8: name: found integer `7`, expected a string"),
         ("role = \"client\"", "role = \"cleint\"", "2:8: role: found `cleint`, expected one of `client`, `gateway`, `authority`; did you mean `client`?"),
-        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\" or \"gateway\""),
+        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\", \"gateway\" or \"authority\""),
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `channel`, `filter`, `repository`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`, `path_mtu`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -275,7 +276,7 @@ fn each_mistake_is_told_at_its_place() {
     ];
     #[rustfmt::skip]
     let gateway: &[(&str, &str, &str)] = &[
-        ("socket =", "policy = \"p\"\nsocket =", "4:10: policy: found on a gateway, expected only on a client; a gateway follows its clients' policies"),
+        ("socket =", "policy = \"p\"\nsocket =", "4:10: policy: found on a gateway, expected only on a client; others follow their clients' policies"),
         ("/run/evergate/gw-a.sock", "", "4:10: socket: found an empty path, expected one such as \"/run/evergate/gw-a.sock\""),
         ("\"both\"", "\"kayed\"", "16:10: heartbeat.accept: found `kayed`, expected one of `keyed`, `plain`, `both`; did you mean `keyed`?"),
         ("strangers = true", "strangers = \"yes\"", "17:13: strangers: found string \"yes\", expected a boolean"),
@@ -411,15 +412,28 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    // Three whole files; the third of all needs files, which `certificates` has; the proposals belong into
+    // Six whole files; the third of all needs files, which `certificates` has; the proposals belong into
     // either.
-    let [client, gateway, _, proposals, sharing] = examples[..] else {
+    let [
+        client,
+        gateway,
+        _,
+        authority,
+        edge,
+        proposals,
+        sharing,
+        filter,
+    ] = examples[..]
+    else {
         panic!("{} examples", examples.len());
     };
     for (example, role) in [
         (client, Role::Client),
         (gateway, Role::Gateway),
         (sharing, Role::Gateway),
+        (authority, Role::Authority),
+        (edge, Role::Gateway),
+        (filter, Role::Gateway),
     ] {
         let config = read(example).unwrap();
         assert_eq!((config.role, config.warnings), (role, vec![]));

@@ -1,5 +1,6 @@
 //! The members of an etcd cluster, of whom one is asked as long as it answers.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ impl Members {
             });
             let problem = match answer.await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => words(&error),
                 Err(_) => "no answer".to_owned(),
             };
             let comma = if why.is_empty() { "" } else { ", " };
@@ -89,4 +90,21 @@ impl Members {
             false => Err(why),
         }
     }
+}
+
+/// What went wrong, and what was behind that.
+fn words(error: &Error) -> String {
+    let Error::GRpcStatus(status) = error else {
+        return error.to_string();
+    };
+    let mut words = status.message().to_owned();
+    let mut behind = status.source();
+    while let Some(error) = behind {
+        behind = error.source();
+        let text = error.to_string();
+        if behind.is_none() && !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+    }
+    words
 }
