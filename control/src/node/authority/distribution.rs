@@ -161,10 +161,14 @@ impl Authority {
                 continue;
             };
             let spi = spec.inbound.as_ref().map_or(0, |sa| sa.spi);
+            let mut sa = None;
             if let Some(live) = self.table.live.get_mut(&id) {
                 live.spec = spec.clone();
-                self.at.insert(remote, live.sa);
+                sa = Some(live.sa);
                 self.clients.moved(&live.peer, remote);
+            }
+            if let Some(sa) = sa {
+                self.now_at(remote, sa);
             }
             if let Some(shared) = self.shared.get_mut(&spi) {
                 shared.carrier.pair.remote = spec.outside_remote;
