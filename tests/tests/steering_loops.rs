@@ -168,7 +168,7 @@ proptest! {
         v6: bool,
         ttl: u8,
     ) {
-        let models: Vec<Model> = beliefs
+        let mut models: Vec<Model> = beliefs
             .iter()
             .enumerate()
             .map(|(index, belief)| gateway(index, belief, outer_v6, knows_all))
