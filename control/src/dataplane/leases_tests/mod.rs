@@ -1,5 +1,6 @@
 //! Edges with the keys of one session, a client that does not know of them, and somebody who forges.
 
+mod allocations;
 mod clients;
 mod numbers;
 mod waiting;

@@ -209,29 +209,6 @@ fn a_session_that_is_removed_says_how_far_it_came() {
     assert_eq!(edge.hear(&client.send()), Fate::Waits, "nothing is lent");
 }
 
-// Nothing on the way of a packet grows.
-#[test]
-fn packets_allocate_nothing() {
-    let spec = spec(0);
-    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
-    let before = edge.core.leases.parking.len();
-    for round in 0..50u64 {
-        let taken = round * 10;
-        edge.take((taken, 0), taken + 5, (round * 10 + 1, round * 10 + 9));
-        let room = edge.core.leases.news.capacity();
-        edge.hear_all(&client.send_many(10));
-        (0..10).for_each(|number| drop(edge.send(number)));
-        assert_eq!(edge.core.leases.news.capacity(), room);
-        assert!(edge.core.leases.news.len() <= 1 && !edge.core.leases.missed);
-        edge.at(round).after_batch();
-        edge.bound(ALL, taken + 10);
-        edge.after_batch();
-        edge.stop();
-        edge.told();
-    }
-    assert_eq!(before, 0);
-}
-
 // What had come while the numbers were here is carried: nobody else could take it.
 #[test]
 fn a_session_stops_behind_what_lies_in_the_rings() {

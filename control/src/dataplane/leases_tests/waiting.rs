@@ -26,6 +26,12 @@ fn only_what_the_client_sent_claims_and_not_too_often() {
     let out = edge.take((0, 0), ALL, (1, 100));
     let fates = [Fate::Inside(2), Fate::Inside(3), refused, Fate::Inside(4)];
     assert_eq!(out, fates);
+    // A copy of what was accepted here claims nothing afterwards.
+    let last = client.send();
+    assert_eq!(edge.at(40).hear(&last), Fate::Inside(5));
+    edge.stop();
+    assert_eq!(edge.hear(&last), Fate::Dropped(Counter::Replayed));
+    assert!(edge.claims().is_empty() && edge.sleeps(SPI));
 }
 
 #[test]
