@@ -271,6 +271,8 @@ pub struct Peer {
     pub outside: Option<IpAddr>,
     /// Client: this gateway may send us to another one of its cluster (RFC 5685).
     pub redirects: bool,
+    /// Gateway and authority: the class of the packet filter that this client has while it has a session.
+    pub class: Option<String>,
     /// Gateway: the inner addresses that always belong to this client.
     pub inner: Vec<IpAddr>,
 }

@@ -20,6 +20,7 @@ use crate::api::model;
 use crate::cluster::channel::{News, Uplink};
 use crate::cluster::wire::{Carrier, Down, Relayed, Succession, Up};
 use crate::cluster::{self, Act, Claim, Run, Terms};
+use crate::dataplane::net::icmp::RateLimit;
 use crate::dataplane::{Command, Lease, Sending, WorkerEvent};
 use crate::ike::{Identity, Rank, SaId, Transmit};
 use crate::sadb::{Change, Path, SessionId};
@@ -29,6 +30,11 @@ use super::roaming::Witness;
 /// Workers may take so long to say where they stopped, when the node ends.
 const PARTING: Duration = Duration::from_millis(300);
 
+/// IKE messages that an edge relays in a second, and at once: those that begin an exchange with nobody, which
+/// anybody can send, and all others. More would keep the channel from what matters more.
+const FIRST: (u32, u32) = (5_000, 1_000);
+const OTHERS: (u32, u32) = (20_000, 4_000);
+
 /// An edge's own.
 pub(super) struct Edge {
     /// Which numbers may be used here.
@@ -37,8 +43,14 @@ pub(super) struct Edge {
     authority: Option<SocketAddr>,
     /// By inbound SPI.
     pairs: HashMap<u32, Known>,
+    /// Of the packet filter, by client.
+    classes: HashMap<Identity, String>,
     /// New ones that the authority waits for.
     unconfirmed: Vec<u32>,
+    first: RateLimit,
+    others: RateLimit,
+    /// Messages that were not relayed since that was told last.
+    refused: u64,
 }
 
 /// A pair that this edge has.
@@ -52,12 +64,35 @@ struct Known {
 
 impl Edge {
     pub(super) fn new() -> Self {
+        let now = Instant::now();
         Self {
             core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
             authority: None,
             pairs: HashMap::new(),
+            classes: HashMap::new(),
             unconfirmed: Vec::new(),
+            first: RateLimit::new(FIRST.0, FIRST.1, now),
+            others: RateLimit::new(OTHERS.0, OTHERS.1, now),
+            refused: 0,
         }
+    }
+
+    /// Whether an IKE message may go to the authority now.
+    fn may_relay(&mut self, message: &[u8], now: Instant) -> bool {
+        // The responder's SPI, which the first message of an IKE SA does not have (RFC 7296 section 3.1).
+        let limit = match message.get(8..16) {
+            Some([0, 0, 0, 0, 0, 0, 0, 0]) => &mut self.first,
+            Some(_) => &mut self.others,
+            None => return false,
+        };
+        let allowed = limit.allow(now);
+        self.refused += u64::from(!allowed);
+        allowed
+    }
+
+    /// The class of the packet filter that a client has.
+    pub(super) fn class_of(&self, client: &Identity) -> Option<String> {
+        self.classes.get(client).cloned()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -94,7 +129,12 @@ impl Node {
 
     /// IKE is the authority's. What can not be told it is lost, and will be repeated.
     pub(super) fn relay(&mut self, datagrams: Vec<Datagram>) {
+        let now = Instant::now();
         for datagram in datagrams {
+            let edge = self.edge.as_mut();
+            if edge.is_some_and(|edge| !edge.may_relay(&datagram.data, now)) {
+                continue;
+            }
             let relayed = Relayed {
                 local: datagram.local,
                 remote: datagram.remote,
@@ -269,6 +309,10 @@ impl Node {
             // What takes nobody's place here need not wait for it.
             let sending = sending.filter(|_| beside);
             self.carry(spec, group, sending, false).await?;
+            if let (Some(edge), Some(class)) = (&mut self.edge, &pair.class) {
+                edge.classes.insert(client.clone(), class.clone());
+            }
+            self.user_came(&client, peer_at.ip())?;
             if let Some(edge) = &mut self.edge {
                 let known = Known {
                     session: id,
@@ -337,6 +381,7 @@ impl Node {
         if !ticked {
             return Ok(());
         }
+        let refused = std::mem::take(&mut edge.refused);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = seconds.map_or(0, |since| since.as_secs());
         let over: Vec<_> = edge
@@ -345,6 +390,10 @@ impl Node {
             .collect();
         for (_, known) in over {
             self.remove_pair(known.session)?;
+        }
+        if refused > 0 {
+            let text = format!("{refused} IKE messages were too many at once, and not relayed");
+            self.note(NewEvent::new(EventKind::Flood, text));
         }
         Ok(())
     }
@@ -415,5 +464,25 @@ impl Node {
         if let Some(uplink) = &mut self.inputs.uplink {
             uplink.leave().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_first_messages_leaves_room_for_others() {
+        let now = Instant::now();
+        let mut edge = Edge::new();
+        let (mut first, mut other) = ([0; 28], [0; 28]);
+        first[0] = 1;
+        (other[0], other[8]) = (1, 1);
+        let relayed = (0..100_000).filter(|_| edge.may_relay(&first, now)).count();
+        assert!((1..=1001).contains(&relayed), "{relayed}");
+        assert!(edge.may_relay(&other, now));
+        assert!(!edge.may_relay(&first[..12], now), "no IKE header");
+        assert!(edge.may_relay(&first, now + Duration::from_millis(1)));
+        assert_eq!(edge.refused, 100_000 - relayed as u64);
     }
 }

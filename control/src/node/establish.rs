@@ -178,6 +178,7 @@ impl Node {
             }
             let succeeds = self.succeeds(sa, &spec, group);
             self.carry(spec, group, succeeds, peer_began).await?;
+            self.user_came(&peer, remote.ip())?;
             let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"
@@ -373,6 +374,9 @@ impl Node {
             if let Change::Remove(id) = change {
                 self.dataplane.remove_session(id)?;
             }
+        }
+        if let Some(live) = &live {
+            self.user_left(live.spec.outside_remote)?;
         }
         Ok(live)
     }

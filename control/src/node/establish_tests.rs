@@ -69,6 +69,7 @@ fn a_gateway_speaks_only_for_its_own_address() {
         auth: Psk::new(vec![7; 16]).into(),
         outside: outside.map(ip),
         redirects: true,
+        class: None,
         inner: Vec::new(),
     };
     let answers = Answers {

@@ -1,5 +1,7 @@
 //! The packet filter of a gateway, as its configuration has it.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use rtnetlink::Handle;
 
@@ -7,7 +9,9 @@ use super::config;
 use super::core::Node;
 use crate::api::model::FilterClass;
 use crate::dataplane::Dataplane;
+use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links;
+use crate::ike::Identity;
 
 /// Puts classes and users into the program. What is the node's own address is asked of the kernel now.
 pub(super) async fn set_up(
@@ -39,4 +43,44 @@ pub(super) fn view(node: &Node) -> Vec<FilterClass> {
         service: hits.service,
     };
     hits.into_iter().map(class).collect()
+}
+
+impl Node {
+    /// The class that a client has while it has a session.
+    fn class_of(&self, client: &Identity) -> Option<String> {
+        match &self.edge {
+            Some(edge) => edge.class_of(client),
+            None => self.answers.peer(client)?.class.clone(),
+        }
+    }
+
+    /// A client has a session, and is at this outside address.
+    pub(super) fn user_came(&mut self, client: &Identity, at: IpAddr) -> Result<(), LoadError> {
+        if !self.dataplane.has_filter() {
+            return Ok(());
+        }
+        let Some(class) = self.class_of(client) else {
+            return Ok(());
+        };
+        if !self.dataplane.set_user(at, &class)? {
+            tracing::warn!(
+                "{client} is of class `{class}`, which this node's [filter] does not have"
+            );
+        }
+        Ok(())
+    }
+
+    /// A session with a client there is no more, or has moved: what the configuration says of the address
+    /// counts again.
+    pub(super) fn user_left(&mut self, at: IpAddr) -> Result<(), LoadError> {
+        let dataplane = &mut self.dataplane;
+        if !dataplane.has_filter() || dataplane.has_peer_at(at) {
+            return Ok(());
+        }
+        let users = self.config.filter.iter().flat_map(|filter| &filter.users);
+        match users.into_iter().find(|(user, _)| **user == at) {
+            Some((_, class)) => dataplane.set_user(at, class).map(drop),
+            None => dataplane.remove_user(at),
+        }
+    }
 }

@@ -276,6 +276,7 @@ mod tests {
             auth: Psk::new(vec![7; 16]).into(),
             outside: None,
             redirects: true,
+            class: None,
             inner: Vec::new(),
         }
     }

@@ -13,6 +13,8 @@ pub(super) struct Peer {
     pub(super) outside: Option<IpAddr>,
     /// It may send us to another gateway.
     pub(super) redirects: bool,
+    /// Of the packet filter.
+    pub(super) class: Option<String>,
     pub(super) inner: Vec<IpAddr>,
 }
 
@@ -23,6 +25,7 @@ impl Peer {
             auth: methods(peer),
             outside: peer.outside,
             redirects: peer.redirects,
+            class: peer.class.clone(),
             inner: peer.inner.clone(),
         }
     }

@@ -69,7 +69,10 @@ impl Node {
         let Some(live) = self.table.live.get_mut(&id) else {
             return Ok(());
         };
-        let mut told = Vec::new();
+        let (mut told, before) = (
+            Vec::new(),
+            (!changes.is_empty()).then_some(live.spec.outside_remote),
+        );
         for change in changes {
             let Change::Move(spec) = change else { continue };
             self.keylog.esp(&spec);
@@ -88,6 +91,11 @@ impl Node {
             }
             let text = format!("{} is at {remote} now, before at {before}", live.peer);
             self.events.push(NewEvent::new(EventKind::PeerMoved, text));
+        }
+        let moved = self.table.live.get(&id).map(|live| live.peer.clone());
+        if let (Some(peer), Some(before)) = (moved, before) {
+            self.user_left(before)?;
+            self.user_came(&peer, remote.ip())?;
         }
         for (spec, remote) in told {
             self.tell_moved(&spec, remote);

@@ -53,8 +53,7 @@ impl Authority {
         let shared = beside.and_then(|spi| self.shared.get(&spi));
         let inner = shared.map(|shared| shared.carrier.pair.inner.clone());
         let remote = live.spec.peer_at();
-        let told = self.at.iter().find(|(_, other)| **other == sa);
-        let told = told.map_or(remote, |(remote, _)| *remote);
+        let told = self.places.get(&sa).copied().unwrap_or(remote);
         for change in changes {
             let Change::Add(spec) = change else { continue };
             self.keylog.esp(&spec);

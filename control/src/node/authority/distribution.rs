@@ -54,7 +54,11 @@ impl Authority {
         // What can not be replaced in time ends at twice its age.
         let lifetime = self.config.ike.rekey_child.as_secs().saturating_mul(2) + 60;
         let expires = millis() / 1000 + lifetime;
-        let made = Pair::of(&live.spec, live.peer.to_string(), inner, None, expires);
+        let class = self
+            .answers
+            .peer(&live.peer)
+            .and_then(|peer| peer.class.clone());
+        let made = Pair::of(&live.spec, live.peer.to_string(), inner, class, expires);
         let pair = match made {
             Ok(pair) => pair,
             Err(error) => return tracing::error!("a pair of SAs can not be shared: {error}"),
@@ -157,10 +161,14 @@ impl Authority {
                 continue;
             };
             let spi = spec.inbound.as_ref().map_or(0, |sa| sa.spi);
+            let mut sa = None;
             if let Some(live) = self.table.live.get_mut(&id) {
                 live.spec = spec.clone();
-                self.at.insert(remote, live.sa);
+                sa = Some(live.sa);
                 self.clients.moved(&live.peer, remote);
+            }
+            if let Some(sa) = sa {
+                self.now_at(remote, sa);
             }
             if let Some(shared) = self.shared.get_mut(&spi) {
                 shared.carrier.pair.remote = spec.outside_remote;

@@ -31,9 +31,7 @@ impl Authority {
             Heard::Ended { edge, parting, why } => {
                 // The clock is read after the end was.
                 let now = Instant::now();
-                let Some(known) = self.edges.get_mut(&edge) else {
-                    return None;
-                };
+                let known = self.edges.get_mut(&edge)?;
                 known.from = None;
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {

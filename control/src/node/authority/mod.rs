@@ -90,6 +90,7 @@ pub(super) struct Authority {
     heard_by: HashMap<SaId, EdgeId>,
     /// Sessions by where their peer is.
     at: HashMap<SocketAddr, SaId>,
+    places: HashMap<SaId, SocketAddr>,
     held: Held,
     dying: Departures,
     retired: Departures,
@@ -242,6 +243,17 @@ impl Authority {
         let status = self.status(start);
         self.board.post(status, start);
         self.post_earliest = start + POST.max(start.elapsed() * POST_SHARE);
+    }
+
+    /// A session's peer is there now.
+    fn now_at(&mut self, remote: SocketAddr, sa: SaId) {
+        if let Some(before) = self.places.insert(sa, remote)
+            && before != remote
+            && self.at.get(&before) == Some(&sa)
+        {
+            self.at.remove(&before);
+        }
+        self.at.insert(remote, sa);
     }
 
     fn note(&self, event: NewEvent) {

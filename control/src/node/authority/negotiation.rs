@@ -49,7 +49,7 @@ impl Authority {
                     roams: nat.follows(),
                 };
                 self.relocated(id, &path);
-                self.at.insert(remote, id);
+                self.now_at(remote, id);
             }
             Event::Moved { id, remote } => {
                 for pair in self.table.all_of(id) {
@@ -152,7 +152,7 @@ impl Authority {
         if let Some(edge) = self.batch.get(&remote) {
             self.heard_by.insert(sa, *edge);
         }
-        self.at.insert(remote, sa);
+        self.now_at(remote, sa);
         for change in changes {
             let Change::Add(spec) = change else { continue };
             self.keylog.esp(&spec);
@@ -263,7 +263,11 @@ impl Authority {
             self.remove_pair(pair);
         }
         self.heard_by.remove(&sa);
-        self.at.retain(|_, other| *other != sa);
+        if let Some(remote) = self.places.remove(&sa)
+            && self.at.get(&remote) == Some(&sa)
+        {
+            self.at.remove(&remote);
+        }
         let text = format!("session with {peer} has ended: {why}");
         self.note(NewEvent::new(EventKind::SessionDown, text));
     }

@@ -137,6 +137,7 @@ pub(in crate::node) async fn start(
         batch: HashMap::new(),
         heard_by: HashMap::new(),
         at: HashMap::new(),
+        places: HashMap::new(),
         held: Held::default(),
         dying: Departures::default(),
         retired: Departures::default(),

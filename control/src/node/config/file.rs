@@ -232,6 +232,7 @@ pub(super) struct Peer {
     pub(super) psk_file: Text,
     pub(super) outside: Text,
     pub(super) redirects: Flag,
+    pub(super) class: Text,
     #[serde(default)]
     pub(super) inner: Vec<Spanned<String>>,
 }

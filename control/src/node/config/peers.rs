@@ -172,6 +172,11 @@ impl Checker<'_> {
                 self.unused(peer.redirects.as_ref(), "peer.redirects", role, why);
             }
             let redirects = peer.redirects.is_none_or(Spanned::into_inner);
+            if role == Role::Client {
+                let why = "the filter is a gateway's";
+                self.unused(peer.class.as_ref(), "peer.class", role, why);
+            }
+            let class = peer.class.map(Spanned::into_inner);
             let inner = self.inner(peer.inner, role, pool, &mut seen);
             if role != Role::Client && no_pool && inner.is_empty() {
                 self.error(
@@ -190,6 +195,7 @@ impl Checker<'_> {
                     psk,
                     outside,
                     redirects,
+                    class,
                     inner,
                 });
             }
