@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use evergate::dataplane::loader::{Outside, OutsideSettings};
 use evergate::dataplane::{ClassHits, ClassSpec, Filter};
+use evergate::sadb::SessionId;
 use evergate_common::{
     filter::{ClassEntry, DEFAULT, OWN, Rule},
     reason::Counter,
@@ -281,7 +282,7 @@ fn classes_have_names_and_users_come_and_go() {
     filter
         .set_class(&mut outside, "guests", &spec(Rule::Tunnel, &[]))
         .unwrap();
-    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
     assert!(filter.set_user(&mut outside, user, "staff").unwrap());
     assert_eq!(judge(&mut outside), [PASS, DROP]);
     // Another class, and back.
@@ -373,4 +374,54 @@ fn there_are_so_many_classes_and_no_more() {
             .to_string()
             .contains("64 found, at most 63")
     );
+}
+
+#[test]
+fn a_session_brings_a_class_and_takes_it_along() {
+    let (mut outside, mut filter) = named();
+    let [here, there] = ["198.51.100.30", "198.51.100.31"].map(ip);
+    let (one, two) = (SessionId(1), SessionId(2));
+    let frames = [here, there].map(|user| past(user, ip("203.0.113.7"))[0].clone());
+    let judge = |outside: &mut Outside| {
+        frames
+            .each_ref()
+            .map(|frame| outside.run(frame, 1).expect("outside runs").verdict)
+    };
+    filter
+        .set_class(&mut outside, "closed", &spec(Rule::Tunnel, &[]))
+        .unwrap();
+    filter
+        .set_class(&mut outside, "open", &spec(Rule::Split, &["0.0.0.0/0"]))
+        .unwrap();
+    let mut set = |outside: &mut Outside, session, user: Option<(IpAddr, &str)>| {
+        filter.set_session(outside, session, user).unwrap()
+    };
+    assert!(set(&mut outside, one, Some((here, "closed"))));
+    assert_eq!(judge(&mut outside), [DROP, PASS]);
+    // It moves, and its class with it.
+    assert!(set(&mut outside, one, Some((there, "closed"))));
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    // A second one of the same user, as at a rekeying; the class stays until both are gone.
+    assert!(set(&mut outside, two, Some((there, "closed"))));
+    assert!(set(&mut outside, one, None));
+    assert_eq!(judge(&mut outside), [PASS, DROP]);
+    assert!(set(&mut outside, two, None));
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    // The last one at an address counts, and what the address has by itself thereafter.
+    assert!(filter.set_user(&mut outside, here, "closed").unwrap());
+    assert_eq!(judge(&mut outside), [DROP, PASS]);
+    assert!(
+        filter
+            .set_session(&mut outside, one, Some((here, "open")))
+            .unwrap()
+    );
+    assert_eq!(judge(&mut outside), [PASS, PASS]);
+    assert!(filter.set_session(&mut outside, one, None).unwrap());
+    assert_eq!(judge(&mut outside), [DROP, PASS]);
+    assert!(
+        !filter
+            .set_session(&mut outside, two, Some((there, "none")))
+            .unwrap()
+    );
+    assert_eq!(judge(&mut outside), [DROP, PASS]);
 }

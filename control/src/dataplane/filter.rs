@@ -11,6 +11,7 @@ pub use evergate_common::filter::Rule;
 
 use super::handle::Dataplane;
 use super::loader::{LoadError, Outside};
+use crate::sadb::SessionId;
 
 /// What the users of a class may have past the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub struct ClassHits {
 pub struct Filter {
     classes: BTreeMap<String, Placed>,
     default: Option<String>,
+    /// Addresses that have a class whoever is there.
+    fixed: HashMap<IpAddr, String>,
+    /// Where the peers of sessions are, with the class of each.
+    sessions: HashMap<SessionId, (IpAddr, String)>,
+    at: HashMap<IpAddr, Vec<SessionId>>,
+    /// What is in the map.
     users: HashMap<IpAddr, u32>,
     own: BTreeSet<IpAddr>,
 }
@@ -60,8 +67,9 @@ impl Filter {
         name: &str,
         spec: &ClassSpec,
     ) -> Result<(), LoadError> {
-        let number = match self.classes.get(name) {
-            Some(placed) => placed.number,
+        let known = self.classes.get(name).map(|placed| placed.number);
+        let number = match known {
+            Some(number) => number,
             None => self.free_number()?,
         };
         let placed = self.classes.entry(name.to_owned()).or_insert(Placed {
@@ -85,10 +93,17 @@ impl Filter {
             outside.remove_direct(number, net)?;
             placed.direct.remove(&net);
         }
-        match self.default.as_deref() == Some(name) {
-            true => self.set_default(outside, Some(name)),
-            false => Ok(()),
+        if self.default.as_deref() == Some(name) {
+            self.set_default(outside, Some(name))?;
         }
+        if known.is_none() {
+            // Users may have been there before their class.
+            let users: BTreeSet<IpAddr> =
+                self.fixed.keys().chain(self.at.keys()).copied().collect();
+            let mut users = users.into_iter();
+            return users.try_for_each(|user| self.apply(outside, user));
+        }
+        Ok(())
     }
 
     fn free_number(&self) -> Result<u32, LoadError> {
@@ -110,11 +125,6 @@ impl Filter {
         let Some(number) = self.classes.get(name).map(|placed| placed.number) else {
             return Ok(());
         };
-        let users = self.users.iter().filter(|(_, class)| **class == number);
-        let users: Vec<IpAddr> = users.map(|(user, _)| *user).collect();
-        for user in users {
-            self.remove_user(outside, user)?;
-        }
         if self.default.as_deref() == Some(name) {
             self.set_default(outside, None)?;
         }
@@ -124,7 +134,10 @@ impl Filter {
         };
         self.set_class(outside, name, &off)?;
         self.classes.remove(name);
-        Ok(())
+        let users = self.users.iter().filter(|(_, class)| **class == number);
+        let users: Vec<IpAddr> = users.map(|(user, _)| *user).collect();
+        let mut users = users.into_iter();
+        users.try_for_each(|user| self.apply(outside, user))
     }
 
     /// The class of addresses that are no user's; none, or one that there is not: everything passes.
@@ -144,7 +157,8 @@ impl Filter {
         outside.set_class(DEFAULT, class)
     }
 
-    /// The user at this address has this class. False: there is no such class, and the user has the default one.
+    /// Whoever is at this address has this class, unless a session says otherwise. False: there is no such
+    /// class, and until there is the address has the default one.
     ///
     /// # Errors
     /// [`LoadError::Full`].
@@ -154,26 +168,63 @@ impl Filter {
         user: IpAddr,
         class: &str,
     ) -> Result<bool, LoadError> {
-        let Some(number) = self.classes.get(class).map(|placed| placed.number) else {
-            self.remove_user(outside, user)?;
-            return Ok(false);
-        };
-        if !self.own.contains(&user) {
-            outside.set_user(user, Some(number))?;
-        }
-        self.users.insert(user, number);
-        Ok(true)
+        self.fixed.insert(user, class.to_owned());
+        self.apply(outside, user)?;
+        Ok(self.classes.contains_key(class))
     }
 
-    /// Nobody with a class is at this address any more.
+    /// Undoes [`Filter::set_user`].
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_user(&mut self, outside: &mut Outside, user: IpAddr) -> Result<(), LoadError> {
-        if !self.own.contains(&user) {
-            outside.set_user(user, None)?;
+        self.fixed.remove(&user);
+        self.apply(outside, user)
+    }
+
+    /// The peer of a session is at this address, and has this class, or the session is no more. Of several at
+    /// one address the last one counts. False: there is no such class.
+    ///
+    /// # Errors
+    /// [`LoadError::Full`].
+    pub fn set_session(
+        &mut self,
+        outside: &mut Outside,
+        session: SessionId,
+        user: Option<(IpAddr, &str)>,
+    ) -> Result<bool, LoadError> {
+        let before = self.sessions.remove(&session).map(|(address, _)| address);
+        if let Some(sessions) = before.and_then(|address| self.at.get_mut(&address)) {
+            sessions.retain(|other| *other != session);
         }
-        self.users.remove(&user);
+        if let Some((address, class)) = user {
+            self.sessions.insert(session, (address, class.to_owned()));
+            self.at.entry(address).or_default().push(session);
+            self.apply(outside, address)?;
+        }
+        if let Some(address) = before {
+            self.apply(outside, address)?;
+            if self.at.get(&address).is_some_and(Vec::is_empty) {
+                self.at.remove(&address);
+            }
+        }
+        Ok(user.is_none_or(|(_, class)| self.classes.contains_key(class)))
+    }
+
+    /// Brings what is in the map of an address up to date.
+    fn apply(&mut self, outside: &mut Outside, user: IpAddr) -> Result<(), LoadError> {
+        let session = self.at.get(&user).and_then(|sessions| sessions.last());
+        let class = session.and_then(|session| self.sessions.get(session));
+        let class = class.map(|(_, class)| class).or(self.fixed.get(&user));
+        let placed = class.and_then(|class| self.classes.get(class));
+        let number = placed.map(|placed| placed.number);
+        if !self.own.contains(&user) && number != self.users.get(&user).copied() {
+            outside.set_user(user, number)?;
+        }
+        match number {
+            Some(number) => self.users.insert(user, number),
+            None => self.users.remove(&user),
+        };
         Ok(())
     }
 
@@ -250,8 +301,8 @@ impl Dataplane {
         }
     }
 
-    /// The user at this outside address has this class. False: there is no such class, and the user has the
-    /// default one.
+    /// Whoever is at this outside address has this class, unless a session says otherwise. False: there is no
+    /// such class, and until there is the address has the default one.
     pub fn set_user(&mut self, user: IpAddr, class: &str) -> Result<bool, LoadError> {
         match &mut self.outside {
             Some(outside) => self.filter.set_user(outside, user, class),
@@ -259,11 +310,24 @@ impl Dataplane {
         }
     }
 
-    /// Nobody with a class is at this address any more.
+    /// Undoes [`Dataplane::set_user`].
     pub fn remove_user(&mut self, user: IpAddr) -> Result<(), LoadError> {
         match &mut self.outside {
             Some(outside) => self.filter.remove_user(outside, user),
             None => Ok(()),
+        }
+    }
+
+    /// The peer of a session is at this outside address now, and has this class; none: the session is no more.
+    /// Of several at one address the last one counts. False: there is no such class.
+    pub fn set_session_class(
+        &mut self,
+        session: SessionId,
+        user: Option<(IpAddr, &str)>,
+    ) -> Result<bool, LoadError> {
+        match &mut self.outside {
+            Some(outside) => self.filter.set_session(outside, session, user),
+            None => Ok(false),
         }
     }
 

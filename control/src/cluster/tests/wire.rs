@@ -208,6 +208,7 @@ pub(crate) fn down() -> impl Strategy<Value = Down> {
         any::<u32>().prop_map(|spi| Down::Unknown { spi }),
         (any::<u32>(), socket()).prop_map(|(spi, remote)| Down::Moved { spi, remote }),
         any::<u32>().prop_map(|spi| Down::SendOn { spi }),
+        Just(Down::Leaving),
     ]
 }
 
