@@ -144,6 +144,12 @@ impl Edge {
             ToEdge::Grant { spi, grant } => {
                 self.claims.remove(&spi);
                 self.take(spi, grant);
+                // What was on its way when it began to drain goes back at once.
+                if self.draining
+                    && let Some(held) = self.held.get_mut(&spi)
+                {
+                    self.acts.push_back(held.stop(spi));
+                }
             }
             ToEdge::AskBack { spi, term } => {
                 if let Some(held) = self.held.get_mut(&spi)
@@ -239,6 +245,13 @@ impl Edge {
         let mark = held.mark(spi);
         let yielded = Yielded { mark, missing };
         self.acts.push_back(Act::Send(FromEdge::Yielded(yielded)));
+    }
+
+    /// The data plane has no such pair any more, and did not say where it stopped. The authority finds out when
+    /// it asks for the pair, and reckons with the worst.
+    pub fn forgotten(&mut self, spi: u32) {
+        self.held.remove(&spi);
+        self.claims.remove(&spi);
     }
 
     /// How many pairs the edge owns and need not give back.

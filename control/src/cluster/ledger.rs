@@ -24,7 +24,8 @@ pub enum Order {
     /// Have the repository forget the SA, after all that was to be stored of it.
     Erase { spi: u32 },
     /// Give the pair fresh keys soon: numbers were skipped that the peer still has to use, or none are left.
-    Rekey { spi: u32 },
+    /// `lost`: what the peer sends is lost until then.
+    Rekey { spi: u32, lost: bool },
 }
 
 /// How a connection to an edge ended.
@@ -82,7 +83,7 @@ impl Ledger {
         let fresh = kept.is_none();
         let kept = kept.unwrap_or_default();
         if kept.rekey {
-            self.orders.push_back(Order::Rekey { spi });
+            self.orders.push_back(Order::Rekey { spi, lost: false });
         }
         let holder = match kept.owner {
             Some(owner) => Holder::Owner(owner),
@@ -132,6 +133,13 @@ impl Ledger {
     /// The next thing to do.
     pub fn order(&mut self) -> Option<Order> {
         self.orders.pop_front()
+    }
+
+    /// What the repository has of a pair's numbers, or was asked to keep last.
+    #[must_use]
+    pub fn kept(&self, spi: u32) -> Option<Kept> {
+        let entry = self.entries.get(&spi)?;
+        Some(entry.storing.unwrap_or(entry.kept))
     }
 
     /// When [`Ledger::poll`] has something to do.
@@ -267,6 +275,9 @@ impl Ledger {
     /// peer.
     pub fn offer(&mut self, spi: u32, edge: EdgeId) {
         let connected = |owner| self.edges.get(&owner).is_some_and(|edge| edge.connected);
+        if !connected(edge) {
+            return;
+        }
         if let Some(entry) = self.entries.get_mut(&spi) {
             match entry.holder {
                 Holder::Nobody(_) => entry.next = Some(edge),
@@ -372,7 +383,7 @@ impl Ledger {
             limits: entry.limits(),
         };
         if rest.guessed {
-            self.orders.push_back(Order::Rekey { spi });
+            self.orders.push_back(Order::Rekey { spi, lost: true });
         }
         self.send(edge, ToEdge::Grant { spi, grant });
     }
@@ -410,7 +421,7 @@ impl Ledger {
                 entry.wide |= mark.wide;
                 if mark.wide && !std::mem::replace(&mut entry.rekey, true) {
                     // What it may have accepted is far above what it has: only fresh keys bring these together.
-                    self.orders.push_back(Order::Rekey { spi });
+                    self.orders.push_back(Order::Rekey { spi, lost: false });
                 }
                 let soft = entry.top.saturating_add(margin).min(entry.kept.hard);
                 entry.soft = entry.soft.max(soft);
@@ -447,7 +458,7 @@ impl Ledger {
                 if entry.leased >= highest {
                     let refusal = Refusal::Exhausted;
                     self.send(edge, ToEdge::Refuse { spi, refusal });
-                    self.orders.push_back(Order::Rekey { spi });
+                    self.orders.push_back(Order::Rekey { spi, lost: false });
                     return;
                 }
                 kept.term = kept.term.saturating_add(1);

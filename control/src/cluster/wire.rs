@@ -14,8 +14,8 @@ use super::pair::Pair;
 /// Of the protocol that is spoken here: both ends must have the same.
 pub const VERSION: u16 = 1;
 
-/// The longest message, in bytes of its content: far more than 4,096 marks take.
-pub const LONGEST: usize = 1 << 20;
+/// The longest message, in bytes of its content: an edge that owns 250,000 pairs says so in one.
+pub const LONGEST: usize = 8 << 20;
 
 /// Bytes of a message's length.
 pub const PREFIX: usize = 4;
@@ -97,6 +97,8 @@ pub enum Down {
     Leaving,
     /// To be had from now on, and confirmed.
     Install(Box<Carrier>),
+    /// All that the edge is to have was told since it has connected: it may forget what was not.
+    Complete,
     /// To be forgotten.
     Forget {
         spi: u32,

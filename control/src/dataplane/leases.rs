@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use evergate_common::reason::Counter;
 
-use super::command::{Lease, Progress, WorkerEvent};
+use super::command::{Lease, WorkerEvent};
 use super::core::{Core, Way, counter};
 use super::net::icmp::RateLimit;
 use super::parking::{Parking, Waits};
@@ -225,16 +225,8 @@ impl Core {
         };
         let reached = session.give_up_numbers();
         self.leases.tenures -= usize::from(reached.is_some());
-        // Without numbers: what it had come to before.
-        let reached = reached.unwrap_or(Reached {
-            progress: Progress {
-                spi,
-                top: session.rest.opened,
-                sent: session.rest.sealed,
-            },
-            missing: 0,
-        });
-        if tell {
+        // Without numbers nothing is known for certain: who asked hears nothing, and reckons with the worst.
+        if tell && let Some(reached) = reached {
             self.send_quietly(WorkerEvent::Stopped {
                 progress: reached.progress,
                 term,

@@ -219,6 +219,10 @@ impl Node {
     }
 
     fn delete_session(&mut self, peer: &str) -> Answer<Done> {
+        if self.edge.is_some() {
+            let text = "sessions of an edge are its authority's: delete it there";
+            return Err(CommandError::Invalid(text.to_owned()));
+        }
         let named = |id: &SessionId| {
             self.table.live.get(id).is_some_and(|live| {
                 live.peer.to_string() == peer || live.spec.outside_remote.to_string() == peer

@@ -60,6 +60,8 @@ struct Known {
     sequence: u64,
     /// Seconds since 1970.
     expires: u64,
+    /// The authority has not spoken of it since it was connected to.
+    stale: bool,
 }
 
 impl Edge {
@@ -154,6 +156,9 @@ impl Node {
             News::Connected { authority } => {
                 edge.authority = Some(authority);
                 edge.core.connected(now);
+                for known in edge.pairs.values_mut() {
+                    known.stale = true;
+                }
                 let text = format!("connected to the authority at {authority}");
                 self.note(NewEvent::new(EventKind::EdgeUp, text));
             }
@@ -203,12 +208,8 @@ impl Node {
                 }
             }
             Down::Install(carrier) => self.take_pair(*carrier, now).await?,
-            Down::Forget { spi } => {
-                let edge = self.edge.as_mut();
-                if let Some(known) = edge.and_then(|edge| edge.pairs.remove(&spi)) {
-                    self.remove_pair(known.session)?;
-                }
-            }
+            Down::Forget { spi } => self.drop_pairs(|at, _| at == spi)?,
+            Down::Complete => self.drop_pairs(|_, known| known.stale)?,
             Down::Moved { spi, remote } => {
                 if let Some(id) = self.pair(spi) {
                     self.peer_moved(id, remote, Witness::Ike)?;
@@ -219,6 +220,24 @@ impl Node {
                     self.dataplane.send_on(id);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Forgets pairs, of which the authority may think that they are used here.
+    fn drop_pairs(&mut self, which: impl Fn(u32, &Known) -> bool) -> Result<()> {
+        let Some(edge) = &mut self.edge else {
+            return Ok(());
+        };
+        let over: Vec<_> = edge
+            .pairs
+            .extract_if(|spi, known| which(*spi, known))
+            .collect();
+        for (spi, _) in &over {
+            edge.core.forgotten(*spi);
+        }
+        for (_, known) in over {
+            self.remove_pair(known.session)?;
         }
         Ok(())
     }
@@ -238,9 +257,13 @@ impl Node {
             // Of several the most current one counts.
             let news = carrier.sequence > known.sequence;
             known.sequence = known.sequence.max(carrier.sequence);
+            known.stale = false;
             let id = known.session;
             edge.unconfirmed.push(spi);
             if news {
+                if carrier.succession == Succession::AtOnce {
+                    self.dataplane.send_on(id);
+                }
                 let path = Path {
                     local: carrier.pair.local,
                     remote: carrier.pair.remote,
@@ -318,6 +341,7 @@ impl Node {
                     session: id,
                     sequence: carrier.sequence,
                     expires: pair.expires,
+                    stale: false,
                 };
                 edge.pairs.insert(spi, known);
                 edge.unconfirmed.push(spi);
@@ -342,6 +366,13 @@ impl Node {
             let lease = match act {
                 Act::Send(message) => {
                     uplink(&mut self.inputs.uplink, Up::Numbers(message));
+                    continue;
+                }
+                Act::Take { spi, grant, .. } if !edge.pairs.contains_key(&spi) => {
+                    // It could not be installed: nothing of it was used.
+                    let (term, sent) = (grant.limits.term, grant.first.saturating_sub(1));
+                    edge.core
+                        .stopped(spi, term, grant.floor, grant.missing, sent);
                     continue;
                 }
                 Act::Take {
@@ -384,13 +415,7 @@ impl Node {
         let refused = std::mem::take(&mut edge.refused);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = seconds.map_or(0, |since| since.as_secs());
-        let over: Vec<_> = edge
-            .pairs
-            .extract_if(|_, known| known.expires <= seconds)
-            .collect();
-        for (_, known) in over {
-            self.remove_pair(known.session)?;
-        }
+        self.drop_pairs(|_, known| known.expires <= seconds)?;
         if refused > 0 {
             let text = format!("{refused} IKE messages were too many at once, and not relayed");
             self.note(NewEvent::new(EventKind::Flood, text));

@@ -2,7 +2,7 @@
 
 use super::text;
 use crate::lab::sharing::{AUTHORITY, SHARED, Sharing};
-use crate::lab::topology::{GATEWAYS, TARGETS};
+use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, PREFIX, Place};
 use crate::probe::{Probe, Stream, now_ns};
 use crate::style::{bold, bytes, dim, gateway, green, red};
@@ -142,6 +142,18 @@ fn play(lab: &mut Lab) -> Result<Vec<String>> {
             },
         ),
         (
+            format!(
+                "{} is killed, and the router takes {}",
+                gateway(1),
+                gateway(2)
+            ),
+            EDGE_KILLED,
+            |lab| {
+                lab.kill(Place::Gateway(1))?;
+                lab.bring_to(2)
+            },
+        ),
+        (
             "the authority is stopped, and started again".to_owned(),
             0.0,
             |lab| {
@@ -155,18 +167,6 @@ fn play(lab: &mut Lab) -> Result<Vec<String>> {
             |lab| {
                 lab.kill(AUTHORITY)?;
                 lab.start(AUTHORITY)
-            },
-        ),
-        (
-            format!(
-                "{} is killed, and the router takes {}",
-                gateway(1),
-                gateway(2)
-            ),
-            EDGE_KILLED,
-            |lab| {
-                lab.kill(Place::Gateway(1))?;
-                lab.bring_to(2)
             },
         ),
     ];

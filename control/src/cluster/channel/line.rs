@@ -31,6 +31,10 @@ const BATCH: usize = 64 * 1024;
 /// just after the next one's beginning.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
+/// How long an edge keeps the socket of a connection that it has ended by itself. Its kernel's word would be
+/// taken for the end of its process, as long as it may not yet have been alone: see `Ledger::gone`.
+const KEPT: Duration = Duration::from_millis(1200);
+
 /// How long the kernel's end of a connection is waited for where it must be near.
 const NEAR: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,8 @@ pub(super) struct Line {
     pub(super) watched: Arc<Watched>,
     /// What has come behind the greeting.
     pub(super) frames: Frames,
+    /// An edge's end: it must not look as if its process had died.
+    pub(super) of_edge: bool,
 }
 
 /// What a connection is told.
@@ -81,7 +87,7 @@ impl Line {
     }
 
     /// Carries messages until the connection has ended, and yields how. All that came before the end has been
-    /// told then, and the socket is closed. Dropped, it ends the connection. `tell`: none of what may not come.
+    /// told then, and the socket is closed, an edge's after a while if it has ended it by itself. Dropped, it ends the connection. `tell`: none of what may not come.
     pub(super) async fn run<In: DeserializeOwned, E>(
         mut self,
         queued: Queued,
@@ -163,6 +169,12 @@ impl Line {
             }
         };
         writer.shutdown().await;
+        if self.of_edge && self.watched.parting().is_none() {
+            tokio::spawn(async move {
+                tokio::time::sleep(KEPT).await;
+                drop(from);
+            });
+        }
         parting
     }
 }

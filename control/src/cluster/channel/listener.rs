@@ -367,6 +367,7 @@ impl Door {
             tls: tls.into(),
             watched,
             frames: Frames::new(),
+            of_edge: false,
         };
         let greeting = line.first::<Up>().await;
         let Up::Greeting { version } = greeting.map_err(|error| format!("{edge}: {error}"))? else {

@@ -225,6 +225,7 @@ impl Keeper {
                 tls: tls.into(),
                 watched,
                 frames: Frames::new(),
+                of_edge: true,
             };
             line.greet(&Up::Greeting { version: VERSION }).await?;
             match line.first::<Down>().await {

@@ -128,9 +128,16 @@ impl Etcd {
             for spi in some {
                 batch.changes.insert(*spi, Change::Erase);
             }
-            // They can as well go later.
-            if let Err(Failure::Lost(why)) = self.commit(&batch).await {
-                return Err(unavailable(&self.keys, why));
+            // The same until it is known: another batch must not have the name of one that may be written.
+            let mut tries = 0;
+            while let Err(failure) = self.commit(&batch).await {
+                tries += 1;
+                match failure {
+                    Failure::Away(_) if tries < TRIES => tokio::time::sleep(AGAIN).await,
+                    Failure::Away(why) | Failure::Lost(why) => {
+                        return Err(unavailable(&self.keys, why));
+                    }
+                }
             }
         }
         Ok(stored)
@@ -196,6 +203,10 @@ impl Etcd {
         operations
     }
 }
+
+/// How often, and after which pause, what has expired is tried to be removed at the start.
+const TRIES: u32 = 20;
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
 impl Store for Etcd {
     /// etcd takes 128 operations in one transaction; one of them says that it was this one.

@@ -202,3 +202,53 @@ fn whoever_may_go_no_further_asks_again() {
     edge.poll(later);
     assert_eq!(report(&acts(&mut edge)).marks.len(), 1);
 }
+
+#[test]
+fn what_is_granted_to_one_that_drains_goes_back_at_once() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.give_back();
+    acts(&mut edge);
+    edge.stopped(SPI, 4, 12, 0, 400);
+    acts(&mut edge);
+    let grant = Grant {
+        floor: 12,
+        missing: 0,
+        first: 500,
+        limits: limits(16),
+    };
+    edge.hear(ToEdge::Grant { spi: SPI, grant }, now);
+    let acts = acts(&mut edge);
+    let stop = Act::Stop {
+        spi: SPI,
+        term: 4,
+        tell: true,
+    };
+    assert!(
+        matches!(&acts[..], [Act::Take { .. }, last] if *last == stop),
+        "{acts:?}"
+    );
+}
+
+#[test]
+fn one_that_missed_many_packets_asks_for_numbers_and_gets_them() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    let claim = |seen| Claim { spi: SPI, seen };
+    // It may take that one.
+    edge.claim(claim(14), now);
+    assert_eq!(acts(&mut edge), []);
+    edge.claim(claim(200), now);
+    assert_eq!(acts(&mut edge), [Act::Send(FromEdge::Claim(claim(200)))]);
+    edge.hear(
+        ToEdge::Widen {
+            spi: SPI,
+            limits: limits(204),
+        },
+        now,
+    );
+    assert_eq!(acts(&mut edge), [bound(204)]);
+    // The next gap need not wait.
+    edge.claim(claim(900), now);
+    assert_eq!(acts(&mut edge), [Act::Send(FromEdge::Claim(claim(900)))]);
+}

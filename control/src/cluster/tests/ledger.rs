@@ -312,7 +312,13 @@ fn fresh_keys_that_are_wanted_are_not_forgotten_with_the_authority() {
     };
     let mut next = Ledger::new(Terms::default());
     next.add(SPI, true, Some(has));
-    assert_eq!(next.order(), Some(Order::Rekey { spi: SPI }));
+    assert_eq!(
+        next.order(),
+        Some(Order::Rekey {
+            spi: SPI,
+            lost: false
+        })
+    );
     // And an edge that was in contact all the time need not be taken for one that was not.
     let has = Kept {
         rekey: false,

@@ -252,6 +252,18 @@ impl Edge {
         self.stopped()
     }
 
+    /// The same of one that has no numbers: nobody hears anything.
+    fn stop_in_vain(&mut self) {
+        let (spi, term, tell) = (SPI, 5, true);
+        self.command(Command::Lease(Lease::Stop { spi, term, tell }));
+        self.after_batch();
+        let told = self.told();
+        let answered = told
+            .iter()
+            .any(|event| matches!(event, WorkerEvent::Stopped { .. }));
+        assert!(!answered, "{told:?}");
+    }
+
     /// The same, once the rings are empty.
     fn stopped(&mut self) -> (u64, u64, u64) {
         self.after_batch();

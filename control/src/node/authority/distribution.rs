@@ -73,7 +73,7 @@ impl Authority {
         let shared = Shared {
             carrier: Carrier {
                 stamp: millis(),
-                sequence: 1,
+                sequence: millis(),
                 succession,
                 pair,
             },
@@ -96,7 +96,10 @@ impl Authority {
         self.held.wait_for(remote, spi, &to, now);
         self.shared.insert(spi, shared);
         self.ledger.add(spi, esn, None);
-        if let Some(edge) = owner.or(heard_by) {
+        // Nobody else is offered what one that is gone has owned.
+        let there = |edge: &EdgeId| self.edges.get(edge).is_some_and(|e| e.from.is_some());
+        let next = owner.filter(there).or(heard_by.filter(there));
+        if let Some(edge) = next {
             self.ledger.offer(spi, edge);
         }
     }
@@ -114,8 +117,9 @@ impl Authority {
         (pair.local, pair.remote) = (spec.outside_local, spec.outside_remote);
         (pair.encap, pair.roams) = (spec.encap, spec.roams);
         shared.carrier.stamp = millis();
-        shared.carrier.sequence += 1;
-        let install = shared.install();
+        shared.carrier.sequence = millis().max(shared.carrier.sequence + 1);
+        let (install, pair) = (shared.install(), shared.carrier.pair.clone());
+        self.keep_moved(pair);
         for (edge, known) in &self.edges {
             if known.from.is_some() {
                 self.listener.send(*edge, install.clone());
@@ -123,8 +127,19 @@ impl Authority {
         }
     }
 
-    /// An edge has heard a client elsewhere.
+    /// The repository has where a client is now, and its numbers as they were to be kept last.
+    fn keep_moved(&mut self, pair: Pair) {
+        if let Some(kept) = self.ledger.kept(pair.spi()) {
+            let pair = Box::new(pair);
+            self.write(Write::Pair { pair, kept });
+        }
+    }
+
+    /// An edge has heard a client elsewhere. Only the pair's owner can have.
     pub(super) fn moved_says(&mut self, edge: EdgeId, spi: u32, remote: SocketAddr, now: Instant) {
+        if self.ledger.owner(spi) != Some(edge) {
+            return;
+        }
         let Some(session) = self.shared.get(&spi).map(|shared| shared.session) else {
             return;
         };
@@ -173,7 +188,9 @@ impl Authority {
             if let Some(shared) = self.shared.get_mut(&spi) {
                 shared.carrier.pair.remote = spec.outside_remote;
                 shared.carrier.pair.encap = spec.encap;
-                shared.carrier.sequence += 1;
+                shared.carrier.sequence = millis().max(shared.carrier.sequence + 1);
+                let pair = shared.carrier.pair.clone();
+                self.keep_moved(pair);
             }
             for (edge, known) in &self.edges {
                 if known.from.is_some() && Some(*edge) != but {

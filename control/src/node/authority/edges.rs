@@ -1,7 +1,7 @@
 //! What edges say, and what becomes of it.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Authority;
 use crate::cluster::channel::Heard;
@@ -13,6 +13,10 @@ use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sockets::Datagram;
 
+/// So many pairs are told at once, and after such a pause the next ones: an edge takes that many.
+const PIECE: usize = 500;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// An edge as its authority knows it.
 pub(super) struct Edge {
     /// Of its certificate.
@@ -21,6 +25,8 @@ pub(super) struct Edge {
     pub(super) from: Option<SocketAddr>,
     /// Of its process, once it has said so.
     pub(super) run: Option<Run>,
+    /// It is told of the pairs from this one on, piece by piece.
+    pub(super) from_pair: Option<u32>,
 }
 
 impl Authority {
@@ -32,7 +38,7 @@ impl Authority {
                 // The clock is read after the end was.
                 let now = Instant::now();
                 let known = self.edges.get_mut(&edge)?;
-                known.from = None;
+                (known.from, known.from_pair) = (None, None);
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {
                     self.ledger.gone(edge, run, parting, now);
@@ -50,15 +56,34 @@ impl Authority {
     }
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
+        let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
         };
         known.from = Some(from);
+        known.from_pair = everything.then_some(0);
         let text = format!("{} ({edge}) has connected from {from}", known.name);
         self.note(NewEvent::new(EventKind::EdgeUp, text));
-        if self.distribution == Distribution::All {
-            for shared in self.shared.values() {
-                self.listener.send(edge, shared.install());
+    }
+
+    /// Tells edges that have connected what they are to have, piece by piece: their queues are not endless.
+    pub(super) fn go_on_telling(&mut self, now: Instant) {
+        if self.tell_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.tell_at = None;
+        for (edge, known) in &mut self.edges {
+            let Some(from) = known.from_pair else {
+                continue;
+            };
+            let mut some = self.shared.range(from..);
+            for (_, shared) in some.by_ref().take(PIECE) {
+                self.listener.send(*edge, shared.install());
+            }
+            known.from_pair = some.next().map(|(spi, _)| *spi);
+            match known.from_pair {
+                Some(_) => self.tell_at = Some(now + PAUSE),
+                None => self.listener.send(*edge, Down::Complete),
             }
         }
     }
@@ -166,8 +191,19 @@ impl Authority {
             Order::Erase { spi } => {
                 self.write(Write::Erase { spi });
             }
-            Order::Rekey { spi } => {
-                let session = self.shared.get(&spi).map(|shared| shared.session);
+            Order::Rekey { spi, lost } => {
+                let shared = self.shared.get(&spi);
+                let session = shared.map(|shared| shared.session);
+                if let Some(shared) = shared.filter(|s| lost && s.sa.is_none()) {
+                    // Nobody can give it fresh keys. Without it its client finds out, and comes anew.
+                    let text = format!(
+                        "the SAs of {} are given up: their edge is gone, and the authority that negotiated them",
+                        shared.carrier.pair.client
+                    );
+                    let session = shared.session;
+                    self.note(NewEvent::new(EventKind::SessionDown, text));
+                    return self.forget(session, spi);
+                }
                 let live = session.and_then(|session| self.table.live.get(&session));
                 if let Some(live) = live.filter(|live| !live.retired) {
                     self.engine.rekey_child(Instant::now(), live.sa, spi);
@@ -199,7 +235,7 @@ impl Authority {
             }
             Outcome::Deposed { why } => {
                 anyhow::bail!(
-                    "another authority has taken over, and this one must not go on: {why}"
+                    "nothing can be kept any more, and this authority must not go on: {why}"
                 )
             }
         }

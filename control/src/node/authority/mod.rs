@@ -99,6 +99,8 @@ pub(super) struct Authority {
     board: Arc<Board>,
     started: Instant,
     tick: Instant,
+    /// When edges are told more of what they are to have.
+    tell_at: Option<Instant>,
     post_at: Option<Instant>,
     post_earliest: Instant,
 }
@@ -162,6 +164,7 @@ impl Authority {
             self.dying.next(),
             self.retired.next(),
             self.post_at,
+            self.tell_at,
         ];
         others
             .into_iter()
@@ -174,6 +177,7 @@ impl Authority {
         let now = Instant::now();
         self.engine.handle_timeout(now, &mut self.answers);
         self.ledger.poll(now);
+        self.go_on_telling(now);
         if now >= self.tick {
             self.tick = now + TICK;
             self.ask_the_silent(now);

@@ -99,11 +99,17 @@ impl Authority {
             Event::Redirected { .. } | Event::Ticket { .. } | Event::ReauthIn { .. } => {}
             Event::Closed { id, reason, .. } => match self.table.of_sa(id) {
                 Some(session) => self.end_session(session, &reason.to_string(), false),
-                None => self
-                    .table
-                    .all_of(id)
-                    .into_iter()
-                    .for_each(|pair| self.remove_pair(pair)),
+                None => {
+                    for pair in self.table.all_of(id) {
+                        self.remove_pair(pair);
+                    }
+                    self.heard_by.remove(&id);
+                    if let Some(remote) = self.places.remove(&id)
+                        && self.at.get(&remote) == Some(&id)
+                    {
+                        self.at.remove(&remote);
+                    }
+                }
             },
         }
     }

@@ -21,7 +21,7 @@ use crate::cluster::channel::{Credentials, Known, Listener};
 use crate::cluster::repository::{Repository, RepositoryKey, Settings as Kept, Stored};
 use crate::cluster::wire::{Carrier, Succession};
 use crate::cluster::{Ledger, Terms};
-use crate::ike::{Engine, Settings};
+use crate::ike::{Engine, Identity, Settings};
 use crate::node::config::{ChannelEnd, Config, Store};
 use crate::node::departures::Departures;
 use crate::node::events::{EventKind, EventLog, NewEvent};
@@ -80,8 +80,13 @@ pub(in crate::node) async fn start(
     let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
     let known = edges.iter().map(|edge| {
         let name = edge.name.clone();
-        let (from, run) = (None, None);
-        (edge.number, Edge { name, from, run })
+        let edge_at_first = Edge {
+            name,
+            from: None,
+            run: None,
+            from_pair: None,
+        };
+        (edge.number, edge_at_first)
     });
     let board = Arc::new(Board::new(blank(&config, 0), started));
     let (sender, commands) = mpsc::channel(COMMANDS);
@@ -152,6 +157,7 @@ pub(in crate::node) async fn start(
         events,
         started,
         tick: started,
+        tell_at: None,
         post_at: None,
         post_earliest: started,
         config,
@@ -180,6 +186,20 @@ impl Authority {
             Err(error) => return tracing::error!("the pair {spi:#010x} can not be used: {error}"),
         };
         let esn = pair.esn;
+        // Its addresses are its client's, also before that comes anew.
+        if let Ok(client) = pair.client.parse::<Identity>() {
+            let Side::Gateway { pool } = &mut self.answers.side else {
+                return;
+            };
+            let families = |v4| pair.inner.iter().any(|address| address.is_ipv4() == v4);
+            let wants = (families(true), families(false));
+            if let Err(error) = pool.assign(&pool_key(&client), &pair.inner, wants, |_| true) {
+                tracing::warn!("{client} does not keep its inner address: {error}");
+            }
+            self.clients
+                .know(&client, &pair.inner, Some(spec.peer_at()));
+            self.clients.set_inner(&client, &pair.inner);
+        }
         let added = match self.answers.sadb.insert(spec) {
             Ok(added) => added,
             Err(error) => return tracing::error!("the pair {spi:#010x} can not be used: {error}"),

@@ -187,7 +187,9 @@ impl Authority {
                  `evergate status`"
             )));
         }
-        let count = found.len();
+        let mut sessions: Vec<_> = found.iter().map(|(_, id, _)| *id).collect();
+        sessions.retain(|id| self.table.live.get(id).is_none_or(|live| !live.retired));
+        let count = sessions.len();
         for (spi, id, ours) in found {
             match ours {
                 true => self.end_session(id, "deleted by the operator", true),
@@ -221,12 +223,13 @@ impl Authority {
         Ok(Done::new(text))
     }
 
-    /// Certificates, CRLs and ticket keys are read again.
+    /// Certificates and CRLs are read again.
     pub(super) fn reload(&mut self) {
         let text = match Config::load(&self.config.path) {
             Ok(config) => {
                 self.engine.set_x509(config.x509);
-                "certificates and CRLs were read again".to_owned()
+                "certificates and CRLs for clients were read again; those of the channel need a restart"
+                    .to_owned()
             }
             Err(error) => {
                 format!("{error}\nthe configuration was refused; what was read before stays")

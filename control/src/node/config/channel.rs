@@ -237,6 +237,27 @@ impl Checker<'_> {
         self.parsed(text, key, what)
     }
 
+    /// An address with its port; and a warning where whoever is in between could put back what is old.
+    fn etcd_endpoint(&mut self, endpoint: &Spanned<String>) {
+        let (at, found) = (endpoint.span(), endpoint.get_ref());
+        let bare = found.split("://").last().unwrap_or_default();
+        let port = bare.trim_end_matches('/').rsplit_once(':');
+        let port = port.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let Some((host, _)) = port else {
+            let said = format!(
+                "repository.etcd: found `{found}`, expected a member with its port, such as \"http://10.0.0.5:2379\""
+            );
+            return self.error(&at, said);
+        };
+        if !["127.0.0.1", "localhost", "[::1]"].contains(&host) {
+            let said = format!(
+                "repository.etcd: {found} is spoken to without authentication: whoever can write there \
+                 could have numbers used twice; keep it in a network of its own"
+            );
+            self.warn(&at, said);
+        }
+    }
+
     pub(super) fn repository(
         &mut self,
         table: Table<file::Repository>,
@@ -273,6 +294,9 @@ impl Checker<'_> {
                 if let Some(file) = &table.file {
                     let said = "repository.file: found beside `etcd`, expected one of the two";
                     self.error(&file.span(), said);
+                }
+                for endpoint in &table.etcd {
+                    self.etcd_endpoint(endpoint);
                 }
                 let endpoints = table.etcd.into_iter().map(Spanned::into_inner);
                 let prefix = table.prefix.map(Spanned::into_inner);

@@ -272,7 +272,7 @@ fn each_mistake_is_told_at_its_place() {
         ("psk = \"correct horse battery staple\"", "psk = 1122334455667788", "14:7: psk: found a number, expected a key or password in quotes"),
         ("psk =", "psk_file = \"/nonexistent/key\"\npsk =", "14:12: psk_file: gw-a.example has a psk too; expected one of the two"),
         ("psk = \"correct horse battery staple\"", "psk_file = \"/nonexistent/key\"", "14:12: psk_file of gw-a.example: cannot read /nonexistent/key: No such file or directory (os error 2)"),
-        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `ca`, `psk`, `psk_file`, `outside`, `redirects`, `inner`; did you mean `psk_file`?"),
+        ("psk =", "psk-file =", "14:1: found unknown key `psk-file`, expected one of `identity`, `auth`, `auth_own`, `ca`, `psk`, `psk_file`, `outside`, `redirects`, `class`, `inner`; did you mean `psk_file`?"),
     ];
     #[rustfmt::skip]
     let gateway: &[(&str, &str, &str)] = &[

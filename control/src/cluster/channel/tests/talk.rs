@@ -5,7 +5,10 @@ use std::time::Instant;
 use super::super::queue::{MOST_BYTES, MOST_MESSAGES};
 use super::*;
 use crate::cluster::Parting;
-use crate::cluster::wire::{LONGEST, Relayed};
+use crate::cluster::wire::Relayed;
+
+/// Bytes of a long message.
+const LONG: usize = 1 << 20;
 
 fn relayed(number: u16, length: usize) -> Relayed {
     Relayed {
@@ -27,7 +30,7 @@ async fn messages_go_both_ways_in_order() {
     let (mut listener, mut uplink) = connected(&ca).await;
     // Each batch has more than the sockets' buffers take.
     let lengths = |number: u16| match number % 100 {
-        0 => LONGEST / 4,
+        0 => LONG / 4,
         n => usize::from(n) * 10,
     };
     const COUNT: u16 = 1000;
@@ -230,7 +233,7 @@ async fn leaving_takes_half_a_second_at_most() {
     let (listener, mut uplink) = connected(&ca).await;
     // Nobody takes it.
     for _ in 0..60 {
-        assert!(uplink.send(long(LONGEST)));
+        assert!(uplink.send(long(LONG)));
     }
     let since = Instant::now();
     uplink.leave().await;
@@ -263,11 +266,11 @@ async fn an_authority_that_takes_nothing_is_left() {
     let ca = Ca::new();
     let (_listener, mut uplink) = connected(&ca).await;
     let mut sent = 0;
-    while uplink.send(long(LONGEST)) {
+    while uplink.send(long(LONG)) {
         sent += 1;
         assert!(sent < 200, "no bound");
     }
-    assert_eq!(sent, MOST_BYTES / LONGEST);
+    assert_eq!(sent, MOST_BYTES / LONG);
     let ended = soon(uplink.next()).await;
     let expected = "it does not take what is sent to it: 64 messages";
     assert!(
@@ -296,4 +299,27 @@ async fn a_dead_authority_is_passed_over() {
         heard(&mut listener).await,
         Heard::Connected { edge: TWO, .. }
     ));
+}
+
+// It lives: its kernel's word would be taken for the end of its process.
+#[tokio::test]
+async fn an_edge_that_ends_its_connection_by_itself_does_not_look_dead() {
+    let ca = Ca::new();
+    let (mut listener, mut uplink) = connected(&ca).await;
+    let mut sent = 0;
+    // Nobody writes in between.
+    while uplink.send(Up::Query { spi: sent }) {
+        sent += 1;
+        assert!(sent as usize <= MOST_MESSAGES + 1, "no bound");
+    }
+    loop {
+        match heard(&mut listener).await {
+            Heard::Message { .. } => (),
+            Heard::Ended { parting, .. } => {
+                assert_eq!(parting, Parting::Lost);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
