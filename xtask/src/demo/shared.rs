@@ -125,10 +125,7 @@ fn play(lab: &mut Lab) -> Result<Vec<String>> {
                 gateway(3)
             ),
             EDGE_KILLED,
-            |lab| {
-                lab.kill(Place::Gateway(2))?;
-                lab.bring_to(3)
-            },
+            |lab| lab.kill_and(Place::Gateway(2), |lab| lab.bring_to(3)),
         ),
         (format!("{} is started again", gateway(2)), 0.0, |lab| {
             lab.start_gateway(2)
@@ -148,10 +145,7 @@ fn play(lab: &mut Lab) -> Result<Vec<String>> {
                 gateway(2)
             ),
             EDGE_KILLED,
-            |lab| {
-                lab.kill(Place::Gateway(1))?;
-                lab.bring_to(2)
-            },
+            |lab| lab.kill_and(Place::Gateway(1), |lab| lab.bring_to(2)),
         ),
         (
             "the authority is stopped, and started again".to_owned(),

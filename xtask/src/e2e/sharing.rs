@@ -81,8 +81,7 @@ fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
     let probe = Probe::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));
     let event = now_ns();
-    lab.kill(Place::Gateway(dead))?;
-    lab.bring_to(next)?;
+    lab.kill_and(Place::Gateway(dead), |lab| lab.bring_to(next))?;
     std::thread::sleep(Duration::from_millis(1500));
     let until = now_ns();
     let record = probe.finish()?;

@@ -54,10 +54,10 @@ fn roams(lab: &mut Lab) -> Result<()> {
         let next = others[rng.random_range(0..others.len())];
         let event = now_ns();
         let killed = rng.random_range(0..3) == 0;
-        if killed {
-            lab.kill(Place::Gateway(at))?;
+        match killed {
+            true => lab.kill_and(Place::Gateway(at), |lab| lab.bring_to(next))?,
+            false => lab.bring_to(next)?,
         }
-        lab.bring_to(next)?;
         std::thread::sleep(Duration::from_millis(1200));
         let outage = probe.outage_until_now(event);
         if !outage.recovered {

@@ -268,11 +268,21 @@ interface = \"{TUN}\"
 
     /// SIGKILL: the daemon has no chance to say good-bye.
     pub(crate) fn kill(&mut self, place: Place) -> Result<()> {
+        self.kill_and(place, |_| Ok(()))
+    }
+
+    /// The same, and something else while its process falls apart.
+    pub(crate) fn kill_and(
+        &mut self,
+        place: Place,
+        meanwhile: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
         let mut process = self
             .nodes
             .remove(&place)
             .ok_or_else(|| anyhow!("{place} is not up"))?;
         process.signal(Signal::SIGKILL)?;
+        meanwhile(self)?;
         process.wait(Duration::from_secs(20)).map(drop)
     }
 

@@ -133,7 +133,7 @@ impl Etcd {
             while let Err(failure) = self.commit(&batch).await {
                 tries += 1;
                 match failure {
-                    Failure::Away(_) if tries < TRIES => tokio::time::sleep(AGAIN).await,
+                    Failure::Away(_) if tries < TRIES => sleep(AGAIN).await,
                     Failure::Away(why) | Failure::Lost(why) => {
                         return Err(unavailable(&self.keys, why));
                     }
@@ -204,9 +204,8 @@ impl Etcd {
     }
 }
 
-/// How often, and after which pause, what has expired is tried to be removed at the start.
-const TRIES: u32 = 20;
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+/// How often what has expired is tried to be removed at the start.
+const TRIES: u32 = 50;
 
 impl Store for Etcd {
     /// etcd takes 128 operations in one transaction; one of them says that it was this one.
