@@ -127,7 +127,7 @@ impl Node {
                 }
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
-                Input::News(news) => self.on_news(news).await?,
+                Input::News(news) => self.on_all_news(news).await?,
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use futures_util::FutureExt;
 use rand::Rng as _;
 use rustc_hash::FxBuildHasher;
 
@@ -26,6 +27,9 @@ use crate::ike::{Identity, Rank, SaId, Transmit};
 use crate::sadb::{Change, Path, SessionId};
 
 use super::roaming::Witness;
+
+/// Messages of the channel that are taken at once.
+const BATCH: usize = 256;
 
 /// Workers may take so long to say where they stopped, when the node ends.
 const PARTING: Duration = Duration::from_millis(300);
@@ -143,6 +147,22 @@ impl Node {
                 data: datagram.data,
             };
             uplink(&mut self.inputs.uplink, Up::Ike(relayed));
+        }
+    }
+
+    /// The channel has something, and mostly more: that new pairs can be received on is waited for once.
+    pub(super) async fn on_all_news(&mut self, first: News) -> Result<()> {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(news) = next.take() else { break };
+            self.on_news(news).await?;
+            let more = self.inputs.uplink.as_mut().map(|uplink| uplink.next());
+            next = more.and_then(FutureExt::now_or_never);
+        }
+        // What was taken out must not be lost.
+        match next {
+            Some(news) => self.on_news(news).await,
+            None => Ok(()),
         }
     }
 

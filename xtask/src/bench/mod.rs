@@ -8,6 +8,7 @@ mod handshakes;
 mod outage;
 mod peers;
 pub(crate) mod rig;
+mod sharing;
 mod soak;
 
 use crate::lab::Lab;
@@ -35,6 +36,7 @@ const NAMES: &[&str] = &[
     "ike",
     "handshakes",
     "flood",
+    "sharing",
     "soak",
 ];
 
@@ -100,6 +102,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
             ]))?,
             "handshakes" => handshakes::run(effort)?,
             "flood" => flood::run(effort)?,
+            "sharing" => sharing::run(effort)?,
             _ => soak::run(effort)?,
         }
     }

@@ -15,8 +15,15 @@ pub(crate) struct Status {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) drain: Option<Drain>,
+    pub(crate) authority: Option<Authority>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) drops: Vec<Counter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Authority {
+    pub(crate) pairs: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -22,6 +22,8 @@ pub(crate) struct Sharing {
     pub(crate) distribution: &'static str,
     /// `[repository]` beside the key; empty: a file.
     pub(crate) repository: String,
+    /// The key of it, in hexadecimal digits.
+    pub(crate) key: String,
     /// Tables for edges and client.
     pub(crate) extra: String,
     /// Tables for the authority.
@@ -35,6 +37,7 @@ impl Default for Sharing {
         Self {
             distribution: "all",
             repository: String::new(),
+            key: "5a".repeat(32),
             extra: String::new(),
             authority_extra: String::new(),
             // An address that moves takes longer than a heartbeat between two gateways.
@@ -84,7 +87,7 @@ impl Lab {
             dir.join(format!("{AUTHORITY}.toml")),
             self.authority_toml(sharing),
         )?;
-        self.write_secret("repository.key", &"5a".repeat(32))?;
+        self.write_secret("repository.key", &sharing.key)?;
         self.bring_to(1)?;
         self.start(AUTHORITY)?;
         for number in GATEWAYS {
