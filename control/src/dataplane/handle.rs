@@ -250,11 +250,6 @@ impl Dataplane {
         self.end();
     }
 
-    /// Whether there is a session with somebody at this outside address.
-    pub fn has_peer_at(&self, address: IpAddr) -> bool {
-        self.at.of(address).next().is_some()
-    }
-
     /// The way in for ESP that came by another socket.
     pub fn intake(&self) -> &Intake {
         &self.intake

@@ -228,8 +228,8 @@ impl Node {
                 }
             }
             Down::Install(carrier) => self.take_pair(*carrier, now).await?,
-            Down::Forget { spi } => self.drop_pairs(|at, _| at == spi)?,
-            Down::Complete => self.drop_pairs(|_, known| known.stale)?,
+            Down::Forget { spi } => self.drop_pair(spi)?,
+            Down::Complete => self.drop_pairs(|known| known.stale)?,
             Down::Moved { spi, remote } => {
                 if let Some(id) = self.pair(spi) {
                     self.peer_moved(id, remote, Witness::Ike)?;
@@ -244,22 +244,24 @@ impl Node {
         Ok(())
     }
 
-    /// Forgets pairs, of which the authority may think that they are used here.
-    fn drop_pairs(&mut self, which: impl Fn(u32, &Known) -> bool) -> Result<()> {
+    /// Forgets a pair, of which the authority may think that it is used here.
+    fn drop_pair(&mut self, spi: u32) -> Result<()> {
         let Some(edge) = &mut self.edge else {
             return Ok(());
         };
-        let over: Vec<_> = edge
-            .pairs
-            .extract_if(|spi, known| which(*spi, known))
-            .collect();
-        for (spi, _) in &over {
-            edge.core.forgotten(*spi);
+        edge.core.forgotten(spi);
+        match edge.pairs.remove(&spi) {
+            Some(known) => self.remove_pair(known.session).map(drop),
+            None => Ok(()),
         }
-        for (_, known) in over {
-            self.remove_pair(known.session)?;
-        }
-        Ok(())
+    }
+
+    /// Forgets all pairs that are like that.
+    fn drop_pairs(&mut self, which: impl Fn(&Known) -> bool) -> Result<()> {
+        let pairs = self.edge.iter().flat_map(|edge| &edge.pairs);
+        let over = pairs.filter(|(_, known)| which(known));
+        let over: Vec<u32> = over.map(|(spi, _)| *spi).collect();
+        over.into_iter().try_for_each(|spi| self.drop_pair(spi))
     }
 
     fn pair(&self, spi: u32) -> Option<SessionId> {
@@ -355,7 +357,7 @@ impl Node {
             if let (Some(edge), Some(class)) = (&mut self.edge, &pair.class) {
                 edge.classes.insert(client.clone(), class.clone());
             }
-            self.user_came(&client, peer_at.ip())?;
+            self.classify(id)?;
             if let Some(edge) = &mut self.edge {
                 let known = Known {
                     session: id,
@@ -435,7 +437,7 @@ impl Node {
         let refused = std::mem::take(&mut edge.refused);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = seconds.map_or(0, |since| since.as_secs());
-        self.drop_pairs(|_, known| known.expires <= seconds)?;
+        self.drop_pairs(|known| known.expires <= seconds)?;
         if refused > 0 {
             let text = format!("{refused} IKE messages were too many at once, and not relayed");
             self.note(NewEvent::new(EventKind::Flood, text));

@@ -178,7 +178,7 @@ impl Node {
             }
             let succeeds = self.succeeds(sa, &spec, group);
             self.carry(spec, group, succeeds, peer_began).await?;
-            self.user_came(&peer, remote.ip())?;
+            self.classify(id)?;
             let kept = self.replace_older(id, now);
             let by = if initiator {
                 "begun by us"
@@ -375,9 +375,7 @@ impl Node {
                 self.dataplane.remove_session(id)?;
             }
         }
-        if let Some(live) = &live {
-            self.user_left(live.spec.outside_remote)?;
-        }
+        self.classify(id)?;
         Ok(live)
     }
 }

@@ -1,7 +1,5 @@
 //! The packet filter of a gateway, as its configuration has it.
 
-use std::net::IpAddr;
-
 use anyhow::Result;
 use rtnetlink::Handle;
 
@@ -12,6 +10,7 @@ use crate::dataplane::Dataplane;
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links;
 use crate::ike::Identity;
+use crate::sadb::SessionId;
 
 /// Puts classes and users into the program. What is the node's own address is asked of the kernel now.
 pub(super) async fn set_up(
@@ -54,33 +53,22 @@ impl Node {
         }
     }
 
-    /// A client has a session, and is at this outside address.
-    pub(super) fn user_came(&mut self, client: &Identity, at: IpAddr) -> Result<(), LoadError> {
+    /// The client of a pair of SAs has its class where the pair leads; or the pair is no more.
+    pub(super) fn classify(&mut self, id: SessionId) -> Result<(), LoadError> {
         if !self.dataplane.has_filter() {
             return Ok(());
         }
-        let Some(class) = self.class_of(client) else {
-            return Ok(());
-        };
-        if !self.dataplane.set_user(at, &class)? {
+        let user = self.table.live.get(&id).and_then(|live| {
+            let class = self.class_of(&live.peer)?;
+            Some((live.peer.clone(), live.spec.outside_remote, class))
+        });
+        let at = user.as_ref().map(|(_, at, class)| (*at, class.as_str()));
+        let known = self.dataplane.set_session_class(id, at)?;
+        if let Some((client, _, class)) = user.filter(|_| !known) {
             tracing::warn!(
                 "{client} is of class `{class}`, which this node's [filter] does not have"
             );
         }
         Ok(())
-    }
-
-    /// A session with a client there is no more, or has moved: what the configuration says of the address
-    /// counts again.
-    pub(super) fn user_left(&mut self, at: IpAddr) -> Result<(), LoadError> {
-        let dataplane = &mut self.dataplane;
-        if !dataplane.has_filter() || dataplane.has_peer_at(at) {
-            return Ok(());
-        }
-        let users = self.config.filter.iter().flat_map(|filter| &filter.users);
-        match users.into_iter().find(|(user, _)| **user == at) {
-            Some((_, class)) => dataplane.set_user(at, class).map(drop),
-            None => dataplane.remove_user(at),
-        }
     }
 }

@@ -149,8 +149,6 @@ impl Node {
                 return Ok(());
             }
         };
-        let before = self.table.live.get(&id).filter(|_| !changes.is_empty());
-        let before = before.map(|live| live.spec.outside_remote);
         for change in changes {
             let Change::Move(spec) = change else { continue };
             if let Some(live) = self.table.live.get_mut(&id) {
@@ -158,11 +156,7 @@ impl Node {
             }
             self.dataplane.relocate_session(&spec)?;
         }
-        if let (Some(before), Some(live)) = (before, self.table.live.get(&id)) {
-            let (peer, now) = (live.peer.clone(), live.spec.outside_remote);
-            self.user_left(before)?;
-            self.user_came(&peer, now)?;
-        }
+        self.classify(id)?;
         Ok(())
     }
 }

@@ -89,6 +89,7 @@ impl Node {
                 Outbound::WhenHeard => Sending::WhenHeard,
                 Outbound::Never => Sending::Told,
             };
+            self.classify(new)?;
             let lane = spec.lane;
             let session = self.table.of_sa(sa);
             let dies = lane > 0 && session.is_some_and(|id| self.dying.contains(id));

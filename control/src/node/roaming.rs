@@ -69,10 +69,7 @@ impl Node {
         let Some(live) = self.table.live.get_mut(&id) else {
             return Ok(());
         };
-        let (mut told, before) = (
-            Vec::new(),
-            (!changes.is_empty()).then_some(live.spec.outside_remote),
-        );
+        let mut told = Vec::new();
         for change in changes {
             let Change::Move(spec) = change else { continue };
             self.keylog.esp(&spec);
@@ -92,11 +89,7 @@ impl Node {
             let text = format!("{} is at {remote} now, before at {before}", live.peer);
             self.events.push(NewEvent::new(EventKind::PeerMoved, text));
         }
-        let moved = self.table.live.get(&id).map(|live| live.peer.clone());
-        if let (Some(peer), Some(before)) = (moved, before) {
-            self.user_left(before)?;
-            self.user_came(&peer, remote.ip())?;
-        }
+        self.classify(id)?;
         for (spec, remote) in told {
             self.tell_moved(&spec, remote);
         }

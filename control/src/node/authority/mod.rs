@@ -260,6 +260,16 @@ impl Authority {
         self.at.insert(remote, sa);
     }
 
+    /// A session's peer is nowhere any more.
+    fn forget_place(&mut self, sa: SaId) {
+        self.heard_by.remove(&sa);
+        if let Some(remote) = self.places.remove(&sa)
+            && self.at.get(&remote) == Some(&sa)
+        {
+            self.at.remove(&remote);
+        }
+    }
+
     fn note(&self, event: NewEvent) {
         self.events.push(event);
     }

@@ -103,12 +103,7 @@ impl Authority {
                     for pair in self.table.all_of(id) {
                         self.remove_pair(pair);
                     }
-                    self.heard_by.remove(&id);
-                    if let Some(remote) = self.places.remove(&id)
-                        && self.at.get(&remote) == Some(&id)
-                    {
-                        self.at.remove(&remote);
-                    }
+                    self.forget_place(id);
                 }
             },
         }
@@ -268,12 +263,7 @@ impl Authority {
         for pair in self.table.all_of(sa) {
             self.remove_pair(pair);
         }
-        self.heard_by.remove(&sa);
-        if let Some(remote) = self.places.remove(&sa)
-            && self.at.get(&remote) == Some(&sa)
-        {
-            self.at.remove(&remote);
-        }
+        self.forget_place(sa);
         let text = format!("session with {peer} has ended: {why}");
         self.note(NewEvent::new(EventKind::SessionDown, text));
     }
