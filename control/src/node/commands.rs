@@ -6,10 +6,12 @@ use ipnet::IpNet;
 
 use super::core::{Node, Role};
 use super::hooks::Answers;
+use super::keylog::KeyLog;
 use crate::api::model::{self, Done, SaView, Spi};
 use crate::api::server::{Command, CommandError};
 use crate::dataplane::{GroupId, GroupSpec};
-use crate::sadb::{Change, Direction, Producer, SessionId, SessionSpec};
+use crate::ike::Engine;
+use crate::sadb::{Change, Direction, Producer, Sadb, SessionId, SessionSpec};
 
 pub(super) type Answer<T> = Result<T, CommandError>;
 
@@ -56,39 +58,12 @@ impl Node {
                 let _ = reply.send(answer);
             }
             Command::Keylog { on, reply } => {
-                let answer = self.switch_keylog(on);
+                let answer =
+                    switch_keylog(&mut self.keylog, &mut self.engine, &self.answers.sadb, on);
                 self.post();
                 let _ = reply.send(answer);
             }
         }
-    }
-
-    /// Begins to write keys, those of what is there first, or ends it.
-    fn switch_keylog(&mut self, on: bool) -> Answer<Done> {
-        if !on {
-            self.engine.set_export_keys(false);
-            self.keylog.end();
-            return Ok(Done::new("keys are not written (any more)"));
-        }
-        if self.keylog.is_on() {
-            return Ok(Done::new("keys are written already"));
-        }
-        match self.keylog.begin() {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(CommandError::Invalid(
-                    "this node may not write keys: it was not started with `--keylog DIR`".into(),
-                ));
-            }
-            Err(error) => return Err(CommandError::Failed(error.to_string())),
-        }
-        self.engine.set_export_keys(true);
-        for spec in self.answers.sadb.iter() {
-            self.keylog.esp(spec);
-        }
-        let text =
-            "keys of ALL sessions are written from now on: `evergate debug keylog off` ends it";
-        Ok(Done::new(text))
     }
 
     fn flush_sas(&mut self) -> Answer<Done> {
@@ -250,6 +225,38 @@ impl Node {
             ids.len()
         )))
     }
+}
+
+/// Begins to write keys, those of what is there first, or ends it.
+pub(super) fn switch_keylog(
+    keylog: &mut KeyLog,
+    engine: &mut Engine,
+    sadb: &Sadb,
+    on: bool,
+) -> Answer<Done> {
+    if !on {
+        engine.set_export_keys(false);
+        keylog.end();
+        return Ok(Done::new("keys are not written (any more)"));
+    }
+    if keylog.is_on() {
+        return Ok(Done::new("keys are written already"));
+    }
+    match keylog.begin() {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(CommandError::Invalid(
+                "this node may not write keys: it was not started with `--keylog DIR`".into(),
+            ));
+        }
+        Err(error) => return Err(CommandError::Failed(error.to_string())),
+    }
+    engine.set_export_keys(true);
+    for spec in sadb.iter() {
+        keylog.esp(spec);
+    }
+    let text = "keys of ALL sessions are written from now on: `evergate debug keylog off` ends it";
+    Ok(Done::new(text))
 }
 
 /// The group of a hand-written session: the cluster of its gateway, or one of its own.

@@ -14,6 +14,7 @@ use super::client::Client;
 use super::config::Config;
 use super::departures::Departures;
 use super::edge::Edge;
+use super::establish::refused;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -314,13 +315,7 @@ impl Node {
                 untold,
                 ..
             } => {
-                let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
-                let more = match untold {
-                    0 => String::new(),
-                    count => format!(" (and {count} more since the last one told)"),
-                };
-                let text = format!("refused {who}: {error}{more}");
-                self.note(NewEvent::new(EventKind::KeyFailed, text));
+                self.note(refused(remote, peer.as_ref(), &error, untold));
             }
             Event::ChildAdded { .. } | Event::ChildRekeyed { .. } => {
                 self.rekeyed(event, now).await?;

@@ -20,7 +20,7 @@ use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::links::LinkError;
 use crate::dataplane::{Command, GroupId};
 use crate::esp::BadSecret;
-use crate::ike::{Event, Identity, SaId, TrafficSelector, survivor};
+use crate::ike::{Event, Failure, Identity, SaId, TrafficSelector, survivor};
 use crate::kms::{KeyManagement, SessionHandle};
 use crate::sadb::{Change, Producer, Sadb, SadbError, SessionId, SessionSpec};
 
@@ -66,6 +66,24 @@ pub(super) fn install(
         sadb.release_spi(spi_in);
     }
     taken
+}
+
+/// What is told of a peer whose wish for a session came to nothing.
+pub(super) fn refused(
+    remote: SocketAddr,
+    peer: Option<&Identity>,
+    error: &Failure,
+    untold: u64,
+) -> NewEvent {
+    let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
+    let more = match untold {
+        0 => String::new(),
+        count => format!(" (and {count} more since the last one told)"),
+    };
+    NewEvent::new(
+        EventKind::KeyFailed,
+        format!("refused {who}: {error}{more}"),
+    )
 }
 
 /// Tells whoever waits for an exchange that there is no session: the key management service goes

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Authority;
 use crate::cluster::wire::Succession;
 use crate::ike::{Event, SaId, survivor};
-use crate::node::establish::{AFTERLIFE, Refusal, install};
+use crate::node::establish::{AFTERLIFE, Refusal, install, refused};
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::gateway::inner_of;
 use crate::node::life::Worry;
@@ -74,13 +74,7 @@ impl Authority {
                 untold,
                 ..
             } => {
-                let who = peer.map_or_else(|| remote.to_string(), |p| format!("{p} at {remote}"));
-                let more = match untold {
-                    0 => String::new(),
-                    count => format!(" (and {count} more since the last one told)"),
-                };
-                let text = format!("refused {who}: {error}{more}");
-                self.note(NewEvent::new(EventKind::KeyFailed, text));
+                self.note(refused(remote, peer.as_ref(), &error, untold));
             }
             Event::Rekeyed { id } => {
                 let live = self.table.of_sa(id);

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::Authority;
 use crate::api::model::{self, Done, SaView, Session, Spi, Status};
 use crate::api::server::{Command, CommandError};
-use crate::node::commands::Answer;
+use crate::node::commands::{Answer, switch_keylog};
 use crate::node::config::Config;
 use crate::node::events::{EventKind, NewEvent};
 use crate::sadb::{Direction, SessionId};
@@ -137,7 +137,8 @@ impl Authority {
                 let _ = reply.send(answer);
             }
             Command::Keylog { on, reply } => {
-                let answer = self.switch_keylog(on);
+                let answer =
+                    switch_keylog(&mut self.keylog, &mut self.engine, &self.answers.sadb, on);
                 let _ = reply.send(answer);
             }
         }
@@ -197,30 +198,6 @@ impl Authority {
             }
         }
         Ok(Done::new(format!("deleted {count} session(s) with {peer}")))
-    }
-
-    fn switch_keylog(&mut self, on: bool) -> Answer<Done> {
-        if !on {
-            self.engine.set_export_keys(false);
-            self.keylog.end();
-            return Ok(Done::new("keys are not written (any more)"));
-        }
-        match self.keylog.begin() {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(CommandError::Invalid(
-                    "this node may not write keys: it was not started with `--keylog DIR`".into(),
-                ));
-            }
-            Err(error) => return Err(CommandError::Failed(error.to_string())),
-        }
-        self.engine.set_export_keys(true);
-        for spec in self.answers.sadb.iter() {
-            self.keylog.esp(spec);
-        }
-        let text =
-            "keys of ALL sessions are written from now on: `evergate debug keylog off` ends it";
-        Ok(Done::new(text))
     }
 
     /// Certificates and CRLs are read again.
