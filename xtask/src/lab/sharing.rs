@@ -24,6 +24,8 @@ pub(crate) struct Sharing {
     pub(crate) repository: String,
     /// The key of it, in hexadecimal digits.
     pub(crate) key: String,
+    /// What the authority gives inner addresses from.
+    pub(crate) pool: &'static str,
     /// Tables for edges and client.
     pub(crate) extra: String,
     /// Tables for the authority.
@@ -38,6 +40,7 @@ impl Default for Sharing {
             distribution: "all",
             repository: String::new(),
             key: "5a".repeat(32),
+            pool: POOL,
             extra: String::new(),
             authority_extra: String::new(),
             // An address that moves takes longer than a heartbeat between two gateways.
@@ -175,10 +178,10 @@ distribution = \"{}\"
         }
         let _ = write!(
             text,
-            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{POOL}\"]\n\n\
+            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{}\"]\n\n\
              [[peer]]\nidentity = \"client.example\"\npsk_file = \"gw1-held.psk\"\n\
              inner = [\"{CLIENT_INNER}\"]\n\n{}",
-            sharing.repository, sharing.authority_extra,
+            sharing.repository, sharing.pool, sharing.authority_extra,
         );
         text
     }

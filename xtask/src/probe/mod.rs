@@ -4,6 +4,7 @@
 
 mod blast;
 mod echo;
+mod herd;
 mod inject;
 mod knock;
 mod record;
@@ -38,6 +39,9 @@ pub(crate) enum Helper {
     /// Answers every packet
     #[command(hide = true)]
     ProbeEcho { listen: SocketAddr },
+    /// Answers every packet of many clients, and counts those that come twice
+    #[command(hide = true)]
+    HerdEcho { listen: SocketAddr },
     /// Sends UDP packets as fast as it can, or at a rate
     #[command(hide = true)]
     Blast {
@@ -138,6 +142,7 @@ impl Helper {
         match self {
             Self::ProbeSend { to, interval_us } => echo::send(to, interval_us),
             Self::ProbeEcho { listen } => echo::echo(listen),
+            Self::HerdEcho { listen } => herd::echo(listen),
             Self::Blast {
                 to,
                 size,
