@@ -1,46 +1,72 @@
 //! Shared SAs of very many clients: an edge that all of them use is killed, or drains.
 
-use super::Effort;
+use super::{Effort, keep};
 use crate::lab::herd::{Fared, Herd, Router, sharing};
 use crate::lab::sharing::{AUTHORITY, Sharing};
-use crate::lab::topology::GATEWAYS;
+use crate::lab::topology::{GATEWAYS, TARGETS};
 use crate::lab::{Lab, Place};
 use crate::probe::now_ns;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use std::time::Duration;
 
-pub(super) const CLIENTS: u16 = 1000;
-/// Echo requests of each in a second: as many as two processors carry that also have all else to do.
-pub(super) const RATE: u32 = 20;
+const CLIENTS: u16 = 1000;
 /// One of so many packets is sent a second time, as it was.
 const REPEAT: u32 = 20;
 /// Clients that begin anew are brought back in this time.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// What is shown of outages.
+const QUANTILES: [f64; 3] = [0.5, 0.99, 1.0];
+
+#[derive(Debug, Serialize)]
+struct Both {
+    rate: u32,
+    distributed: Figures,
+    asked_for: Figures,
+}
+
+pub(super) fn run(effort: Effort<'_>) -> Result<()> {
+    println!(
+        "  {CLIENTS} clients, each with a session of its own, send {} echo requests a second each; one edge has \
+         them all",
+        effort.rate
+    );
+    let (kills, drains) = if effort.quick { (3, 1) } else { (6, 3) };
+    let both = Both {
+        rate: effort.rate,
+        distributed: measure(effort, "all", kills, drains)?,
+        asked_for: measure(effort, "last", kills, drains)?,
+    };
+    println!("  from the kill to the first answer to what a client sent after it");
+    both.distributed.show("SAs everywhere");
+    both.asked_for.show("SAs asked for");
+    keep("herd", &both)
+}
+
 /// What was measured with one way of distributing SAs.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Figures {
+struct Figures {
     /// Milliseconds of each client and kill: from the kill to the first answer to what was sent after it.
-    pub(super) outages_ms: Vec<f64>,
+    outages_ms: Vec<f64>,
     /// Milliseconds of each client and kill: the longest time without an answer since.
     gaps_ms: Vec<f64>,
     kills: usize,
     /// Requests of each client that were lost, for each kill.
-    pub(super) lost_each: f64,
+    lost_each: f64,
     drains: usize,
     /// Requests while edges drained, and those that were lost.
     drained: u64,
-    pub(super) drained_lost: u64,
+    drained_lost: u64,
     /// Requests that an edge has taken twice; and how many packets were sent twice to try that.
-    pub(super) twice: u64,
-    pub(super) repeated: u64,
+    twice: u64,
+    repeated: u64,
     /// Datagrams of IKE since all clients had their sessions.
-    pub(super) ike: u64,
+    ike: u64,
 }
 
 /// A share of the samples, sorted, is no longer than this.
-pub(super) fn quantile(samples: &[f64], share: f64) -> f64 {
+fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (share * sorted.len().saturating_sub(1) as f64).round() as usize;
@@ -48,7 +74,7 @@ pub(super) fn quantile(samples: &[f64], share: f64) -> f64 {
 }
 
 /// Kills the edge that all clients use again and again, and then has it drain.
-pub(super) fn measure(
+fn measure(
     effort: Effort<'_>,
     distribution: &'static str,
     kills: usize,
@@ -59,9 +85,21 @@ pub(super) fn measure(
         distribution,
         ..Sharing::default()
     };
+    println!(
+        "  pairs go to {}",
+        if distribution == "all" {
+            "all edges"
+        } else {
+            "the edge last heard, others ask"
+        }
+    );
     lab.share(&sharing(CLIENTS, settings))?;
+    // Edges that carry other traffic too know their neighbours.
+    for number in GATEWAYS {
+        lab.ping_until(Place::Gateway(number), TARGETS[1], Duration::from_secs(5))?;
+    }
     let mut router = Router::start(&lab)?;
-    let mut herd = Herd::start(&lab, CLIENTS, RATE, REPEAT)
+    let mut herd = Herd::start(&lab, CLIENTS, effort.rate, REPEAT)
         .with_context(|| format!("the authority: {}", lab.log_tail(AUTHORITY)))?;
     std::thread::sleep(Duration::from_secs(2));
     let mut figures = Figures::default();
@@ -78,18 +116,14 @@ pub(super) fn measure(
         std::thread::sleep(Duration::from_millis(1500));
         let fared = herd.report(event)?;
         figures.kill(&fared, &before);
-        if std::env::var_os("HERD_DEBUG").is_some() {
-            let some: Vec<f64> = fared.outages_ms.iter().flatten().copied().collect();
-            println!(
-                "    made {:.2} s; refused {}; gw{dead} → gw{next}: {:.1} ms median, {:.1} ms 99 %, {:.1} ms at most; lost {}; {}",
-                herd.made_s, fared.refused,
-                quantile(&some, 0.5),
-                quantile(&some, 0.99),
-                quantile(&some, 1.0),
-                fared.lost - before.lost,
-                lab.drops()
-            );
-        }
+        let some: Vec<f64> = fared.outages_ms.iter().flatten().copied().collect();
+        let [median, p99, most] = QUANTILES.map(|share| quantile(&some, share));
+        println!(
+            "    gw{dead} killed, all on gw{next}: {median:.1} ms, {p99:.1} ms (99 %), {most:.1} ms at most; {} \
+             packets lost; dropped were {}",
+            fared.lost.saturating_sub(before.lost),
+            lab.drops()
+        );
         lab.start_gateway(dead)?;
         before = quiet(&mut herd, &lab)?;
     }
@@ -104,8 +138,14 @@ pub(super) fn measure(
         std::thread::sleep(Duration::from_millis(500));
         let after = herd.settled()?;
         figures.drains += 1;
+        println!(
+            "    gw{from} drained, all on gw{next}: {} of {} packets lost; dropped were {}",
+            after.lost.saturating_sub(before.lost),
+            after.sent - before.sent,
+            lab.drops()
+        );
         figures.drained += after.sent - before.sent;
-        figures.drained_lost += after.lost - before.lost;
+        figures.drained_lost += after.lost.saturating_sub(before.lost);
         lab.evergate(Place::Gateway(from), &["drain", "--undo"])?;
         before = quiet(&mut herd, &lab)?;
     }
@@ -139,8 +179,8 @@ fn quiet(herd: &mut Herd, lab: &Lab) -> Result<Fared> {
 }
 
 impl Figures {
-    pub(super) fn show(&self, what: &str) {
-        let [median, p99, most] = [0.5, 0.99, 1.0].map(|share| quantile(&self.outages_ms, share));
+    fn show(&self, what: &str) {
+        let [median, p99, most] = QUANTILES.map(|share| quantile(&self.outages_ms, share));
         println!(
             "    {what:<16} {median:>6.1} ms (median of {}), {p99:.1} ms (99 %), {most:.1} ms at most; \
              {:.1} packets of each client lost",
@@ -161,7 +201,7 @@ impl Figures {
         let outages = outages.map(|(outage, gap)| outage.unwrap_or(*gap));
         self.outages_ms.extend(outages);
         self.gaps_ms.extend(&fared.gaps_ms);
-        let lost = (fared.lost - before.lost) as f64 / f64::from(CLIENTS);
+        let lost = (fared.lost.saturating_sub(before.lost)) as f64 / f64::from(CLIENTS);
         let kills = self.kills as f64;
         self.lost_each += (lost - self.lost_each) / kills;
     }

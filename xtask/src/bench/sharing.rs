@@ -1,7 +1,7 @@
 //! Shared SAs: how long a client is without its targets when its edge is killed, and how soon an edge that has
 //! nothing has all.
 
-use super::{Effort, herd, keep, median};
+use super::{Effort, keep, median};
 use crate::lab::Place;
 use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
@@ -24,9 +24,6 @@ struct Figures {
     asked_for: Vec<f64>,
     /// Seconds from the start of an edge's process until it has all pairs.
     filled_s: f64,
-    /// Of very many clients at once.
-    herd_distributed: herd::Figures,
-    herd_asked_for: herd::Figures,
 }
 
 pub(super) fn run(effort: Effort<'_>) -> Result<()> {
@@ -47,17 +44,6 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
             outages.len()
         );
     }
-    let (kills, drains) = if effort.quick { (3, 1) } else { (6, 3) };
-    let herd_distributed = herd::measure(effort, "all", kills, drains)?;
-    let herd_asked_for = herd::measure(effort, "last", kills, drains)?;
-    println!(
-        "  the same with {} clients that send {} packets a second each: from the kill to an answer to what was \
-         sent after it",
-        herd::CLIENTS,
-        herd::RATE
-    );
-    herd_distributed.show("SAs everywhere");
-    herd_asked_for.show("SAs asked for");
     let filled_s = filled(effort)?;
     println!(
         "  an edge that starts with nothing has {PAIRS} pairs {filled_s:.2} s after its process began"
@@ -68,8 +54,6 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
             distributed,
             asked_for,
             filled_s,
-            herd_distributed,
-            herd_asked_for,
         },
     )
 }

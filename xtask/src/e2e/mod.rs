@@ -5,6 +5,7 @@ mod chaos;
 mod drain;
 mod failover;
 mod floods;
+mod hotswap;
 mod life;
 mod moving;
 mod mtu;
@@ -37,6 +38,7 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    hotswap::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

@@ -56,6 +56,7 @@ pub(crate) struct Fared {
     pub(crate) twice: u64,
     pub(crate) repeated: u64,
     pub(crate) refused: u64,
+    pub(crate) unsent: u64,
     pub(crate) ike: u64,
     pub(crate) outages_ms: Vec<Option<f64>>,
     pub(crate) gaps_ms: Vec<f64>,

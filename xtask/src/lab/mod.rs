@@ -17,6 +17,7 @@ mod process;
 mod setup;
 pub(crate) mod sharing;
 mod short;
+mod swap;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;

@@ -70,6 +70,8 @@ pub struct Report {
     pub repeated: u64,
     /// ESP that could not be opened, or had come before.
     pub refused: u64,
+    /// Requests that this host's kernel did not take; they are lost too.
+    pub unsent: u64,
     /// Datagrams of IKE, either way, since all had their sessions.
     pub ike: u64,
     /// Of each client, in milliseconds: from the event to the first answer to what was sent after it, if there

@@ -79,6 +79,7 @@ pub(super) struct Traffic {
     again: VecDeque<(u64, Vec<u8>)>,
     repeated: u64,
     refused: u64,
+    unsent: u64,
 }
 
 impl Traffic {
@@ -112,6 +113,7 @@ impl Traffic {
             again: VecDeque::new(),
             repeated: 0,
             refused: 0,
+            unsent: 0,
         })
     }
 
@@ -157,8 +159,7 @@ impl Traffic {
             if self.again.front().is_some_and(|(due, _)| *due <= now)
                 && let Some((_, packet)) = self.again.pop_front()
             {
-                self.put(&packet);
-                self.repeated += 1;
+                self.repeated += u64::from(put(&self.sender, &packet).is_some());
             }
             if self.due_ns(self.made) > now {
                 return Ok(false);
@@ -184,7 +185,7 @@ impl Traffic {
             let whole = flow.outer.write(buffer, esp, marks)?;
             flow.sent += 1;
             let packet = buffer.get(whole).context("a small buffer")?;
-            self.put(packet);
+            self.unsent += u64::from(put(&self.sender, packet).is_none());
             if let Some(every) = self.repeat
                 && self.made.is_multiple_of(u64::from(every.get()))
             {
@@ -192,15 +193,6 @@ impl Traffic {
             }
         }
         Ok(true)
-    }
-
-    /// What can not be sent counts as lost.
-    fn put(&self, packet: &[u8]) {
-        let Some([a, b, c, d]) = packet.get(16..IPV4_LEN) else {
-            return;
-        };
-        let to = SocketAddr::from(([*a, *b, *c, *d], 0));
-        let _ = self.sender.send_to(packet, &SockAddr::from(to));
     }
 
     /// Takes what has come.
@@ -236,6 +228,7 @@ impl Traffic {
         let mut report = Report {
             repeated: self.repeated,
             refused: self.refused,
+            unsent: self.unsent,
             ike,
             ..Report::default()
         };
@@ -256,6 +249,13 @@ impl Traffic {
         }
         report
     }
+}
+
+/// Sends a packet with its IP header; none if the kernel did not take it.
+fn put(socket: &Socket, packet: &[u8]) -> Option<()> {
+    let to: [u8; 4] = packet.get(16..IPV4_LEN)?.try_into().ok()?;
+    let to = SocketAddr::from((to, 0));
+    socket.send_to(packet, &SockAddr::from(to)).ok().map(drop)
 }
 
 fn sleep_until(at_ns: u64) {
