@@ -9,7 +9,7 @@ mod relay;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use evergate_common::steering::number_of;
@@ -30,6 +30,9 @@ use crate::ike::{Identity, Transmit};
 
 use pairs::Known;
 use relay::{Addressee, Limits};
+
+/// Without its authority for so long, an edge gives up pairs that their clients want to use here and may not.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Messages of the channel that are taken at once.
 const BATCH: usize = 256;
@@ -57,6 +60,8 @@ pub(super) struct Link {
     core: cluster::Edge,
     /// Where it is, while there is a connection.
     at: Option<SocketAddr>,
+    /// When the last connection ended, or the edge began.
+    lost_at: Instant,
     /// New pairs that it waits for.
     unconfirmed: Vec<u32>,
 }
@@ -67,13 +72,20 @@ impl Link {
             number,
             core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
             at: None,
+            lost_at: Instant::now(),
             unconfirmed: Vec::new(),
         }
+    }
+
+    /// Whether there has been no connection for so long that its pairs are not waited for any more.
+    fn given_up(&self, now: Instant) -> bool {
+        self.at.is_none() && now >= self.lost_at + GIVE_UP
     }
 }
 
 impl Edge {
-    /// An edge with these authorities, and its ways to them; `outside`: the index of its interface; to be called within a runtime.
+    /// An edge with these authorities, and its ways to them; to be called within a runtime. `outside`: the
+    /// index of its interface.
     pub(super) fn start(
         authorities: &[NamedAuthority],
         credentials: &Credentials,
@@ -253,7 +265,7 @@ impl Node {
                 self.note(NewEvent::new(EventKind::EdgeUp, text));
             }
             News::Ended { why } => {
-                link.at = None;
+                (link.at, link.lost_at) = (None, now);
                 link.core.disconnected();
                 let text = format!("no authority{which} any more, traffic goes on as it is: {why}");
                 self.note(NewEvent::new(EventKind::EdgeDown, text));
