@@ -26,7 +26,7 @@ use crate::cluster::channel::{Credentials, News, Uplink};
 use crate::cluster::wire::{Down, Relayed, Up};
 use crate::cluster::{self, Run, Terms};
 use crate::dataplane::net::icmp::RateLimit;
-use crate::ike::{Identity, Transmit};
+use crate::ike::{CookieKeys, Identity, Transmit};
 
 use pairs::Known;
 use relay::{Addressee, Limits};
@@ -62,6 +62,8 @@ pub(super) struct Link {
     at: Option<SocketAddr>,
     /// When the last connection ended, or the edge began.
     lost_at: Instant,
+    /// What it makes cookies with.
+    cookies: Option<CookieKeys>,
     /// New pairs that it waits for.
     unconfirmed: Vec<u32>,
 }
@@ -73,6 +75,7 @@ impl Link {
             core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
             at: None,
             lost_at: Instant::now(),
+            cookies: None,
             unconfirmed: Vec::new(),
         }
     }
@@ -111,6 +114,17 @@ impl Edge {
             arrivals: RateLimit::new(associations::TOLD.0, associations::TOLD.1, now),
         };
         (edge, uplinks)
+    }
+
+    /// What the guard asks for cookies with: those of the first authority that is there.
+    pub(super) fn cookies(&self) -> Option<CookieKeys> {
+        let mut there = self.links.iter().filter(|link| link.at.is_some());
+        there.find_map(|link| link.cookies.clone())
+    }
+
+    /// First messages that have come to user space.
+    pub(super) fn first_messages(&self) -> u64 {
+        self.limits.first_messages
     }
 
     /// The class of the packet filter that a client has.
@@ -288,6 +302,9 @@ impl Node {
             // The channel has seen to it. Who does not know a pair can not be asked for it.
             Down::Greeting { .. } | Down::Unknown { .. } => {}
             Down::Leaving => link.core.abandoned(),
+            Down::Cookies { current, before } => {
+                link.cookies = Some(CookieKeys { current, before })
+            }
             Down::Numbers(numbers) => link.core.hear(numbers, now),
             Down::Ike(Relayed {
                 local,
