@@ -16,6 +16,7 @@ mod groups;
 mod heartbeat;
 mod peers;
 mod privileges;
+mod repository;
 mod secret;
 mod steering;
 #[cfg(test)]
@@ -39,10 +40,9 @@ pub use crate::esp::Backend;
 use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
-pub use channel::{
-    Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, RepositoryAt, Store,
-};
+pub use channel::{Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge};
 pub use filter::Filter;
+pub use repository::{EtcdTls, RepositoryAt, Store};
 pub use secret::Psk;
 pub use steering::{SteeredGateway, SteeredWay, Steering};
 

@@ -213,6 +213,12 @@ pub(super) struct Repository {
     #[serde(default)]
     pub(super) etcd: Vec<Spanned<String>>,
     pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) cert: Text,
+    pub(super) cert_key: Text,
+    pub(super) name: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 #[derive(Deserialize)]

@@ -102,8 +102,48 @@ fn an_authority_has_edges_and_a_repository() {
         Store::Etcd {
             endpoints: vec!["http://10.0.0.5:2379".to_owned()],
             prefix: "/vpn".to_owned(),
+            tls: None,
+            user: None,
         }
     );
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "not open to all\n").unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&password, closed).unwrap();
+    let with = format!(
+        "etcd = [\"https://10.0.0.5:2379\"]\nca = \"etcd-ca.pem\"\ncert = \"me.pem\"\ncert_key = \"me.key\"\n\
+         user = \"evergate\"\npassword_file = \"{}\"",
+        password.display()
+    );
+    let text = |with: &str| {
+        let key = "key = \"repository.key\"";
+        AUTHORITY.replace(key, &format!("{key}\n{with}"))
+    };
+    let config = read(&text(&with)).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let Store::Etcd { tls, user, .. } = config.repository.unwrap().store else {
+        panic!("a file");
+    };
+    let tls = tls.unwrap();
+    assert!(tls.ca.ends_with("etcd-ca.pem") && tls.identity.is_some() && tls.name.is_none());
+    let user = user.unwrap();
+    assert_eq!(
+        (&user.name[..], &user.password[..]),
+        ("evergate", "not open to all")
+    );
+    for (from, to, said) in [
+        ("https:", "http:", "expected https://"),
+        ("ca = \"etcd-ca.pem\"\n", "", "`ca` is missing"),
+        ("cert_key = \"me.key\"\n", "", "`cert` and `cert_key`"),
+        ("user = \"evergate\"\n", "", "`user` and `password_file`"),
+        ("/password\"", "/nothing\"", "cannot read"),
+    ] {
+        let problems = read(&text(&with.replace(from, to)))
+            .unwrap_err()
+            .to_string();
+        assert!(problems.contains(said), "{problems}");
+    }
 }
 
 #[test]
