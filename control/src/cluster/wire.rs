@@ -1,13 +1,15 @@
 //! What authority and edges say to each other over their channel: numbers, SAs, and the IKE messages of
 //! clients. Each message goes as its length in four bytes, big-endian, and its content in postcard's form.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::EdgeId;
+use super::connectivity::Introduction;
 use super::message::{FromEdge, ToEdge};
 use super::pair::Pair;
 
@@ -82,6 +84,20 @@ pub enum Up {
         spi: u32,
         remote: SocketAddr,
     },
+    /// The edge takes part in the connectivity protocol, and is there. `messages`: IKE goes that way.
+    Here {
+        at: SocketAddr,
+        messages: bool,
+    },
+    /// Another edge had the pair: it is here too now, as it was when it was numbered so.
+    Fetched {
+        spi: u32,
+        sequence: u64,
+    },
+    /// A client has come to this address, and the edge has no pair of it.
+    QueryClient {
+        address: IpAddr,
+    },
 }
 
 /// From an authority to an edge.
@@ -115,6 +131,12 @@ pub enum Down {
     /// The client receives on this pair: it is to be sent on, not on the one whose place it takes.
     SendOn {
         spi: u32,
+    },
+    /// Another one takes part in the connectivity protocol.
+    Acquaint(Box<Introduction>),
+    /// It does not any more.
+    Part {
+        number: EdgeId,
     },
 }
 

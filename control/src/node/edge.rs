@@ -1,6 +1,8 @@
 //! A gateway that is an edge: it shares its outside address with others, carries the IKE messages of
 //! clients to an authority and back, and uses the SAs that the authority negotiates, as far as it is told.
 
+mod connectivity;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
@@ -19,6 +21,7 @@ use super::sessions::Live;
 use super::sockets::Datagram;
 use crate::api::model;
 use crate::cluster::channel::{News, Uplink};
+use crate::cluster::connectivity::Asked;
 use crate::cluster::wire::{Carrier, Down, Relayed, Succession, Up};
 use crate::cluster::{self, Act, Claim, Run, Terms};
 use crate::dataplane::net::icmp::RateLimit;
@@ -62,6 +65,9 @@ struct Known {
     session: SessionId,
     /// Of the carrier that brought it.
     sequence: u64,
+    /// Milliseconds since 1970 when it was used last, or told of.
+    stamp: u64,
+    succession: Succession,
     /// Seconds since 1970.
     expires: u64,
     /// The authority has not spoken of it since it was connected to.
@@ -146,7 +152,7 @@ impl Node {
                 remote: datagram.remote,
                 data: datagram.data,
             };
-            uplink(&mut self.inputs.uplink, Up::Ike(relayed));
+            self.relay_one(0, relayed);
         }
     }
 
@@ -181,6 +187,7 @@ impl Node {
                 }
                 let text = format!("connected to the authority at {authority}");
                 self.note(NewEvent::new(EventKind::EdgeUp, text));
+                self.take_part(0, now);
             }
             News::Ended { why } => {
                 edge.authority = None;
@@ -211,22 +218,9 @@ impl Node {
                     edge.core.hear(numbers, now);
                 }
             }
-            Down::Ike(Relayed {
-                local,
-                remote,
-                data,
-            }) => {
-                let transmit = Transmit {
-                    local,
-                    remote,
-                    data,
-                };
-                // Its pair must be received on before the client learns of it.
-                self.dataplane.let_all_in().await?;
-                if let Err(error) = self.sockets.send(&transmit).await {
-                    tracing::debug!("IKE to {remote}: {error}");
-                }
-            }
+            Down::Ike(relayed) => self.send_relayed(relayed).await?,
+            Down::Acquaint(introduction) => self.acquaint(0, &introduction, now),
+            Down::Part { number } => self.part_from(0, number, now),
             Down::Install(carrier) => self.take_pair(*carrier, now).await?,
             Down::Forget { spi } => self.drop_pair(spi)?,
             Down::Complete => self.drop_pairs(|known| known.stale)?,
@@ -236,10 +230,32 @@ impl Node {
                 }
             }
             Down::SendOn { spi } => {
-                if let Some(id) = self.pair(spi) {
-                    self.dataplane.send_on(id);
+                let edge = self.edge.as_mut();
+                if let Some(known) = edge.and_then(|edge| edge.pairs.get_mut(&spi)) {
+                    known.succession = Succession::AtOnce;
+                    self.dataplane.send_on(known.session);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Sends a client what its authority has for it.
+    async fn send_relayed(&mut self, relayed: Relayed) -> Result<()> {
+        let Relayed {
+            local,
+            remote,
+            data,
+        } = relayed;
+        let transmit = Transmit {
+            local,
+            remote,
+            data,
+        };
+        // Its pair must be received on before the client learns of it.
+        self.dataplane.let_all_in().await?;
+        if let Err(error) = self.sockets.send(&transmit).await {
+            tracing::debug!("IKE to {remote}: {error}");
         }
         Ok(())
     }
@@ -272,6 +288,13 @@ impl Node {
     /// A pair has come: it is installed, or brought up to date.
     async fn take_pair(&mut self, carrier: Carrier, now: Instant) -> Result<()> {
         let spi = carrier.pair.spi();
+        // Another edge may not have heard that what had this SPI is gone.
+        if self
+            .pair(spi)
+            .is_some_and(|id| self.is_another(id, &carrier.pair))
+        {
+            self.drop_pair(spi)?;
+        }
         let Some(edge) = &mut self.edge else {
             return Ok(());
         };
@@ -283,6 +306,8 @@ impl Node {
             let id = known.session;
             edge.unconfirmed.push(spi);
             if news {
+                (known.stamp, known.succession) =
+                    (known.stamp.max(carrier.stamp), carrier.succession);
                 if carrier.succession == Succession::AtOnce {
                     self.dataplane.send_on(id);
                 }
@@ -362,6 +387,8 @@ impl Node {
                 let known = Known {
                     session: id,
                     sequence: carrier.sequence,
+                    stamp: carrier.stamp,
+                    succession: carrier.succession,
                     expires: pair.expires,
                     stale: false,
                 };
@@ -447,6 +474,7 @@ impl Node {
 
     /// A worker tells about shared sessions.
     pub(super) fn on_edge_report(&mut self, event: &WorkerEvent, at: Instant) {
+        self.note_use(event);
         let Some(edge) = &mut self.edge else {
             return;
         };
@@ -465,7 +493,7 @@ impl Node {
                 edge.core.claim(claim, at);
             }
             WorkerEvent::UnknownSpi(spi) => {
-                uplink(&mut self.inputs.uplink, Up::Query { spi: *spi });
+                self.ask(0, Asked::Spi(*spi), at);
             }
             WorkerEvent::Stopped {
                 progress,

@@ -1,13 +1,16 @@
 //! All that the core listens to, in the order in which it is served.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::connectivity::readable;
 use super::sockets::Datagram;
 use crate::api::server::Command;
 use crate::cluster::channel::{News, Uplink};
@@ -24,6 +27,8 @@ pub(super) struct Inputs {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Of an edge: its way to an authority.
     pub(super) uplink: Option<Uplink>,
+    /// Of the connectivity protocol.
+    pub(super) connectivity: Option<Arc<UdpSocket>>,
     /// The task that follows routes, neighbours and links.
     pub(super) watch: JoinHandle<NetlinkError>,
 }
@@ -38,6 +43,8 @@ pub(super) enum Input {
     Command(Command),
     Datagram(Datagram),
     News(News),
+    /// The socket of the connectivity protocol has something.
+    Connectivity,
     /// Nothing but time has passed.
     Time,
 }
@@ -79,6 +86,7 @@ impl Inputs {
             },
             _ = self.hangup.recv() => Ok(Input::Reload),
             news = uplink => Ok(Input::News(news)),
+            () = readable(self.connectivity.as_deref()) => Ok(Input::Connectivity),
             datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
             () = tokio::time::sleep_until(deadline.into()) => Ok(Input::Time),
         }
@@ -113,6 +121,7 @@ mod tests {
             links: link_queue,
             commands: command_queue,
             uplink: None,
+            connectivity: None,
             watch: tokio::spawn(std::future::pending()),
         };
         let ends = Ends {

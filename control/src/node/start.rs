@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
+use super::connectivity::Connectivity;
 use super::core::{Node, Role};
 use super::departures::Departures;
 use super::edge::Edge;
@@ -300,6 +301,7 @@ pub(super) async fn start(
             (Side::Gateway { pool }, Role::Gateway(gateway), None)
         }
     };
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
     let mut node = Node {
@@ -335,6 +337,7 @@ pub(super) async fn start(
             links: subscription.changes,
             commands,
             uplink: uplink(&config)?,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
             watch,
         },
         api,
@@ -350,6 +353,7 @@ pub(super) async fn start(
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         edge: edge_of(&config),
+        connectivity,
         group,
         mappings: HashMap::new(),
         tick: started,

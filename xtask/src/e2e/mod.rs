@@ -2,6 +2,7 @@
 
 mod certificates;
 mod chaos;
+mod connectivity;
 mod drain;
 mod failover;
 mod floods;
@@ -37,6 +38,7 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    connectivity::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

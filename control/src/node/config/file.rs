@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -183,6 +184,7 @@ pub(super) struct Channel {
     pub(super) ca: Vec<Spanned<String>>,
     pub(super) listen: Text,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -201,6 +203,13 @@ pub(super) struct ChannelEdge {
 pub(super) struct ChannelAuthority {
     pub(super) address: Text,
     pub(super) name: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]
