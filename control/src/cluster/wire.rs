@@ -14,7 +14,7 @@ use super::message::{FromEdge, ToEdge};
 use super::pair::Pair;
 
 /// Of the protocol that is spoken here: both ends must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest message, in bytes of its content: an edge that owns 250,000 pairs says so in one.
 pub const LONGEST: usize = 8 << 20;
@@ -84,6 +84,14 @@ pub enum Up {
         spi: u32,
         remote: SocketAddr,
     },
+    /// The client has a newer session, which another authority has negotiated.
+    Superseded {
+        spi: u32,
+    },
+    /// A station has come to the network in front of the edge; it may be a client.
+    Associated {
+        address: IpAddr,
+    },
     /// The edge takes part in the connectivity protocol, and is there. `messages`: IKE goes that way.
     Here {
         at: SocketAddr,
@@ -93,10 +101,6 @@ pub enum Up {
     Fetched {
         spi: u32,
         sequence: u64,
-    },
-    /// A client has come to this address, and the edge has no pair of it.
-    QueryClient {
-        address: IpAddr,
     },
 }
 

@@ -210,7 +210,8 @@ pub(crate) fn up() -> impl Strategy<Value = Up> {
         (any::<u32>(), socket()).prop_map(|(spi, remote)| Up::Moved { spi, remote }),
         (socket(), any::<bool>()).prop_map(|(at, messages)| Up::Here { at, messages }),
         any::<(u32, u64)>().prop_map(|(spi, sequence)| Up::Fetched { spi, sequence }),
-        address().prop_map(|address| Up::QueryClient { address }),
+        address().prop_map(|address| Up::Associated { address }),
+        any::<u32>().prop_map(|spi| Up::Superseded { spi }),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! An authority in the connectivity protocol: it makes edges known to each other and to itself, and takes and
 //! sends IKE messages for those that want it so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng as _;
@@ -91,14 +91,6 @@ impl Authority {
                 self.listener.send(edge, shared.install());
             }
             Some(_) => {}
-        }
-    }
-
-    /// An edge wants the pairs of the clients at an address.
-    pub(super) fn tell_of_client(&mut self, edge: EdgeId, address: IpAddr) {
-        let all = self.shared.values();
-        for shared in all.filter(|shared| shared.carrier.pair.remote == address) {
-            self.listener.send(edge, shared.install());
         }
     }
 

@@ -101,7 +101,6 @@ impl Authority {
             Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
             Up::Here { at, messages } => self.takes_part(edge, at, messages),
             Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
-            Up::QueryClient { address } => self.tell_of_client(edge, address),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
             Up::Installed { spi } => self.confirmed(edge, spi),
             Up::NotInstalled { spi, why } => {
@@ -116,6 +115,8 @@ impl Authority {
                 self.listener.send(edge, answer);
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
+            Up::Superseded { spi } => self.superseded(spi),
+            Up::Associated { address } => self.associated(edge, address),
         }
         None
     }

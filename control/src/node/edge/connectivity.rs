@@ -1,12 +1,13 @@
 //! An edge's part in the connectivity protocol: whom it asks for the pairs that it lacks, and what it tells
 //! those who ask it.
 
-use std::collections::HashSet;
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Known, uplink};
+use super::pairs::Known;
 use crate::cluster::connectivity::{AUTHORITY, Asked, CARRIERS, Introduction, Output, Party};
 use crate::cluster::wire::{Carrier, Relayed, Up};
 use crate::cluster::{EdgeId, Pair};
@@ -21,14 +22,20 @@ fn number_of(link: usize) -> u16 {
     u16::try_from(link).unwrap_or(u16::MAX)
 }
 
-impl Node {
-    fn tell(&mut self, _link: usize, message: Up) -> bool {
-        uplink(&mut self.inputs.uplink, message)
-    }
+/// How long a list of all clients is good enough.
+const BY_CLIENT: Duration = Duration::from_secs(1);
 
-    fn is_connected(&self, _link: usize) -> bool {
-        let edge = self.edge.as_ref();
-        edge.is_some_and(|edge| edge.authority.is_some())
+/// Pairs by the outside address of their client, as it was when this was made.
+#[derive(Default)]
+pub(super) struct ByClient {
+    made: Option<Instant>,
+    spis: HashMap<IpAddr, Vec<u32>>,
+}
+
+impl Node {
+    fn is_connected(&self, link: usize) -> bool {
+        let link = self.edge.as_ref().and_then(|edge| edge.links.get(link));
+        link.is_some_and(|link| link.at.is_some())
     }
 
     /// There is a new channel: its authority says anew who takes part.
@@ -88,10 +95,19 @@ impl Node {
         }
     }
 
+    /// The same for all pairs of whoever is at this address. False: there is nobody to ask.
+    pub(super) fn ask_of_client(&mut self, link: usize, address: IpAddr) -> bool {
+        let connected = self.is_connected(link);
+        if connected {
+            self.ask(link, Asked::Client(address), Instant::now());
+        }
+        connected
+    }
+
     fn ask_authority(&mut self, link: usize, what: Asked) {
         let question = match what {
             Asked::Spi(spi) => Up::Query { spi },
-            Asked::Client(address) => Up::QueryClient { address },
+            Asked::Client(address) => Up::Associated { address },
         };
         self.tell(link, question);
     }
@@ -117,7 +133,7 @@ impl Node {
                 Output::Send { .. } => {}
                 Output::Ike { relayed, .. } => self.send_relayed(relayed).await?,
                 Output::Asked { from, id, what } => {
-                    let carriers = self.carriers(what);
+                    let carriers = self.carriers(from.link.into(), what);
                     if let Some(connectivity) = &mut self.connectivity {
                         connectivity.core.answer(from, id, carriers);
                     }
@@ -149,10 +165,11 @@ impl Node {
             if edge.pairs.contains_key(&spi) {
                 here.insert(spi);
             }
-            if here.contains(&spi) || !self.is_connected(link) {
+            let own = edge.issuer(spi) == Some(link) && self.is_connected(link);
+            if here.contains(&spi) || !own {
                 continue;
             }
-            match self.install_pair(carrier, now).await? {
+            match self.install_pair(link, carrier, now).await? {
                 Ok(()) => {
                     here.insert(spi);
                     // It says so if the pair is not to be used any more.
@@ -166,35 +183,49 @@ impl Node {
         Ok(!here.is_empty())
     }
 
-    /// The pairs that a party wants to know of, as far as they are here.
-    fn carriers(&self, what: Asked) -> Vec<Carrier> {
+    /// The pairs of an authority that are asked for, as far as they are here.
+    fn carriers(&mut self, link: usize, what: Asked) -> Vec<Carrier> {
+        let spis = match what {
+            Asked::Spi(spi) => vec![spi],
+            Asked::Client(address) => self.spis_of(address),
+        };
         let Some(edge) = &self.edge else {
             return Vec::new();
         };
-        let now = millis();
-        let all = |spi: &u32, known: &Known| {
-            let carrier = (known.expires > now / 1000).then(|| self.carrier(*spi, known));
-            carrier.flatten().filter(|carrier| what.is_for(carrier))
+        let seconds = millis() / 1000;
+        let carriers = spis.into_iter().filter_map(|spi| {
+            let known = edge.pairs.get(&spi)?;
+            let own = known.link == link && known.expires > seconds;
+            let carrier = self.carrier(spi, known).filter(|_| own)?;
+            what.is_for(&carrier).then_some(carrier)
+        });
+        carriers.take(CARRIERS).collect()
+    }
+
+    /// The pairs of the clients at an address, as it was a moment ago: no table is kept of what is asked for
+    /// so seldom, and many questions at once do not go through all pairs each.
+    fn spis_of(&mut self, address: IpAddr) -> Vec<u32> {
+        let Some(edge) = &mut self.edge else {
+            return Vec::new();
         };
-        match what {
-            Asked::Spi(spi) => {
-                let known = edge.pairs.get(&spi);
-                known
-                    .and_then(|known| all(&spi, known))
-                    .into_iter()
-                    .collect()
-            }
-            Asked::Client(address) => {
-                // Clients come one by one; there is no table for this.
-                let is_there = |known: &Known| {
-                    let live = self.table.live.get(&known.session);
-                    live.is_some_and(|live| live.spec.outside_remote == address)
-                };
-                let there = edge.pairs.iter().filter(|(_, known)| is_there(known));
-                let carriers = there.filter_map(|(spi, known)| all(spi, known));
-                carriers.take(CARRIERS).collect()
+        let now = Instant::now();
+        if edge.by_client.made.is_none_or(|at| now >= at + BY_CLIENT) {
+            edge.by_client = ByClient {
+                made: Some(now),
+                spis: HashMap::new(),
+            };
+            for (spi, known) in &edge.pairs {
+                if let Some(live) = self.table.live.get(&known.session) {
+                    let spis = &mut edge.by_client.spis;
+                    spis.entry(live.spec.outside_remote).or_default().push(*spi);
+                }
             }
         }
+        edge.by_client
+            .spis
+            .get(&address)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// A pair as it is here.
