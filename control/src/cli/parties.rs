@@ -65,3 +65,53 @@ fn party(party: &Party) -> Vec<Cell> {
         )),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parties_and_what_was_refused_are_shown() {
+        let party = |number: u16, present, silent_ms| Party {
+            number,
+            at: format!("10.0.0.{}:4511", 10 + number).parse().unwrap(),
+            present,
+            silent_ms,
+            pairs: 812,
+            owned: 3,
+        };
+        let connectivity = Connectivity {
+            at: "10.0.0.11:4511".parse().unwrap(),
+            parties: vec![
+                party(0, true, Some(400)),
+                party(2, false, Some(4_000)),
+                party(3, false, None),
+            ],
+            asked: 12,
+            found: 11,
+            lacking: 1,
+            late: 0,
+            unusable: 0,
+            answered: 4,
+            ike_sent: 0,
+            ike_received: 0,
+            strange: 0,
+            repeated: 0,
+            forged: 7,
+            unreadable: 0,
+        };
+        let mut shown = String::new();
+        write(&mut shown, &connectivity, false);
+        let expected = "\
+connectivity at 10.0.0.11:4511; 12 questions, 11 answered by other edges, 1 put to the authority, 4 of others answered; 7 forged
+     authority  10.0.0.10:4511  present                812 pairs, 3 in use
+     edge 2     10.0.0.12:4511  ABSENT, silent for 4 s 812 pairs, 3 in use
+     edge 3     10.0.0.13:4511  not heard yet          812 pairs, 3 in use
+";
+        let words = |text: &str| -> Vec<Vec<String>> {
+            let line = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+            text.lines().map(line).collect()
+        };
+        assert_eq!(words(&shown), words(expected), "{shown}");
+    }
+}

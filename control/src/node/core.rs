@@ -132,13 +132,9 @@ impl Node {
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
                 Input::News(link, news) => self.on_all_news(link, news).await?,
-                Input::Connectivity => {
-                    if let Some(connectivity) = &mut self.connectivity {
-                        connectivity.receive();
-                    }
-                }
                 Input::Reload => self.reload_by_signal().await,
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
             }
             if self.on_time()? {
                 self.go_to_next_address().await?;

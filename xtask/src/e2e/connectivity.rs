@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use std::time::Duration;
 
 pub(super) const CASES: &[Case] = &[
-    ("connectivity_edges_ask_each_other_first", ask_each_other),
-    ("connectivity_carries_ike", carries_ike),
+    ("sharing_edges_ask_each_other_first", ask_each_other),
+    ("sharing_ike_goes_in_messages", carries_ike),
 ];
 
 fn of(lab: &Lab, place: Place) -> Result<Connectivity> {

@@ -24,6 +24,7 @@ use super::pair::Bytes;
 
 pub use self::core::{Connectivity, Member, Output, Tally};
 pub use message::{Asked, Message, NoMessage, Presence, decode, encode};
+pub(crate) use seal::sealed;
 pub use seal::{HEADER, KEY, LONGEST, Refused, VERSION};
 
 /// The number that an authority has among the parties of its edges; no edge has it.

@@ -166,3 +166,11 @@ fn nonce(sender: EdgeId, receiver: EdgeId, sequence: u64) -> [u8; 12] {
     let [e, f, g, h, i, j, k, l] = sequence.to_be_bytes();
     [a, b, c, d, e, f, g, h, i, j, k, l]
 }
+
+/// The datagram with this content and number, of one who has the key.
+pub(crate) fn sealed(own: &Introduction, sequence: u64, content: &[u8]) -> Option<Vec<u8>> {
+    let mut seal = Seal::new(own)?;
+    seal.sent = sequence.checked_sub(1)?;
+    let message = Zeroizing::new([&[0; HEADER], content].concat());
+    seal.seal(message)
+}

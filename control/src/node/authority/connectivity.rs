@@ -108,14 +108,6 @@ impl Authority {
         }
     }
 
-    /// Something has come for the socket.
-    pub(super) fn on_datagrams(&mut self) {
-        if let Some(connectivity) = &mut self.connectivity {
-            connectivity.receive();
-        }
-        self.converse();
-    }
-
     /// Does what the connectivity protocol wants to be done. Says whether there was anything.
     pub(super) fn converse(&mut self) -> bool {
         let (mut worked, mut datagrams) = (false, Vec::<Datagram>::new());
@@ -138,9 +130,11 @@ impl Authority {
         worked
     }
 
+    /// Something has come, or time has passed. `ticked`: it is time for what is done now and then.
     pub(super) fn poll_connectivity(&mut self, now: Instant, ticked: bool) {
         let pairs = self.shared.len() as u64;
         if let Some(connectivity) = &mut self.connectivity {
+            connectivity.receive();
             if ticked {
                 connectivity.core.have(pairs, 0, now);
             }

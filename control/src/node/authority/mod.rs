@@ -143,8 +143,8 @@ impl Authority {
                 }
                 Input::Kept(outcome) => self.on_outcome(outcome)?,
                 Input::Heard(first) => self.on_heard(first),
-                Input::Connectivity => self.on_datagrams(),
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
             }
             self.on_time();
         }

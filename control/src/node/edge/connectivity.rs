@@ -112,11 +112,12 @@ impl Node {
         self.tell(link, question);
     }
 
-    /// Time has passed. `ticked`: it is time for what is done now and then.
+    /// Something has come, or time has passed. `ticked`: it is time for what is done now and then.
     pub(in crate::node) fn poll_connectivity(&mut self, now: Instant, ticked: bool) {
         let Some(connectivity) = &mut self.connectivity else {
             return;
         };
+        connectivity.receive();
         if let Some(edge) = self.edge.as_ref().filter(|_| ticked) {
             let (pairs, owned) = (edge.pairs.len() as u64, edge.owned() as u64);
             connectivity.core.have(pairs, owned, now);

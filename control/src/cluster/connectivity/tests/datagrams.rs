@@ -46,10 +46,11 @@ fn two() -> (Connectivity, Connectivity) {
     let [mut a, mut b] = [1, 2].map(|run| Connectivity::new(Run(run), PATIENCE));
     let [told, tells] = introductions(ONE, AUTHORITY, 9, 77);
     assert!(a.introduce(0, &told, now) && b.introduce(0, &tells, now));
-    for (from, to) in [(&mut a, &mut b), (&mut b, &mut a)] {
-        for datagram in sent(from) {
-            to.receive(&datagram, now, SECONDS);
-        }
+    for datagram in sent(&mut a) {
+        b.receive(&datagram, now, SECONDS);
+    }
+    for datagram in sent(&mut b) {
+        a.receive(&datagram, now, SECONDS);
     }
     assert!(a.is_present(party(AUTHORITY)) && b.is_present(party(ONE)));
     // What was said on hearing the other one.
@@ -119,7 +120,7 @@ proptest! {
         authority.receive(&datagram, Instant::now(), SECONDS);
         prop_assert_eq!(authority.output(), None);
         let tally = authority.tally();
-        prop_assert_eq!(tally.strange + tally.forged, 1);
+        prop_assert_eq!(tally.strange + tally.forged + tally.repeated, 1);
     }
 }
 
