@@ -7,6 +7,7 @@
 mod certificates;
 mod channel;
 mod check;
+mod connectivity;
 mod drain;
 mod duration;
 mod exchange;
@@ -40,7 +41,8 @@ pub use crate::esp::Backend;
 use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
-pub use channel::{Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge};
+pub use channel::{Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, Negotiation};
+pub use connectivity::Connectivity;
 pub use filter::Filter;
 pub use repository::{EtcdTls, RepositoryAt, Store};
 pub use secret::Psk;
@@ -84,6 +86,8 @@ pub struct Config {
     pub steering: Option<Steering>,
     /// Authority, and gateways that are edges: how they speak to each other.
     pub channel: Option<Channel>,
+    /// Authority and edges: how they speak to each other without a channel.
+    pub connectivity: Option<Connectivity>,
     /// Gateway: what users may have past the tunnel.
     pub filter: Option<Filter>,
     /// There on an authority.
@@ -455,6 +459,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
 named!(Distribution { "all" => All, "last" => Last });
+named!(Negotiation { "channel" => Channel, "messages" => Messages });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

@@ -3,6 +3,7 @@
 mod authorities;
 mod certificates;
 mod chaos;
+mod connectivity;
 mod drain;
 mod failover;
 mod floods;
@@ -39,6 +40,7 @@ const CASES: &[&[Case]] = &[
     steering::CASES,
     sharing::CASES,
     authorities::CASES,
+    connectivity::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

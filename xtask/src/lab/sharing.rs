@@ -1,10 +1,11 @@
 //! Edges that share an outside address, and an authority that negotiates for them. The authority runs beside the
 //! target, behind the edges; the router in front of them says which edge packets for the shared address come to.
 
-use super::topology::{CLIENT_INNER, GATEWAYS, POOL};
+use super::topology::{CLIENT_INNER, GATEWAYS, POOL, TARGETS, gateway_inside};
 use super::{KeyKind, Lab, Place, Setup};
 use anyhow::Result;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// The address that the edges share.
 pub(crate) const SHARED: &str = "192.0.2.100";
@@ -23,6 +24,10 @@ pub(crate) const SECOND_AUTHORITY: Place = Place::Lan;
 pub(crate) struct Sharing {
     /// `channel.distribution`.
     pub(crate) distribution: &'static str,
+    /// Edges and authority take part in the connectivity protocol.
+    pub(crate) connectivity: bool,
+    /// `channel.negotiation` of edges.
+    pub(crate) negotiation: &'static str,
     /// `[repository]` beside the key; empty: a file.
     pub(crate) repository: String,
     /// Two authorities share the work.
@@ -41,6 +46,8 @@ impl Default for Sharing {
     fn default() -> Self {
         Self {
             distribution: "all",
+            connectivity: false,
+            negotiation: "channel",
             repository: String::new(),
             second: false,
             key: "5a".repeat(32),
@@ -157,14 +164,17 @@ dead_man = \"50ms\"
 cert = \"gw{number}.pem\"
 key = \"gw{number}.key\"
 ca = [\"ca.pem\"]
+negotiation = \"{}\"
 
 [[channel.authority]]
 {which}address = \"{CHANNEL}\"
 name = \"authority.example\"
 
 {second}
-{}",
+{}{}",
             self.socket(Place::Gateway(number)).display(),
+            sharing.negotiation,
+            connectivity_toml(sharing, gateway_inside(number)),
             sharing.extra,
             user = self.user_line(),
         )
@@ -215,6 +225,18 @@ distribution = \"{}\"
              inner = [\"{CLIENT_INNER}\"]\n\n{}",
             sharing.repository, sharing.authority_extra,
         );
+        text.push_str(&connectivity_toml(
+            sharing,
+            TARGETS[0].parse().expect("an address"),
+        ));
         text
+    }
+}
+
+/// The table of a node in the network behind the edges. Others are waited for as long as a busy machine takes.
+fn connectivity_toml(sharing: &Sharing, address: IpAddr) -> String {
+    match sharing.connectivity {
+        true => format!("\n[connectivity]\nlisten = \"{address}:4511\"\npatience = \"40ms\"\n\n"),
+        false => String::new(),
     }
 }

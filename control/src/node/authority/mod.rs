@@ -2,6 +2,7 @@
 //! edge may use which numbers (source C). Edges carry IKE messages to it and back, and carry the traffic.
 
 mod children;
+mod connectivity;
 mod distribution;
 mod edges;
 mod held;
@@ -16,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::FutureExt as _;
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use super::config::{Config, Distribution};
+use super::connectivity::{Connectivity, readable};
 use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Clients;
@@ -60,6 +63,8 @@ pub(super) struct Inputs {
     interrupt: Signal,
     hangup: Signal,
     commands: mpsc::Receiver<Command>,
+    /// Of the connectivity protocol.
+    connectivity: Option<Arc<UdpSocket>>,
 }
 
 /// The core of a running authority.
@@ -79,6 +84,7 @@ pub(super) struct Authority {
     shared: BTreeMap<u32, Shared>,
     ledger: Ledger,
     listener: Listener,
+    connectivity: Option<Box<Connectivity>>,
     edges: BTreeMap<EdgeId, Edge>,
     repository: Repository,
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
@@ -114,6 +120,7 @@ enum Input {
     Command(Option<Command>),
     Kept(Outcome),
     Heard(Heard),
+    Connectivity,
     Time,
 }
 
@@ -138,7 +145,8 @@ impl Authority {
                 }
                 Input::Kept(outcome) => self.on_outcome(outcome)?,
                 Input::Heard(first) => self.on_heard(first),
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
             }
             self.on_time();
         }
@@ -154,6 +162,7 @@ impl Authority {
             command = inputs.commands.recv() => Input::Command(command),
             outcome = self.repository.next() => Input::Kept(outcome),
             heard = self.listener.next() => Input::Heard(heard),
+            () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
         }
     }
@@ -167,6 +176,7 @@ impl Authority {
             self.retired.next(),
             self.post_at,
             self.tell_at,
+            self.connectivity.as_ref().and_then(|c| c.core.deadline()),
         ];
         others
             .into_iter()
@@ -180,7 +190,9 @@ impl Authority {
         self.engine.handle_timeout(now, &mut self.answers);
         self.ledger.poll(now);
         self.go_on_telling(now);
-        if now >= self.tick {
+        let ticked = now >= self.tick;
+        self.poll_connectivity(now, ticked);
+        if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
             self.let_expired_go();
@@ -227,6 +239,7 @@ impl Authority {
             }
             let now = Instant::now();
             self.release(now);
+            worked |= self.converse();
             while let Some(id) = self.dying.pop(now) {
                 worked = true;
                 self.end_session(id, "replaced", true);

@@ -25,6 +25,7 @@ use crate::cluster::wire::{Carrier, Succession};
 use crate::cluster::{Ledger, Terms};
 use crate::ike::{Engine, Identity, Settings};
 use crate::node::config::{ChannelEnd, Config, EtcdTls, Store};
+use crate::node::connectivity::Connectivity;
 use crate::node::departures::Departures;
 use crate::node::events::{EventKind, EventLog, NewEvent};
 use crate::node::gateway::Clients;
@@ -99,9 +100,11 @@ pub(in crate::node) async fn start(
             from: None,
             run: None,
             from_pair: None,
+            here: None,
         };
         (edge.number, edge_at_first)
     });
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let board = Arc::new(Board::new(blank(&config, 0), started));
     let (sender, commands) = mpsc::channel(COMMANDS);
     let shown = Arc::clone(&board);
@@ -166,7 +169,9 @@ pub(in crate::node) async fn start(
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             commands,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
         },
+        connectivity,
         api,
         board,
         events,

@@ -24,6 +24,18 @@ pub struct Channel {
     /// The CAs that the others' certificates are of.
     pub ca: Vec<PathBuf>,
     pub end: ChannelEnd,
+    /// Edge: how IKE messages get to the authority.
+    pub negotiation: Negotiation,
+}
+
+/// How IKE messages of clients get from an edge to its authority, and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Negotiation {
+    /// By the channel.
+    #[default]
+    Channel,
+    /// By messages of the connectivity protocol.
+    Messages,
 }
 
 /// The end of the channel that a node is.
@@ -138,6 +150,8 @@ impl Checker<'_> {
                 let edges = self.edges(table.edges, &at);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
                 let number = self.authority_number(table.number, "channel.number");
+                let why = "its edges choose";
+                self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
                 ChannelEnd::Authority {
                     listen: listen?,
                     number,
@@ -196,6 +210,7 @@ impl Checker<'_> {
             key: key?,
             ca,
             end,
+            negotiation: self.named_or(table.negotiation, "channel.negotiation"),
         })
     }
 

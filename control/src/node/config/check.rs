@@ -134,6 +134,7 @@ impl Checker<'_> {
         let drain = self.drain(file.drain, role);
         let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
         let channel = self.channel(file.channel, role, outside.as_ref().map(|(o, _)| o));
+        let connectivity = self.connectivity(file.connectivity, role, channel.as_ref());
         let filter = self.filter(file.filter, role, outside.as_ref().map(|(o, _)| o));
         let repository = self.repository(file.repository, role, &state);
         let privileges = self.privileges(file.privileges);
@@ -179,6 +180,7 @@ impl Checker<'_> {
             drain,
             steering,
             channel,
+            connectivity,
             filter,
             repository,
             pool,

@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -184,6 +185,7 @@ pub(super) struct Channel {
     pub(super) listen: Text,
     pub(super) number: Number,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -203,6 +205,13 @@ pub(super) struct ChannelAuthority {
     pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]

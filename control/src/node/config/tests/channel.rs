@@ -1,6 +1,6 @@
 //! Authorities and edges in the configuration.
 
-use super::super::{ChannelEnd, Distribution, Store};
+use super::super::{ChannelEnd, Connectivity, Distribution, Negotiation, Store};
 use super::*;
 
 const AUTHORITY: &str = r#"
@@ -302,5 +302,80 @@ fn what_has_no_effect_is_told() {
         warnings[0]
             .text
             .contains("[inside] has no effect on an authority")
+    );
+}
+
+#[test]
+fn edges_may_speak_to_each_other() {
+    let table =
+        "[connectivity]\nlisten = \"10.0.0.11:4511\"\n\n[channel]\nnegotiation = \"messages\"";
+    let config = read(&EDGE.replace("[channel]", table)).unwrap();
+    let expected = Connectivity {
+        listen: "10.0.0.11:4511".parse().unwrap(),
+        patience: Duration::from_millis(5),
+    };
+    assert_eq!(config.connectivity, Some(expected));
+    assert_eq!(config.channel.unwrap().negotiation, Negotiation::Messages);
+    let config = read(EDGE).unwrap();
+    assert_eq!(config.connectivity, None);
+    assert_eq!(config.channel.unwrap().negotiation, Negotiation::Channel);
+    let table = "[connectivity]\nlisten = \"[2001:db8::1]:4511\"\npatience = \"20ms\"\n\n[channel]";
+    let config = read(&AUTHORITY.replace("[channel]", table)).unwrap();
+    let patience = config.connectivity.map(|c| c.patience);
+    assert_eq!(patience, Some(Duration::from_millis(20)));
+}
+
+#[test]
+fn what_is_wrong_with_connectivity_is_told() {
+    let (without_channel, _) = EDGE.split_once("[channel]").unwrap();
+    let listen = "[connectivity]\nlisten = \"10.0.0.11:4511\"\n";
+    for (text, said) in [
+        (
+            EDGE.replace("[channel]", "[channel]\nnegotiation = \"messages\""),
+            "channel.negotiation: found `messages` without [connectivity]",
+        ),
+        (
+            EDGE.replace("[channel]", "[channel]\nnegotiation = \"pigeon\""),
+            "channel.negotiation: found `pigeon`",
+        ),
+        (
+            format!("{without_channel}{listen}"),
+            "[connectivity]: found without [channel]",
+        ),
+        (
+            EDGE.replace("[channel]", "[connectivity]\n[channel]"),
+            "`connectivity.listen` is missing",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                "[connectivity]\nlisten = \"10.0.0.11\"\n[channel]",
+            ),
+            "connectivity.listen: found `10.0.0.11`",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                "[connectivity]\nlisten = \"0.0.0.0:4511\"\n[channel]",
+            ),
+            "connectivity.listen: found `0.0.0.0:4511`",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                &format!("{listen}patience = \"60ms\"\n[channel]"),
+            ),
+            "connectivity.patience: found 60ms, expected 1ms to 50ms",
+        ),
+    ] {
+        let problems = read(&text).unwrap_err().to_string();
+        assert!(problems.contains(said), "{said}: {problems}");
+    }
+    let text = AUTHORITY.replace("[channel]", "[channel]\nnegotiation = \"channel\"");
+    let warnings = read(&text).unwrap().warnings;
+    let said = "channel.negotiation has no effect on an authority";
+    assert!(
+        warnings.iter().any(|warning| warning.text.contains(said)),
+        "{warnings:?}"
     );
 }
