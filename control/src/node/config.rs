@@ -20,6 +20,7 @@ mod secret;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod translation;
 pub(super) mod users;
 
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
 pub use channel::{
-    Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, RepositoryAt, Store,
+    Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, Negotiation, RepositoryAt, Store,
 };
 pub use filter::Filter;
 pub use secret::Psk;
@@ -455,6 +456,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
 named!(Distribution { "all" => All, "last" => Last });
+named!(Negotiation { "channel" => Channel, "translation" => Translation });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

@@ -1,14 +1,14 @@
 //! The tables `[channel]` and `[repository]`: an authority, and the edges that share an outside address.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use toml::Spanned;
 
 use super::check::{Checker, Place};
 use super::file::{self, Table, Text};
-use super::{Outside, Role};
+use super::{Inside, Outside, Role};
 use crate::cluster::EdgeId;
 
 /// The highest number of an edge.
@@ -35,7 +35,12 @@ pub enum ChannelEnd {
         distribution: Distribution,
     },
     /// It connects to the first of these that takes it.
-    Edge { authorities: Vec<NamedAuthority> },
+    Edge {
+        authorities: Vec<NamedAuthority>,
+        negotiation: Negotiation,
+        /// The one that answers of authorities come by, where addresses are translated.
+        interface: String,
+    },
 }
 
 /// An edge that an authority knows.
@@ -44,6 +49,8 @@ pub struct NamedEdge {
     pub number: EdgeId,
     /// Of its certificate.
     pub name: String,
+    /// The authority's own address that stands for this edge, where it translates addresses.
+    pub translated: Option<IpAddr>,
 }
 
 /// An authority that an edge knows.
@@ -52,6 +59,18 @@ pub struct NamedAuthority {
     pub address: SocketAddr,
     /// Of its certificate.
     pub name: String,
+    /// The address that stands for this edge there, if addresses are translated.
+    pub translated: Option<IpAddr>,
+}
+
+/// How messages of IKE get from an edge to its authority, and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Negotiation {
+    /// By the channel.
+    #[default]
+    Channel,
+    /// By themselves, with other addresses.
+    Translation,
 }
 
 /// Which edges get an SA when it is made.
@@ -90,6 +109,7 @@ impl Checker<'_> {
         table: Table<file::Channel>,
         role: Role,
         outside: Option<&Outside>,
+        inside: Option<&Inside>,
     ) -> Option<Channel> {
         if role == Role::Client {
             let why = "a client knows nothing of authorities";
@@ -136,7 +156,11 @@ impl Checker<'_> {
                 let what = "the address and port where edges connect, such as \"10.0.0.1:4510\"";
                 let listen = self.required(table.listen, &at, "channel.listen", what);
                 let listen = listen.and_then(|text| self.endpoint(&text, "channel.listen"));
-                let edges = self.edges(table.edges, &at);
+                let edges = self.edges(table.edges, &at, outside);
+                let why = "it follows its edges";
+                self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
+                let why = "its routes say by which interface it answers";
+                self.unused(table.interface.as_ref(), "channel.interface", role, why);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
                 ChannelEnd::Authority {
                     listen: listen?,
@@ -161,6 +185,15 @@ impl Checker<'_> {
                 if table.authorities.is_empty() {
                     self.error(&at, "no [[channel.authority]]: expected one or more, each with address and name");
                 }
+                let negotiation_at = table.negotiation.as_ref().map_or(at.clone(), Spanned::span);
+                let negotiation = self.named_or(table.negotiation, "channel.negotiation");
+                let interface = self.answered_by(
+                    table.interface,
+                    negotiation,
+                    &negotiation_at,
+                    outside,
+                    inside,
+                );
                 let mut authorities = Vec::new();
                 for authority in table.authorities {
                     let at = authority.span();
@@ -170,11 +203,22 @@ impl Checker<'_> {
                     let address = self.required(authority.address, &at, key, what);
                     let address = address.and_then(|text| self.endpoint(&text, key));
                     let name = self.certified(authority.name, &at, "channel.authority.name");
+                    let translated =
+                        self.stands_for_us(authority.translated, negotiation, &at, outside);
                     if let (Some(address), Some(name)) = (address, name) {
-                        authorities.push(NamedAuthority { address, name });
+                        authorities.push(NamedAuthority {
+                            address,
+                            name,
+                            translated,
+                        });
                     }
                 }
-                ChannelEnd::Edge { authorities }
+                self.not_too_many(&authorities, negotiation, &at);
+                ChannelEnd::Edge {
+                    authorities,
+                    negotiation,
+                    interface: interface?,
+                }
             }
         };
         Some(Channel {
@@ -185,7 +229,12 @@ impl Checker<'_> {
         })
     }
 
-    fn edges(&mut self, tables: Vec<Spanned<file::ChannelEdge>>, at: &Place) -> Vec<NamedEdge> {
+    fn edges(
+        &mut self,
+        tables: Vec<Spanned<file::ChannelEdge>>,
+        at: &Place,
+        outside: Option<&Outside>,
+    ) -> Vec<NamedEdge> {
         if tables.is_empty() {
             self.warn(
                 at,
@@ -193,6 +242,7 @@ impl Checker<'_> {
             );
         }
         let (mut edges, mut numbers, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut stands = HashSet::new();
         for edge in tables {
             let at = edge.span();
             let edge = edge.into_inner();
@@ -210,9 +260,14 @@ impl Checker<'_> {
                 let said = format!("channel.edge.name: `{name}` is there twice");
                 self.error(&at, said);
             }
+            let translated = self.stands_for_edge(edge.translated, &mut stands, outside);
             if let (Some(number), Some(name)) = (number, name) {
                 let number = EdgeId(number);
-                edges.push(NamedEdge { number, name });
+                edges.push(NamedEdge {
+                    number,
+                    name,
+                    translated,
+                });
             }
         }
         edges

@@ -183,6 +183,8 @@ pub(super) struct Channel {
     pub(super) ca: Vec<Spanned<String>>,
     pub(super) listen: Text,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
+    pub(super) interface: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -194,6 +196,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
@@ -201,6 +204,7 @@ pub(super) struct ChannelEdge {
 pub(super) struct ChannelAuthority {
     pub(super) address: Text,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
