@@ -17,7 +17,7 @@ use crate::wire::*;
 /// Authorities whose answers an edge can know.
 pub const MAX_AUTHORITIES: usize = 8;
 /// Clients are shared out among authorities by as many slots.
-pub const CLIENT_SLOTS: u32 = 256;
+pub const CLIENT_SLOTS: u32 = 1024;
 /// Slots of the map of destinations: those of numbers in SPIs come before those of clients.
 pub const TOWARD_SLOTS: u32 = GATEWAY_SLOTS + CLIENT_SLOTS;
 
@@ -28,7 +28,7 @@ const IKE_HEADER: usize = 28;
 #[inline(always)]
 pub const fn client_slot(client: &Address) -> u32 {
     let [first, second] = halves(client);
-    ((first ^ second).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32
+    ((first ^ second).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as u32
 }
 
 /// The addresses that an edge translates, beside the destinations.

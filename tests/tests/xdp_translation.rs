@@ -96,7 +96,10 @@ fn udp(from: (IpAddr, u16), to: (IpAddr, u16), message: &[u8], checksum: bool) -
 fn dressed(frame: &Frame) -> [Frame; 3] {
     let plain = frame.clone();
     let vlan = Some(0x2064);
-    let tagged = Frame { vlan, ..plain.clone() };
+    let tagged = Frame {
+        vlan,
+        ..plain.clone()
+    };
     let optioned = Frame {
         options: vec![148, 4, 0, 0],
         extensions: match frame.source {
@@ -313,7 +316,12 @@ fn what_is_no_answer_of_an_authority_stays_as_it_is() {
     for ends in families() {
         let translation = Translation::new(ends.shared, &ends.stands[..1]);
         let mut pair = InsidePair::translating(&["10.99.0.0/24"], translation);
-        let right = udp((ends.stands[0], 500), (ends.client, 500), &ike(9, 4, 0), true);
+        let right = udp(
+            (ends.stands[0], 500),
+            (ends.client, 500),
+            &ike(9, 4, 0),
+            true,
+        );
         assert_eq!(pair.run(&right.bytes()).1, Counter::IkeReturned);
         let passed = (PASS, Counter::Passed);
         let other = Frame {

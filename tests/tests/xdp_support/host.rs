@@ -199,7 +199,11 @@ impl Model {
                 }
                 Err(counter) => {
                     counters.push(counter);
-                    if counter.kind() == Kind::Drop { DROP } else { PASS }
+                    if counter.kind() == Kind::Drop {
+                        DROP
+                    } else {
+                        PASS
+                    }
                 }
             };
             return (verdict, counters, packet);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,10 +13,12 @@ use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 
+use super::Authority;
 use crate::cluster::EdgeId;
 use crate::ike::Transmit;
 use crate::node::config::NamedEdge;
-use crate::node::edge::Limits;
+use crate::node::edge::{Limits, addressee};
+use crate::node::events::{EventKind, NewEvent};
 use crate::node::sockets::{Datagram, Sockets};
 
 /// Messages that may wait for the core, and answers that may wait to be sent by one edge.
@@ -111,6 +113,56 @@ impl StandIns {
     }
 }
 
+impl Authority {
+    /// An edge says that it translates.
+    pub(super) fn translates(&mut self, edge: EdgeId, to: IpAddr) {
+        let expected = self.stand_ins.address(edge);
+        let Some(known) = self.edges.get_mut(&edge) else {
+            return;
+        };
+        known.translates = expected == Some(to);
+        let name = &known.name;
+        let (kind, text) = match expected {
+            Some(expected) if expected == to => (
+                EventKind::EdgeUp,
+                format!("{name} ({edge}) translates messages of IKE to {to}"),
+            ),
+            Some(expected) => (
+                EventKind::EdgeRefused,
+                format!(
+                    "{name} ({edge}) translates messages of IKE to {to}, where nobody hears them: expected \
+                     {expected}, its channel.edge.translated here"
+                ),
+            ),
+            None => (
+                EventKind::EdgeRefused,
+                format!(
+                    "{name} ({edge}) translates messages of IKE to {to}, where nobody hears them: it has no \
+                     channel.edge.translated here"
+                ),
+            ),
+        };
+        self.note(NewEvent::new(kind, text));
+    }
+
+    /// A client's message has come by this edge.
+    pub(super) fn heard_translated(&mut self, edge: EdgeId, remote: SocketAddr) {
+        self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.translated += 1;
+        }
+    }
+
+    /// Tells of messages that were too many.
+    pub(super) fn tell_floods(&mut self) {
+        for (edge, refused) in self.stand_ins.refused() {
+            let text =
+                format!("{refused} IKE messages that {edge} has translated were too many at once");
+            self.note(NewEvent::new(EventKind::Flood, text));
+        }
+    }
+}
+
 /// The sockets of one address.
 struct Door {
     edge: EdgeId,
@@ -132,7 +184,10 @@ impl Door {
                     };
                     // The client has sent it there, and makes the hashes of NAT detection over that.
                     datagram.local.set_ip(self.shared);
-                    let allowed = limits.allow(&datagram.data, Instant::now());
+                    let Some(addressee) = addressee(&datagram.data) else {
+                        continue;
+                    };
+                    let allowed = limits.allow(addressee, Instant::now());
                     if !allowed || self.heard.try_send((self.edge, datagram)).is_err() {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                     }

@@ -182,6 +182,7 @@ pub(super) struct Channel {
     #[serde(default)]
     pub(super) ca: Vec<Spanned<String>>,
     pub(super) listen: Text,
+    pub(super) number: Number,
     pub(super) distribution: Text,
     pub(super) negotiation: Text,
     pub(super) interface: Text,
@@ -202,6 +203,7 @@ pub(super) struct ChannelEdge {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChannelAuthority {
+    pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
     pub(super) translated: Text,

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use evergate_common::translation::MAX_AUTHORITIES;
 
-use super::check::{Checker, Place};
 use super::channel::{NamedAuthority, Negotiation};
+use super::check::{Checker, Place};
 use super::file::Text;
 use super::{Inside, Outside, XdpMode};
 
@@ -90,7 +90,8 @@ impl Checker<'_> {
         let text = text?;
         let address = self.stands(&text, key, outside)?;
         if !known.insert(address) {
-            let said = format!("{key}: {address} is there twice, expected another one for each edge");
+            let said =
+                format!("{key}: {address} is there twice, expected another one for each edge");
             self.error(&text.span(), said);
         }
         Some(address)
@@ -112,8 +113,9 @@ impl Checker<'_> {
             self.error(&text.span(), said);
         }
         if address.is_ipv4() != shared.is_ipv4() {
-            let said =
-                format!("{key}: found {address}, expected one of the same family as {shared}, which it stands for");
+            let said = format!(
+                "{key}: found {address}, expected one of the same family as {shared}, which it stands for"
+            );
             self.error(&text.span(), said);
         }
         Some(address)

@@ -5,22 +5,22 @@ use std::fs;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
-use evergate_common::siphash::siphash24_of_3;
 use evergate_common::steering::GATEWAY_SLOTS;
 
-use super::config::{ChannelEnd, Config, Negotiation};
-use super::core::Node;
+use super::relay::choose_for;
 use crate::cluster::wire::Up;
 use crate::dataplane::TranslationOptions;
-
-/// All edges must choose the same authority.
-const CHOICE_KEY: [u8; 16] = *b"evergate clients";
+use crate::node::config::{ChannelEnd, Config, Negotiation};
+use crate::node::core::Node;
 
 /// What the data plane does for this edge, if it is to translate. `shared`: its outside address.
 ///
 /// # Errors
 /// The kernel would not forward what is translated.
-pub(super) fn options(config: &Config, shared: IpAddr) -> Result<Option<TranslationOptions>> {
+pub(in crate::node) fn translation(
+    config: &Config,
+    shared: IpAddr,
+) -> Result<Option<TranslationOptions>> {
     let end = config.channel.as_ref().map(|channel| &channel.end);
     let Some(ChannelEnd::Edge {
         authorities,
@@ -31,7 +31,7 @@ pub(super) fn options(config: &Config, shared: IpAddr) -> Result<Option<Translat
         return Ok(None);
     };
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
-    for problem in problems(shared, &config.outside.interface, interface, read) {
+    if let Some(problem) = problem(shared, &config.outside.interface, interface, read) {
         bail!("channel.negotiation = \"translation\": {problem}");
     }
     Ok(Some(TranslationOptions {
@@ -42,7 +42,7 @@ pub(super) fn options(config: &Config, shared: IpAddr) -> Result<Option<Translat
 }
 
 /// What is wrong with the kernel's settings. What can not be read is not wrong.
-fn problems(
+fn problem(
     shared: IpAddr,
     outside: &str,
     interface: &str,
@@ -52,7 +52,9 @@ fn problems(
     if shared.is_ipv6() {
         let setting = "net.ipv6.conf.all.forwarding";
         return (number("ipv6/conf/all/forwarding") == Some(0)).then(|| {
-            format!("the kernel is to forward messages and answers: expected {setting} = 1, found 0")
+            format!(
+                "the kernel is to forward messages and answers: expected {setting} = 1, found 0"
+            )
         });
     }
     for name in [outside, interface] {
@@ -89,35 +91,43 @@ fn destination(slot: u32, connected: &[(Option<u8>, IpAddr)]) -> Option<IpAddr> 
     let mut all = connected.iter();
     let found = match slot.checked_sub(GATEWAY_SLOTS) {
         None => all.find(|(number, _)| number.is_none_or(|number| u32::from(number) == slot)),
-        // Highest random weight: few clients change when an authority comes or goes.
-        Some(clients) => all.max_by_key(|(number, _)| {
-            let number = number.unwrap_or_default();
-            siphash24_of_3(&CHOICE_KEY, [clients.into(), number.into(), 0])
-        }),
+        Some(clients) => {
+            let numbers = all.map(|(number, _)| number.unwrap_or(0)).enumerate();
+            choose_for(clients, numbers).and_then(|index| connected.get(index))
+        }
     };
     found.map(|(_, to)| *to)
 }
 
 impl Node {
-    /// The connection to an authority has come or gone.
-    pub(super) fn translate_anew(&mut self) -> Result<()> {
-        let Some(ChannelEnd::Edge {
-            authorities,
-            negotiation: Negotiation::Translation,
-            ..
-        }) = self.config.channel.as_ref().map(|channel| &channel.end)
+    /// The connection to an authority has come or gone: other addresses are put into messages.
+    pub(super) fn translate_anew(&mut self, link: usize) -> Result<()> {
+        let end = self.config.channel.as_ref().map(|channel| &channel.end);
+        let (
+            Some(edge),
+            Some(ChannelEnd::Edge {
+                authorities,
+                negotiation: Negotiation::Translation,
+                ..
+            }),
+        ) = (&self.edge, end)
         else {
             return Ok(());
         };
-        let at = self.edge.as_ref().and_then(|edge| edge.authority());
-        let known = authorities.iter().find(|known| Some(known.address) == at);
-        let connected = known.and_then(|known| Some((None, known.translated?)));
-        if let (Some((_, to)), Some(uplink)) = (connected, &mut self.inputs.uplink) {
-            uplink.send(Up::Translates { to });
+        let stands = |at| {
+            let known = authorities.iter().find(|known| Some(known.address) == at);
+            known.and_then(|known| known.translated)
+        };
+        let links = edge.links.iter();
+        let connected = links.filter_map(|link| Some((link.number, stands(link.at)?)));
+        let connected: Vec<_> = connected.collect();
+        let to = edge.links.get(link).and_then(|link| stands(link.at));
+        if let Some(to) = to {
+            // Before the first message comes that way.
+            self.tell(link, Up::Translates { to });
         }
-        let connected: Vec<_> = connected.into_iter().collect();
-        self.dataplane.translate(|slot| destination(slot, &connected))?;
-        Ok(())
+        let to = |slot| destination(slot, &connected);
+        Ok(self.dataplane.translate(to)?)
     }
 }
 
@@ -139,7 +149,7 @@ mod tests {
             ("ipv6/conf/all/forwarding", "0"),
         ];
         let ask = |shared: &str, change: Option<(&str, &str)>| {
-            problems(shared.parse().unwrap(), "wan0", "lan0", |name| {
+            problem(shared.parse().unwrap(), "wan0", "lan0", |name| {
                 let changed = change.filter(|(changed, _)| *changed == name);
                 let found = changed.or(good.into_iter().find(|(known, _)| *known == name));
                 found.map(|(_, value)| format!("{value}\n"))
@@ -155,10 +165,19 @@ mod tests {
             let problem = ask("192.0.2.1", Some((name, value))).unwrap();
             assert!(problem.contains(said), "{problem}");
         }
-        assert_eq!(ask("192.0.2.1", Some(("ipv4/conf/all/accept_local", "x"))), None);
+        assert_eq!(
+            ask("192.0.2.1", Some(("ipv4/conf/all/accept_local", "x"))),
+            None
+        );
         let problem = ask("2001:db8::1", None).unwrap();
-        assert!(problem.contains("net.ipv6.conf.all.forwarding = 1"), "{problem}");
-        assert_eq!(ask("2001:db8::1", Some(("ipv6/conf/all/forwarding", "1"))), None);
+        assert!(
+            problem.contains("net.ipv6.conf.all.forwarding = 1"),
+            "{problem}"
+        );
+        assert_eq!(
+            ask("2001:db8::1", Some(("ipv6/conf/all/forwarding", "1"))),
+            None
+        );
     }
 
     #[test]
@@ -166,18 +185,23 @@ mod tests {
         let [one, two, three]: [IpAddr; 3] =
             ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|text| text.parse().unwrap());
         let all = |connected: &[(Option<u8>, IpAddr)]| -> Vec<Option<IpAddr>> {
-            (0..TOWARD_SLOTS).map(|slot| destination(slot, connected)).collect()
+            (0..TOWARD_SLOTS)
+                .map(|slot| destination(slot, connected))
+                .collect()
         };
         assert!(all(&[]).iter().all(Option::is_none));
         assert!(all(&[(None, one)]).iter().all(|to| *to == Some(one)));
         let three = all(&[(Some(1), one), (Some(2), two), (Some(9), three)]);
-        let numbers: Vec<_> = (0..).zip(&three[..64]).filter(|(_, to)| to.is_some()).collect();
+        let numbers: Vec<_> = (0..)
+            .zip(&three[..64])
+            .filter(|(_, to)| to.is_some())
+            .collect();
         assert_eq!(numbers.len(), 3);
         assert_eq!((three[1], three[2]), (Some(one), Some(two)));
         let left = all(&[(Some(2), two), (Some(1), one)]);
         let moved = three[64..].iter().zip(&left[64..]).filter(|(a, b)| a != b);
         let moved: Vec<_> = moved.map(|(before, _)| *before).collect();
-        assert!((60..110).contains(&moved.len()), "{}", moved.len());
+        assert!((280..410).contains(&moved.len()), "{}", moved.len());
         assert!(moved.iter().all(|before| *before == three[9]));
     }
 }
