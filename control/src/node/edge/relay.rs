@@ -68,6 +68,8 @@ pub(super) fn choose_for(slot: u32, among: impl Iterator<Item = (usize, u8)>) ->
 pub(in crate::node) struct Limits {
     first: RateLimit,
     others: RateLimit,
+    /// Since the start, relayed or not.
+    pub(super) first_messages: u64,
     /// Messages that were not relayed since that was told last.
     pub(super) refused: u64,
 }
@@ -77,6 +79,7 @@ impl Limits {
         Self {
             first: RateLimit::new(FIRST.0, FIRST.1, now),
             others: RateLimit::new(OTHERS.0, OTHERS.1, now),
+            first_messages: 0,
             refused: 0,
         }
     }
@@ -84,7 +87,10 @@ impl Limits {
     /// Whether a message for this addressee may go to its authority now.
     pub(in crate::node) fn allow(&mut self, addressee: Addressee, now: Instant) -> bool {
         let limit = match addressee {
-            Addressee::Anybody => &mut self.first,
+            Addressee::Anybody => {
+                self.first_messages += 1;
+                &mut self.first
+            }
             Addressee::Number(_) => &mut self.others,
         };
         let allowed = limit.allow(now);
