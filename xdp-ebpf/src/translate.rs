@@ -41,7 +41,9 @@ impl Translates for World {
 /// again: so the stack suffices, and the verifier goes through it once.
 #[inline(never)]
 pub fn toward(ctx: &XdpContext) -> u32 {
-    let mut packet = Packet::new(ctx);
+    // So that the compiler hands over the context, not what it reads from it, as in `keyed_way`.
+    let ctx = XdpContext::new(core::hint::black_box(ctx.ctx));
+    let mut packet = Packet::new(&ctx);
     let (verdict, counter) = match translation::toward(&packet, &World) {
         Ok(message) => match message.apply(&mut packet) {
             Some(()) => (XDP_PASS, message.counter),
@@ -60,7 +62,8 @@ pub fn toward(ctx: &XdpContext) -> u32 {
 /// nothing was counted.
 #[inline(never)]
 pub fn back(ctx: &XdpContext) -> u32 {
-    let mut packet = Packet::new(ctx);
+    let ctx = XdpContext::new(core::hint::black_box(ctx.ctx));
+    let mut packet = Packet::new(&ctx);
     let Some(message) = translation::back(&packet, &World) else {
         return NOT_THIS_WAY;
     };

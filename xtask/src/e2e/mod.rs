@@ -19,6 +19,7 @@ mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
+mod translation;
 mod tunnel;
 mod wireshark;
 mod workers;
@@ -39,6 +40,7 @@ const CASES: &[&[Case]] = &[
     steering::CASES,
     sharing::CASES,
     authorities::CASES,
+    translation::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,
