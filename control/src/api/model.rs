@@ -100,6 +100,12 @@ pub struct Edge {
     pub from: Option<SocketAddr>,
     /// Pairs of SAs that it may use now.
     pub owned: u64,
+    /// Messages of IKE that have come by the channel.
+    #[serde(default)]
+    pub relayed: u64,
+    /// Messages of IKE that have come by address translation.
+    #[serde(default)]
+    pub translated: u64,
 }
 
 /// What an edge knows of an authority.

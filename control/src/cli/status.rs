@@ -265,6 +265,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         "name",
         "connected from",
         "in use there",
+        "IKE by channel",
+        "translated",
     ])];
     rows.extend(status.edges.iter().map(|edge| {
         let (from, look) = match edge.from {
@@ -277,6 +279,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
             Cell::new(&edge.name),
             Cell::new(from).look(look),
             Cell::new(count(edge.owned)).right(),
+            Cell::new(count(edge.relayed)).right(),
+            Cell::new(count(edge.translated)).right(),
         ]
     }));
     table::write(out, 2, &rows, colour);

@@ -22,6 +22,7 @@ mod secret;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod translation;
 pub(super) mod users;
 
 use std::collections::BTreeSet;
@@ -459,7 +460,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
 named!(Distribution { "all" => All, "last" => Last });
-named!(Negotiation { "channel" => Channel, "messages" => Messages });
+named!(Negotiation { "channel" => Channel, "translation" => Translation, "messages" => Messages });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

@@ -20,7 +20,7 @@ use super::config::{self, Config, HeartbeatForm};
 use super::connectivity::Connectivity;
 use super::core::{Node, Role};
 use super::departures::Departures;
-use super::edge::Edge;
+use super::edge::{self, Edge};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -153,6 +153,7 @@ pub(super) async fn start(
         Group::new(steering, outside.interface.index, in_use)
     });
     let number = config.number().unwrap_or(0);
+    let translation = edge::translation(&config, address)?;
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
         outside_address: address,
@@ -164,12 +165,14 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
+            translates: translation.is_some(),
             filter: config.filter.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
             },
         },
+        translation,
         dead_man: config.heartbeat.dead_man,
         discovery: match config.outside.path_mtu {
             config::PathMtu::Probe => Discovery::Probe,
@@ -381,7 +384,7 @@ fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Upli
     let Some(channel) = &config.channel else {
         return Ok((None, Vec::new()));
     };
-    let config::ChannelEnd::Edge { authorities } = &channel.end else {
+    let config::ChannelEnd::Edge { authorities, .. } = &channel.end else {
         return Ok((None, Vec::new()));
     };
     let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;

@@ -20,6 +20,7 @@ mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
+mod translation;
 mod tunnel;
 mod wireshark;
 mod workers;
@@ -41,6 +42,7 @@ const CASES: &[&[Case]] = &[
     sharing::CASES,
     authorities::CASES,
     connectivity::CASES,
+    translation::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

@@ -33,7 +33,7 @@ pub(super) fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
     spis(lab)
 }
 
-fn spis(lab: &Lab) -> Result<(String, String)> {
+pub(super) fn spis(lab: &Lab) -> Result<(String, String)> {
     let status = lab.status(Place::Client)?;
     let session = status.sessions.first();
     let session = session.context("the client has no session")?;

@@ -15,10 +15,19 @@ pub(crate) struct Status {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) drain: Option<Drain>,
+    pub(crate) edges: Vec<Edge>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) connectivity: Option<Connectivity>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) drops: Vec<Counter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Edge {
+    pub(crate) number: u16,
+    pub(crate) relayed: u64,
+    pub(crate) translated: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

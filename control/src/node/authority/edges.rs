@@ -30,6 +30,26 @@ pub(super) struct Edge {
     pub(super) from_pair: Option<u32>,
     /// It takes part in the connectivity protocol.
     pub(super) here: Option<Here>,
+    /// It gives clients' messages the address that stands for it, and they come by themselves.
+    pub(super) translates: bool,
+    /// Messages of clients that have come by the channel, and by translation.
+    pub(super) relayed: u64,
+    pub(super) translated: u64,
+}
+
+impl Edge {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            from: None,
+            run: None,
+            from_pair: None,
+            here: None,
+            translates: false,
+            relayed: 0,
+            translated: 0,
+        }
+    }
 }
 
 fn cookies(keys: &CookieKeys) -> Down {
@@ -49,6 +69,7 @@ impl Authority {
                 let now = Instant::now();
                 let known = self.edges.get_mut(&edge)?;
                 (known.from, known.from_pair) = (None, None);
+                known.translates = false;
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {
                     self.ledger.gone(edge, run, parting, now);
@@ -140,6 +161,7 @@ impl Authority {
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
             Up::Superseded { spi } => self.superseded(spi),
+            Up::Translates { to } => self.translates(edge, to),
             Up::Associated { address } => self.associated(edge, address),
         }
         None
@@ -157,6 +179,9 @@ impl Authority {
             return None;
         }
         self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.relayed += 1;
+        }
         Some(Datagram {
             local,
             remote,
@@ -297,6 +322,9 @@ impl Authority {
     }
 
     fn relay(&mut self, edge: EdgeId, transmit: Transmit) {
+        if self.edges.get(&edge).is_some_and(|edge| edge.translates) {
+            return self.stand_ins.send(edge, transmit);
+        }
         let Transmit {
             local,
             remote,

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::distribution::Shared;
 use super::edges::Edge;
 use super::held::Held;
+use super::stand_ins::StandIns;
 use super::status::{Board, blank};
 use super::{Authority, Inputs};
 use crate::api::server::{ApiServer, Shared as Served};
@@ -93,18 +94,11 @@ pub(in crate::node) async fn start(
         name: edge.name.clone(),
     });
     let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
-    let known = edges.iter().map(|edge| {
-        let name = edge.name.clone();
-        let edge_at_first = Edge {
-            name,
-            from: None,
-            run: None,
-            from_pair: None,
-            here: None,
-        };
-        (edge.number, edge_at_first)
-    });
+    let known = edges
+        .iter()
+        .map(|edge| (edge.number, Edge::new(edge.name.clone())));
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
+    let stand_ins = StandIns::bind(edges, address).await?;
     let board = Arc::new(Board::new(blank(&config, 0), started));
     let (sender, commands) = mpsc::channel(COMMANDS);
     let shown = Arc::clone(&board);
@@ -153,6 +147,7 @@ pub(in crate::node) async fn start(
         ledger: Ledger::new(Terms::default()),
         listener,
         edges: known.collect(),
+        stand_ins,
         repository,
         storing: HashMap::new(),
         writes: 0,

@@ -69,6 +69,8 @@ impl Authority {
             name: edge.name.clone(),
             from: edge.from,
             owned: 0,
+            relayed: edge.relayed,
+            translated: edge.translated,
         });
         let mut edges: Vec<_> = edges.collect();
         let mut sessions = Vec::new();

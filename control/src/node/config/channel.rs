@@ -1,7 +1,7 @@
 //! The table `[channel]`: an authority, and the edges that share an outside address.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use evergate_common::steering::HIGHEST_NUMBER;
@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::check::{Checker, Place};
 use super::file::{self, Number, Table, Text};
-use super::{Config, Outside, Role};
+use super::{Config, Inside, Outside, Role};
 use crate::cluster::EdgeId;
 
 /// The highest number of an edge.
@@ -24,18 +24,17 @@ pub struct Channel {
     /// The CAs that the others' certificates are of.
     pub ca: Vec<PathBuf>,
     pub end: ChannelEnd,
-    /// Edge: how IKE messages get to the authority.
-    pub negotiation: Negotiation,
 }
 
-/// How IKE messages of clients get from an edge to its authority, and back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Negotiation {
-    /// By the channel.
-    #[default]
-    Channel,
-    /// By messages of the connectivity protocol.
-    Messages,
+impl Channel {
+    /// Whether IKE messages of clients go in those of the connectivity protocol.
+    #[must_use]
+    pub fn by_messages(&self) -> bool {
+        let ChannelEnd::Edge { negotiation, .. } = &self.end else {
+            return false;
+        };
+        *negotiation == Negotiation::Messages
+    }
 }
 
 /// The end of the channel that a node is.
@@ -50,7 +49,12 @@ pub enum ChannelEnd {
         distribution: Distribution,
     },
     /// It connects to the first of these that takes it; of those with different numbers to one of each.
-    Edge { authorities: Vec<NamedAuthority> },
+    Edge {
+        authorities: Vec<NamedAuthority>,
+        negotiation: Negotiation,
+        /// The one that answers of authorities come by, where addresses are translated.
+        interface: String,
+    },
 }
 
 /// An edge that an authority knows.
@@ -59,6 +63,8 @@ pub struct NamedEdge {
     pub number: EdgeId,
     /// Of its certificate.
     pub name: String,
+    /// The authority's own address that stands for this edge, where it translates addresses.
+    pub translated: Option<IpAddr>,
 }
 
 /// An authority that an edge knows.
@@ -69,6 +75,20 @@ pub struct NamedAuthority {
     pub address: SocketAddr,
     /// Of its certificate.
     pub name: String,
+    /// The address that stands for this edge there, if addresses are translated.
+    pub translated: Option<IpAddr>,
+}
+
+/// How messages of IKE get from an edge to its authority, and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Negotiation {
+    /// By the channel.
+    #[default]
+    Channel,
+    /// By themselves, with other addresses.
+    Translation,
+    /// By messages of the connectivity protocol.
+    Messages,
 }
 
 /// Which edges get an SA when it is made.
@@ -101,6 +121,7 @@ impl Checker<'_> {
         table: Table<file::Channel>,
         role: Role,
         outside: Option<&Outside>,
+        inside: Option<&Inside>,
     ) -> Option<Channel> {
         if role == Role::Client {
             let why = "a client knows nothing of authorities";
@@ -147,11 +168,13 @@ impl Checker<'_> {
                 let what = "the address and port where edges connect, such as \"10.0.0.1:4510\"";
                 let listen = self.required(table.listen, &at, "channel.listen", what);
                 let listen = listen.and_then(|text| self.endpoint(&text, "channel.listen"));
-                let edges = self.edges(table.edges, &at);
+                let edges = self.edges(table.edges, &at, outside);
+                let why = "it follows its edges";
+                self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
+                let why = "its routes say by which interface it answers";
+                self.unused(table.interface.as_ref(), "channel.interface", role, why);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
                 let number = self.authority_number(table.number, "channel.number");
-                let why = "its edges choose";
-                self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
                 ChannelEnd::Authority {
                     listen: listen?,
                     number,
@@ -178,6 +201,15 @@ impl Checker<'_> {
                 if table.authorities.is_empty() {
                     self.error(&at, "no [[channel.authority]]: expected one or more, each with address and name");
                 }
+                let negotiation_at = table.negotiation.as_ref().map_or(at.clone(), Spanned::span);
+                let negotiation = self.named_or(table.negotiation, "channel.negotiation");
+                let interface = self.answered_by(
+                    table.interface,
+                    negotiation,
+                    &negotiation_at,
+                    outside,
+                    inside,
+                );
                 let mut authorities = Vec::new();
                 for authority in table.authorities {
                     let at = authority.span();
@@ -189,20 +221,28 @@ impl Checker<'_> {
                     let address = self.required(authority.address, &at, key, what);
                     let address = address.and_then(|text| self.endpoint(&text, key));
                     let name = self.certified(authority.name, &at, "channel.authority.name");
+                    let translated =
+                        self.stands_for_us(authority.translated, negotiation, &at, outside);
                     if let (Some(address), Some(name)) = (address, name) {
                         authorities.push(NamedAuthority {
                             number,
                             address,
                             name,
+                            translated,
                         });
                     }
                 }
+                self.not_too_many(&authorities, negotiation, &at);
                 let unnumbered = authorities.iter().filter(|at| at.number.is_none()).count();
                 if unnumbered != 0 && unnumbered != authorities.len() {
                     let said = "channel.authority.number: found with some authorities, expected with all or none";
                     self.error(&at, said);
                 }
-                ChannelEnd::Edge { authorities }
+                ChannelEnd::Edge {
+                    authorities,
+                    negotiation,
+                    interface: interface?,
+                }
             }
         };
         Some(Channel {
@@ -210,11 +250,15 @@ impl Checker<'_> {
             key: key?,
             ca,
             end,
-            negotiation: self.named_or(table.negotiation, "channel.negotiation"),
         })
     }
 
-    fn edges(&mut self, tables: Vec<Spanned<file::ChannelEdge>>, at: &Place) -> Vec<NamedEdge> {
+    fn edges(
+        &mut self,
+        tables: Vec<Spanned<file::ChannelEdge>>,
+        at: &Place,
+        outside: Option<&Outside>,
+    ) -> Vec<NamedEdge> {
         if tables.is_empty() {
             self.warn(
                 at,
@@ -222,6 +266,7 @@ impl Checker<'_> {
             );
         }
         let (mut edges, mut numbers, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut stands = HashSet::new();
         for edge in tables {
             let at = edge.span();
             let edge = edge.into_inner();
@@ -239,9 +284,14 @@ impl Checker<'_> {
                 let said = format!("channel.edge.name: `{name}` is there twice");
                 self.error(&at, said);
             }
+            let translated = self.stands_for_edge(edge.translated, &mut stands, outside);
             if let (Some(number), Some(name)) = (number, name) {
                 let number = EdgeId(number);
-                edges.push(NamedEdge { number, name });
+                edges.push(NamedEdge {
+                    number,
+                    name,
+                    translated,
+                });
             }
         }
         edges

@@ -186,6 +186,7 @@ pub(super) struct Channel {
     pub(super) number: Number,
     pub(super) distribution: Text,
     pub(super) negotiation: Text,
+    pub(super) interface: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -197,6 +198,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
@@ -205,6 +207,7 @@ pub(super) struct ChannelAuthority {
     pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]

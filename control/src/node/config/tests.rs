@@ -7,6 +7,7 @@ mod filter;
 mod secrets;
 mod steering;
 mod tickets;
+mod translation;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

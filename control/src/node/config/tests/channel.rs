@@ -1,6 +1,6 @@
 //! Authorities and edges in the configuration.
 
-use super::super::{ChannelEnd, Connectivity, Distribution, Negotiation, Store};
+use super::super::{ChannelEnd, Connectivity, Distribution, Store};
 use super::*;
 
 const AUTHORITY: &str = r#"
@@ -153,7 +153,7 @@ fn an_edge_knows_authorities_and_no_clients() {
         (config.role, &config.warnings[..]),
         (Role::Gateway, &[][..])
     );
-    let ChannelEnd::Edge { authorities } = config.channel.unwrap().end else {
+    let ChannelEnd::Edge { authorities, .. } = config.channel.unwrap().end else {
         panic!("an authority's end");
     };
     let names: Vec<_> = authorities.iter().map(|at| at.name.as_str()).collect();
@@ -176,7 +176,7 @@ fn several_authorities_have_numbers() {
     }
     let config = read(&edge).unwrap();
     assert_eq!(config.number(), None, "it issues no SPIs");
-    let ChannelEnd::Edge { authorities } = config.channel.unwrap().end else {
+    let ChannelEnd::Edge { authorities, .. } = config.channel.unwrap().end else {
         panic!("an authority's end");
     };
     let numbers: Vec<_> = authorities.iter().map(|at| at.number).collect();
@@ -315,10 +315,10 @@ fn edges_may_speak_to_each_other() {
         patience: Duration::from_millis(5),
     };
     assert_eq!(config.connectivity, Some(expected));
-    assert_eq!(config.channel.unwrap().negotiation, Negotiation::Messages);
+    assert!(config.channel.unwrap().by_messages());
     let config = read(EDGE).unwrap();
     assert_eq!(config.connectivity, None);
-    assert_eq!(config.channel.unwrap().negotiation, Negotiation::Channel);
+    assert!(!config.channel.unwrap().by_messages());
     let table = "[connectivity]\nlisten = \"[2001:db8::1]:4511\"\npatience = \"20ms\"\n\n[channel]";
     let config = read(&AUTHORITY.replace("[channel]", table)).unwrap();
     let patience = config.connectivity.map(|c| c.patience);
