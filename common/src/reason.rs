@@ -163,6 +163,8 @@ counters! {
     FilterTunnel Drop "filter_tunnel" "packet past the tunnel, of a user who must use it"
     FilterUnlisted Drop "filter_unlisted" "packet past the tunnel to a network that its user's class does not have directly"
     FilterService Drop "filter_service" "IKE or ESP of a user whose class has no encryption service"
+    // Program `outside`: a front before encryption nodes.
+    FrontNoNode Drop "front_no_node" "packet for the shared address while no encryption node lives"
 }
 
 #[cfg(test)]

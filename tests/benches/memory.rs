@@ -68,6 +68,8 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             strangers: false,
             number: 0,
             shared: false,
+            front: 0,
+            behind: false,
             filter: false,
             max_sas: MAX_SAS,
         },

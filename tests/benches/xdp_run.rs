@@ -40,6 +40,8 @@ fn settings() -> OutsideSettings {
         strangers: false,
         number: 0,
         shared: false,
+        front: 0,
+        behind: false,
         filter: false,
         max_sas: MAX_SAS,
     }

@@ -3,6 +3,7 @@
 mod xdp_support;
 
 use evergate::dataplane::loader::{Bare, BareProgram, Collector, Inside, Outside, OutsideSettings};
+use evergate_common::front::NO_SHARE;
 use xdp_support::*;
 
 #[test]
@@ -25,6 +26,17 @@ fn every_program_passes_the_verifier() {
     };
     let mut filter = Outside::load(settings).expect("outside loads with a filter and all else");
     assert_eq!(filter.run(&frame, 1).expect("outside runs").verdict, PASS);
+    for (front, behind, filter) in [(1, false, false), (NO_SHARE, false, true), (1, true, true)] {
+        let settings = OutsideSettings {
+            shared: true,
+            front,
+            behind,
+            filter,
+            ..OutsideSettings::default()
+        };
+        let mut front = Outside::load(settings).expect("outside loads for a front");
+        assert_eq!(front.run(&frame, 1).expect("outside runs").verdict, PASS);
+    }
     let mut inside = Inside::load().expect("inside loads");
     assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
     let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");

@@ -66,8 +66,9 @@ pub fn way(ctx: &XdpContext) -> u32 {
     verdict
 }
 
+/// Readies the frame and sends it: verdict and counter.
 #[inline(always)]
-fn send(ctx: &XdpContext, steered: &Steered) -> (u32, Counter) {
+pub fn send(ctx: &XdpContext, steered: &Steered) -> (u32, Counter) {
     let room = steered.room() as i32;
     // SAFETY: the program's own context; the frame is looked up anew afterwards.
     if room > 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {

@@ -9,6 +9,7 @@
 
 pub mod channel;
 mod edge;
+pub mod front;
 mod ledger;
 mod message;
 mod pair;

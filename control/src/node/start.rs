@@ -166,6 +166,8 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
+            front: 0,
+            behind: false,
             filter: config.filter.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,

@@ -6,9 +6,10 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, Xs
 use evergate_common::filter::{MAX_DIRECT, MAX_USERS};
 use evergate_common::guard::Guard;
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, GATEWAYS, GUARD,
-    INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL,
-    OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS,
+    ADDRESSES, Address, AddressEntry, BEHIND, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, FRONT,
+    GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, NODES,
+    OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS,
+    REFLECT_KEYED, REFLECT_PLAIN, SAS,
     SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS, address, halves, peer_slot,
 };
 
@@ -17,6 +18,7 @@ use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
     filter::FilterMaps,
+    front::SlotsWriter,
     group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
@@ -36,6 +38,11 @@ pub struct OutsideSettings {
     /// The node is one of several that share SAs: ESP with an SPI that it does not know goes to the worker,
     /// where it waits for a session that may yet be had.
     pub shared: bool,
+    /// The node is a front, and this is its own number among the encryption nodes, or
+    /// [`NO_SHARE`](evergate_common::front::NO_SHARE); 0: it is none.
+    pub front: u8,
+    /// There are fronts before the node: it takes what they have sent on, in IP too.
+    pub behind: bool,
     /// There is a packet filter: classes of users, and what they may have past the tunnel.
     pub filter: bool,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
@@ -51,6 +58,8 @@ impl Default for OutsideSettings {
             strangers: false,
             number: 0,
             shared: false,
+            front: 0,
+            behind: false,
             filter: false,
             max_sas: MAX_SAS,
         }
@@ -70,6 +79,7 @@ pub struct Outside {
     local: LocalMap,
     guard: Array<MapData, Guard>,
     pub(super) group: GroupMaps,
+    pub(super) slots: Option<SlotsWriter>,
     pub(super) filter: FilterMaps,
     filters: bool,
     node_state: NodeStateWriter,
@@ -109,6 +119,8 @@ impl Outside {
                 (STRANGERS, settings.strangers.into()),
                 (STEERING, settings.number),
                 (SHARED, settings.shared.into()),
+                (FRONT, settings.front),
+                (BEHIND, settings.behind.into()),
                 (FILTER, settings.filter.into()),
             ],
             request_mac,
@@ -138,6 +150,7 @@ impl Outside {
                 stations: program.map(STATIONS)?,
                 own_address: program.map(OWN_ADDRESS)?,
             },
+            slots: Some(SlotsWriter::new(program.map(NODES)?)),
             filters: settings.filter,
             filter: FilterMaps {
                 users: program.map(USERS)?,
