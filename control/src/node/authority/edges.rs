@@ -124,6 +124,8 @@ impl Authority {
                 self.listener.send(edge, answer);
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
+            Up::Superseded { spi } => self.superseded(spi),
+            Up::Associated { address } => self.associated(edge, address),
         }
         None
     }
