@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
+pub use super::front::{Front, FrontNode, NodeState};
 pub use crate::node::config::Role;
 pub use crate::node::events::{Event, EventKind};
 
@@ -37,6 +38,9 @@ pub struct Status {
     /// Edge: its authorities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<Authority>,
+    /// Front: the encryption nodes behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
     /// Gateway: what its packet filter has done, by class of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<FilterClass>,

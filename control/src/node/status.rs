@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 use evergate_common::reason::{Counter, Kind};
 
 use super::core::{Node, Role};
+use super::front::Watch;
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
+    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Front, Gateway, Interface,
     InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
@@ -49,6 +50,7 @@ struct Posted {
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
     authorities: Vec<Authority>,
+    front: Option<Front>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
@@ -71,6 +73,7 @@ impl Board {
             sessions: Vec::new(),
             drain: None,
             authorities: Vec::new(),
+            front: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
@@ -92,6 +95,7 @@ impl Board {
             sessions: sessions(node),
             drain: node.drain_view(),
             authorities: node.authorities_view(),
+            front: node.front.as_ref().map(Watch::view),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
@@ -168,6 +172,7 @@ impl Board {
             drain: posted.drain,
             edges: Vec::new(),
             authorities: posted.authorities.clone(),
+            front: posted.front.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
@@ -180,7 +185,7 @@ impl Board {
 }
 
 /// Drops, and everything else, of workers and XDP programs together.
-fn counted(
+pub(super) fn counted(
     worker: &[u64; Counter::COUNT],
     xdp: &[u64; Counter::COUNT],
 ) -> (Vec<CounterValue>, Vec<CounterValue>) {

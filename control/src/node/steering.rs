@@ -1,4 +1,5 @@
-//! Gateways that share this one's address: the ways to them follow routes and neighbours.
+//! Gateways that share this one's address, the encryption nodes behind a front, and the fronts before a node:
+//! the ways to them follow routes and neighbours.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use evergate_common::steering::Gateway;
 
-use super::config::{self, SteeredWay};
+use super::config::{self, Config, SteeredWay};
 use super::core::Node;
 use super::events::{EventKind, NewEvent};
 use crate::dataplane::loader::LoadError;
@@ -19,9 +20,11 @@ const REPORT: Duration = Duration::from_secs(1);
 
 type Mac = [u8; 6];
 
-/// Another gateway.
+/// Another gateway, node or front.
 struct Other {
     spec: config::SteeredGateway,
+    /// Nothing is sent there: only its link address is of interest.
+    only_station: bool,
     /// As the program knows it.
     way: Option<Gateway>,
     /// Its link address on the segment; the last one stays while it is silent.
@@ -30,6 +33,8 @@ struct Other {
 
 /// The others of a group.
 pub(super) struct Group {
+    /// What one of them is called.
+    what: &'static str,
     own: IpAddr,
     /// Index of the outside interface.
     outside: u32,
@@ -40,28 +45,61 @@ pub(super) struct Group {
 
 /// What is to be changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct News {
+pub(super) struct News {
     /// By number, with what operators are told.
-    ways: Vec<(u8, Gateway, String)>,
+    pub(super) ways: Vec<(u8, Gateway, String)>,
     /// Link addresses that are no gateway's any more, and those that are.
-    gone: Vec<Mac>,
-    new: Vec<Mac>,
+    pub(super) gone: Vec<Mac>,
+    pub(super) new: Vec<Mac>,
 }
 
 impl Group {
-    pub(super) fn new(spec: &config::Steering, outside: u32, in_use: InUse) -> Self {
-        let others = spec.gateways.iter().map(|spec| Other {
-            spec: spec.clone(),
-            way: None,
-            station: None,
-        });
-        Self {
-            own: spec.address,
+    /// The group that a configuration speaks of, if it does.
+    pub(super) fn of(config: &Config, outside: u32, in_use: InUse) -> Option<Self> {
+        let other = |only_station| {
+            move |spec: &config::SteeredGateway| Other {
+                spec: spec.clone(),
+                only_station,
+                way: None,
+                station: None,
+            }
+        };
+        let (what, own, others) = if let Some(steering) = &config.steering {
+            let others = steering.gateways.iter().map(other(false));
+            ("gateway", steering.address, others.collect())
+        } else {
+            let (front, behind) = (config.front.as_ref(), config.behind.as_ref());
+            let own = front.map(|front| front.address);
+            let own = own.or(behind.map(|behind| behind.address))?;
+            let nodes = front.map_or(&[][..], |front| &front.nodes);
+            let mut others: Vec<Other> = nodes.iter().map(other(false)).collect();
+            let fronts = behind.map_or(&[][..], |behind| &behind.fronts);
+            for address in fronts {
+                if others.iter().all(|other| other.spec.address != *address) {
+                    let spec = config::SteeredGateway {
+                        number: 0,
+                        address: *address,
+                        way: SteeredWay::Auto,
+                        mtu: None,
+                    };
+                    others.push(other(true)(&spec));
+                }
+            }
+            ("node", own, others)
+        };
+        Some(Self {
+            what,
+            own,
             outside,
-            others: others.collect(),
+            others,
             in_use,
             report_at: Instant::now(),
-        }
+        })
+    }
+
+    /// The node's own address, beside the shared one.
+    pub(super) fn own(&self) -> IpAddr {
+        self.own
     }
 
     /// The addresses of the others.
@@ -70,7 +108,7 @@ impl Group {
     }
 
     /// Compares the ways with routes and neighbours.
-    fn look(&mut self, fib: &Fib, now: Instant) -> News {
+    pub(super) fn look(&mut self, fib: &Fib, now: Instant) -> News {
         let mut news = News::default();
         let before = self.stations();
         let report = now >= self.report_at;
@@ -85,12 +123,12 @@ impl Group {
                 let next = fib.lookup_on(self.outside, address).next(address);
                 self.in_use.report(self.outside, next);
             }
-            if other.way != Some(way) {
+            if !other.only_station && other.way != Some(way) {
                 // A gateway that was never there is no news.
                 let told = other.way.is_some() || way != Gateway::silent();
                 let text = format!(
-                    "gateway {} at {} {by}",
-                    other.spec.number, other.spec.address
+                    "{} {} at {} {by}",
+                    self.what, other.spec.number, other.spec.address
                 );
                 let text = if told { text } else { String::new() };
                 other.way = Some(way);
@@ -143,6 +181,9 @@ impl Node {
         self.dataplane.set_stations(news.gone, news.new)?;
         for (number, way, text) in news.ways {
             self.dataplane.set_gateway(number, way)?;
+            if let Some(front) = &self.front {
+                front.set_way(number, way != Gateway::silent());
+            }
             if !text.is_empty() {
                 self.note(NewEvent::new(EventKind::Steering, text).at(now));
             }

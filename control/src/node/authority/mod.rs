@@ -37,7 +37,7 @@ use crate::ike::{Engine, SaId};
 use distribution::Shared;
 use edges::Edge;
 use held::Held;
-use status::Board;
+pub(super) use status::{Board, blank};
 
 pub(super) use start::start;
 
