@@ -120,6 +120,12 @@ pub enum Down {
         spi: u32,
         remote: SocketAddr,
     },
+    /// What cookies are made with now, and were before (RFC 7296 section 2.6): an edge that is flooded asks for
+    /// them in the authority's place.
+    Cookies {
+        current: Zeroizing<[u8; 16]>,
+        before: Zeroizing<[u8; 16]>,
+    },
     /// The client receives on this pair: it is to be sent on, not on the one whose place it takes.
     SendOn {
         spi: u32,

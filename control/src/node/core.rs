@@ -389,7 +389,7 @@ impl Node {
         if let WorkerEvent::PeerMoved { session, remote } = report.event {
             return self.peer_moved(session, remote, Witness::Worker);
         }
-        self.on_edge_report(&report.event, report.at);
+        self.on_edge_report(&report.event, report.at)?;
         match &self.role {
             Role::Client(_) => self.on_client_report(report),
             Role::Gateway(_) => self.on_gateway_report(report),

@@ -145,6 +145,7 @@ pub(in crate::node) async fn start(
         at: HashMap::new(),
         places: HashMap::new(),
         held: Held::default(),
+        cookies: None,
         dying: Departures::default(),
         retired: Departures::default(),
         inputs: Inputs {

@@ -9,7 +9,7 @@ mod relay;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use evergate_common::steering::number_of;
@@ -26,10 +26,13 @@ use crate::cluster::channel::{Credentials, News, Uplink};
 use crate::cluster::wire::{Down, Relayed, Up};
 use crate::cluster::{self, Run, Terms};
 use crate::dataplane::net::icmp::RateLimit;
-use crate::ike::{Identity, Transmit};
+use crate::ike::{CookieKeys, Identity, Transmit};
 
 use pairs::Known;
 use relay::{Addressee, Limits};
+
+/// Without its authority for so long, an edge gives up pairs that their clients want to use here and may not.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Messages of the channel that are taken at once.
 const BATCH: usize = 256;
@@ -57,6 +60,10 @@ pub(super) struct Link {
     core: cluster::Edge,
     /// Where it is, while there is a connection.
     at: Option<SocketAddr>,
+    /// When the last connection ended, or the edge began.
+    lost_at: Instant,
+    /// What it makes cookies with.
+    cookies: Option<CookieKeys>,
     /// New pairs that it waits for.
     unconfirmed: Vec<u32>,
 }
@@ -67,13 +74,21 @@ impl Link {
             number,
             core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
             at: None,
+            lost_at: Instant::now(),
+            cookies: None,
             unconfirmed: Vec::new(),
         }
+    }
+
+    /// Whether there has been no connection for so long that its pairs are not waited for any more.
+    fn given_up(&self, now: Instant) -> bool {
+        self.at.is_none() && now >= self.lost_at + GIVE_UP
     }
 }
 
 impl Edge {
-    /// An edge with these authorities, and its ways to them; `outside`: the index of its interface; to be called within a runtime.
+    /// An edge with these authorities, and its ways to them; to be called within a runtime. `outside`: the
+    /// index of its interface.
     pub(super) fn start(
         authorities: &[NamedAuthority],
         credentials: &Credentials,
@@ -99,6 +114,17 @@ impl Edge {
             arrivals: RateLimit::new(associations::TOLD.0, associations::TOLD.1, now),
         };
         (edge, uplinks)
+    }
+
+    /// What the guard asks for cookies with: those of the first authority that is there.
+    pub(super) fn cookies(&self) -> Option<CookieKeys> {
+        let mut there = self.links.iter().filter(|link| link.at.is_some());
+        there.find_map(|link| link.cookies.clone())
+    }
+
+    /// First messages that have come to user space.
+    pub(super) fn first_messages(&self) -> u64 {
+        self.limits.first_messages
     }
 
     /// The class of the packet filter that a client has.
@@ -253,7 +279,7 @@ impl Node {
                 self.note(NewEvent::new(EventKind::EdgeUp, text));
             }
             News::Ended { why } => {
-                link.at = None;
+                (link.at, link.lost_at) = (None, now);
                 link.core.disconnected();
                 let text = format!("no authority{which} any more, traffic goes on as it is: {why}");
                 self.note(NewEvent::new(EventKind::EdgeDown, text));
@@ -276,6 +302,9 @@ impl Node {
             // The channel has seen to it. Who does not know a pair can not be asked for it.
             Down::Greeting { .. } | Down::Unknown { .. } => {}
             Down::Leaving => link.core.abandoned(),
+            Down::Cookies { current, before } => {
+                link.cookies = Some(CookieKeys { current, before })
+            }
             Down::Numbers(numbers) => link.core.hear(numbers, now),
             Down::Ike(Relayed {
                 local,

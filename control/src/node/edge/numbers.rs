@@ -100,9 +100,13 @@ impl Node {
     }
 
     /// A worker tells about shared sessions.
-    pub(in crate::node) fn on_edge_report(&mut self, event: &WorkerEvent, at: Instant) {
+    pub(in crate::node) fn on_edge_report(
+        &mut self,
+        event: &WorkerEvent,
+        at: Instant,
+    ) -> Result<()> {
         let Some(edge) = &mut self.edge else {
-            return;
+            return Ok(());
         };
         match event {
             WorkerEvent::Progress(all) => {
@@ -115,9 +119,16 @@ impl Node {
             }
             WorkerEvent::Claimed { spi, seen } => {
                 let (spi, seen) = (*spi, *seen);
-                if let Some(core) = edge.core_of(spi) {
-                    core.claim(Claim { spi, seen }, at);
+                let Some(index) = edge.issuer(spi) else {
+                    return Ok(());
+                };
+                let link = edge.links.get_mut(index);
+                let Some(link) = link else { return Ok(()) };
+                if link.given_up(at) && !link.core.owns(spi) {
+                    // Its heartbeats would be answered on, and the client would never look for another way.
+                    return self.drop_pair(spi);
                 }
+                link.core.claim(Claim { spi, seen }, at);
             }
             WorkerEvent::UnknownSpi(spi) => {
                 if let Some(link) = edge.issuer(*spi) {
@@ -136,6 +147,7 @@ impl Node {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Gives back what authorities may give to others: the node ends.
@@ -153,7 +165,9 @@ impl Node {
             }
             let report = tokio::time::timeout_at(deadline.into(), self.inputs.reports.recv()).await;
             let Ok(Some(report)) = report else { break };
-            self.on_edge_report(&report.event, report.at);
+            if self.on_edge_report(&report.event, report.at).is_err() {
+                break;
+            }
         }
         for link in self.edge.iter_mut().flat_map(|edge| &mut edge.links) {
             link.core.leave();

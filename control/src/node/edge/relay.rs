@@ -65,6 +65,8 @@ pub(super) fn choose(client: IpAddr, among: impl Iterator<Item = (usize, u8)>) -
 pub(super) struct Limits {
     first: RateLimit,
     others: RateLimit,
+    /// Since the start, relayed or not.
+    pub(super) first_messages: u64,
     /// Messages that were not relayed since that was told last.
     pub(super) refused: u64,
 }
@@ -74,6 +76,7 @@ impl Limits {
         Self {
             first: RateLimit::new(FIRST.0, FIRST.1, now),
             others: RateLimit::new(OTHERS.0, OTHERS.1, now),
+            first_messages: 0,
             refused: 0,
         }
     }
@@ -81,7 +84,10 @@ impl Limits {
     /// Whether a message for this addressee may go to its authority now.
     pub(super) fn allow(&mut self, addressee: Addressee, now: Instant) -> bool {
         let limit = match addressee {
-            Addressee::Anybody => &mut self.first,
+            Addressee::Anybody => {
+                self.first_messages += 1;
+                &mut self.first
+            }
             Addressee::Number(_) => &mut self.others,
         };
         let allowed = limit.allow(now);
