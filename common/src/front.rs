@@ -95,9 +95,9 @@ where
 /// Whether a packet is for the shared address, not for the front's own.
 #[inline(always)]
 fn for_nodes<W: Front>(world: &W, parsed: &Parsed, ip: &Ip) -> bool {
-    let shared = world.local().is_some_and(|local| {
-        local.has_mac(&parsed.mac_destination) && local.owns(&ip.destination)
-    });
+    let shared = world
+        .local()
+        .is_some_and(|local| local.has_mac(&parsed.mac_destination) && local.owns(&ip.destination));
     shared && world.own_address() != Some(ip.destination)
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use evergate::dataplane::loader::OutsideSettings;
 use evergate_common::{
     filter::{ClassEntry, DEFAULT, Rule},
-    front::{FRONT_SPI, NO_NODE, NO_SHARE, SLOTS, slot_of},
+    front::{FRONT_SPI, NO_NODE, NO_SHARE, slot_of},
     heartbeat,
     maps::address,
     reason::Counter,
@@ -164,10 +164,7 @@ fn all_of_one_client_meets_at_one_node() {
         source: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 8)),
         ..Frame::v4(IPPROTO_ESP, esp(SPI, 7))
     };
-    assert_eq!(
-        pair.judge(&neighbour.bytes()),
-        (DROP, Counter::FrontNoNode)
-    );
+    assert_eq!(pair.judge(&neighbour.bytes()), (DROP, Counter::FrontNoNode));
 }
 
 /// What routers say of the packets that a node has sent is for that node, not for one that the router's
@@ -194,10 +191,22 @@ fn errors_about_what_a_node_has_sent_are_for_that_node() {
         let mut options = in_udp.clone();
         options.options = if v6 { vec![] } else { vec![148, 4, 0, 0] };
         let (protocol, too_long, echo) = match v6 {
-            false => (IPPROTO_ICMP, [3, 4, 0, 0, 0, 0, 5, 0], [8, 0, 0, 0, 0, 0, 0, 1]),
-            true => (IPPROTO_ICMPV6, [2, 0, 0, 0, 0, 0, 5, 0], [128, 0, 0, 0, 0, 0, 0, 1]),
+            false => (
+                IPPROTO_ICMP,
+                [3, 4, 0, 0, 0, 0, 5, 0],
+                [8, 0, 0, 0, 0, 0, 0, 1],
+            ),
+            true => (
+                IPPROTO_ICMPV6,
+                [2, 0, 0, 0, 0, 0, 5, 0],
+                [128, 0, 0, 0, 0, 0, 0, 1],
+            ),
         };
-        for (quoted, port) in [(bare, 0), (quote(&in_udp), 40_000), (quote(&options), 40_000)] {
+        for (quoted, port) in [
+            (bare, 0),
+            (quote(&in_udp), 40_000),
+            (quote(&options), 40_000),
+        ] {
             pair.lead_all(NO_NODE);
             pair.lead(slot_of(&address(client), port), OTHER);
             let error = |head: [u8; 8]| Frame {
@@ -227,16 +236,10 @@ fn a_front_that_is_a_node_keeps_its_own_share() {
     let mut pair = front(OWN, on_segment());
     pair.lead_all(OWN);
     for frame in dressed(&esp(SPI, 7)) {
-        assert_eq!(
-            pair.judge(&frame.bytes()),
-            (REDIRECT, Counter::EspSteered)
-        );
+        assert_eq!(pair.judge(&frame.bytes()), (REDIRECT, Counter::EspSteered));
     }
     for frame in dressed(&esp(9, 7)) {
-        assert_eq!(
-            pair.judge(&frame.bytes()),
-            (REDIRECT, Counter::EspUnknown)
-        );
+        assert_eq!(pair.judge(&frame.bytes()), (REDIRECT, Counter::EspUnknown));
     }
     for frame in dressed(&keyed(3)) {
         assert_eq!(pair.judge(&frame.bytes()), (TX, Counter::HeartbeatKeyed));
@@ -300,12 +303,20 @@ fn what_can_not_go_is_dropped_and_counted() {
         (Gateway::silent(), OTHER, 64, Counter::SteerSilent),
         // A number that nobody has.
         (on_segment(), 9, 64, Counter::SteerSilent),
-        (on_segment().in_ip(FRONT_V4, NODE_V4, 96), OTHER, 64, Counter::SteerTooBig),
+        (
+            on_segment().in_ip(FRONT_V4, NODE_V4, 96),
+            OTHER,
+            64,
+            Counter::SteerTooBig,
+        ),
     ] {
         for own in [OWN, NO_SHARE] {
             let mut pair = front(own, way);
             pair.lead_all(number);
-            let frame = Frame { ttl, ..frame.clone() };
+            let frame = Frame {
+                ttl,
+                ..frame.clone()
+            };
             assert_eq!(pair.judge(&frame.bytes()), (DROP, counter));
         }
     }
@@ -356,7 +367,10 @@ fn a_node_answers_its_front_by_xdp() {
         assert_eq!((verdict, counter), (TX, Counter::HeartbeatKeyed));
         let esp = answer.len() - heartbeat::KEYED_LEN;
         let answer = heartbeat::verify_answer(&answer[esp..], &KEY).expect("an answer");
-        assert_eq!((answer.counter, answer.spi, answer.health), (7, FRONT_SPI, 0));
+        assert_eq!(
+            (answer.counter, answer.spi, answer.health),
+            (7, FRONT_SPI, 0)
+        );
         pair.health(heartbeat::HEALTH_DRAINING, false);
         let (_, _, answer) = pair.run(&ask(&KEY).bytes());
         let answer = heartbeat::verify_answer(&answer[esp..], &KEY).expect("an answer");
@@ -374,12 +388,7 @@ fn without_a_front_nothing_of_it_is_there() {
     let mut pair = pair();
     pair.own_addresses(&shared());
     pair.gateway(OTHER, on_segment());
-    pair.lead_all(OTHER);
-    assert!(SLOTS > 0);
     for frame in dressed(&esp(SPI, 7)) {
-        assert_eq!(
-            pair.judge(&frame.bytes()),
-            (REDIRECT, Counter::EspSteered)
-        );
+        assert_eq!(pair.judge(&frame.bytes()), (REDIRECT, Counter::EspSteered));
     }
 }

@@ -10,8 +10,8 @@ use super::config;
 use super::core::Node;
 use crate::api::model::FilterClass;
 use crate::dataplane::loader::{LoadError, Outside};
-use crate::dataplane::{Dataplane, Filter};
 use crate::dataplane::net::links;
+use crate::dataplane::{Dataplane, Filter};
 use crate::ike::Identity;
 use crate::sadb::SessionId;
 

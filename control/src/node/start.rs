@@ -163,7 +163,11 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
-            front: config.front.as_ref().and_then(|front| front.number).unwrap_or(0),
+            front: config
+                .front
+                .as_ref()
+                .and_then(|front| front.number)
+                .unwrap_or(0),
             behind: config.front.is_some() || config.behind.is_some(),
             filter: config.filter.is_some(),
             max_sas: match config.role {

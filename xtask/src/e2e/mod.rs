@@ -6,6 +6,7 @@ mod chaos;
 mod drain;
 mod failover;
 mod floods;
+mod fronts;
 mod life;
 mod moving;
 mod mtu;
@@ -38,6 +39,7 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    fronts::CASES,
     authorities::CASES,
     failover::CASES,
     drain::CASES,

@@ -33,8 +33,7 @@ impl FrontKey {
 
     /// The file's key has one use for each label, of which this is the first.
     fn derived(key: &[u8]) -> Self {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
         mac.update(LABEL);
         let made = mac.finalize().into_bytes();
         let first = made.first_chunk::<16>().copied().unwrap_or_default();

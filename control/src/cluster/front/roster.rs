@@ -205,7 +205,10 @@ impl Roster {
     /// Whether it is known who lives: everybody does, or has had the time to answer. Slots that were given
     /// out before would be taken back at once.
     pub fn is_ready(&self, now: Instant) -> bool {
-        let all = self.nodes.iter().all(|node| node.standing() != Standing::Dead);
+        let all = self
+            .nodes
+            .iter()
+            .all(|node| node.standing() != Standing::Dead);
         all || now >= self.ready_at
     }
 

@@ -75,7 +75,9 @@ impl Slots {
             best => of(&self.nodes, |standing| standing == best),
         };
         for (slot, wanted) in (0..).zip(&mut self.wanted) {
-            let first = takes.iter().max_by_key(|number| (weight(slot, **number), **number));
+            let first = takes
+                .iter()
+                .max_by_key(|number| (weight(slot, **number), **number));
             *wanted = first.copied().unwrap_or(NO_NODE);
         }
     }

@@ -86,7 +86,10 @@ fn a_draining_node_has_what_nobody_else_can_take() {
     let mut seen = Seen::default();
     seen.change(&all(&[1, 2], Well), 0);
     seen.change(&[(1, Draining), (2, Well)], 0);
-    assert_eq!((seen.slots.share(1), seen.slots.share(2)), (0, SLOTS as usize));
+    assert_eq!(
+        (seen.slots.share(1), seen.slots.share(2)),
+        (0, SLOTS as usize)
+    );
     seen.change(&[(1, Draining), (2, Dead)], 0);
     assert_eq!(seen.slots.share(1), SLOTS as usize);
     seen.change(&[(1, Dead), (2, Dead)], 0);
@@ -152,7 +155,9 @@ impl World {
     fn new(others: &[u8], own: Option<u8>) -> Self {
         let now = Instant::now();
         let mut roster = Roster::new(others, own, PACE, now);
-        others.iter().for_each(|number| roster.set_way(*number, true));
+        others
+            .iter()
+            .for_each(|number| roster.set_way(*number, true));
         Self {
             roster,
             now,
@@ -170,9 +175,16 @@ impl World {
             for ask in asks {
                 if let Some(health) = self.answer.get(&ask.number) {
                     let at = self.now + Duration::from_millis(1);
-                    let Ask { number, counter, token } = ask;
+                    let Ask {
+                        number,
+                        counter,
+                        token,
+                    } = ask;
                     assert!(self.roster.on_answer(number, counter, token, *health, at));
-                    assert!(!self.roster.on_answer(number, counter, token, *health, at), "twice");
+                    assert!(
+                        !self.roster.on_answer(number, counter, token, *health, at),
+                        "twice"
+                    );
                 }
             }
             let next = self.roster.next_deadline();
@@ -222,7 +234,10 @@ fn a_node_that_never_answers_does_not_hold_up_the_others() {
     let standings = [1, 2, 3].map(|number| world.standing(number));
     assert_eq!(standings, [Well, Dead, Well]);
     // The front asks nobody whether it lives itself.
-    assert_eq!(world.roster.watched().map(|w| w.sent).collect::<Vec<_>>()[2], 0);
+    assert_eq!(
+        world.roster.watched().map(|w| w.sent).collect::<Vec<_>>()[2],
+        0
+    );
     world.roster.set_own(None, world.now);
     assert_eq!(world.standing(3), Dead);
 }
@@ -285,9 +300,16 @@ fn only_answers_to_what_was_asked_count() {
     let mut world = World::new(&[1, 2], None);
     world.roster.poll(world.now, &mut world.rng);
     let ask = world.roster.next_ask().unwrap();
-    let Ask { number, counter, token } = ask;
+    let Ask {
+        number,
+        counter,
+        token,
+    } = ask;
     let (roster, now) = (&mut world.roster, world.now);
-    assert!(!roster.on_answer(3 - number, counter, token, 0, now), "another node's");
+    assert!(
+        !roster.on_answer(3 - number, counter, token, 0, now),
+        "another node's"
+    );
     assert!(!roster.on_answer(number, counter + 1, token, 0, now));
     assert!(!roster.on_answer(number, counter, [0; 8], 0, now));
     assert!(!roster.on_answer(9, counter, token, 0, now));

@@ -4,13 +4,14 @@ use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::filter::{MAX_DIRECT, MAX_USERS};
+use evergate_common::front::SLOTS;
 use evergate_common::guard::Guard;
 use evergate_common::maps::{
     ADDRESSES, Address, AddressEntry, BEHIND, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, FRONT,
     GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, NODES,
     OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS,
-    REFLECT_KEYED, REFLECT_PLAIN, SAS,
-    SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS, address, halves, peer_slot,
+    REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS,
+    address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
@@ -129,6 +130,7 @@ impl Outside {
                 (OWNERS, max_owners),
                 (USERS, only(MAX_USERS)),
                 (DIRECT, only(MAX_DIRECT)),
+                (NODES, if settings.front == 0 { 1 } else { SLOTS }),
                 (INSIDE_V4, 1),
                 (INSIDE_V6, 1),
             ],

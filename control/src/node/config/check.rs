@@ -173,7 +173,9 @@ impl Checker<'_> {
         groups.extend(of_users);
         let known = !(peers.is_empty() && users.is_empty() && groups.is_empty());
         if matches!(role, Role::Gateway | Role::Authority)
-            && channel_is_own(channel.as_ref()) && !known {
+            && channel_is_own(channel.as_ref())
+            && !known
+        {
             self.warn(
                 &pool_at,
                 "no [[peer]]: no client can authenticate; only SAs that are \

@@ -9,7 +9,9 @@ use toml::Spanned;
 
 use super::check::{Checker, Place, TOP};
 use super::file::{self, File, Table, Text};
-use super::{ChannelEnd, Channel, Heartbeat, HeartbeatForm, Outside, Role, SteeredGateway, XdpMode};
+use super::{
+    Channel, ChannelEnd, Heartbeat, HeartbeatForm, Outside, Role, SteeredGateway, XdpMode,
+};
 
 /// What a front is told of the encryption nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,9 @@ impl Checker<'_> {
             number,
             key: key?,
             heartbeat: heartbeat.unwrap_or(Duration::from_millis(10)),
-            tries: tries.and_then(|tries| u32::try_from(tries).ok()).unwrap_or(5),
+            tries: tries
+                .and_then(|tries| u32::try_from(tries).ok())
+                .unwrap_or(5),
             nodes,
         })
     }
@@ -208,8 +212,9 @@ impl Checker<'_> {
     ) -> Option<IpAddr> {
         let outside = outside?;
         if outside.xdp == XdpMode::Off {
-            let said =
-                format!("{table}: found outside.xdp = \"off\", expected an XDP program, which does it");
+            let said = format!(
+                "{table}: found outside.xdp = \"off\", expected an XDP program, which does it"
+            );
             self.error(at, said);
         }
         if outside.address.is_none() {

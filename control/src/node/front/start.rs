@@ -67,10 +67,7 @@ struct Inputs {
 }
 
 /// Starts a front.
-pub(in crate::node) async fn start(
-    config: Config,
-    confinement: &Confinement,
-) -> Result<FrontNode> {
+pub(in crate::node) async fn start(config: Config, confinement: &Confinement) -> Result<FrontNode> {
     let started = Instant::now();
     let events = EventLog::new();
     let (Some(shared), Some(front), Some(key)) =

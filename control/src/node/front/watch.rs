@@ -285,7 +285,11 @@ impl Watcher {
             Some(address) => format!("node {number} at {address}"),
             None => format!("node {number}, which is this one,"),
         };
-        let alone = match self.told.values().all(|standing| *standing == Standing::Dead) {
+        let alone = match self
+            .told
+            .values()
+            .all(|standing| *standing == Standing::Dead)
+        {
             true => "; NO NODE IS LEFT: all packets are dropped",
             false => "",
         };
@@ -325,7 +329,11 @@ impl Watcher {
         self.show_at = now + SHOW;
         let nodes = self.roster.watched().map(|node| FrontNode {
             number: node.number,
-            address: self.others.get(&node.number).copied().unwrap_or(self.address),
+            address: self
+                .others
+                .get(&node.number)
+                .copied()
+                .unwrap_or(self.address),
             own: !self.others.contains_key(&node.number),
             state: match node.standing {
                 Standing::Well => NodeState::Well,
