@@ -56,9 +56,11 @@ pub struct Gateway {
     mac_source: [u8; 6],
     source: Address,
     destination: Address,
+    interface: [u8; 4],
+    zero: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Gateway>() == 1 + 1 + 2 + 6 + 6 + 16 + 16);
+const _: () = assert!(size_of::<Gateway>() == 1 + 1 + 2 + 6 + 6 + 16 + 16 + 4 + 4);
 
 impl Gateway {
     const SILENT: u8 = 1;
@@ -76,6 +78,8 @@ impl Gateway {
             mac_source: [0; 6],
             source: [0; 16],
             destination: [0; 16],
+            interface: [0; 4],
+            zero: [0; 4],
         }
     }
 
@@ -100,6 +104,13 @@ impl Gateway {
         self.mtu = mtu.to_be_bytes();
         self.source = address(source);
         self.destination = address(destination);
+        self
+    }
+
+    /// The same by another interface than the one that packets come by; the link addresses are of its network.
+    #[must_use]
+    pub const fn by_interface(mut self, index: u32) -> Self {
+        self.interface = index.to_be_bytes();
         self
     }
 
@@ -278,6 +289,13 @@ impl<'a> Steered<'a> {
     #[inline(always)]
     pub fn goes(&self) -> bool {
         self.gateway.is_some()
+    }
+
+    /// The interface that it goes by; 0: the one that it has come by.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        self.gateway
+            .map_or(0, |gateway| u32::from_be_bytes(gateway.interface))
     }
 
     /// Bytes by which the frame has to grow at its beginning.

@@ -119,6 +119,22 @@ fn everything_for_the_shared_address_goes_to_the_node() {
 }
 
 #[test]
+fn a_node_may_be_on_another_interface() {
+    for (way, counter) in [
+        (on_segment(), Counter::SteerSent),
+        (
+            on_segment().in_ip(FRONT_V4, NODE_V4, 1500),
+            Counter::SteerWrapped,
+        ),
+    ] {
+        let mut pair = front(NO_SHARE, way.by_interface(7));
+        for frame in from_a_client() {
+            assert_eq!(pair.judge(&frame.bytes()), (REDIRECT, counter), "{frame:?}");
+        }
+    }
+}
+
+#[test]
 fn beyond_the_segment_it_goes_in_ip_and_the_node_takes_it_out() {
     for (own, other) in [(FRONT_V4, NODE_V4), (FRONT_V6, NODE_V6)] {
         let mut pair = front(NO_SHARE, on_segment().in_ip(own, other, 1500));

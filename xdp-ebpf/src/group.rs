@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
-    helpers::bpf_xdp_adjust_head,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head},
     programs::XdpContext,
 };
 use evergate_common::{
@@ -74,8 +74,11 @@ pub fn send(ctx: &XdpContext, steered: &Steered) -> (u32, Counter) {
     if room > 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {
         return (XDP_DROP, Counter::NoRoom);
     }
+    let interface = steered.interface();
     match steered.apply(&mut Packet::new(ctx)) {
-        Some(()) => (XDP_TX, steered.counter),
+        Some(()) if interface == 0 => (XDP_TX, steered.counter),
+        // SAFETY: a helper that takes numbers; it fails for unknown flags alone.
+        Some(()) => (unsafe { bpf_redirect(interface, 0) } as u32, steered.counter),
         None => (XDP_DROP, Counter::Malformed),
     }
 }

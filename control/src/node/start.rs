@@ -38,7 +38,7 @@ use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
-use super::steering::Group;
+use super::steering::{Group, Links};
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Shared};
 use crate::cluster::channel::{Credentials, Uplink};
@@ -145,11 +145,17 @@ pub(super) async fn start(
             }
         }
     };
+    for name in Links::names(&config) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let (watch, subscription) = FibWatch::open(&names).await?;
     let watch = tokio::spawn(watch.run());
     let fib = Arc::clone(&subscription.fib);
     let in_use = subscription.in_use.clone();
-    let group = Group::of(&config, outside.interface.index, in_use);
+    let links = Links::find(&handle, &config, outside.interface.index).await?;
+    let group = Group::of(&config, &links, in_use);
     let front_key = front::key_of(&config)?;
     let number = config.number().unwrap_or(0);
     let (mut dataplane, reports) = Dataplane::start(Options {

@@ -1,11 +1,13 @@
 //! Gateways that share this one's address, the encryption nodes behind a front, and the fronts before a node:
 //! the ways to them follow routes and neighbours.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use evergate_common::steering::Gateway;
+use rtnetlink::Handle;
 
 use super::config::{self, Config, SteeredWay};
 use super::core::Node;
@@ -13,6 +15,7 @@ use super::events::{EventKind, NewEvent};
 use crate::dataplane::loader::LoadError;
 use crate::dataplane::net::fib::{Fib, Resolution};
 use crate::dataplane::net::fib_watch::InUse;
+use crate::dataplane::net::links::LinkInfo;
 
 /// The kernel hears so often that the ways are in use: it resolves a neighbour again that it would
 /// forget.
@@ -25,10 +28,51 @@ struct Other {
     spec: config::SteeredGateway,
     /// Nothing is sent there: only its link address is of interest.
     only_station: bool,
+    /// Index of the interface that leads there.
+    interface: u32,
     /// As the program knows it.
     way: Option<Gateway>,
     /// Its link address on the segment; the last one stays while it is silent.
     station: Option<Mac>,
+}
+
+/// The interfaces that lead to others, by name.
+pub(super) struct Links {
+    /// Index of the outside interface.
+    outside: u32,
+    named: HashMap<String, u32>,
+}
+
+impl Links {
+    /// Names of the interfaces, but the outside one.
+    pub(super) fn names(config: &Config) -> BTreeSet<String> {
+        let steering = config.steering.as_ref().map(|steering| &steering.gateways);
+        let nodes = steering.or(config.front.as_ref().map(|front| &front.nodes));
+        let names = nodes.into_iter().flatten();
+        let names = names.filter_map(|other| other.interface.clone());
+        names
+            .filter(|name| *name != config.outside.interface)
+            .collect()
+    }
+
+    /// Looks them up.
+    pub(super) async fn find(handle: &Handle, config: &Config, outside: u32) -> Result<Self> {
+        let mut named = HashMap::new();
+        for name in Self::names(config) {
+            let link = LinkInfo::by_name(handle, &name).await?;
+            link.mac()?;
+            named.insert(name, link.interface.index);
+        }
+        Ok(Self { outside, named })
+    }
+
+    fn of(&self, spec: &config::SteeredGateway) -> u32 {
+        let index = spec
+            .interface
+            .as_ref()
+            .and_then(|name| self.named.get(name));
+        index.copied().unwrap_or(self.outside)
+    }
 }
 
 /// The others of a group.
@@ -55,11 +99,12 @@ pub(super) struct News {
 
 impl Group {
     /// The group that a configuration speaks of, if it does.
-    pub(super) fn of(config: &Config, outside: u32, in_use: InUse) -> Option<Self> {
+    pub(super) fn of(config: &Config, links: &Links, in_use: InUse) -> Option<Self> {
         let other = |only_station| {
             move |spec: &config::SteeredGateway| Other {
                 spec: spec.clone(),
                 only_station,
+                interface: links.of(spec),
                 way: None,
                 station: None,
             }
@@ -81,6 +126,7 @@ impl Group {
                         address: *address,
                         way: SteeredWay::Auto,
                         mtu: None,
+                        interface: None,
                     };
                     others.push(other(true)(&spec));
                 }
@@ -90,7 +136,7 @@ impl Group {
         Some(Self {
             what,
             own,
-            outside,
+            outside: links.outside,
             others,
             in_use,
             report_at: Instant::now(),
@@ -116,12 +162,15 @@ impl Group {
             self.report_at = now + REPORT;
         }
         for other in &mut self.others {
-            let (way, station, by) = way_to(&other.spec, self.own, fib, self.outside);
+            let (mut way, station, by) = way_to(&other.spec, self.own, fib, other.interface);
+            if other.interface != self.outside && way != Gateway::silent() {
+                way = way.by_interface(other.interface);
+            }
             other.station = station.or(other.station);
             if report {
                 let address = other.spec.address;
-                let next = fib.lookup_on(self.outside, address).next(address);
-                self.in_use.report(self.outside, next);
+                let next = fib.lookup_on(other.interface, address).next(address);
+                self.in_use.report(other.interface, next);
             }
             if !other.only_station && other.way != Some(way) {
                 // A gateway that was never there is no news.
@@ -152,9 +201,9 @@ fn way_to(
     spec: &config::SteeredGateway,
     own: IpAddr,
     fib: &Fib,
-    outside: u32,
+    interface: u32,
 ) -> (Gateway, Option<Mac>, String) {
-    let hop = fib.lookup_on(outside, spec.address);
+    let hop = fib.lookup_on(interface, spec.address);
     let (Resolution::Resolved(mac), Some(source)) = (hop.resolution, hop.source_mac) else {
         let text = "does not answer: what is for it is dropped".to_owned();
         return (Gateway::silent(), None, text);

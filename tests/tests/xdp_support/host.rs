@@ -187,7 +187,12 @@ impl Model {
                     .apply(packet.as_mut_slice())
                     .expect("a decided frame can be readied");
                 counters.push(steered.counter);
-                return (TX, counters, packet);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
             }
             if steered.counter != Counter::Passed {
                 counters.push(steered.counter);
@@ -209,7 +214,12 @@ impl Model {
                     .apply(packet.as_mut_slice())
                     .expect("a decided frame can be readied");
                 counters.push(steered.counter);
-                return (TX, counters, packet);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
             }
             if !matches!(steered.counter, Counter::Passed | Counter::EspUnknown) {
                 counters.push(steered.counter);

@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     ("front_nodes_ask_for_what_they_lack", asked_for),
     ("front_new_keys_while_nodes_come_and_go", rekeys),
     ("front_that_is_elsewhere", far),
+    ("front_with_nodes_behind_it", between),
     ("front_that_is_a_node_itself", first),
 ];
 
@@ -206,6 +207,22 @@ fn far(lab: &mut Lab) -> Result<()> {
     same_session(lab, &session)?;
     let wrapped = lab.status(front)?.counter("steer_wrapped");
     ensure(wrapped > 100, || format!("{wrapped} went in IP"))
+}
+
+fn between(lab: &mut Lab) -> Result<()> {
+    let (front, node, session) = up(lab, Front::Between, Sharing::default())?;
+    let stream = Stream::start(lab)?;
+    let outage = kill_and_measure(lab, node)?;
+    ensure(outage < 300.0, || {
+        format!("{outage:.1} ms; dropped were {}", lab.drops())
+    })?;
+    let report = stream.finish()?;
+    ensure(report.error.is_none() && report.checked > 100_000, || {
+        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
+    })?;
+    same_session(lab, &session)?;
+    let sent = lab.status(front)?.counter("steer_sent");
+    ensure(sent > 100, || format!("{sent} were sent on"))
 }
 
 fn first(lab: &mut Lab) -> Result<()> {

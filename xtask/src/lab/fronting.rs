@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The front's own address where it has a namespace of its own.
 const FRONT: &str = "192.0.2.9";
 
+/// Its address toward the router, where that is another network.
+const BETWEEN: &str = "203.0.113.9";
+
 /// What the front is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Front {
@@ -19,6 +22,8 @@ pub(crate) enum Front {
     Alone,
     /// The same, as if the others were elsewhere.
     Far,
+    /// The same, between the router and the others: it has an interface to each side.
+    Between,
     /// gw1, which is one of the encryption nodes too.
     First,
 }
@@ -29,7 +34,7 @@ impl Lab {
     pub(crate) fn front(&mut self, front: Front, sharing: Sharing) -> Result<Place> {
         let place = match front {
             Front::First => Place::Gateway(1),
-            Front::Alone | Front::Far => Place::Front,
+            Front::Alone | Front::Far | Front::Between => Place::Front,
         };
         self.write_secret("front.key", &"7c".repeat(32))?;
         let sharing = Sharing {
@@ -41,7 +46,7 @@ impl Lab {
                     ),
                     _ => behind_toml(number, "192.0.2.1"),
                 },
-                Front::Alone | Front::Far => |number| behind_toml(number, FRONT),
+                Front::Alone | Front::Far | Front::Between => |number| behind_toml(number, FRONT),
             },
             ..sharing
         };
@@ -59,10 +64,10 @@ impl Lab {
         if front == Front::First {
             self.bring_to(1)?;
         } else {
-            let by = if front == Front::Far {
-                "by = \"ip\"\n"
-            } else {
-                ""
+            let (by, outside, via) = match front {
+                Front::Far => ("by = \"ip\"\n", "wan0", FRONT),
+                Front::Between => ("interface = \"wan0\"\n", "out0", BETWEEN),
+                _ => ("", "wan0", FRONT),
             };
             let text = format!(
                 "\
@@ -71,7 +76,7 @@ role = \"front\"
 socket = \"{}\"
 
 [outside]
-interface = \"wan0\"
+interface = \"{outside}\"
 address = \"{SHARED}\"
 
 [privileges]
@@ -85,7 +90,7 @@ address = \"{SHARED}\"
             );
             std::fs::write(self.dir().join("front.toml"), text)?;
             self.start(place)?;
-            self.bring_by(FRONT)?;
+            self.bring_by(via)?;
         }
         self.wait("every node has its share", Duration::from_secs(10), |lab| {
             let shares = lab.shares(place)?;
@@ -114,7 +119,13 @@ address = \"{SHARED}\"
              ip -n {ns} link set lo up\n\
              ip -n {ns} link set wan0 up\n\
              ip -n {ns} addr add {FRONT}/24 dev wan0\n\
-             ip -n {ns} route add default via 192.0.2.254\n",
+             ip -n {ns} route add default via 192.0.2.254\n\
+             ip -n {wan} link add front2 index 152 type veth peer name out0 address 02:00:00:04:00:09 netns {ns}\n\
+             ip netns exec {wan} ethtool -K front2 gro on tx off >/dev/null\n\
+             ip -n {wan} link set front2 up\n\
+             ip -n {wan} addr add 203.0.113.10/30 dev front2\n\
+             ip -n {ns} link set out0 up\n\
+             ip -n {ns} addr add {BETWEEN}/30 dev out0\n",
             object.display(),
             pass::SECTION,
         );

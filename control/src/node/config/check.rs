@@ -314,7 +314,13 @@ impl Checker<'_> {
         None
     }
 
-    fn interface(&mut self, text: Text, at: &Place, key: &str, what: &str) -> Option<String> {
+    pub(super) fn interface(
+        &mut self,
+        text: Text,
+        at: &Place,
+        key: &str,
+        what: &str,
+    ) -> Option<String> {
         let name = self.required(text, at, key, what)?;
         let place = name.span();
         let name = name.into_inner();

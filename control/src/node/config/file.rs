@@ -174,6 +174,7 @@ pub(super) struct SteeredGateway {
     pub(super) address: Text,
     pub(super) by: Text,
     pub(super) mtu: Number,
+    pub(super) interface: Text,
 }
 
 #[derive(Deserialize)]

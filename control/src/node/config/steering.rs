@@ -28,6 +28,8 @@ pub struct SteeredGateway {
     pub way: SteeredWay,
     /// Largest packet that goes there, IP around it included; otherwise as the route says.
     pub mtu: Option<u16>,
+    /// The interface that leads there; otherwise the outside one.
+    pub interface: Option<String>,
 }
 
 /// How packets get to another gateway.
@@ -132,11 +134,16 @@ impl Checker<'_> {
         }
         let way: SteeredWay = self.named_or(gateway.by, &format!("{table}.by"));
         let mtu = self.number(gateway.mtu, &format!("{table}.mtu"), 576..=9000);
+        let interface = match gateway.interface {
+            None => None,
+            found => Some(self.interface(found, at, &format!("{table}.interface"), "")?),
+        };
         Some(SteeredGateway {
             number: number?,
             address: address?,
             way,
             mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
+            interface,
         })
     }
 

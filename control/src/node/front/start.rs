@@ -27,7 +27,7 @@ use crate::node::events::{EventKind, EventLog, NewEvent};
 use crate::node::interfaces::Interfaces;
 use crate::node::start::{COMMANDS, xdp_mode};
 use crate::node::status::counted;
-use crate::node::steering::Group;
+use crate::node::steering::{Group, Links};
 use crate::privilege::{Confinement, capabilities};
 
 /// The pace at which routes and neighbours are followed.
@@ -79,7 +79,9 @@ pub(in crate::node) async fn start(config: Config, confinement: &Confinement) ->
     let link = LinkInfo::by_name(&handle, &config.outside.interface).await?;
     link.mac()?;
     let mode = xdp_mode(config.outside.xdp).context("a front needs an XDP program")?;
-    let names = [config.outside.interface.clone()];
+    let links = Links::find(&handle, &config, link.interface.index).await?;
+    let mut names = vec![config.outside.interface.clone()];
+    names.extend(Links::names(&config));
     let (routes, subscription) = FibWatch::open(&names).await?;
     let routes = tokio::spawn(routes.run());
     let mut outside = Outside::load(OutsideSettings {
@@ -97,7 +99,7 @@ pub(in crate::node) async fn start(config: Config, confinement: &Confinement) ->
         let own = own.into_iter().map(|own| own.address).collect();
         crate::node::filter::apply(&mut filter, &mut outside, spec, own)?;
     }
-    let group = Group::of(&config, link.interface.index, subscription.in_use);
+    let group = Group::of(&config, &links, subscription.in_use);
     let group = group.context("a front needs [front]")?;
     let slots = outside.take_slots().context("the slots are taken")?;
     let watch = Watch::start(front, key, slots, None, events.clone())?;

@@ -23,6 +23,7 @@ number = 62
 address = "203.0.113.7"
 by = "ip"
 mtu = 1400
+interface = "back0"
 "#;
 
 const NODE: &str = r#"
@@ -79,6 +80,7 @@ fn a_front_has_nodes_and_nothing_else() {
         .iter()
         .map(|n| (n.number, n.way, n.mtu))
         .collect();
+    assert_eq!(front.nodes[1].interface.as_deref(), Some("back0"));
     assert_eq!(
         nodes,
         [
