@@ -10,12 +10,15 @@ use evergate_common::{
     filter::{ClassEntry, DEFAULT, Rule},
     front::{FRONT_SPI, NO_NODE, NO_SHARE, slot_of},
     heartbeat,
-    maps::address,
+    maps::{AddressEntry, Local, address},
     reason::Counter,
-    steering::Gateway,
+    steering::{Gateway, station},
     wire::*,
 };
-use xdp_support::{host::OutsidePair, *};
+use xdp_support::{
+    host::{Model, OutsidePair},
+    *,
+};
 
 /// The front's own number where it is a node itself, and another node.
 const OWN: u8 = 1;
@@ -407,4 +410,60 @@ fn without_a_front_nothing_of_it_is_there() {
     for frame in dressed(&esp(SPI, 7)) {
         assert_eq!(pair.judge(&frame.bytes()), (REDIRECT, Counter::EspSteered));
     }
+}
+
+/// Three fronts that are nodes too, and whose tables say what chance says: a packet is sent on once at most,
+/// and ends where a node takes it, or where it is dropped.
+#[test]
+fn fronts_that_disagree_send_nothing_to_and_fro() {
+    let mac = |number: u8| [2, 0, 0, 0, 1, number];
+    let own = |number: u8| IpAddr::V4(Ipv4Addr::new(192, 0, 2, 20 + number));
+    let slot = slot_of(&address(CLIENT_V4.into()), 0);
+    let front = |number: u8, leads_to: u8, in_ip: bool| {
+        let mut model = Model {
+            front: number,
+            behind: true,
+            shared: true,
+            local: Local::new(Some(mac(number)), &[GATEWAY_V4.into(), own(number)]),
+            group_address: Some(own(number)),
+            slots: [(slot, leads_to)].into(),
+            ..Model::default()
+        };
+        for other in (1..=3).filter(|other| *other != number) {
+            let near = Gateway::on_segment(mac(other), mac(number));
+            let way = match in_ip {
+                true => near.in_ip(own(number), own(other), 1500),
+                false => near,
+            };
+            model.gateways.insert(other, way);
+            model.stations.insert(station(&mac(other)));
+            let entry = AddressEntry::default().of_gateway(true);
+            model.addresses.insert(address(own(other)), entry);
+        }
+        model
+    };
+    let mut sent = 0;
+    for choice in 0..4_u32.pow(3) * 2 {
+        let leads_to = |number: u32| (choice / 4_u32.pow(number) % 4) as u8;
+        let in_ip = choice >= 4_u32.pow(3);
+        let mut fronts =
+            [1, 2, 3].map(|number| front(number, leads_to(u32::from(number) - 1), in_ip));
+        for first in 1..=3_u8 {
+            let frame = Frame {
+                mac_destination: mac(first),
+                ..Frame::v4(IPPROTO_ESP, esp(SPI, 7))
+            };
+            let (verdict, counters, packet) =
+                fronts[usize::from(first) - 1].outcome(&frame.bytes());
+            if verdict != TX {
+                continue;
+            }
+            sent += 1;
+            let next = packet[5];
+            let (verdict, then, _) = fronts[usize::from(next) - 1].outcome(&packet);
+            assert_ne!(verdict, TX, "{counters:?}, {then:?}");
+            assert_eq!(then.last(), Some(&Counter::EspUnknown));
+        }
+    }
+    assert!(sent > 100, "{sent}");
 }
