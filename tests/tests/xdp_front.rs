@@ -323,7 +323,7 @@ fn what_can_not_go_is_dropped_and_counted() {
         // A number that nobody has.
         (on_segment(), 9, 64, Counter::SteerSilent),
         (
-            on_segment().in_ip(FRONT_V4, NODE_V4, 96),
+            on_segment().in_ip(FRONT_V4, NODE_V4, 95),
             OTHER,
             64,
             Counter::SteerTooBig,
