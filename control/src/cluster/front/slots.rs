@@ -61,6 +61,11 @@ impl Slots {
         changed
     }
 
+    /// Whether slots are still to move.
+    pub fn is_moving(&self) -> bool {
+        self.leads_to != self.wanted
+    }
+
     /// How many slots lead to a node.
     pub fn share(&self, number: u8) -> usize {
         self.leads_to.iter().filter(|at| **at == number).count()

@@ -76,8 +76,10 @@ fn a_node_that_dies_loses_its_slots_at_once_and_gets_them_back_slowly() {
     assert_eq!(seen.change(&[(1, Well), (2, Proving), (3, Well)], 20), 0);
     let nodes = all(&[1, 2, 3], Well);
     assert_eq!(seen.change(&nodes, 20), 20);
+    assert!(seen.slots.is_moving());
     assert_eq!(seen.slots.share(2), 20);
     seen.settle(&nodes);
+    assert!(!seen.slots.is_moving());
     assert_eq!(seen.map, before);
 }
 

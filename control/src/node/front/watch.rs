@@ -357,7 +357,10 @@ impl Watcher {
 
     /// Waits for answers, until something is to be done. Whether it is the end.
     fn wait(&self) -> bool {
-        let wake = self.roster.next_deadline().min(self.show_at);
+        let mut wake = self.roster.next_deadline().min(self.show_at);
+        if self.slots.is_moving() {
+            wake = wake.min(self.move_at);
+        }
         let time = wake.saturating_duration_since(Instant::now());
         let time = Timespec::try_from(time).unwrap_or_default();
         let mut fds = [
