@@ -17,6 +17,7 @@ use super::departures::Departures;
 use super::edge::Edge;
 use super::establish::refused;
 use super::events::{EventKind, EventLog, NewEvent};
+use super::front::Watch;
 use super::gateway::Gateway;
 use super::guard::Flood;
 use super::hooks::Answers;
@@ -99,6 +100,8 @@ pub(super) struct Node {
     pub(super) connectivity: Option<Box<Connectivity>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
+    /// It is a front too: who watches the other nodes.
+    pub(super) front: Option<Watch>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,

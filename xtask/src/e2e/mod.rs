@@ -7,6 +7,7 @@ mod connectivity;
 mod drain;
 mod failover;
 mod floods;
+mod fronts;
 mod life;
 mod moving;
 mod mtu;
@@ -40,6 +41,7 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    fronts::CASES,
     authorities::CASES,
     connectivity::CASES,
     translation::CASES,

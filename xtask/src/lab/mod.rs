@@ -4,6 +4,7 @@
 //! removes itself when dropped; [`down`] removes what a crashed run left.
 
 mod build;
+pub(crate) mod fronting;
 mod kernel;
 pub(crate) mod limits;
 mod moving;

@@ -43,7 +43,7 @@ use distribution::Shared;
 use edges::Edge;
 use held::Held;
 use stand_ins::StandIns;
-use status::Board;
+pub(super) use status::{Board, blank};
 
 pub(super) use start::start;
 

@@ -123,8 +123,8 @@ impl Checker<'_> {
         outside: Option<&Outside>,
         inside: Option<&Inside>,
     ) -> Option<Channel> {
-        if role == Role::Client {
-            let why = "a client knows nothing of authorities";
+        if matches!(role, Role::Client | Role::Front) {
+            let why = "it knows nothing of authorities";
             self.unused(table.as_ref(), "[channel]", role, why);
             return None;
         }
@@ -182,7 +182,7 @@ impl Checker<'_> {
                     distribution,
                 }
             }
-            Role::Gateway | Role::Client => {
+            Role::Gateway | Role::Client | Role::Front => {
                 if let Some(first) = table.edges.first() {
                     let said = "[[channel.edge]]: found on a gateway, expected on its authority";
                     self.error(&first.span(), said);
