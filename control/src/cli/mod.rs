@@ -86,6 +86,9 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
             command: BenchCommand::Handshakes(args),
         } => bench::handshakes(args),
         Command::Bench {
+            command: BenchCommand::Clients(args),
+        } => bench::clients(args),
+        Command::Bench {
             command: BenchCommand::Send(args),
         } => bench::send(args),
         Command::Bench {

@@ -8,6 +8,7 @@ mod drain;
 mod failover;
 mod floods;
 mod fronts;
+mod hotswap;
 mod life;
 mod moving;
 mod mtu;
@@ -42,6 +43,7 @@ const CASES: &[&[Case]] = &[
     steering::CASES,
     sharing::CASES,
     fronts::CASES,
+    hotswap::CASES,
     authorities::CASES,
     connectivity::CASES,
     translation::CASES,

@@ -5,6 +5,7 @@
 
 mod build;
 pub(crate) mod fronting;
+pub(crate) mod herd;
 mod kernel;
 pub(crate) mod limits;
 mod moving;
@@ -17,6 +18,7 @@ mod process;
 mod setup;
 pub(crate) mod sharing;
 mod short;
+mod swap;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;

@@ -32,6 +32,8 @@ pub(crate) struct Sharing {
     pub(crate) second: bool,
     /// The key of it, in hexadecimal digits.
     pub(crate) key: String,
+    /// What the authority gives inner addresses from.
+    pub(crate) pool: &'static str,
     /// How messages of IKE get to the authority.
     pub(crate) negotiation: Negotiation,
     /// Tables for edges and client.
@@ -87,6 +89,7 @@ impl Default for Sharing {
             second: false,
             negotiation: Negotiation::Channel,
             key: "5a".repeat(32),
+            pool: POOL,
             extra: String::new(),
             of_edge: |_| String::new(),
             authority_extra: String::new(),
@@ -306,10 +309,10 @@ distribution = \"{}\"
         }
         let _ = write!(
             text,
-            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{POOL}\"]\n\n\
+            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{}\"]\n\n\
              [[peer]]\nidentity = \"client.example\"\npsk_file = \"gw1-held.psk\"\n\
              inner = [\"{CLIENT_INNER}\"]\n\n{}",
-            sharing.repository, sharing.authority_extra,
+            sharing.repository, sharing.pool, sharing.authority_extra,
         );
         text.push_str(&connectivity_toml(
             sharing,

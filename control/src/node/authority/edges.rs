@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use tokio::task::coop::unconstrained;
+
 use super::Authority;
 use super::connectivity::Here;
 use crate::cluster::channel::Heard;
@@ -17,6 +20,9 @@ use crate::node::sockets::Datagram;
 /// So many pairs are told at once, and after such a pause the next ones: an edge takes that many.
 const PIECE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Words of the repository that are taken at once.
+const OUTCOMES: usize = 1024;
 
 /// An edge as its authority knows it.
 pub(super) struct Edge {
@@ -280,7 +286,19 @@ impl Authority {
         self.writes
     }
 
-    pub(super) fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+    /// What has become of writes, as much as there is: what one commit has kept comes at once.
+    pub(super) fn on_outcomes(&mut self, first: Outcome) -> anyhow::Result<()> {
+        let mut next = Some(first);
+        for _ in 0..OUTCOMES {
+            let Some(outcome) = next.take() else { break };
+            self.on_outcome(outcome)?;
+            next = unconstrained(self.repository.next()).now_or_never();
+        }
+        // What was taken out must not be lost.
+        next.map_or(Ok(()), |outcome| self.on_outcome(outcome))
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
                 if let Some((spi, kept)) = self.storing.remove(&number) {

@@ -150,7 +150,7 @@ impl Authority {
                 Input::Command(None) => {
                     bail!("the API has ended; nobody could see or stop this node")
                 }
-                Input::Kept(outcome) => self.on_outcome(outcome)?,
+                Input::Kept(first) => self.on_outcomes(first)?,
                 Input::Heard(first) => self.on_heard(first),
                 // What the socket has is taken before deadlines are judged.
                 Input::Connectivity | Input::Time => {}
