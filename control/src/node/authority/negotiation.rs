@@ -90,7 +90,11 @@ impl Authority {
                 }
             }
             // Of a client's side.
-            Event::Redirected { .. } | Event::Ticket { .. } | Event::ReauthIn { .. } => {}
+            Event::Redirected { .. }
+            | Event::Ticket { .. }
+            | Event::ReauthIn { .. }
+            | Event::Ahead { .. } => {}
+            Event::PeerAhead { .. } => {}
             Event::Closed { id, reason, .. } => match self.table.of_sa(id) {
                 Some(session) => self.end_session(session, &reason.to_string(), false),
                 None => {
