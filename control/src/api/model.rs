@@ -34,9 +34,9 @@ pub struct Status {
     /// Authority: the edges that it knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Edge>,
-    /// Edge: the authority that it is connected to, or that it has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority: Option<Authority>,
+    /// Edge: its authorities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<Authority>,
     /// Gateway: what its packet filter has done, by class of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<FilterClass>,
@@ -99,12 +99,15 @@ pub struct Edge {
     pub owned: u64,
 }
 
-/// What an edge knows of its authority.
+/// What an edge knows of an authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authority {
-    /// The one that it is connected to; none: traffic goes on with what is there, and nobody new is served.
+    /// Of those that share the work; none: there is no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u8>,
+    /// Where it is connected to; none: its clients' traffic goes on with what is there, and it serves nobody new.
     pub at: Option<SocketAddr>,
-    /// Pairs of SAs that this edge has.
+    /// Pairs of SAs that this edge has of it.
     pub pairs: u64,
     /// Those of them that it may use now.
     pub owned: u64,

@@ -125,6 +125,10 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             print_done(&node, &done)
         }
         Command::Drain { node, undo, wait } => drain::command(&node, undo, wait).await,
+        Command::Associate { node, address } => {
+            let done = client(&node)?.associate(address).await?;
+            print_done(&node, &done)
+        }
         Command::Session {
             command: SessionCommand::Delete { node, peer },
         } => {

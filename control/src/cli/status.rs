@@ -234,12 +234,18 @@ fn gateway(gateway: &Gateway) -> Vec<Cell> {
 
 /// Authority and edges.
 fn write_sharing(out: &mut String, status: &Status, colour: bool) {
-    if let Some(authority) = &status.authority {
-        let model::Authority { at, pairs, owned } = authority;
+    for authority in &status.authorities {
+        let model::Authority {
+            number,
+            at,
+            pairs,
+            owned,
+        } = authority;
+        let which = number.map_or_else(String::new, |number| format!(" {number}"));
         let (text, look) = match at {
-            Some(at) => (format!("edge of the authority at {at}"), Look::Good),
+            Some(at) => (format!("edge of authority{which} at {at}"), Look::Good),
             None => (
-                "edge WITHOUT AN AUTHORITY: traffic goes on, nobody new is served".to_owned(),
+                format!("edge WITHOUT AUTHORITY{which}: traffic goes on, it serves nobody new"),
                 Look::Bad,
             ),
         };

@@ -126,9 +126,10 @@ impl Node {
                     self.on_link(&change)?;
                     self.follow_own_address(&change).await?;
                 }
+                Input::Arrival(interface, address) => self.on_arrival(interface, address),
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
-                Input::News(news) => self.on_all_news(news).await?,
+                Input::News(link, news) => self.on_all_news(link, news).await?,
                 Input::Reload => self.reload_by_signal().await,
                 Input::Time => {}
             }
@@ -388,7 +389,7 @@ impl Node {
         if let WorkerEvent::PeerMoved { session, remote } = report.event {
             return self.peer_moved(session, remote, Witness::Worker);
         }
-        self.on_edge_report(&report.event, report.at);
+        self.on_edge_report(&report.event, report.at)?;
         match &self.role {
             Role::Client(_) => self.on_client_report(report),
             Role::Gateway(_) => self.on_gateway_report(report),

@@ -1,5 +1,6 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
+mod authorities;
 mod certificates;
 mod chaos;
 mod drain;
@@ -37,6 +38,7 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    authorities::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// The client has its session, which the authority made; the SPIs that name it.
-fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
+pub(super) fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
     lab.share(sharing)?;
     lab.start(Place::Client)?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
@@ -41,7 +41,7 @@ fn spis(lab: &Lab) -> Result<(String, String)> {
 }
 
 /// Nothing was negotiated since.
-fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
+pub(super) fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
     let ups = lab.events(Place::Client, 0)?;
     let ups = ups
         .iter()

@@ -15,7 +15,7 @@ pub(crate) struct Status {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) drain: Option<Drain>,
-    pub(crate) authority: Option<Authority>,
+    pub(crate) authorities: Vec<Authority>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) drops: Vec<Counter>,
 }
@@ -23,6 +23,8 @@ pub(crate) struct Status {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Authority {
+    pub(crate) number: Option<u8>,
+    pub(crate) at: Option<std::net::SocketAddr>,
     pub(crate) pairs: u64,
 }
 

@@ -9,11 +9,14 @@ use std::fmt::Write as _;
 /// The address that the edges share.
 pub(crate) const SHARED: &str = "192.0.2.100";
 
-/// Where edges find the authority.
+/// Where edges find the authority, and the second one if there is.
 const CHANNEL: &str = "10.0.0.1:4510";
+const SECOND_CHANNEL: &str = "10.0.0.4:4510";
 
 /// Where the authority runs.
 pub(crate) const AUTHORITY: Place = Place::Target;
+/// Where the second one runs: in the switch.
+pub(crate) const SECOND_AUTHORITY: Place = Place::Lan;
 
 /// What may be different from the usual.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub(crate) struct Sharing {
     pub(crate) distribution: &'static str,
     /// `[repository]` beside the key; empty: a file.
     pub(crate) repository: String,
+    /// Two authorities share the work.
+    pub(crate) second: bool,
     /// The key of it, in hexadecimal digits.
     pub(crate) key: String,
     /// Tables for edges and client.
@@ -37,6 +42,7 @@ impl Default for Sharing {
         Self {
             distribution: "all",
             repository: String::new(),
+            second: false,
             key: "5a".repeat(32),
             extra: String::new(),
             authority_extra: String::new(),
@@ -83,17 +89,29 @@ impl Lab {
                          echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore";
             self.exec(place, &["sh", "-c", quiet])?;
         }
-        std::fs::write(
-            dir.join(format!("{AUTHORITY}.toml")),
-            self.authority_toml(sharing),
-        )?;
+        let first = dir.join(format!("{AUTHORITY}.toml"));
+        std::fs::write(first, self.authority_toml(AUTHORITY, sharing))?;
         self.write_secret("repository.key", &sharing.key)?;
         self.bring_to(1)?;
         self.start(AUTHORITY)?;
+        if sharing.second {
+            self.share_work(sharing)?;
+        }
         for number in GATEWAYS {
             self.start_gateway(number)?;
         }
         Ok(())
+    }
+
+    /// A second authority.
+    fn share_work(&mut self, sharing: &Sharing) -> Result<()> {
+        let place = SECOND_AUTHORITY;
+        self.rename(place, "second.example")?;
+        let address = SECOND_CHANNEL.replace(":4510", "/24");
+        self.exec(place, &["ip", "addr", "add", &address, "dev", "br0"])?;
+        let file = self.dir().join(format!("{place}.toml"));
+        std::fs::write(file, self.authority_toml(place, sharing))?;
+        self.start(place)
     }
 
     /// From now on the router brings what is for the shared address to this edge.
@@ -104,6 +122,16 @@ impl Lab {
     }
 
     fn edge_toml(&self, number: u8, sharing: &Sharing) -> String {
+        let (which, second) = match sharing.second {
+            true => (
+                "number = 1\n",
+                format!(
+                    "[[channel.authority]]\nnumber = 2\naddress = \"{SECOND_CHANNEL}\"\n\
+                     name = \"second.example\"\n"
+                ),
+            ),
+            false => ("", String::new()),
+        };
         format!(
             "\
 name = \"gw{number}\"
@@ -131,9 +159,10 @@ key = \"gw{number}.key\"
 ca = [\"ca.pem\"]
 
 [[channel.authority]]
-address = \"{CHANNEL}\"
+{which}address = \"{CHANNEL}\"
 name = \"authority.example\"
 
+{second}
 {}",
             self.socket(Place::Gateway(number)).display(),
             sharing.extra,
@@ -141,14 +170,19 @@ name = \"authority.example\"
         )
     }
 
-    fn authority_toml(&self, sharing: &Sharing) -> String {
+    fn authority_toml(&self, place: Place, sharing: &Sharing) -> String {
+        let (listen, number) = match (place, sharing.second) {
+            (SECOND_AUTHORITY, _) => (SECOND_CHANNEL, "number = 2"),
+            (_, true) => (CHANNEL, "number = 1"),
+            (_, false) => (CHANNEL, ""),
+        };
         let mut text = format!(
             "\
 name = \"authority\"
 role = \"authority\"
 identity = \"gw1.example\"
 socket = \"{}\"
-state = \"authority\"
+state = \"{place}-kept\"
 
 [outside]
 address = \"{SHARED}\"
@@ -157,13 +191,14 @@ address = \"{SHARED}\"
 {user}
 
 [channel]
-listen = \"{CHANNEL}\"
-cert = \"{AUTHORITY}.pem\"
-key = \"{AUTHORITY}.key\"
+listen = \"{listen}\"
+{number}
+cert = \"{place}.pem\"
+key = \"{place}.key\"
 ca = [\"ca.pem\"]
 distribution = \"{}\"
 ",
-            self.socket(AUTHORITY).display(),
+            self.socket(place).display(),
             sharing.distribution,
             user = self.user_line(),
         );

@@ -8,7 +8,7 @@ use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
 use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
-use crate::ike::Transmit;
+use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sockets::Datagram;
@@ -27,6 +27,13 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+}
+
+fn cookies(keys: &CookieKeys) -> Down {
+    Down::Cookies {
+        current: keys.current.clone(),
+        before: keys.before.clone(),
+    }
 }
 
 impl Authority {
@@ -63,7 +70,24 @@ impl Authority {
         known.from = Some(from);
         known.from_pair = everything.then_some(0);
         let text = format!("{} ({edge}) has connected from {from}", known.name);
+        if let Some(keys) = &self.cookies {
+            self.listener.send(edge, cookies(keys));
+        }
         self.note(NewEvent::new(EventKind::EdgeUp, text));
+    }
+
+    /// Edges know what cookies are made with, so that their guards can ask for them.
+    pub(super) fn tell_cookies(&mut self, now: Instant) {
+        let keys = self.engine.cookie_keys(now);
+        if self.cookies.as_ref() == Some(&keys) {
+            return;
+        }
+        for (edge, known) in &self.edges {
+            if known.from.is_some() {
+                self.listener.send(*edge, cookies(&keys));
+            }
+        }
+        self.cookies = Some(keys);
     }
 
     /// Tells edges that have connected what they are to have, piece by piece: their queues are not endless.
@@ -124,6 +148,8 @@ impl Authority {
                 self.listener.send(edge, answer);
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
+            Up::Superseded { spi } => self.superseded(spi),
+            Up::Associated { address } => self.associated(edge, address),
         }
         None
     }

@@ -32,7 +32,7 @@ use crate::cluster::channel::{Heard, Listener};
 use crate::cluster::repository::{Outcome, Repository};
 use crate::cluster::wire::Down;
 use crate::cluster::{EdgeId, Ledger};
-use crate::ike::{Engine, SaId};
+use crate::ike::{CookieKeys, Engine, SaId};
 
 use distribution::Shared;
 use edges::Edge;
@@ -92,6 +92,8 @@ pub(super) struct Authority {
     at: HashMap<SocketAddr, SaId>,
     places: HashMap<SaId, SocketAddr>,
     held: Held,
+    /// What edges were told that cookies are made with.
+    cookies: Option<CookieKeys>,
     dying: Departures,
     retired: Departures,
     inputs: Inputs,
@@ -182,6 +184,7 @@ impl Authority {
             self.tick = now + TICK;
             self.ask_the_silent(now);
             self.let_expired_go();
+            self.tell_cookies(now);
             self.post_at.get_or_insert(now.max(self.post_earliest));
         }
         if self.post_at.is_some_and(|at| now >= at) {

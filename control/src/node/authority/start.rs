@@ -55,6 +55,7 @@ pub(in crate::node) async fn start(
         listen,
         edges,
         distribution,
+        number,
     } = &channel.end
     else {
         bail!("an authority needs channel.listen");
@@ -125,7 +126,7 @@ pub(in crate::node) async fn start(
             peers: Peers::from(peers),
             users: config.users.clone(),
             groups: config.groups.clone(),
-            sadb: Sadb::for_workers(config.esp.workers, false),
+            sadb: Sadb::for_workers(config.esp.workers, false).with_number(number.unwrap_or(0)),
             rng: StdRng::from_rng(&mut rand::rng()),
             side: Side::Gateway { pool },
             elsewhere: None,
@@ -144,6 +145,7 @@ pub(in crate::node) async fn start(
         at: HashMap::new(),
         places: HashMap::new(),
         held: Held::default(),
+        cookies: None,
         dying: Departures::default(),
         retired: Departures::default(),
         inputs: Inputs {

@@ -49,7 +49,7 @@ pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
         interfaces: Vec::new(),
         drain: None,
         edges: Vec::new(),
-        authority: None,
+        authorities: Vec::new(),
         filter: Vec::new(),
         clusters: Vec::new(),
         tunnels: Vec::new(),
@@ -132,6 +132,7 @@ impl Authority {
             }
             Command::PolicyReload { reply } => drop(reply.send(Err(no("has no policy")))),
             Command::Drain { reply, .. } => drop(reply.send(Err(no("does not drain")))),
+            Command::Associate { reply, .. } => drop(reply.send(Err(no("has no neighbours")))),
             Command::SessionDelete { peer, reply } => {
                 let answer = self.delete(&peer);
                 let _ = reply.send(answer);

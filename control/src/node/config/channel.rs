@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use evergate_common::steering::HIGHEST_NUMBER;
 use toml::Spanned;
 
 use super::check::{Checker, Place};
-use super::file::{self, Table, Text};
-use super::{Outside, Role};
+use super::file::{self, Number, Table, Text};
+use super::{Config, Outside, Role};
 use crate::cluster::EdgeId;
 
 /// The highest number of an edge.
@@ -31,10 +32,12 @@ pub enum ChannelEnd {
     /// It waits for edges.
     Authority {
         listen: SocketAddr,
+        /// In the SPIs that it issues, if there are several; 1 to 62.
+        number: Option<u8>,
         edges: Vec<NamedEdge>,
         distribution: Distribution,
     },
-    /// It connects to the first of these that takes it.
+    /// It connects to the first of these that takes it; of those with different numbers to one of each.
     Edge { authorities: Vec<NamedAuthority> },
 }
 
@@ -49,6 +52,8 @@ pub struct NamedEdge {
 /// An authority that an edge knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedAuthority {
+    /// Of those with the same number one works, and the others stand by. All have one, or none has.
+    pub number: Option<u8>,
     pub address: SocketAddr,
     /// Of its certificate.
     pub name: String,
@@ -82,6 +87,20 @@ pub enum Store {
         endpoints: Vec<String>,
         prefix: String,
     },
+}
+
+impl Config {
+    /// In the SPIs that the node issues: of a gateway among those that share an address, or of an authority
+    /// among several.
+    #[must_use]
+    pub fn number(&self) -> Option<u8> {
+        let channel = self.channel.as_ref().map(|channel| &channel.end);
+        match (&self.steering, channel) {
+            (Some(steering), _) => Some(steering.number),
+            (None, Some(ChannelEnd::Authority { number, .. })) => *number,
+            _ => None,
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -138,8 +157,10 @@ impl Checker<'_> {
                 let listen = listen.and_then(|text| self.endpoint(&text, "channel.listen"));
                 let edges = self.edges(table.edges, &at);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
+                let number = self.authority_number(table.number, "channel.number");
                 ChannelEnd::Authority {
                     listen: listen?,
+                    number,
                     edges,
                     distribution,
                 }
@@ -158,6 +179,8 @@ impl Checker<'_> {
                 );
                 let why = "an edge connects to its authority";
                 self.unused(table.listen.as_ref(), "channel.listen", role, why);
+                let why = "the number of an authority stands with it, in [[channel.authority]]";
+                self.unused(table.number.as_ref(), "channel.number", role, why);
                 if table.authorities.is_empty() {
                     self.error(&at, "no [[channel.authority]]: expected one or more, each with address and name");
                 }
@@ -165,14 +188,25 @@ impl Checker<'_> {
                 for authority in table.authorities {
                     let at = authority.span();
                     let authority = authority.into_inner();
+                    let number =
+                        self.authority_number(authority.number, "channel.authority.number");
                     let what = "the authority's address and port, such as \"10.0.0.1:4510\"";
                     let key = "channel.authority.address";
                     let address = self.required(authority.address, &at, key, what);
                     let address = address.and_then(|text| self.endpoint(&text, key));
                     let name = self.certified(authority.name, &at, "channel.authority.name");
                     if let (Some(address), Some(name)) = (address, name) {
-                        authorities.push(NamedAuthority { address, name });
+                        authorities.push(NamedAuthority {
+                            number,
+                            address,
+                            name,
+                        });
                     }
+                }
+                let unnumbered = authorities.iter().filter(|at| at.number.is_none()).count();
+                if unnumbered != 0 && unnumbered != authorities.len() {
+                    let said = "channel.authority.number: found with some authorities, expected with all or none";
+                    self.error(&at, said);
                 }
                 ChannelEnd::Edge { authorities }
             }
@@ -216,6 +250,11 @@ impl Checker<'_> {
             }
         }
         edges
+    }
+
+    fn authority_number(&mut self, number: Number, key: &str) -> Option<u8> {
+        let found = self.number(number, key, 1..=HIGHEST_NUMBER.into())?;
+        u8::try_from(found).ok()
     }
 
     /// A name of a certificate.

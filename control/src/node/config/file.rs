@@ -182,6 +182,7 @@ pub(super) struct Channel {
     #[serde(default)]
     pub(super) ca: Vec<Spanned<String>>,
     pub(super) listen: Text,
+    pub(super) number: Number,
     pub(super) distribution: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
@@ -199,6 +200,7 @@ pub(super) struct ChannelEdge {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChannelAuthority {
+    pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
 }

@@ -75,10 +75,12 @@ fn an_authority_has_edges_and_a_repository() {
         listen,
         edges,
         distribution,
+        number,
     } = channel.end
     else {
         panic!("an edge's end");
     };
+    assert_eq!(number, None);
     assert_eq!(listen.to_string(), "10.0.0.1:4510");
     assert_eq!(distribution, Distribution::All);
     let edges: Vec<_> = edges
@@ -116,6 +118,42 @@ fn an_edge_knows_authorities_and_no_clients() {
     };
     let names: Vec<_> = authorities.iter().map(|at| at.name.as_str()).collect();
     assert_eq!(names, ["authority.example", "second.example"]);
+}
+
+#[test]
+fn several_authorities_have_numbers() {
+    let number = |text: &str| text.replacen("[channel]", "[channel]\nnumber = 62", 1);
+    let config = read(&number(AUTHORITY)).unwrap();
+    assert_eq!(config.number(), Some(62));
+    assert_eq!(read(AUTHORITY).unwrap().number(), None);
+    let mut each = 0..;
+    let mut edge = String::new();
+    for part in EDGE.split_inclusive("[[channel.authority]]\n") {
+        edge.push_str(part);
+        if part.ends_with("[[channel.authority]]\n") {
+            edge.push_str(&format!("number = {}\n", each.next().unwrap() / 2 + 1));
+        }
+    }
+    let config = read(&edge).unwrap();
+    assert_eq!(config.number(), None, "it issues no SPIs");
+    let ChannelEnd::Edge { authorities } = config.channel.unwrap().end else {
+        panic!("an authority's end");
+    };
+    let numbers: Vec<_> = authorities.iter().map(|at| at.number).collect();
+    assert_eq!(numbers, [Some(1), Some(1)]);
+    for (text, said) in [
+        (
+            edge.replacen("number = 1\n", "", 1),
+            "expected with all or none",
+        ),
+        (edge.replacen("number = 1\n", "number = 63\n", 1), "63"),
+    ] {
+        let problems = read(&text).unwrap_err().to_string();
+        assert!(problems.contains(said), "{problems}");
+    }
+    let config = read(&number(EDGE)).unwrap();
+    let warned = format!("{:?}", config.warnings);
+    assert!(warned.contains("channel.number"), "{warned}");
 }
 
 #[test]
