@@ -403,6 +403,15 @@ impl Snapshot {
         self.replaced
     }
 
+    /// When nobody goes on with it any more, in seconds since 1970; `None`: never.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<u64> {
+        let ends = [self.life.ends_at, self.expires, self.reauth_until];
+        let first = ends.into_iter().flatten().min()?;
+        // Rounded up.
+        Some(first / 1000 + 1)
+    }
+
     pub(super) fn nat(&self) -> Nat {
         let [detected, local, remote, forced] = self.nat;
         Nat {

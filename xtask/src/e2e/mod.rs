@@ -7,6 +7,7 @@ mod drain;
 mod failover;
 mod floods;
 mod life;
+mod memory;
 mod moving;
 mod mtu;
 mod nat;
@@ -37,6 +38,7 @@ const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
     steering::CASES,
+    memory::CASES,
     sharing::CASES,
     authorities::CASES,
     failover::CASES,

@@ -32,7 +32,7 @@ impl Shared {
 }
 
 /// Now, in milliseconds since 1970.
-fn millis() -> u64 {
+pub(super) fn millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -7,7 +7,7 @@ use super::Authority;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
-use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
+use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run, Terms};
 use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
@@ -232,7 +232,13 @@ impl Authority {
                 }
                 let live = session.and_then(|session| self.table.live.get(&session));
                 if let Some(live) = live.filter(|live| !live.retired) {
-                    self.engine.rekey_child(Instant::now(), live.sa, spi);
+                    let (sa, now) = (live.sa, Instant::now());
+                    // Beyond all that may have been accepted, if the client knows how to get there.
+                    let extended = shared.is_some_and(|shared| shared.carrier.pair.esn);
+                    let skips = lost && extended;
+                    if !(skips && self.engine.ask_ahead(now, sa, Terms::default().reserve + 1)) {
+                        self.engine.rekey_child(now, sa, spi);
+                    }
                 }
             }
         }
@@ -247,15 +253,18 @@ impl Authority {
     pub(super) fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
+                self.held.written(number);
                 if let Some((spi, kept)) = self.storing.remove(&number) {
                     self.ledger.stored(spi, kept);
                 }
             }
             Outcome::Away { why } => {
+                self.is_away = true;
                 let text = format!("the repository is away, new work waits: {why}");
                 self.note(NewEvent::new(EventKind::Repository, text));
             }
             Outcome::Back => {
+                self.is_away = false;
                 let text = "the repository is back".to_owned();
                 self.note(NewEvent::new(EventKind::Repository, text));
             }

@@ -5,6 +5,7 @@ mod children;
 mod distribution;
 mod edges;
 mod held;
+mod memory;
 mod negotiation;
 mod start;
 mod status;
@@ -81,6 +82,8 @@ pub(super) struct Authority {
     listener: Listener,
     edges: BTreeMap<EdgeId, Edge>,
     repository: Repository,
+    /// The repository can not be written to for now.
+    is_away: bool,
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
     storing: HashMap<u64, (u32, crate::cluster::Kept)>,
     writes: u64,
@@ -221,6 +224,7 @@ impl Authority {
                 worked = true;
                 self.carry_out(order);
             }
+            worked |= self.keep_ike(Instant::now());
             while let Some(transmit) = self.engine.poll_transmit() {
                 worked = true;
                 self.transmit(transmit);
@@ -289,6 +293,7 @@ impl Authority {
                 self.listener.send(*edge, Down::Leaving);
             }
         }
+        self.keep_all_ike();
         let deadline = Instant::now() + FAREWELL;
         while self.repository.waiting() > 0 && Instant::now() < deadline {
             let outcome = tokio::time::timeout_at(deadline.into(), self.repository.next()).await;
