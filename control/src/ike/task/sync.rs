@@ -100,7 +100,7 @@ impl Sync {
 }
 
 /// Has the peer go on with sequence numbers that are so much higher. With extended ones it has eight
-/// bytes, else four (section 5.2).
+/// bytes, else four (section 6.4).
 pub(crate) fn ahead(by: u64, esn: bool) -> Payload {
     let data = match u32::try_from(by) {
         Ok(by) if !esn => by.to_be_bytes().to_vec(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Authority;
+use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
@@ -234,8 +235,7 @@ impl Authority {
                 if let Some(live) = live.filter(|live| !live.retired) {
                     let (sa, now) = (live.sa, Instant::now());
                     // Beyond all that may have been accepted, if the client knows how to get there.
-                    let extended = shared.is_some_and(|shared| shared.carrier.pair.esn);
-                    let skips = lost && extended;
+                    let skips = lost && shared.is_some_and(Shared::can_skip);
                     if !(skips && self.engine.ask_ahead(now, sa, Terms::default().reserve + 1)) {
                         self.engine.rekey_child(now, sa, spi);
                     }

@@ -8,7 +8,7 @@ use super::Authority;
 use super::distribution::millis;
 use crate::cluster::Bytes;
 use crate::cluster::repository::{StoredIke, Write};
-use crate::ike::{BadSnapshot, Changed, Rank, SaId, Snapshot};
+use crate::ike::{BadSnapshot, Changed, Identity, Rank, SaId, Snapshot};
 use crate::node::establish::AFTERLIFE;
 use crate::node::life::Worry;
 use crate::node::sessions::Live;
@@ -101,14 +101,7 @@ impl Authority {
     }
 
     /// A pair of an earlier run belongs to an IKE SA again. False if there is no such pair.
-    fn adopt(
-        &mut self,
-        spi: u32,
-        sa: SaId,
-        peer: &crate::ike::Identity,
-        retired: bool,
-        now: Instant,
-    ) -> bool {
+    fn adopt(&mut self, spi: u32, sa: SaId, peer: &Identity, retired: bool, now: Instant) -> bool {
         let Some(shared) = self.shared.get_mut(&spi) else {
             return false;
         };
@@ -135,6 +128,9 @@ impl Authority {
             lanes_at: None,
             worry: Worry::default(),
         });
+        if !retired && self.ledger.kept(spi).is_some_and(|kept| kept.rekey) {
+            self.engine.rekey_child(now, sa, spi);
+        }
         true
     }
 }
