@@ -8,10 +8,11 @@ use tokio::task::coop::unconstrained;
 
 use super::Authority;
 use super::connectivity::Here;
+use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
-use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
+use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run, Terms};
 use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
@@ -274,7 +275,12 @@ impl Authority {
                 }
                 let live = session.and_then(|session| self.table.live.get(&session));
                 if let Some(live) = live.filter(|live| !live.retired) {
-                    self.engine.rekey_child(Instant::now(), live.sa, spi);
+                    let (sa, now) = (live.sa, Instant::now());
+                    // Beyond all that may have been accepted, if the client knows how to get there.
+                    let skips = lost && shared.is_some_and(Shared::can_skip);
+                    if !(skips && self.engine.ask_ahead(now, sa, Terms::default().reserve + 1)) {
+                        self.engine.rekey_child(now, sa, spi);
+                    }
                 }
             }
         }
@@ -301,15 +307,18 @@ impl Authority {
     fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
+                self.held.written(number);
                 if let Some((spi, kept)) = self.storing.remove(&number) {
                     self.ledger.stored(spi, kept);
                 }
             }
             Outcome::Away { why } => {
+                self.is_away = true;
                 let text = format!("the repository is away, new work waits: {why}");
                 self.note(NewEvent::new(EventKind::Repository, text));
             }
             Outcome::Back => {
+                self.is_away = false;
                 let text = "the repository is back".to_owned();
                 self.note(NewEvent::new(EventKind::Repository, text));
             }

@@ -90,7 +90,20 @@ impl Authority {
                 }
             }
             // Of a client's side.
-            Event::Redirected { .. } | Event::Ticket { .. } | Event::ReauthIn { .. } => {}
+            Event::Redirected { .. }
+            | Event::Ticket { .. }
+            | Event::ReauthIn { .. }
+            | Event::Ahead { .. } => {}
+            Event::PeerAhead { id } => {
+                let live = self.table.of_sa(id);
+                if let Some(live) = live.and_then(|id| self.table.live.get(&id)) {
+                    let text = format!(
+                        "{} goes on with numbers that nobody has accepted",
+                        live.peer
+                    );
+                    self.note(NewEvent::new(EventKind::SessionRekeyed, text));
+                }
+            }
             Event::Closed { id, reason, .. } => match self.table.of_sa(id) {
                 Some(session) => self.end_session(session, &reason.to_string(), false),
                 None => {
