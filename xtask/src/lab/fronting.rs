@@ -74,6 +74,7 @@ impl Lab {
 name = \"front\"
 role = \"front\"
 socket = \"{}\"
+state = \"state\"
 
 [outside]
 interface = \"{outside}\"
