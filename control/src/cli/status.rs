@@ -255,6 +255,9 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         let text = format!("{text}; {pairs} pairs of SAs are here, {owned} in use here");
         let _ = writeln!(out, "{}", look.paint(&text, colour));
     }
+    if let Some(connectivity) = &status.connectivity {
+        super::parties::write(out, connectivity, colour);
+    }
     if status.role != Role::Authority {
         return;
     }
@@ -265,6 +268,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         "name",
         "connected from",
         "in use there",
+        "IKE by channel",
+        "translated",
     ])];
     rows.extend(status.edges.iter().map(|edge| {
         let (from, look) = match edge.from {
@@ -277,6 +282,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
             Cell::new(&edge.name),
             Cell::new(from).look(look),
             Cell::new(count(edge.owned)).right(),
+            Cell::new(count(edge.relayed)).right(),
+            Cell::new(count(edge.translated)).right(),
         ]
     }));
     table::write(out, 2, &rows, colour);

@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
+use super::connectivity::Connectivity;
 use super::core::{Node, Role};
 use super::departures::Departures;
-use super::edge::Edge;
+use super::edge::{self, Edge};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::front::{self, Watch};
 use super::gateway::Gateway;
@@ -158,6 +159,7 @@ pub(super) async fn start(
     let group = Group::of(&config, &links, in_use);
     let front_key = front::key_of(&config)?;
     let number = config.number().unwrap_or(0);
+    let translation = edge::translation(&config, address)?;
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
         outside_address: address,
@@ -169,6 +171,7 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
+            translates: translation.is_some(),
             front: config
                 .front
                 .as_ref()
@@ -181,6 +184,7 @@ pub(super) async fn start(
                 _ => GATEWAY_SAS,
             },
         },
+        translation,
         dead_man: config.heartbeat.dead_man,
         discovery: match config.outside.path_mtu {
             config::PathMtu::Probe => Discovery::Probe,
@@ -319,6 +323,7 @@ pub(super) async fn start(
             (Side::Gateway { pool }, Role::Gateway(gateway), None)
         }
     };
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
     let (edge, uplinks) = edge_of(&config, outside.interface.index)?;
@@ -356,6 +361,7 @@ pub(super) async fn start(
             arrivals: subscription.arrivals,
             commands,
             uplinks,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
             watch,
         },
         api,
@@ -371,6 +377,7 @@ pub(super) async fn start(
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         edge,
+        connectivity,
         group,
         front,
         mappings: HashMap::new(),
@@ -400,7 +407,7 @@ fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Upli
     let Some(channel) = &config.channel else {
         return Ok((None, Vec::new()));
     };
-    let config::ChannelEnd::Edge { authorities } = &channel.end else {
+    let config::ChannelEnd::Edge { authorities, .. } = &channel.end else {
         return Ok((None, Vec::new()));
     };
     let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;

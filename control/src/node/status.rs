@@ -13,8 +13,8 @@ use super::core::{Node, Role};
 use super::front::Watch;
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Front, Gateway, Interface,
-    InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
+    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Front, Gateway,
+    Interface, InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, Views};
@@ -50,6 +50,7 @@ struct Posted {
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
     authorities: Vec<Authority>,
+    connectivity: Option<model::Connectivity>,
     front: Option<Front>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
@@ -73,6 +74,7 @@ impl Board {
             sessions: Vec::new(),
             drain: None,
             authorities: Vec::new(),
+            connectivity: None,
             front: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
@@ -95,6 +97,7 @@ impl Board {
             sessions: sessions(node),
             drain: node.drain_view(),
             authorities: node.authorities_view(),
+            connectivity: node.connectivity.as_ref().map(|c| c.view(Instant::now())),
             front: node.front.as_ref().map(Watch::view),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
@@ -172,6 +175,7 @@ impl Board {
             drain: posted.drain,
             edges: Vec::new(),
             authorities: posted.authorities.clone(),
+            connectivity: posted.connectivity.clone(),
             front: posted.front.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),

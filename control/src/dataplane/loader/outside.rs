@@ -10,8 +10,8 @@ use evergate_common::maps::{
     ADDRESSES, Address, AddressEntry, BEHIND, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, FRONT,
     GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, NODES,
     OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS,
-    REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS,
-    address, halves, peer_slot,
+    REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS, SaEntry, TOWARD,
+    TRANSLATES, TRANSLATION, USERS, address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
@@ -23,6 +23,7 @@ use super::{
     group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
+    translation::TranslationMaps,
 };
 
 /// What is fixed when `outside` is loaded.
@@ -39,6 +40,8 @@ pub struct OutsideSettings {
     /// The node is one of several that share SAs: ESP with an SPI that it does not know goes to the worker,
     /// where it waits for a session that may yet be had.
     pub shared: bool,
+    /// IKE is relayed by address translation.
+    pub translates: bool,
     /// The node is a front, and this is its own number among the encryption nodes, or
     /// [`NO_SHARE`](evergate_common::front::NO_SHARE); 0: it is none.
     pub front: u8,
@@ -59,6 +62,7 @@ impl Default for OutsideSettings {
             strangers: false,
             number: 0,
             shared: false,
+            translates: false,
             front: 0,
             behind: false,
             filter: false,
@@ -83,6 +87,7 @@ pub struct Outside {
     pub(super) slots: Option<SlotsWriter>,
     pub(super) filter: FilterMaps,
     filters: bool,
+    pub(super) translation: TranslationMaps,
     node_state: NodeStateWriter,
 }
 
@@ -123,6 +128,7 @@ impl Outside {
                 (FRONT, settings.front),
                 (BEHIND, settings.behind.into()),
                 (FILTER, settings.filter.into()),
+                (TRANSLATES, settings.translates.into()),
             ],
             request_mac,
             &[
@@ -151,6 +157,10 @@ impl Outside {
                 max_owners,
                 stations: program.map(STATIONS)?,
                 own_address: program.map(OWN_ADDRESS)?,
+            },
+            translation: TranslationMaps {
+                addresses: program.map(TRANSLATION)?,
+                toward: program.map(TOWARD)?,
             },
             slots: Some(SlotsWriter::new(program.map(NODES)?)),
             filters: settings.filter,

@@ -50,6 +50,7 @@ pub(in crate::node) fn blank(config: &Config, uptime_ms: u64) -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
         front: None,
         filter: Vec::new(),
         clusters: Vec::new(),
@@ -69,6 +70,8 @@ impl Authority {
             name: edge.name.clone(),
             from: edge.from,
             owned: 0,
+            relayed: edge.relayed,
+            translated: edge.translated,
         });
         let mut edges: Vec<_> = edges.collect();
         let mut sessions = Vec::new();
@@ -111,6 +114,7 @@ impl Authority {
             edges,
             sessions,
             keylog: self.keylog.view(),
+            connectivity: self.connectivity.as_ref().map(|c| c.view(now)),
             ..blank(&self.config, uptime)
         }
     }

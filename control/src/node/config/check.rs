@@ -141,7 +141,13 @@ impl Checker<'_> {
         let drain = self.drain(file.drain, role);
         let steering_at = file.steering.as_ref().map_or(TOP, Spanned::span);
         let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
-        let channel = self.channel(file.channel, role, outside.as_ref().map(|(o, _)| o));
+        let channel = self.channel(
+            file.channel,
+            role,
+            outside.as_ref().map(|(o, _)| o),
+            inside.as_ref().map(|(i, _)| i),
+        );
+        let connectivity = self.connectivity(file.connectivity, role, channel.as_ref());
         let filter = self.filter(file.filter, role, outside.as_ref().map(|(o, _)| o));
         let at = outside.as_ref().map(|(o, _)| o);
         let front = self.front(file.front, role, at, channel.as_ref());
@@ -201,6 +207,7 @@ impl Checker<'_> {
             front,
             behind,
             channel,
+            connectivity,
             filter,
             repository,
             pool,

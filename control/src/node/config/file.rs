@@ -39,6 +39,7 @@ pub(super) struct File {
     pub(super) front: Table<Front>,
     pub(super) behind: Table<Behind>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -208,6 +209,8 @@ pub(super) struct Channel {
     pub(super) listen: Text,
     pub(super) number: Number,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
+    pub(super) interface: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -219,6 +222,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
@@ -227,6 +231,14 @@ pub(super) struct ChannelAuthority {
     pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
+    pub(super) translated: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]
@@ -237,6 +249,12 @@ pub(super) struct Repository {
     #[serde(default)]
     pub(super) etcd: Vec<Spanned<String>>,
     pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) cert: Text,
+    pub(super) cert_key: Text,
+    pub(super) name: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 #[derive(Deserialize)]
