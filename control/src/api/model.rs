@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
+pub use super::front::{Front, FrontNode, NodeState};
 pub use crate::node::config::Role;
 pub use crate::node::events::{Event, EventKind};
 
@@ -40,6 +41,9 @@ pub struct Status {
     /// Authority and edges: who else is there, if the connectivity protocol is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connectivity: Option<Connectivity>,
+    /// Front: the encryption nodes behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
     /// Gateway: what its packet filter has done, by class of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<FilterClass>,
@@ -100,6 +104,12 @@ pub struct Edge {
     pub from: Option<SocketAddr>,
     /// Pairs of SAs that it may use now.
     pub owned: u64,
+    /// Messages of IKE that have come by the channel.
+    #[serde(default)]
+    pub relayed: u64,
+    /// Messages of IKE that have come by address translation.
+    #[serde(default)]
+    pub translated: u64,
 }
 
 /// What an edge knows of an authority.

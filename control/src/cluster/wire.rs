@@ -88,6 +88,10 @@ pub enum Up {
     Superseded {
         spi: u32,
     },
+    /// Messages of IKE come to this address from now on, not by the channel.
+    Translates {
+        to: IpAddr,
+    },
     /// A station has come to the network in front of the edge; it may be a client.
     Associated {
         address: IpAddr,

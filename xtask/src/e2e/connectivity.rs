@@ -2,7 +2,7 @@
 
 use super::sharing::{kill_and_measure, same_session, up};
 use super::{Case, ensure, must_ping};
-use crate::lab::sharing::{AUTHORITY, Sharing};
+use crate::lab::sharing::{AUTHORITY, Negotiation, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
 use crate::lab::{Connectivity, Lab, Place};
 use crate::probe::Stream;
@@ -75,7 +75,7 @@ fn ask_each_other(lab: &mut Lab) -> Result<()> {
 fn carries_ike(lab: &mut Lab) -> Result<()> {
     let sharing = Sharing {
         connectivity: true,
-        negotiation: "messages",
+        negotiation: Negotiation::Messages,
         extra: "\n[ike]\nrekey_child = \"2s\"\n".into(),
         authority_extra: "\n[ike]\nrekey_child = \"2s\"\n".into(),
         ..Sharing::default()

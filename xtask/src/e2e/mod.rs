@@ -7,6 +7,8 @@ mod connectivity;
 mod drain;
 mod failover;
 mod floods;
+mod fronts;
+mod hotswap;
 mod life;
 mod moving;
 mod mtu;
@@ -20,6 +22,7 @@ mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
+mod translation;
 mod tunnel;
 mod wireshark;
 mod workers;
@@ -39,8 +42,11 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    fronts::CASES,
+    hotswap::CASES,
     authorities::CASES,
     connectivity::CASES,
+    translation::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

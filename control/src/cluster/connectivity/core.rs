@@ -292,7 +292,10 @@ impl Connectivity {
     pub fn receive(&mut self, datagram: &[u8], now: Instant, seconds: u64) {
         let taken = self.take(datagram, now);
         let outcome = taken.and_then(|(party, message)| match may_come_from(party, &message) {
-            true => Ok(self.hear(party, message, now, seconds)),
+            true => {
+                self.hear(party, message, now, seconds);
+                Ok(())
+            }
             false => Err(Refused::Unreadable),
         });
         if let Err(why) = outcome {

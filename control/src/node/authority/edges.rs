@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use tokio::task::coop::unconstrained;
+
 use super::Authority;
 use super::connectivity::Here;
 use crate::cluster::channel::Heard;
@@ -18,6 +21,9 @@ use crate::node::sockets::Datagram;
 const PIECE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Words of the repository that are taken at once.
+const OUTCOMES: usize = 1024;
+
 /// An edge as its authority knows it.
 pub(super) struct Edge {
     /// Of its certificate.
@@ -30,6 +36,26 @@ pub(super) struct Edge {
     pub(super) from_pair: Option<u32>,
     /// It takes part in the connectivity protocol.
     pub(super) here: Option<Here>,
+    /// It gives clients' messages the address that stands for it, and they come by themselves.
+    pub(super) translates: bool,
+    /// Messages of clients that have come by the channel, and by translation.
+    pub(super) relayed: u64,
+    pub(super) translated: u64,
+}
+
+impl Edge {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            from: None,
+            run: None,
+            from_pair: None,
+            here: None,
+            translates: false,
+            relayed: 0,
+            translated: 0,
+        }
+    }
 }
 
 fn cookies(keys: &CookieKeys) -> Down {
@@ -49,6 +75,7 @@ impl Authority {
                 let now = Instant::now();
                 let known = self.edges.get_mut(&edge)?;
                 (known.from, known.from_pair) = (None, None);
+                known.translates = false;
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {
                     self.ledger.gone(edge, run, parting, now);
@@ -140,6 +167,7 @@ impl Authority {
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
             Up::Superseded { spi } => self.superseded(spi),
+            Up::Translates { to } => self.translates(edge, to),
             Up::Associated { address } => self.associated(edge, address),
         }
         None
@@ -157,6 +185,9 @@ impl Authority {
             return None;
         }
         self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.relayed += 1;
+        }
         Some(Datagram {
             local,
             remote,
@@ -255,7 +286,19 @@ impl Authority {
         self.writes
     }
 
-    pub(super) fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+    /// What has become of writes, as much as there is: what one commit has kept comes at once.
+    pub(super) fn on_outcomes(&mut self, first: Outcome) -> anyhow::Result<()> {
+        let mut next = Some(first);
+        for _ in 0..OUTCOMES {
+            let Some(outcome) = next.take() else { break };
+            self.on_outcome(outcome)?;
+            next = unconstrained(self.repository.next()).now_or_never();
+        }
+        // What was taken out must not be lost.
+        next.map_or(Ok(()), |outcome| self.on_outcome(outcome))
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
                 if let Some((spi, kept)) = self.storing.remove(&number) {
@@ -297,6 +340,9 @@ impl Authority {
     }
 
     fn relay(&mut self, edge: EdgeId, transmit: Transmit) {
+        if self.edges.get(&edge).is_some_and(|edge| edge.translates) {
+            return self.stand_ins.send(edge, transmit);
+        }
         let Transmit {
             local,
             remote,

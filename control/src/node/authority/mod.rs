@@ -7,6 +7,7 @@ mod distribution;
 mod edges;
 mod held;
 mod negotiation;
+mod stand_ins;
 mod start;
 mod status;
 
@@ -29,6 +30,7 @@ use super::gateway::Clients;
 use super::hooks::Answers;
 use super::keylog::KeyLog;
 use super::sessions::Table;
+use super::sockets::Datagram;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Command};
 use crate::cluster::channel::{Heard, Listener};
@@ -40,7 +42,8 @@ use crate::ike::{CookieKeys, Engine, SaId};
 use distribution::Shared;
 use edges::Edge;
 use held::Held;
-use status::Board;
+use stand_ins::StandIns;
+pub(super) use status::{Board, blank};
 
 pub(super) use start::start;
 
@@ -86,6 +89,8 @@ pub(super) struct Authority {
     listener: Listener,
     connectivity: Option<Box<Connectivity>>,
     edges: BTreeMap<EdgeId, Edge>,
+    /// Its own addresses that stand for edges.
+    stand_ins: StandIns,
     repository: Repository,
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
     storing: HashMap<u64, (u32, crate::cluster::Kept)>,
@@ -121,6 +126,8 @@ enum Input {
     Kept(Outcome),
     Heard(Heard),
     Connectivity,
+    /// A client's message, that an edge has given another address.
+    Translated(EdgeId, Datagram),
     Time,
 }
 
@@ -143,10 +150,11 @@ impl Authority {
                 Input::Command(None) => {
                     bail!("the API has ended; nobody could see or stop this node")
                 }
-                Input::Kept(outcome) => self.on_outcome(outcome)?,
+                Input::Kept(first) => self.on_outcomes(first)?,
                 Input::Heard(first) => self.on_heard(first),
                 // What the socket has is taken before deadlines are judged.
                 Input::Connectivity | Input::Time => {}
+                Input::Translated(edge, first) => self.on_translated(edge, first),
             }
             self.on_time();
         }
@@ -163,6 +171,7 @@ impl Authority {
             outcome = self.repository.next() => Input::Kept(outcome),
             heard = self.listener.next() => Input::Heard(heard),
             () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
+            (edge, datagram) = self.stand_ins.next() => Input::Translated(edge, datagram),
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
         }
     }
@@ -195,6 +204,7 @@ impl Authority {
         if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.tell_floods();
             self.let_expired_go();
             self.tell_cookies(now);
             self.post_at.get_or_insert(now.max(self.post_earliest));
@@ -218,6 +228,21 @@ impl Authority {
         if !datagrams.is_empty() {
             self.negotiate(&datagrams);
         }
+    }
+
+    /// Messages that edges have translated, as much as there is.
+    fn on_translated(&mut self, edge: EdgeId, first: Datagram) {
+        let most = self.threads.batch();
+        let mut datagrams = Vec::new();
+        let mut next = Some((edge, first));
+        while let Some((edge, datagram)) = next.take() {
+            self.heard_translated(edge, datagram.remote);
+            datagrams.push(datagram);
+            if datagrams.len() < most {
+                next = self.stand_ins.next_now();
+            }
+        }
+        self.negotiate(&datagrams);
     }
 
     /// Lets the state machines run until nothing is left to do. Events come before what is sent, so that an

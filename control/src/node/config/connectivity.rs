@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check::Checker;
 use super::file::{self, Table};
-use super::{Channel, Negotiation, Role};
+use super::{Channel, Role};
 use crate::cluster::connectivity::PATIENCE;
 
 /// How long other edges may be waited for.
@@ -33,7 +33,7 @@ impl Checker<'_> {
             self.unused(table.as_ref(), "[connectivity]", role, why);
             return None;
         }
-        let messages = channel.is_some_and(|channel| channel.negotiation == Negotiation::Messages);
+        let messages = channel.is_some_and(Channel::by_messages);
         let Some(table) = table else {
             if messages {
                 let said = "channel.negotiation: found `messages` without [connectivity], which carries them";

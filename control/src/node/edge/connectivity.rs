@@ -12,7 +12,7 @@ use crate::cluster::connectivity::{AUTHORITY, Asked, CARRIERS, Introduction, Out
 use crate::cluster::wire::{Carrier, Relayed, Up};
 use crate::cluster::{EdgeId, Pair};
 use crate::dataplane::WorkerEvent;
-use crate::node::config::Negotiation;
+use crate::node::config::Channel;
 use crate::node::connectivity::millis;
 use crate::node::core::{Node, Role};
 use crate::sadb::SessionId;
@@ -41,7 +41,7 @@ impl Node {
     /// There is a new channel: its authority says anew who takes part.
     pub(super) fn take_part(&mut self, link: usize, now: Instant) {
         let channel = self.config.channel.as_ref();
-        let messages = channel.is_some_and(|c| c.negotiation == Negotiation::Messages);
+        let messages = channel.is_some_and(Channel::by_messages);
         let Some(connectivity) = &mut self.connectivity else {
             return;
         };
@@ -71,7 +71,7 @@ impl Node {
     /// the channel.
     pub(super) fn relay_one(&mut self, link: usize, mut relayed: Relayed) {
         let channel = self.config.channel.as_ref();
-        let messages = channel.is_some_and(|c| c.negotiation == Negotiation::Messages);
+        let messages = channel.is_some_and(Channel::by_messages);
         if let Some(connectivity) = self.connectivity.as_mut().filter(|_| messages) {
             let party = Party {
                 link: number_of(link),

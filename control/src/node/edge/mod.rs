@@ -7,6 +7,7 @@ mod connectivity;
 mod numbers;
 mod pairs;
 mod relay;
+mod translation;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,7 +32,9 @@ use crate::ike::{CookieKeys, Identity, Transmit};
 
 use connectivity::ByClient;
 use pairs::Known;
-use relay::{Addressee, Limits};
+use relay::Addressee;
+pub(super) use relay::{Limits, addressee};
+pub(super) use translation::translation;
 
 /// Without its authority for so long, an edge gives up pairs that their clients want to use here and may not.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -188,7 +191,7 @@ impl Edge {
 
     /// The authority that an IKE message goes to, if one may.
     fn way_of(&mut self, datagram: &Datagram, now: Instant) -> Option<usize> {
-        let addressee = relay::addressee(&datagram.data)?;
+        let addressee = addressee(&datagram.data)?;
         if !self.limits.allow(addressee, now) {
             return None;
         }
@@ -270,6 +273,7 @@ impl Node {
         let Some(link) = edge.links.get_mut(index) else {
             return Ok(());
         };
+        let turned = matches!(news, News::Connected { .. } | News::Ended { .. });
         let which = link.number.map_or_else(String::new, |n| format!(" {n}"));
         match news {
             News::Connected { authority } => {
@@ -295,7 +299,10 @@ impl Node {
             }
             News::Message(message) => self.on_down(index, *message, now).await?,
         }
-        Ok(())
+        match turned {
+            true => self.translate_anew(index),
+            false => Ok(()),
+        }
     }
 
     async fn on_down(&mut self, index: usize, message: Down, now: Instant) -> Result<()> {

@@ -54,7 +54,8 @@ fn two() -> (Connectivity, Connectivity) {
     }
     assert!(a.is_present(party(AUTHORITY)) && b.is_present(party(ONE)));
     // What was said on hearing the other one.
-    (sent(&mut a), sent(&mut b));
+    sent(&mut a);
+    sent(&mut b);
     (a, b)
 }
 
