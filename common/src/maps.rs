@@ -30,6 +30,9 @@ pub const OWNERS: &str = "OWNERS";
 pub const STATIONS: &str = "STATIONS";
 /// Array of one [`Address`], as two words: where other gateways send packets in IP.
 pub const OWN_ADDRESS: &str = "OWN_ADDRESS";
+/// Array of [`SLOTS`](crate::front::SLOTS) numbers (u32): the encryption node that each slot of clients goes
+/// to, [`NO_NODE`](crate::front::NO_NODE) if none lives.
+pub const NODES: &str = "NODES";
 /// Address to the number (u32) of the [class](crate::filter) of its user, or [`OWN`](crate::filter::OWN).
 pub const USERS: &str = "USERS";
 /// Array of [`MAX_CLASSES`](crate::filter::MAX_CLASSES) [classes](crate::filter::ClassEntry).
@@ -38,6 +41,11 @@ pub const CLASSES: &str = "CLASSES";
 pub const DIRECT: &str = "DIRECT";
 /// Per-CPU counters of the classes, by [`hit_slot`](crate::filter::hit_slot).
 pub const CLASS_COUNTERS: &str = "CLASS_COUNTERS";
+/// Array of one [`Translation`](crate::translation::Translation).
+pub const TRANSLATION: &str = "TRANSLATION";
+/// Array of [`TOWARD_SLOTS`](crate::translation::TOWARD_SLOTS) addresses, as two words: where the messages of a slot
+/// go by translation, or zero.
+pub const TOWARD: &str = "TOWARD";
 /// AF_XDP sockets of the outside interface by receive queue.
 pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
 /// AF_XDP sockets of the inside interface by receive queue.
@@ -61,11 +69,19 @@ pub const STRANGERS: &str = "STRANGERS";
 /// Load-time global of `outside` (u8): the node's number among the gateways that share its address;
 /// 0: it shares none.
 pub const STEERING: &str = "STEERING";
+/// Load-time global of `outside` (u8): the node is a front, and this is its own number among the nodes, or
+/// [`NO_SHARE`](crate::front::NO_SHARE); 0: it is none.
+pub const FRONT: &str = "FRONT";
+/// Load-time global of `outside` (u8): 1 = there are fronts before this node, whose packets it takes.
+pub const BEHIND: &str = "BEHIND";
 /// Load-time global of `outside` (u8): 1 = ESP with an SPI that is not known goes to the worker.
 pub const SHARED: &str = "SHARED";
 
 /// Load-time global of `outside` (u8): 1 = there is a packet filter.
 pub const FILTER: &str = "FILTER";
+
+/// Load-time global of `outside` and `inside` (u8): 1 = IKE is relayed by address translation.
+pub const TRANSLATES: &str = "TRANSLATES";
 
 /// Receive queues that an interface can have.
 pub const MAX_QUEUES: u32 = 64;
@@ -364,6 +380,7 @@ mod user {
     use crate::filter::ClassEntry;
     use crate::guard::Guard;
     use crate::steering::Gateway;
+    use crate::translation::Translation;
 
     // SAFETY: repr(C), integers and byte arrays only, and no padding (sizes asserted above).
     unsafe impl aya::Pod for SaEntry {}
@@ -381,4 +398,6 @@ mod user {
     unsafe impl aya::Pod for Gateway {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ClassEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Translation {}
 }

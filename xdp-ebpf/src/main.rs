@@ -9,6 +9,7 @@
 
 mod counters;
 mod filter;
+mod front;
 mod group;
 mod guard;
 mod heartbeat;
@@ -16,6 +17,7 @@ mod lookup;
 mod maps;
 mod packet;
 mod steer;
+mod translate;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -38,7 +40,7 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
-    if maps::steering() != 0 {
+    if maps::takes_sent_on() {
         match group::unwrap(ctx) {
             XDP_PASS => {}
             verdict => return verdict,
@@ -46,6 +48,12 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     }
     if maps::filter() && filter::way(ctx) != XDP_PASS {
         return XDP_DROP;
+    }
+    if maps::is_front() {
+        match front::way(ctx) {
+            XDP_PASS => {}
+            verdict => return verdict,
+        }
     }
     if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
         if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {
@@ -64,6 +72,7 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     }
     match verdict {
         ASK_THE_GUARD => guard::way(ctx),
+        ASK_THE_AUTHORITY => translate::toward(ctx),
         verdict => verdict,
     }
 }
@@ -99,12 +108,18 @@ const ASK_THE_GUARD: u32 = u32::MAX;
 /// No verdict: another gateway that shares the node's address may own the packet, and nothing was counted.
 const ASK_THE_OTHERS: u32 = u32::MAX - 1;
 
+/// No verdict: an authority has to answer, and nothing was counted.
+const ASK_THE_AUTHORITY: u32 = u32::MAX - 2;
+
 /// A function of its own, so that the verifier forgets what the short way had found out and goes
 /// through this once, not once for each place where the short way gives up.
 #[inline(never)]
 fn long_way(ctx: &XdpContext) -> u32 {
     let mut packet = Packet::new(ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
+    if maps::translates() && matches!(decision, Ok(Action::Guard)) {
+        return ASK_THE_AUTHORITY;
+    }
     if maps::steering() != 0 && steering::asks(&decision) {
         return ASK_THE_OTHERS;
     }
@@ -139,6 +154,9 @@ pub fn undo(ctx: XdpContext) -> u32 {
 /// The inside interface: packets that belong into a tunnel.
 #[xdp]
 pub fn inside(ctx: XdpContext) -> u32 {
+    if maps::translates() && translate::back(&ctx) == XDP_PASS {
+        return XDP_PASS;
+    }
     let mut packet = Packet::new(&ctx);
     let decision = verdict::inside(&packet, &lookup::World);
     carry_out(
@@ -148,6 +166,14 @@ pub fn inside(ctx: XdpContext) -> u32 {
         &maps::INSIDE_XSKS,
         &maps::INSIDE_COUNTERS,
     )
+}
+
+/// The interface toward an authority, where that is not the inside one: its answers get the address that the
+/// edges share. Everything goes to the kernel.
+#[xdp]
+pub fn answers(ctx: XdpContext) -> u32 {
+    translate::back(&ctx);
+    XDP_PASS
 }
 
 /// Leaves everything to the kernel. A veth takes frames from XDP only if its other end has a

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use evergate_common::{
     filter::{ClassEntry, DirectKey, HITS, MAX_CLASSES, MAX_DIRECT, MAX_USERS},
+    front::SLOTS,
     guard::Guard,
     maps::{
         AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
@@ -14,6 +15,7 @@ use evergate_common::{
     },
     reason::Counter,
     steering::{GATEWAY_SLOTS, Gateway},
+    translation::{TOWARD_SLOTS, Translation},
 };
 
 // Keys are bytes in network order; here they have types that the stack aligns.
@@ -53,6 +55,9 @@ pub static STATIONS: HashMap<u64, u32> =
 pub static OWN_ADDRESS: Array<[u64; 2]> = Array::with_max_entries(1, 0);
 
 #[map]
+pub static NODES: Array<u32> = Array::with_max_entries(SLOTS, 0);
+
+#[map]
 pub static USERS: HashMap<[u64; 2], u32> = HashMap::with_max_entries(MAX_USERS, BPF_F_NO_PREALLOC);
 
 #[map]
@@ -63,6 +68,12 @@ pub static DIRECT: LpmTrie<DirectKey, u32> = LpmTrie::with_max_entries(MAX_DIREC
 
 #[map]
 pub static CLASS_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_CLASSES * HITS, 0);
+
+#[map]
+pub static TRANSLATION: Array<Translation> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static TOWARD: Array<[u64; 2]> = Array::with_max_entries(TOWARD_SLOTS, 0);
 
 #[map]
 pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
@@ -99,7 +110,21 @@ static STEERING: u8 = 0;
 static SHARED: u8 = 0;
 
 #[unsafe(no_mangle)]
+static FRONT: u8 = 0;
+#[unsafe(no_mangle)]
+static BEHIND: u8 = 0;
+
+#[unsafe(no_mangle)]
 static FILTER: u8 = 0;
+
+#[unsafe(no_mangle)]
+static TRANSLATES: u8 = 0;
+
+/// Whether IKE is relayed by address translation.
+#[inline(always)]
+pub fn translates() -> bool {
+    setting(&TRANSLATES)
+}
 
 /// Whether there is a packet filter.
 #[inline(always)]
@@ -129,6 +154,24 @@ pub fn strangers() -> bool {
 #[inline(always)]
 pub fn steering() -> u8 {
     number(&STEERING)
+}
+
+/// Whether the node is a front.
+#[inline(always)]
+pub fn is_front() -> bool {
+    setting(&FRONT)
+}
+
+/// A front's own number among the encryption nodes.
+#[inline(always)]
+pub fn own_share() -> u8 {
+    number(&FRONT)
+}
+
+/// Whether other nodes send packets on to this one, in IP too.
+#[inline(always)]
+pub fn takes_sent_on() -> bool {
+    steering() != 0 || setting(&BEHIND)
 }
 
 /// Whether ESP with an SPI that is not known goes to the worker.

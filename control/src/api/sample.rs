@@ -88,6 +88,8 @@ pub(crate) fn client() -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
+        front: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {
@@ -170,6 +172,8 @@ pub(crate) fn gateway_in_trouble() -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
+        front: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {

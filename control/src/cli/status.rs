@@ -99,6 +99,9 @@ pub(crate) fn render(status: &Status, colour: bool) -> String {
     let rows: Vec<_> = status.interfaces.iter().map(interface).collect();
     table::write(&mut out, 2, &rows, colour);
     write_sharing(&mut out, status, colour);
+    if let Some(front) = &status.front {
+        super::front::write(&mut out, front, colour);
+    }
     for cluster in &status.clusters {
         out.push('\n');
         write_cluster(&mut out, cluster, &status.tunnels, colour);
@@ -252,6 +255,9 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         let text = format!("{text}; {pairs} pairs of SAs are here, {owned} in use here");
         let _ = writeln!(out, "{}", look.paint(&text, colour));
     }
+    if let Some(connectivity) = &status.connectivity {
+        super::parties::write(out, connectivity, colour);
+    }
     if status.role != Role::Authority {
         return;
     }
@@ -262,6 +268,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         "name",
         "connected from",
         "in use there",
+        "IKE by channel",
+        "translated",
     ])];
     rows.extend(status.edges.iter().map(|edge| {
         let (from, look) = match edge.from {
@@ -274,6 +282,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
             Cell::new(&edge.name),
             Cell::new(from).look(look),
             Cell::new(count(edge.owned)).right(),
+            Cell::new(count(edge.relayed)).right(),
+            Cell::new(count(edge.translated)).right(),
         ]
     }));
     table::write(out, 2, &rows, colour);
@@ -281,7 +291,10 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
 
 fn write_sessions(out: &mut String, status: &Status, colour: bool) {
     if status.sessions.is_empty() {
-        out.push_str("no sessions\n");
+        // A front has none by nature.
+        if status.role != Role::Front {
+            out.push_str("no sessions\n");
+        }
         return;
     }
     let _ = writeln!(out, "{}", Look::Bold.paint("sessions", colour));

@@ -8,6 +8,7 @@ mod bare;
 mod collector;
 mod error;
 mod filter;
+mod front;
 mod group;
 mod inside;
 mod interface;
@@ -15,15 +16,18 @@ mod local;
 mod node_state;
 mod outside;
 mod program;
+mod translation;
 
 pub use bare::{Bare, BareProgram};
 pub use collector::Collector;
 pub use error::LoadError;
+pub use front::SlotsWriter;
 pub use inside::Inside;
 pub use interface::{link_address, queues};
 pub use node_state::{NodeStateWriter, monotonic_ns};
 pub use outside::{Outside, OutsideSettings};
 pub use program::{Attached, AttachedMode, Counters, Run, XdpMode};
+pub use translation::Answers;
 
 /// The object file with all programs, as built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evergate-xdp"));

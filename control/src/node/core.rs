@@ -12,10 +12,12 @@ use ipnet::IpNet;
 
 use super::client::Client;
 use super::config::Config;
+use super::connectivity::Connectivity;
 use super::departures::Departures;
 use super::edge::Edge;
 use super::establish::refused;
 use super::events::{EventKind, EventLog, NewEvent};
+use super::front::Watch;
 use super::gateway::Gateway;
 use super::guard::Flood;
 use super::hooks::Answers;
@@ -43,6 +45,9 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// After a change, readers of the status see it within this time; many changes cost one post.
 const POST: Duration = Duration::from_millis(10);
+
+/// Reports of workers that are taken at once.
+const REPORTS: usize = 256;
 
 /// With very many sessions a post takes its time: the next one waits so many times as long.
 const POST_SHARE: u32 = 50;
@@ -95,8 +100,11 @@ pub(super) struct Node {
     pub(super) flood: Flood,
     /// It shares its address and the SAs of its clients with others, and an authority negotiates.
     pub(super) edge: Option<Box<Edge>>,
+    pub(super) connectivity: Option<Box<Connectivity>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
+    /// It is a front too: who watches the other nodes.
+    pub(super) front: Option<Watch>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
@@ -121,7 +129,7 @@ impl Node {
             let input = self.inputs.next(self.sockets.receive(), deadline).await?;
             match input {
                 Input::Stop => return Ok(()),
-                Input::Report(report) => self.on_report(report)?,
+                Input::Report(report) => self.on_reports(report)?,
                 Input::Link(change) => {
                     self.on_link(&change)?;
                     self.follow_own_address(&change).await?;
@@ -131,7 +139,8 @@ impl Node {
                 Input::Command(command) => self.on_command(command).await,
                 Input::News(link, news) => self.on_all_news(link, news).await?,
                 Input::Reload => self.reload_by_signal().await,
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
             }
             if self.on_time()? {
                 self.go_to_next_address().await?;
@@ -146,7 +155,9 @@ impl Node {
         };
         let ike = self.engine.next_timeout().map(|(at, _)| at);
         let edge = self.edge.as_ref().and_then(|edge| edge.deadline());
-        let leaving = [self.dying.next(), self.retired.next(), edge];
+        let connectivity = self.connectivity.as_ref();
+        let connectivity = connectivity.and_then(|c| c.core.deadline());
+        let leaving = [self.dying.next(), self.retired.next(), edge, connectivity];
         [kms, ike, self.post_at]
             .into_iter()
             .chain(leaving)
@@ -164,6 +175,7 @@ impl Node {
             client.kms.poll(now);
         }
         self.poll_edge(now, ticked)?;
+        self.poll_connectivity(now, ticked);
         if ticked {
             self.tick = now + TICK;
             if self.dataplane.has_lost_a_worker() {
@@ -180,6 +192,7 @@ impl Node {
             self.keep_mappings(now);
             self.complete_lanes(now);
             self.go_on_draining(now)?;
+            self.tell_of_crowd();
             if now >= self.post_earliest {
                 self.post();
             }
@@ -207,6 +220,7 @@ impl Node {
                 worked = true;
                 self.on_ike(event).await?;
             }
+            worked |= self.pump_connectivity().await?;
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
             worked |= self.pump_edge();
@@ -366,6 +380,18 @@ impl Node {
         for sa in self.table.silent(&heard.collect(), patience, now) {
             self.engine.check_liveness(now, sa);
         }
+    }
+
+    /// One report, and those that have come meanwhile: what they lead to is done together.
+    fn on_reports(&mut self, first: WorkerReport) -> Result<()> {
+        self.on_report(first)?;
+        for _ in 1..REPORTS {
+            let Ok(report) = self.inputs.reports.try_recv() else {
+                break;
+            };
+            self.on_report(report)?;
+        }
+        Ok(())
     }
 
     fn on_report(&mut self, report: WorkerReport) -> Result<()> {

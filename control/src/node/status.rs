@@ -10,10 +10,11 @@ use arc_swap::ArcSwap;
 use evergate_common::reason::{Counter, Kind};
 
 use super::core::{Node, Role};
+use super::front::Watch;
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
-    InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
+    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Front, Gateway,
+    Interface, InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, Views};
@@ -49,6 +50,8 @@ struct Posted {
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
     authorities: Vec<Authority>,
+    connectivity: Option<model::Connectivity>,
+    front: Option<Front>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
@@ -71,6 +74,8 @@ impl Board {
             sessions: Vec::new(),
             drain: None,
             authorities: Vec::new(),
+            connectivity: None,
+            front: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
@@ -92,6 +97,8 @@ impl Board {
             sessions: sessions(node),
             drain: node.drain_view(),
             authorities: node.authorities_view(),
+            connectivity: node.connectivity.as_ref().map(|c| c.view(Instant::now())),
+            front: node.front.as_ref().map(Watch::view),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
@@ -168,6 +175,8 @@ impl Board {
             drain: posted.drain,
             edges: Vec::new(),
             authorities: posted.authorities.clone(),
+            connectivity: posted.connectivity.clone(),
+            front: posted.front.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
@@ -180,7 +189,7 @@ impl Board {
 }
 
 /// Drops, and everything else, of workers and XDP programs together.
-fn counted(
+pub(super) fn counted(
     worker: &[u64; Counter::COUNT],
     xdp: &[u64; Counter::COUNT],
 ) -> (Vec<CounterValue>, Vec<CounterValue>) {

@@ -6,13 +6,15 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings};
+use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings, SlotsWriter};
 use evergate_common::{
     filter::{self, ClassEntry, DIRECT_BITS, DirectKey, FilterWorld, Filtered, Hit, direct_net},
+    front::{self, FRONT_SPI, Front},
     guard::{Guard, Judged, judge},
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
     steering::{self, Gateway, Group, station},
+    translation::{self, Translates, Translation},
     verdict::{self, Action, InsideWorld, OutsideWorld},
 };
 use ipnet::IpNet;
@@ -43,12 +45,32 @@ pub struct Model {
     pub owners: HashMap<[u8; 4], u8>,
     pub stations: HashSet<u64>,
     pub group_address: Option<IpAddr>,
+    /// Whether IKE is translated, and what is known for that.
+    pub translates: bool,
+    pub translation: Translation,
+    pub toward: HashMap<u32, IpAddr>,
+    /// A front's own number, whether there are fronts before the node, and where slots lead.
+    pub front: u8,
+    pub behind: bool,
+    pub slots: HashMap<u32, u8>,
     /// Whether there is a packet filter, and what it knows.
     pub filter: bool,
     pub users: HashMap<Address, u32>,
     pub classes: HashMap<u32, ClassEntry>,
     pub direct: HashSet<(u32, DirectKey)>,
     pub hits: HashMap<(u32, u32), u64>,
+}
+
+impl Translates for Model {
+    fn translation(&self) -> Option<&Translation> {
+        Some(&self.translation)
+    }
+    fn toward(&self, slot: u32) -> Option<Address> {
+        self.toward.get(&slot).map(|to| address(*to))
+    }
+    fn local(&self) -> Option<&Local> {
+        Some(&self.local)
+    }
 }
 
 impl FilterWorld for Model {
@@ -105,7 +127,7 @@ impl OutsideWorld for Model {
         self.shared
     }
     fn steers(&self) -> bool {
-        self.number != 0
+        self.number != 0 || self.behind || self.front != 0
     }
     fn station(&self, mac: &[u8; 6]) -> bool {
         self.stations.contains(&station(mac))
@@ -127,13 +149,22 @@ impl Group for Model {
     }
 }
 
+impl Front for Model {
+    fn own_share(&self) -> u8 {
+        self.front
+    }
+    fn leads_to(&self, slot: u32) -> Option<u8> {
+        Some(self.slots.get(&slot).copied().unwrap_or(front::NO_NODE))
+    }
+}
+
 impl Model {
     /// What the program does with a frame, step by step as it does: the counters are two where a packet
     /// was taken out of another.
     pub fn outcome(&mut self, frame: &[u8]) -> (u32, Vec<Counter>, Vec<u8>) {
         let mut packet = frame.to_vec();
         let mut counters = Vec::new();
-        if self.number != 0 {
+        if self.number != 0 || self.behind {
             match steering::wrapped(frame, self) {
                 None => {}
                 Some(wrapping) if !wrapping.ours() => {
@@ -165,12 +196,51 @@ impl Model {
                 Filtered::NoService(_) => {}
             }
         }
+        if self.front != 0 {
+            let steered = front::judge(packet.as_slice(), self);
+            if steered.goes() {
+                packet.splice(..0, std::iter::repeat_n(0, steered.room()));
+                steered
+                    .apply(packet.as_mut_slice())
+                    .expect("a decided frame can be readied");
+                counters.push(steered.counter);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
+            }
+            if steered.counter != Counter::Passed {
+                counters.push(steered.counter);
+                return (DROP, counters, packet);
+            }
+        }
         let decision = verdict::outside(packet.as_slice(), self);
         let plain = verdict::plain_v4(packet.as_slice(), self);
         let keyed = verdict::keyed_v4(packet.as_slice(), self);
         assert!(keyed.is_none() || verdict::looks_keyed_v4(packet.as_slice()));
         if let Some(short) = plain.or(keyed) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
+        }
+        if self.translates && decision == Ok(Action::Guard) {
+            let verdict = match translation::toward(packet.as_slice(), self) {
+                Ok(message) => {
+                    let applied = message.apply(packet.as_mut_slice());
+                    applied.expect("a decided frame can be readdressed");
+                    counters.push(message.counter);
+                    PASS
+                }
+                Err(counter) => {
+                    counters.push(counter);
+                    if counter.kind() == Kind::Drop {
+                        DROP
+                    } else {
+                        PASS
+                    }
+                }
+            };
+            return (verdict, counters, packet);
         }
         if self.number != 0 && steering::asks(&decision) {
             let steered = steering::judge(packet.as_slice(), self);
@@ -180,7 +250,12 @@ impl Model {
                     .apply(packet.as_mut_slice())
                     .expect("a decided frame can be readied");
                 counters.push(steered.counter);
-                return (TX, counters, packet);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
             }
             if !matches!(steered.counter, Counter::Passed | Counter::EspUnknown) {
                 counters.push(steered.counter);
@@ -266,6 +341,7 @@ fn only(counters: Vec<Counter>) -> Counter {
 pub struct OutsidePair {
     pub program: Outside,
     pub model: Model,
+    slots: SlotsWriter,
     _socket: OwnedFd,
 }
 
@@ -282,9 +358,8 @@ impl OutsidePair {
             reflect_keyed: keyed,
             strangers,
             number,
-            shared: false,
-            filter: false,
             max_sas: 1024,
+            ..OutsideSettings::default()
         })
     }
 
@@ -302,10 +377,14 @@ impl OutsidePair {
             strangers: settings.strangers,
             shared: settings.shared,
             number: settings.number,
+            translates: settings.translates,
+            front: settings.front,
+            behind: settings.behind,
             filter: settings.filter,
             ..Model::default()
         };
         let mut pair = OutsidePair {
+            slots: program.take_slots().expect("once"),
             program,
             model,
             _socket: socket,
@@ -346,6 +425,36 @@ impl OutsidePair {
         self.model.gateways.insert(number, way);
     }
 
+    /// Every slot leads to this node.
+    pub fn lead_all(&mut self, number: u8) {
+        (0..front::SLOTS).for_each(|slot| self.lead(slot, number));
+    }
+
+    pub fn lead(&mut self, slot: u32, number: u8) {
+        self.slots
+            .lead(slot, number)
+            .expect("a slot goes into the map");
+        self.model.slots.insert(slot, number);
+    }
+
+    /// A front before this node, and the node's own address; the front has the key [`KEY`].
+    pub fn front_address(&mut self, own: IpAddr, front: IpAddr) {
+        self.program
+            .set_group_address(own)
+            .expect("the own address goes into the map");
+        self.model.group_address = Some(own);
+        self.program
+            .add_front_address(front)
+            .expect("an address goes into the map");
+        let slot = self.model.addresses.entry(address(front)).or_default();
+        *slot = slot.of_gateway(true);
+        self.program
+            .answer_fronts(&KEY)
+            .expect("the key goes into the map");
+        let entry = SaEntry::new(Some(KEY), None);
+        self.model.sas.insert(FRONT_SPI, entry);
+    }
+
     pub fn owner(&mut self, spi: u32, owner: Option<u8>) {
         self.program
             .set_owner(spi, owner)
@@ -374,6 +483,25 @@ impl OutsidePair {
             .expect("an address goes into the map");
         let slot = self.model.addresses.entry(address(other)).or_default();
         *slot = AddressEntry::new(slot.peer(), true).of_gateway(true);
+    }
+
+    /// The addresses that are translated.
+    pub fn translation(&mut self, translation: Translation) {
+        self.program
+            .set_translation(translation)
+            .expect("addresses go into the map");
+        self.model.translation = translation;
+    }
+
+    /// Where messages of a slot go.
+    pub fn toward(&mut self, slot: u32, to: Option<IpAddr>) {
+        self.program
+            .set_toward(slot, to)
+            .expect("a destination goes into the map");
+        match to {
+            Some(to) => self.model.toward.insert(slot, to),
+            None => self.model.toward.remove(&slot),
+        };
     }
 
     /// What a class may have, and what it has directly.
@@ -480,6 +608,7 @@ pub struct InsidePair {
     pub program: Inside,
     prefixes: Vec<IpNet>,
     local: Local,
+    translation: Option<Translation>,
     _socket: OwnedFd,
 }
 
@@ -499,10 +628,39 @@ impl InsideWorld for InsidePair {
     }
 }
 
+impl Translates for InsidePair {
+    fn translation(&self) -> Option<&Translation> {
+        self.translation.as_ref()
+    }
+    fn toward(&self, _slot: u32) -> Option<Address> {
+        None
+    }
+    fn local(&self) -> Option<&Local> {
+        Some(&self.local)
+    }
+}
+
 impl InsidePair {
     pub fn new(prefixes: &[&str]) -> InsidePair {
         need_root();
-        let mut program = Inside::load().expect("inside loads");
+        Self::with(Inside::load().expect("inside loads"), prefixes, None)
+    }
+
+    /// The same where answers of an authority come.
+    pub fn translating(prefixes: &[&str], translation: Translation) -> InsidePair {
+        need_root();
+        let mut program = Inside::load_translating().expect("inside loads");
+        program
+            .set_translation(translation)
+            .expect("addresses go into the map");
+        Self::with(program, prefixes, Some(translation))
+    }
+
+    fn with(
+        mut program: Inside,
+        prefixes: &[&str],
+        translation: Option<Translation>,
+    ) -> InsidePair {
         let socket = xsk();
         program
             .set_xsk(0, &socket)
@@ -517,6 +675,7 @@ impl InsidePair {
             program,
             prefixes,
             local: Local::default(),
+            translation,
             _socket: socket,
         }
     }
@@ -534,9 +693,17 @@ impl InsidePair {
         self.prefixes.retain(|other| *other != prefix);
     }
 
-    /// Runs both on a frame; they must agree, and leave it as it is.
-    pub fn judge(&mut self, frame: &[u8]) -> (u32, Counter) {
-        let expected = outcome(verdict::inside(frame, self), &Guard::down(), frame);
+    /// Runs both on a frame; they must agree.
+    pub fn run(&mut self, frame: &[u8]) -> Outcome {
+        let expected = match translation::back(frame, self) {
+            Some(answer) => {
+                let mut packet = frame.to_vec();
+                let applied = answer.apply(packet.as_mut_slice());
+                applied.expect("a decided frame can be readdressed");
+                (PASS, answer.counter, packet)
+            }
+            None => outcome(verdict::inside(frame, self), &Guard::down(), frame),
+        };
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("inside runs");
         let after = self.program.counters().expect("counters");
@@ -545,6 +712,12 @@ impl InsidePair {
             found, expected,
             "kernel and host disagree about {frame:02x?}"
         );
+        found
+    }
+
+    /// The same for a frame that stays as it is.
+    pub fn judge(&mut self, frame: &[u8]) -> (u32, Counter) {
+        let found = self.run(frame);
         assert_eq!(found.2, frame);
         (found.0, found.1)
     }

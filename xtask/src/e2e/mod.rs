@@ -3,9 +3,12 @@
 mod authorities;
 mod certificates;
 mod chaos;
+mod connectivity;
 mod drain;
 mod failover;
 mod floods;
+mod fronts;
+mod hotswap;
 mod life;
 mod memory;
 mod moving;
@@ -20,6 +23,7 @@ mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
+mod translation;
 mod tunnel;
 mod wireshark;
 mod workers;
@@ -40,7 +44,11 @@ const CASES: &[&[Case]] = &[
     steering::CASES,
     memory::CASES,
     sharing::CASES,
+    fronts::CASES,
+    hotswap::CASES,
     authorities::CASES,
+    connectivity::CASES,
+    translation::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

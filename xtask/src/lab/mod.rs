@@ -4,6 +4,8 @@
 //! removes itself when dropped; [`down`] removes what a crashed run left.
 
 mod build;
+pub(crate) mod fronting;
+pub(crate) mod herd;
 mod kernel;
 pub(crate) mod limits;
 mod moving;
@@ -16,11 +18,12 @@ mod process;
 mod setup;
 pub(crate) mod sharing;
 mod short;
+mod swap;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
-pub(crate) use observe::{Event, Status};
+pub(crate) use observe::{Connectivity, Event, Status};
 pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
 pub(crate) use setup::{GENERAL, NODE_USER, Setup, USER, User};

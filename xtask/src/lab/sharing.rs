@@ -1,10 +1,11 @@
 //! Edges that share an outside address, and an authority that negotiates for them. The authority runs beside the
 //! target, behind the edges; the router in front of them says which edge packets for the shared address come to.
 
-use super::topology::{CLIENT_INNER, GATEWAYS, POOL};
+use super::topology::{CLIENT_INNER, GATEWAYS, POOL, TARGETS, gateway_inside};
 use super::{KeyKind, Lab, Place, Setup};
 use anyhow::Result;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// The address that the edges share.
 pub(crate) const SHARED: &str = "192.0.2.100";
@@ -23,28 +24,74 @@ pub(crate) const SECOND_AUTHORITY: Place = Place::Lan;
 pub(crate) struct Sharing {
     /// `channel.distribution`.
     pub(crate) distribution: &'static str,
+    /// Edges and authority take part in the connectivity protocol.
+    pub(crate) connectivity: bool,
     /// `[repository]` beside the key; empty: a file.
     pub(crate) repository: String,
     /// Two authorities share the work.
     pub(crate) second: bool,
     /// The key of it, in hexadecimal digits.
     pub(crate) key: String,
+    /// What the authority gives inner addresses from.
+    pub(crate) pool: &'static str,
+    /// How messages of IKE get to the authority.
+    pub(crate) negotiation: Negotiation,
     /// Tables for edges and client.
     pub(crate) extra: String,
+    /// Tables for a single edge.
+    pub(crate) of_edge: fn(u8) -> String,
     /// Tables for the authority.
     pub(crate) authority_extra: String,
     /// `[GENERAL]` lines of the client's policy.
     pub(crate) general: String,
 }
 
+/// How messages of IKE get to the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Negotiation {
+    /// By the channel.
+    Channel,
+    /// By address translation, over the LAN.
+    Translation,
+    /// By address translation, over a link of each edge.
+    TranslationApart,
+    /// In messages of the connectivity protocol.
+    Messages,
+}
+
+impl Negotiation {
+    /// What stands for an edge at the authority.
+    fn stands(self, number: u8) -> Option<String> {
+        match self {
+            Self::Channel | Self::Messages => None,
+            Self::Translation => Some(format!("10.0.0.2{number}")),
+            Self::TranslationApart => Some(format!("10.0.2{number}.1")),
+        }
+    }
+
+    /// What the edge of this number has of it in `[channel]`.
+    fn keys(self) -> &'static str {
+        match self {
+            Self::Channel => "",
+            Self::Translation => "negotiation = \"translation\"\n",
+            Self::TranslationApart => "negotiation = \"translation\"\ninterface = \"up0\"\n",
+            Self::Messages => "negotiation = \"messages\"\n",
+        }
+    }
+}
+
 impl Default for Sharing {
     fn default() -> Self {
         Self {
             distribution: "all",
+            connectivity: false,
             repository: String::new(),
             second: false,
+            negotiation: Negotiation::Channel,
             key: "5a".repeat(32),
+            pool: POOL,
             extra: String::new(),
+            of_edge: |_| String::new(),
             authority_extra: String::new(),
             // An address that moves takes longer than a heartbeat between two gateways.
             general: "Heartbeat = DEFERRED\nHeartbeatDeferTime = 100ms\n\
@@ -77,6 +124,7 @@ impl Lab {
         );
         std::fs::write(&client, text)?;
         for number in GATEWAYS {
+            self.lead_answers(number, sharing.negotiation)?;
             std::fs::write(
                 dir.join(format!("gw{number}.toml")),
                 self.edge_toml(number, sharing),
@@ -103,6 +151,44 @@ impl Lab {
         Ok(())
     }
 
+    /// The authority's answers from the address that stands for an edge go to that edge.
+    fn lead_answers(&self, number: u8, negotiation: Negotiation) -> Result<()> {
+        let Some(stands) = negotiation.stands(number) else {
+            return Ok(());
+        };
+        let edge = Place::Gateway(number);
+        let (interface, via) = match negotiation {
+            Negotiation::TranslationApart => ("up0", format!("10.0.2{number}.2")),
+            _ => ("lan0", gateway_inside(number).to_string()),
+        };
+        let shell = |place, script: &str| self.exec(place, &["sh", "-ec", script]).map(drop);
+        if negotiation == Negotiation::TranslationApart {
+            let link = format!(
+                "ip link add up0 type veth peer name gw{number} netns {authority}\n\
+                 ip link set up0 up\nip addr add {via}/24 dev up0",
+                authority = self.ns(AUTHORITY),
+            );
+            shell(edge, &link)?;
+            // The program on the other end needs whole checksums.
+            let end = format!(
+                "ethtool -K gw{number} tx off >/dev/null\nip link set gw{number} up\n\
+                 ip addr add {stands}/24 dev gw{number}"
+            );
+            shell(AUTHORITY, &end)?;
+        } else {
+            let own = format!("ip addr replace {stands}/32 dev eth0");
+            shell(AUTHORITY, &own)?;
+        }
+        let route = format!(
+            "ip route replace default via {via} table 2{number}\n\
+             ip rule add from {stands} table 2{number}"
+        );
+        shell(AUTHORITY, &route)?;
+        // Answers that come in have the edge's own address as their source by then.
+        let accept = format!("echo 1 > /proc/sys/net/ipv4/conf/{interface}/accept_local");
+        shell(edge, &accept)
+    }
+
     /// A second authority.
     fn share_work(&mut self, sharing: &Sharing) -> Result<()> {
         let place = SECOND_AUTHORITY;
@@ -116,8 +202,13 @@ impl Lab {
 
     /// From now on the router brings what is for the shared address to this edge.
     pub(crate) fn bring_to(&self, number: u8) -> Result<()> {
-        let (shared, via) = (format!("{SHARED}/32"), format!("192.0.2.{number}"));
-        let words = ["ip", "route", "replace", &shared, "via", &via];
+        self.bring_by(&format!("192.0.2.{number}"))
+    }
+
+    /// The same to whoever has this address.
+    pub(super) fn bring_by(&self, via: &str) -> Result<()> {
+        let shared = format!("{SHARED}/32");
+        let words = ["ip", "route", "replace", &shared, "via", via];
         self.exec(Place::Wan, &words).map(drop)
     }
 
@@ -154,18 +245,25 @@ interface = \"lan0\"
 dead_man = \"50ms\"
 
 [channel]
-cert = \"gw{number}.pem\"
+{keys}cert = \"gw{number}.pem\"
 key = \"gw{number}.key\"
 ca = [\"ca.pem\"]
 
 [[channel.authority]]
 {which}address = \"{CHANNEL}\"
 name = \"authority.example\"
+{stands}
 
 {second}
+{}
+{}
 {}",
             self.socket(Place::Gateway(number)).display(),
+            connectivity_toml(sharing, gateway_inside(number)),
             sharing.extra,
+            (sharing.of_edge)(number),
+            keys = sharing.negotiation.keys(),
+            stands = stands(number, sharing),
             user = self.user_line(),
         )
     }
@@ -205,16 +303,35 @@ distribution = \"{}\"
         for number in GATEWAYS {
             let _ = write!(
                 text,
-                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n"
+                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n{}",
+                stands(number, sharing)
             );
         }
         let _ = write!(
             text,
-            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{POOL}\"]\n\n\
+            "\n[repository]\nkey = \"repository.key\"\n{}\n\n[pool]\nnetworks = [\"{}\"]\n\n\
              [[peer]]\nidentity = \"client.example\"\npsk_file = \"gw1-held.psk\"\n\
              inner = [\"{CLIENT_INNER}\"]\n\n{}",
-            sharing.repository, sharing.authority_extra,
+            sharing.repository, sharing.pool, sharing.authority_extra,
         );
+        text.push_str(&connectivity_toml(
+            sharing,
+            TARGETS[0].parse().expect("an address"),
+        ));
         text
     }
+}
+
+/// The table of a node in the network behind the edges. Others are waited for as long as a busy machine takes.
+fn connectivity_toml(sharing: &Sharing, address: IpAddr) -> String {
+    match sharing.connectivity {
+        true => format!("\n[connectivity]\nlisten = \"{address}:4511\"\npatience = \"40ms\"\n\n"),
+        false => String::new(),
+    }
+}
+
+/// What stands for an edge, as a key.
+fn stands(number: u8, sharing: &Sharing) -> String {
+    let stands = sharing.negotiation.stands(number);
+    stands.map_or_else(String::new, |to| format!("translated = \"{to}\"\n"))
 }

@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use tokio::task::coop::unconstrained;
+
 use super::Authority;
+use super::connectivity::Here;
 use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
@@ -18,6 +22,9 @@ use crate::node::sockets::Datagram;
 const PIECE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Words of the repository that are taken at once.
+const OUTCOMES: usize = 1024;
+
 /// An edge as its authority knows it.
 pub(super) struct Edge {
     /// Of its certificate.
@@ -28,6 +35,28 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+    /// It takes part in the connectivity protocol.
+    pub(super) here: Option<Here>,
+    /// It gives clients' messages the address that stands for it, and they come by themselves.
+    pub(super) translates: bool,
+    /// Messages of clients that have come by the channel, and by translation.
+    pub(super) relayed: u64,
+    pub(super) translated: u64,
+}
+
+impl Edge {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            from: None,
+            run: None,
+            from_pair: None,
+            here: None,
+            translates: false,
+            relayed: 0,
+            translated: 0,
+        }
+    }
 }
 
 fn cookies(keys: &CookieKeys) -> Down {
@@ -47,11 +76,13 @@ impl Authority {
                 let now = Instant::now();
                 let known = self.edges.get_mut(&edge)?;
                 (known.from, known.from_pair) = (None, None);
+                known.translates = false;
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {
                     self.ledger.gone(edge, run, parting, now);
                 }
                 self.held.gone(edge);
+                self.takes_part_no_more(edge);
                 self.note(NewEvent::new(EventKind::EdgeDown, text));
             }
             Heard::Refused { from, why } => {
@@ -64,6 +95,7 @@ impl Authority {
     }
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
+        self.takes_part_no_more(edge);
         let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
@@ -118,23 +150,9 @@ impl Authority {
         match message {
             // The channel has seen to it.
             Up::Greeting { .. } => {}
-            Up::Ike(Relayed {
-                local,
-                remote,
-                data,
-            }) => {
-                // What has another address of ours was not sent to the edges together.
-                if local.ip() != self.address {
-                    return None;
-                }
-                self.batch.insert(remote, edge);
-                return Some(Datagram {
-                    local,
-                    remote,
-                    data,
-                    esp: false,
-                });
-            }
+            Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
+            Up::Here { at, messages } => self.takes_part(edge, at, messages),
+            Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
             Up::Installed { spi } => self.confirmed(edge, spi),
             Up::NotInstalled { spi, why } => {
@@ -150,9 +168,33 @@ impl Authority {
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
             Up::Superseded { spi } => self.superseded(spi),
+            Up::Translates { to } => self.translates(edge, to),
             Up::Associated { address } => self.associated(edge, address),
         }
         None
+    }
+
+    /// An edge has an IKE message of a client.
+    pub(super) fn heard_from_client(&mut self, edge: EdgeId, relayed: Relayed) -> Option<Datagram> {
+        let Relayed {
+            local,
+            remote,
+            data,
+        } = relayed;
+        // What has another address of ours was not sent to the edges together.
+        if local.ip() != self.address {
+            return None;
+        }
+        self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.relayed += 1;
+        }
+        Some(Datagram {
+            local,
+            remote,
+            data,
+            esp: false,
+        })
     }
 
     fn on_numbers(&mut self, edge: EdgeId, numbers: FromEdge, now: Instant) {
@@ -250,7 +292,19 @@ impl Authority {
         self.writes
     }
 
-    pub(super) fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+    /// What has become of writes, as much as there is: what one commit has kept comes at once.
+    pub(super) fn on_outcomes(&mut self, first: Outcome) -> anyhow::Result<()> {
+        let mut next = Some(first);
+        for _ in 0..OUTCOMES {
+            let Some(outcome) = next.take() else { break };
+            self.on_outcome(outcome)?;
+            next = unconstrained(self.repository.next()).now_or_never();
+        }
+        // What was taken out must not be lost.
+        next.map_or(Ok(()), |outcome| self.on_outcome(outcome))
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
                 self.held.written(number);
@@ -295,6 +349,9 @@ impl Authority {
     }
 
     fn relay(&mut self, edge: EdgeId, transmit: Transmit) {
+        if self.edges.get(&edge).is_some_and(|edge| edge.translates) {
+            return self.stand_ins.send(edge, transmit);
+        }
         let Transmit {
             local,
             remote,
@@ -305,7 +362,9 @@ impl Authority {
             remote,
             data,
         };
-        self.listener.send(edge, Down::Ike(relayed));
+        if let Err(relayed) = self.relay_by_message(edge, relayed) {
+            self.listener.send(edge, Down::Ike(relayed));
+        }
     }
 
     /// Sends what need not wait any more.

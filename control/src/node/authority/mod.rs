@@ -2,11 +2,13 @@
 //! edge may use which numbers (source C). Edges carry IKE messages to it and back, and carry the traffic.
 
 mod children;
+mod connectivity;
 mod distribution;
 mod edges;
 mod held;
 mod memory;
 mod negotiation;
+mod stand_ins;
 mod start;
 mod status;
 
@@ -17,16 +19,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::FutureExt as _;
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use super::config::{Config, Distribution};
+use super::connectivity::{Connectivity, readable};
 use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Clients;
 use super::hooks::Answers;
 use super::keylog::KeyLog;
 use super::sessions::Table;
+use super::sockets::Datagram;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Command};
 use crate::cluster::channel::{Heard, Listener};
@@ -38,7 +43,8 @@ use crate::ike::{CookieKeys, Engine, SaId};
 use distribution::Shared;
 use edges::Edge;
 use held::Held;
-use status::Board;
+use stand_ins::StandIns;
+pub(super) use status::{Board, blank};
 
 pub(super) use start::start;
 
@@ -61,6 +67,8 @@ pub(super) struct Inputs {
     interrupt: Signal,
     hangup: Signal,
     commands: mpsc::Receiver<Command>,
+    /// Of the connectivity protocol.
+    connectivity: Option<Arc<UdpSocket>>,
 }
 
 /// The core of a running authority.
@@ -80,7 +88,10 @@ pub(super) struct Authority {
     shared: BTreeMap<u32, Shared>,
     ledger: Ledger,
     listener: Listener,
+    connectivity: Option<Box<Connectivity>>,
     edges: BTreeMap<EdgeId, Edge>,
+    /// Its own addresses that stand for edges.
+    stand_ins: StandIns,
     repository: Repository,
     /// The repository can not be written to for now.
     is_away: bool,
@@ -117,6 +128,9 @@ enum Input {
     Command(Option<Command>),
     Kept(Outcome),
     Heard(Heard),
+    Connectivity,
+    /// A client's message, that an edge has given another address.
+    Translated(EdgeId, Datagram),
     Time,
 }
 
@@ -139,9 +153,11 @@ impl Authority {
                 Input::Command(None) => {
                     bail!("the API has ended; nobody could see or stop this node")
                 }
-                Input::Kept(outcome) => self.on_outcome(outcome)?,
+                Input::Kept(first) => self.on_outcomes(first)?,
                 Input::Heard(first) => self.on_heard(first),
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
+                Input::Translated(edge, first) => self.on_translated(edge, first),
             }
             self.on_time();
         }
@@ -157,6 +173,8 @@ impl Authority {
             command = inputs.commands.recv() => Input::Command(command),
             outcome = self.repository.next() => Input::Kept(outcome),
             heard = self.listener.next() => Input::Heard(heard),
+            () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
+            (edge, datagram) = self.stand_ins.next() => Input::Translated(edge, datagram),
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
         }
     }
@@ -170,6 +188,7 @@ impl Authority {
             self.retired.next(),
             self.post_at,
             self.tell_at,
+            self.connectivity.as_ref().and_then(|c| c.core.deadline()),
         ];
         others
             .into_iter()
@@ -183,9 +202,12 @@ impl Authority {
         self.engine.handle_timeout(now, &mut self.answers);
         self.ledger.poll(now);
         self.go_on_telling(now);
-        if now >= self.tick {
+        let ticked = now >= self.tick;
+        self.poll_connectivity(now, ticked);
+        if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.tell_floods();
             self.let_expired_go();
             self.tell_cookies(now);
             self.post_at.get_or_insert(now.max(self.post_earliest));
@@ -211,6 +233,21 @@ impl Authority {
         }
     }
 
+    /// Messages that edges have translated, as much as there is.
+    fn on_translated(&mut self, edge: EdgeId, first: Datagram) {
+        let most = self.threads.batch();
+        let mut datagrams = Vec::new();
+        let mut next = Some((edge, first));
+        while let Some((edge, datagram)) = next.take() {
+            self.heard_translated(edge, datagram.remote);
+            datagrams.push(datagram);
+            if datagrams.len() < most {
+                next = self.stand_ins.next_now();
+            }
+        }
+        self.negotiate(&datagrams);
+    }
+
     /// Lets the state machines run until nothing is left to do. Events come before what is sent, so that an
     /// SA is on its way to edges before its SPI is told.
     fn pump(&mut self) {
@@ -231,6 +268,7 @@ impl Authority {
             }
             let now = Instant::now();
             self.release(now);
+            worked |= self.converse();
             while let Some(id) = self.dying.pop(now) {
                 worked = true;
                 self.end_session(id, "replaced", true);

@@ -36,7 +36,10 @@ pub(super) struct File {
     pub(super) ike: Table<Ike>,
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
+    pub(super) front: Table<Front>,
+    pub(super) behind: Table<Behind>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -172,6 +175,28 @@ pub(super) struct SteeredGateway {
     pub(super) address: Text,
     pub(super) by: Text,
     pub(super) mtu: Number,
+    pub(super) interface: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Front {
+    pub(super) number: Number,
+    pub(super) address: Text,
+    pub(super) key: Text,
+    pub(super) heartbeat: Time,
+    pub(super) tries: Number,
+    #[serde(default, rename = "node")]
+    pub(super) nodes: Vec<Spanned<SteeredGateway>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Behind {
+    pub(super) address: Text,
+    pub(super) key: Text,
+    #[serde(default)]
+    pub(super) fronts: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +209,8 @@ pub(super) struct Channel {
     pub(super) listen: Text,
     pub(super) number: Number,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
+    pub(super) interface: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -195,6 +222,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +231,14 @@ pub(super) struct ChannelAuthority {
     pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
+    pub(super) translated: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +249,12 @@ pub(super) struct Repository {
     #[serde(default)]
     pub(super) etcd: Vec<Spanned<String>>,
     pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) cert: Text,
+    pub(super) cert_key: Text,
+    pub(super) name: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 #[derive(Deserialize)]

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use evergate_common::maps::address;
 use evergate_common::siphash::siphash24_of_3;
 use evergate_common::steering::number_of;
+use evergate_common::translation::client_slot;
 
 use crate::dataplane::net::icmp::RateLimit;
 
@@ -23,7 +25,7 @@ const CHOICE_KEY: [u8; 16] = *b"evergate channel";
 
 /// Who an IKE message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Addressee {
+pub(in crate::node) enum Addressee {
     /// Nobody yet: it begins a negotiation.
     Anybody,
     /// The authority whose SPIs carry this number.
@@ -31,7 +33,7 @@ pub(super) enum Addressee {
 }
 
 /// Who the message is for; none: it is no IKE message.
-pub(super) fn addressee(message: &[u8]) -> Option<Addressee> {
+pub(in crate::node) fn addressee(message: &[u8]) -> Option<Addressee> {
     let (initiator, rest) = message.split_first_chunk::<SPI>()?;
     let (responder, _) = rest.split_first_chunk::<SPI>()?;
     let flags = message.get(FLAGS)?;
@@ -50,19 +52,20 @@ pub(super) fn addressee(message: &[u8]) -> Option<Addressee> {
 /// The one of several authorities that negotiates with new clients at this address: the same one at all edges,
 /// and another one for no more clients than must have one, when the choice changes (highest random weight).
 pub(super) fn choose(client: IpAddr, among: impl Iterator<Item = (usize, u8)>) -> Option<usize> {
-    let address = match client.to_canonical() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let words = [(address >> 64) as u64, address as u64];
-    let weight = |number: u8| siphash24_of_3(&CHOICE_KEY, [words[0], words[1], number.into()]);
+    choose_for(client_slot(&address(client)), among)
+}
+
+/// The same for all clients of a [slot](client_slot): they go together, as the XDP program needs it where
+/// addresses are translated.
+pub(super) fn choose_for(slot: u32, among: impl Iterator<Item = (usize, u8)>) -> Option<usize> {
+    let weight = |number: u8| siphash24_of_3(&CHOICE_KEY, [slot.into(), number.into(), 0]);
     among
         .max_by_key(|(_, number)| weight(*number))
         .map(|(link, _)| link)
 }
 
 /// How many messages may be relayed.
-pub(super) struct Limits {
+pub(in crate::node) struct Limits {
     first: RateLimit,
     others: RateLimit,
     /// Since the start, relayed or not.
@@ -72,7 +75,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::node) fn new(now: Instant) -> Self {
         Self {
             first: RateLimit::new(FIRST.0, FIRST.1, now),
             others: RateLimit::new(OTHERS.0, OTHERS.1, now),
@@ -82,7 +85,7 @@ impl Limits {
     }
 
     /// Whether a message for this addressee may go to its authority now.
-    pub(super) fn allow(&mut self, addressee: Addressee, now: Instant) -> bool {
+    pub(in crate::node) fn allow(&mut self, addressee: Addressee, now: Instant) -> bool {
         let limit = match addressee {
             Addressee::Anybody => {
                 self.first_messages += 1;

@@ -1,5 +1,6 @@
 //! IKE SAs in a repository, and the number of the run.
 
+use redb::ReadableTable as _;
 use std::collections::BTreeMap;
 use std::fs;
 
