@@ -8,7 +8,6 @@ use crate::cluster::repository::Write;
 use crate::cluster::wire::{Carrier, Down, Succession};
 use crate::cluster::{EdgeId, Kept, Pair};
 use crate::ike::SaId;
-use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sessions::Live;
 use crate::sadb::{Producer, SessionId};
@@ -91,13 +90,10 @@ impl Authority {
             top: 0,
         };
         let connected = self.edges.iter().filter(|(_, edge)| edge.from.is_some());
-        let connected = connected.map(|(id, _)| *id);
-        let to: Vec<EdgeId> = match self.distribution {
-            Distribution::All => connected.collect(),
-            Distribution::Last => connected
-                .filter(|edge| owner.or(heard_by) == Some(*edge))
-                .collect(),
-        };
+        let to = connected.filter(|(id, edge)| {
+            edge.gets_all(self.distribution) || owner.or(heard_by) == Some(**id)
+        });
+        let to: Vec<EdgeId> = to.map(|(id, _)| *id).collect();
         for edge in &to {
             self.listener.send(*edge, shared.install());
         }

@@ -35,6 +35,8 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+    /// It is one of few that get every pair when it is made.
+    chosen: bool,
     /// It takes part in the connectivity protocol.
     pub(super) here: Option<Here>,
     /// It gives clients' messages the address that stands for it, and they come by themselves.
@@ -45,9 +47,19 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(name: String) -> Self {
+    /// Whether it gets every pair when it is made.
+    pub(super) fn gets_all(&self, distribution: Distribution) -> bool {
+        match distribution {
+            Distribution::All => true,
+            Distribution::Chosen => self.chosen,
+            Distribution::Last => false,
+        }
+    }
+
+    pub(super) fn new(name: String, chosen: bool) -> Self {
         Self {
             name,
+            chosen,
             from: None,
             run: None,
             from_pair: None,
@@ -96,10 +108,10 @@ impl Authority {
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
         self.takes_part_no_more(edge);
-        let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
         };
+        let everything = known.gets_all(self.distribution);
         known.from = Some(from);
         known.from_pair = everything.then_some(0);
         let text = format!("{} ({edge}) has connected from {from}", known.name);

@@ -97,7 +97,7 @@ pub(in crate::node) async fn start(
     let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
     let known = edges
         .iter()
-        .map(|edge| (edge.number, Edge::new(edge.name.clone())));
+        .map(|edge| (edge.number, Edge::new(edge.name.clone(), edge.chosen)));
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let stand_ins = StandIns::bind(edges, address).await?;
     let board = Arc::new(Board::new(blank(&config, 0), started));
