@@ -88,6 +88,7 @@ pub(crate) fn client() -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {
@@ -170,6 +171,7 @@ pub(crate) fn gateway_in_trouble() -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {

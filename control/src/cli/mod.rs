@@ -9,6 +9,7 @@ mod drain;
 mod events;
 mod logging;
 mod number;
+mod parties;
 mod run;
 mod sa;
 mod socket;

@@ -252,6 +252,9 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         let text = format!("{text}; {pairs} pairs of SAs are here, {owned} in use here");
         let _ = writeln!(out, "{}", look.paint(&text, colour));
     }
+    if let Some(connectivity) = &status.connectivity {
+        super::parties::write(out, connectivity, colour);
+    }
     if status.role != Role::Authority {
         return;
     }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::EdgeId;
+use super::connectivity::Introduction;
 use super::message::{FromEdge, ToEdge};
 use super::pair::Pair;
 
@@ -94,6 +96,16 @@ pub enum Up {
     Associated {
         address: IpAddr,
     },
+    /// The edge takes part in the connectivity protocol, and is there. `messages`: IKE goes that way.
+    Here {
+        at: SocketAddr,
+        messages: bool,
+    },
+    /// Another edge had the pair: it is here too now, as it was when it was numbered so.
+    Fetched {
+        spi: u32,
+        sequence: u64,
+    },
 }
 
 /// From an authority to an edge.
@@ -133,6 +145,12 @@ pub enum Down {
     /// The client receives on this pair: it is to be sent on, not on the one whose place it takes.
     SendOn {
         spi: u32,
+    },
+    /// Another one takes part in the connectivity protocol.
+    Acquaint(Box<Introduction>),
+    /// It does not any more.
+    Part {
+        number: EdgeId,
     },
 }
 

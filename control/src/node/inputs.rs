@@ -2,14 +2,17 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::connectivity::readable;
 use super::sockets::Datagram;
 use crate::api::server::Command;
 use crate::cluster::channel::{News, Uplink};
@@ -27,6 +30,8 @@ pub(super) struct Inputs {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Of an edge: its ways to authorities.
     pub(super) uplinks: Vec<Uplink>,
+    /// Of the connectivity protocol.
+    pub(super) connectivity: Option<Arc<UdpSocket>>,
     /// The task that follows routes, neighbours and links.
     pub(super) watch: JoinHandle<NetlinkError>,
 }
@@ -44,6 +49,8 @@ pub(super) enum Input {
     Datagram(Datagram),
     /// Of the way with this number.
     News(usize, News),
+    /// The socket of the connectivity protocol has something.
+    Connectivity,
     /// Nothing but time has passed.
     Time,
 }
@@ -89,6 +96,7 @@ impl Inputs {
             },
             _ = self.hangup.recv() => Ok(Input::Reload),
             (uplink, news) = news => Ok(Input::News(uplink, news)),
+            () = readable(self.connectivity.as_deref()) => Ok(Input::Connectivity),
             datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
             () = tokio::time::sleep_until(deadline.into()) => Ok(Input::Time),
         }
@@ -125,6 +133,7 @@ mod tests {
             arrivals,
             commands: command_queue,
             uplinks: Vec::new(),
+            connectivity: None,
             watch: tokio::spawn(std::future::pending()),
         };
         let ends = Ends {

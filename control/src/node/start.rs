@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
+use super::connectivity::Connectivity;
 use super::core::{Node, Role};
 use super::departures::Departures;
 use super::edge::{self, Edge};
@@ -300,6 +301,7 @@ pub(super) async fn start(
             (Side::Gateway { pool }, Role::Gateway(gateway), None)
         }
     };
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
     let (edge, uplinks) = edge_of(&config, outside.interface.index)?;
@@ -337,6 +339,7 @@ pub(super) async fn start(
             arrivals: subscription.arrivals,
             commands,
             uplinks,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
             watch,
         },
         api,
@@ -352,6 +355,7 @@ pub(super) async fn start(
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
         edge,
+        connectivity,
         group,
         mappings: HashMap::new(),
         tick: started,

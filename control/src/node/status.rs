@@ -12,7 +12,7 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
+    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
     InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
@@ -49,6 +49,7 @@ struct Posted {
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
     authorities: Vec<Authority>,
+    connectivity: Option<model::Connectivity>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
@@ -71,6 +72,7 @@ impl Board {
             sessions: Vec::new(),
             drain: None,
             authorities: Vec::new(),
+            connectivity: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
@@ -92,6 +94,7 @@ impl Board {
             sessions: sessions(node),
             drain: node.drain_view(),
             authorities: node.authorities_view(),
+            connectivity: node.connectivity.as_ref().map(|c| c.view(Instant::now())),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
@@ -168,6 +171,7 @@ impl Board {
             drain: posted.drain,
             edges: Vec::new(),
             authorities: posted.authorities.clone(),
+            connectivity: posted.connectivity.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),

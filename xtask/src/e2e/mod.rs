@@ -3,6 +3,7 @@
 mod authorities;
 mod certificates;
 mod chaos;
+mod connectivity;
 mod drain;
 mod failover;
 mod floods;
@@ -40,6 +41,7 @@ const CASES: &[&[Case]] = &[
     steering::CASES,
     sharing::CASES,
     authorities::CASES,
+    connectivity::CASES,
     translation::CASES,
     failover::CASES,
     drain::CASES,

@@ -77,7 +77,7 @@ fn moves(lab: &mut Lab) -> Result<()> {
 
 /// How long a client is without its targets when the edge that it uses is killed and the router brings its
 /// packets to another one, in milliseconds.
-fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
+pub(super) fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
     let probe = Probe::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));
     let event = now_ns();

@@ -1,10 +1,11 @@
 //! Edges that share an outside address, and an authority that negotiates for them. The authority runs beside the
 //! target, behind the edges; the router in front of them says which edge packets for the shared address come to.
 
-use super::topology::{CLIENT_INNER, GATEWAYS, POOL, gateway_inside};
+use super::topology::{CLIENT_INNER, GATEWAYS, POOL, TARGETS, gateway_inside};
 use super::{KeyKind, Lab, Place, Setup};
 use anyhow::Result;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// The address that the edges share.
 pub(crate) const SHARED: &str = "192.0.2.100";
@@ -23,6 +24,8 @@ pub(crate) const SECOND_AUTHORITY: Place = Place::Lan;
 pub(crate) struct Sharing {
     /// `channel.distribution`.
     pub(crate) distribution: &'static str,
+    /// Edges and authority take part in the connectivity protocol.
+    pub(crate) connectivity: bool,
     /// `[repository]` beside the key; empty: a file.
     pub(crate) repository: String,
     /// Two authorities share the work.
@@ -48,13 +51,15 @@ pub(crate) enum Negotiation {
     Translation,
     /// By address translation, over a link of each edge.
     TranslationApart,
+    /// In messages of the connectivity protocol.
+    Messages,
 }
 
 impl Negotiation {
     /// What stands for an edge at the authority.
     fn stands(self, number: u8) -> Option<String> {
         match self {
-            Self::Channel => None,
+            Self::Channel | Self::Messages => None,
             Self::Translation => Some(format!("10.0.0.2{number}")),
             Self::TranslationApart => Some(format!("10.0.2{number}.1")),
         }
@@ -66,6 +71,7 @@ impl Negotiation {
             Self::Channel => "",
             Self::Translation => "negotiation = \"translation\"\n",
             Self::TranslationApart => "negotiation = \"translation\"\ninterface = \"up0\"\n",
+            Self::Messages => "negotiation = \"messages\"\n",
         }
     }
 }
@@ -74,6 +80,7 @@ impl Default for Sharing {
     fn default() -> Self {
         Self {
             distribution: "all",
+            connectivity: false,
             repository: String::new(),
             second: false,
             negotiation: Negotiation::Channel,
@@ -237,8 +244,9 @@ name = \"authority.example\"
 {stands}
 
 {second}
-{}",
+{}{}",
             self.socket(Place::Gateway(number)).display(),
+            connectivity_toml(sharing, gateway_inside(number)),
             sharing.extra,
             keys = sharing.negotiation.keys(),
             stands = stands(number, sharing),
@@ -292,7 +300,19 @@ distribution = \"{}\"
              inner = [\"{CLIENT_INNER}\"]\n\n{}",
             sharing.repository, sharing.authority_extra,
         );
+        text.push_str(&connectivity_toml(
+            sharing,
+            TARGETS[0].parse().expect("an address"),
+        ));
         text
+    }
+}
+
+/// The table of a node in the network behind the edges. Others are waited for as long as a busy machine takes.
+fn connectivity_toml(sharing: &Sharing, address: IpAddr) -> String {
+    match sharing.connectivity {
+        true => format!("\n[connectivity]\nlisten = \"{address}:4511\"\npatience = \"40ms\"\n\n"),
+        false => String::new(),
     }
 }
 

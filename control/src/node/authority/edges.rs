@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Authority;
+use super::connectivity::Here;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
@@ -27,6 +28,8 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+    /// It takes part in the connectivity protocol.
+    pub(super) here: Option<Here>,
     /// It gives clients' messages the address that stands for it, and they come by themselves.
     pub(super) translates: bool,
     /// Messages of clients that have come by the channel, and by translation.
@@ -41,6 +44,7 @@ impl Edge {
             from: None,
             run: None,
             from_pair: None,
+            here: None,
             translates: false,
             relayed: 0,
             translated: 0,
@@ -71,6 +75,7 @@ impl Authority {
                     self.ledger.gone(edge, run, parting, now);
                 }
                 self.held.gone(edge);
+                self.takes_part_no_more(edge);
                 self.note(NewEvent::new(EventKind::EdgeDown, text));
             }
             Heard::Refused { from, why } => {
@@ -83,6 +88,7 @@ impl Authority {
     }
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
+        self.takes_part_no_more(edge);
         let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
@@ -137,26 +143,9 @@ impl Authority {
         match message {
             // The channel has seen to it.
             Up::Greeting { .. } => {}
-            Up::Ike(Relayed {
-                local,
-                remote,
-                data,
-            }) => {
-                // What has another address of ours was not sent to the edges together.
-                if local.ip() != self.address {
-                    return None;
-                }
-                self.batch.insert(remote, edge);
-                if let Some(known) = self.edges.get_mut(&edge) {
-                    known.relayed += 1;
-                }
-                return Some(Datagram {
-                    local,
-                    remote,
-                    data,
-                    esp: false,
-                });
-            }
+            Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
+            Up::Here { at, messages } => self.takes_part(edge, at, messages),
+            Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
             Up::Installed { spi } => self.confirmed(edge, spi),
             Up::NotInstalled { spi, why } => {
@@ -176,6 +165,29 @@ impl Authority {
             Up::Associated { address } => self.associated(edge, address),
         }
         None
+    }
+
+    /// An edge has an IKE message of a client.
+    pub(super) fn heard_from_client(&mut self, edge: EdgeId, relayed: Relayed) -> Option<Datagram> {
+        let Relayed {
+            local,
+            remote,
+            data,
+        } = relayed;
+        // What has another address of ours was not sent to the edges together.
+        if local.ip() != self.address {
+            return None;
+        }
+        self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.relayed += 1;
+        }
+        Some(Datagram {
+            local,
+            remote,
+            data,
+            esp: false,
+        })
     }
 
     fn on_numbers(&mut self, edge: EdgeId, numbers: FromEdge, now: Instant) {
@@ -323,7 +335,9 @@ impl Authority {
             remote,
             data,
         };
-        self.listener.send(edge, Down::Ike(relayed));
+        if let Err(relayed) = self.relay_by_message(edge, relayed) {
+            self.listener.send(edge, Down::Ike(relayed));
+        }
     }
 
     /// Sends what need not wait any more.

@@ -2,6 +2,7 @@
 //! edge may use which numbers (source C). Edges carry IKE messages to it and back, and carry the traffic.
 
 mod children;
+mod connectivity;
 mod distribution;
 mod edges;
 mod held;
@@ -17,10 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::FutureExt as _;
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use super::config::{Config, Distribution};
+use super::connectivity::{Connectivity, readable};
 use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Clients;
@@ -63,6 +66,8 @@ pub(super) struct Inputs {
     interrupt: Signal,
     hangup: Signal,
     commands: mpsc::Receiver<Command>,
+    /// Of the connectivity protocol.
+    connectivity: Option<Arc<UdpSocket>>,
 }
 
 /// The core of a running authority.
@@ -82,6 +87,7 @@ pub(super) struct Authority {
     shared: BTreeMap<u32, Shared>,
     ledger: Ledger,
     listener: Listener,
+    connectivity: Option<Box<Connectivity>>,
     edges: BTreeMap<EdgeId, Edge>,
     /// Its own addresses that stand for edges.
     stand_ins: StandIns,
@@ -119,6 +125,7 @@ enum Input {
     Command(Option<Command>),
     Kept(Outcome),
     Heard(Heard),
+    Connectivity,
     /// A client's message, that an edge has given another address.
     Translated(EdgeId, Datagram),
     Time,
@@ -145,8 +152,9 @@ impl Authority {
                 }
                 Input::Kept(outcome) => self.on_outcome(outcome)?,
                 Input::Heard(first) => self.on_heard(first),
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
                 Input::Translated(edge, first) => self.on_translated(edge, first),
-                Input::Time => {}
             }
             self.on_time();
         }
@@ -162,6 +170,7 @@ impl Authority {
             command = inputs.commands.recv() => Input::Command(command),
             outcome = self.repository.next() => Input::Kept(outcome),
             heard = self.listener.next() => Input::Heard(heard),
+            () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
             (edge, datagram) = self.stand_ins.next() => Input::Translated(edge, datagram),
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
         }
@@ -176,6 +185,7 @@ impl Authority {
             self.retired.next(),
             self.post_at,
             self.tell_at,
+            self.connectivity.as_ref().and_then(|c| c.core.deadline()),
         ];
         others
             .into_iter()
@@ -189,7 +199,9 @@ impl Authority {
         self.engine.handle_timeout(now, &mut self.answers);
         self.ledger.poll(now);
         self.go_on_telling(now);
-        if now >= self.tick {
+        let ticked = now >= self.tick;
+        self.poll_connectivity(now, ticked);
+        if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
             self.tell_floods();
@@ -252,6 +264,7 @@ impl Authority {
             }
             let now = Instant::now();
             self.release(now);
+            worked |= self.converse();
             while let Some(id) = self.dying.pop(now) {
                 worked = true;
                 self.end_session(id, "replaced", true);

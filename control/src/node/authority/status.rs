@@ -50,6 +50,7 @@ pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
         drain: None,
         edges: Vec::new(),
         authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         clusters: Vec::new(),
         tunnels: Vec::new(),
@@ -112,6 +113,7 @@ impl Authority {
             edges,
             sessions,
             keylog: self.keylog.view(),
+            connectivity: self.connectivity.as_ref().map(|c| c.view(now)),
             ..blank(&self.config, uptime)
         }
     }

@@ -1,4 +1,4 @@
-//! The tables `[channel]` and `[repository]`: an authority, and the edges that share an outside address.
+//! The table `[channel]`: an authority, and the edges that share an outside address.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +24,17 @@ pub struct Channel {
     /// The CAs that the others' certificates are of.
     pub ca: Vec<PathBuf>,
     pub end: ChannelEnd,
+}
+
+impl Channel {
+    /// Whether IKE messages of clients go in those of the connectivity protocol.
+    #[must_use]
+    pub fn by_messages(&self) -> bool {
+        let ChannelEnd::Edge { negotiation, .. } = &self.end else {
+            return false;
+        };
+        *negotiation == Negotiation::Messages
+    }
 }
 
 /// The end of the channel that a node is.
@@ -76,6 +87,8 @@ pub enum Negotiation {
     Channel,
     /// By themselves, with other addresses.
     Translation,
+    /// By messages of the connectivity protocol.
+    Messages,
 }
 
 /// Which edges get an SA when it is made.
@@ -86,26 +99,6 @@ pub enum Distribution {
     All,
     /// The one that the client was heard by; others ask when they need it.
     Last,
-}
-
-/// Where an authority keeps SAs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryAt {
-    /// The file of the key that they are sealed with.
-    pub key: PathBuf,
-    pub store: Store,
-}
-
-/// What keeps them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// A file of the authority's own.
-    Embedded(PathBuf),
-    /// An etcd cluster.
-    Etcd {
-        endpoints: Vec<String>,
-        prefix: String,
-    },
 }
 
 impl Config {
@@ -326,77 +319,5 @@ impl Checker<'_> {
     fn endpoint(&mut self, text: &Spanned<String>, key: &str) -> Option<SocketAddr> {
         let what = "an IP address and a port, such as 10.0.0.1:4510 or [2001:db8::1]:4510";
         self.parsed(text, key, what)
-    }
-
-    /// An address with its port; and a warning where whoever is in between could put back what is old.
-    fn etcd_endpoint(&mut self, endpoint: &Spanned<String>) {
-        let (at, found) = (endpoint.span(), endpoint.get_ref());
-        let bare = found.split("://").last().unwrap_or_default();
-        let port = bare.trim_end_matches('/').rsplit_once(':');
-        let port = port.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        let Some((host, _)) = port else {
-            let said = format!(
-                "repository.etcd: found `{found}`, expected a member with its port, such as \"http://10.0.0.5:2379\""
-            );
-            return self.error(&at, said);
-        };
-        if !["127.0.0.1", "localhost", "[::1]"].contains(&host) {
-            let said = format!(
-                "repository.etcd: {found} is spoken to without authentication: whoever can write there \
-                 could have numbers used twice; keep it in a network of its own"
-            );
-            self.warn(&at, said);
-        }
-    }
-
-    pub(super) fn repository(
-        &mut self,
-        table: Table<file::Repository>,
-        role: Role,
-        state: &std::path::Path,
-    ) -> Option<RepositoryAt> {
-        if role != Role::Authority {
-            let why = "only an authority keeps SAs";
-            self.unused(table.as_ref(), "[repository]", role, why);
-            return None;
-        }
-        let what = "where SAs are kept, and the key that they are sealed with";
-        let table = self.required(table, &super::check::TOP, "[repository]", what)?;
-        let at = table.span();
-        let table = table.into_inner();
-        let what = "a file with 64 hexadecimal digits, such as \"repository.key\"";
-        let key = self.required(table.key, &at, "repository.key", what);
-        let key = key.map(|path| self.beside(path.get_ref()));
-        let store = match table.etcd.is_empty() {
-            true => {
-                let why = "without `etcd` it is a file";
-                if let Some(prefix) = &table.prefix {
-                    self.warn(
-                        &prefix.span(),
-                        format!("repository.prefix has no effect: {why}"),
-                    );
-                }
-                Store::Embedded(match &table.file {
-                    Some(file) => self.beside(file.get_ref()),
-                    None => state.join("repository"),
-                })
-            }
-            false => {
-                if let Some(file) = &table.file {
-                    let said = "repository.file: found beside `etcd`, expected one of the two";
-                    self.error(&file.span(), said);
-                }
-                for endpoint in &table.etcd {
-                    self.etcd_endpoint(endpoint);
-                }
-                let endpoints = table.etcd.into_iter().map(Spanned::into_inner);
-                let prefix = table.prefix.map(Spanned::into_inner);
-                Store::Etcd {
-                    endpoints: endpoints.collect(),
-                    prefix: prefix.unwrap_or_else(|| "/evergate".to_owned()),
-                }
-            }
-        };
-        Some(RepositoryAt { key: key?, store })
     }
 }

@@ -139,6 +139,7 @@ impl Checker<'_> {
             outside.as_ref().map(|(o, _)| o),
             inside.as_ref().map(|(i, _)| i),
         );
+        let connectivity = self.connectivity(file.connectivity, role, channel.as_ref());
         let filter = self.filter(file.filter, role, outside.as_ref().map(|(o, _)| o));
         let repository = self.repository(file.repository, role, &state);
         let privileges = self.privileges(file.privileges);
@@ -184,6 +185,7 @@ impl Checker<'_> {
             drain,
             steering,
             channel,
+            connectivity,
             filter,
             repository,
             pool,

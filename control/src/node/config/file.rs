@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -211,12 +212,25 @@ pub(super) struct ChannelAuthority {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Repository {
     pub(super) key: Text,
     pub(super) file: Text,
     #[serde(default)]
     pub(super) etcd: Vec<Spanned<String>>,
     pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) cert: Text,
+    pub(super) cert_key: Text,
+    pub(super) name: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use crate::api::model::Done;
 use crate::api::server::CommandError;
-use crate::cluster::wire::Up;
 use crate::node::commands::Answer;
 use crate::node::core::Node;
 
@@ -42,12 +41,12 @@ impl Node {
         }
     }
 
-    /// How many authorities were told.
+    /// How many authorities were told, or will be if no other edge knows the station.
     fn tell_associated(&mut self, address: IpAddr) -> usize {
         let address = address.to_canonical();
         let links = 0..self.inputs.uplinks.len();
         links
-            .filter(|link| self.tell(*link, Up::Associated { address }))
+            .filter(|link| self.ask_of_client(*link, address))
             .count()
     }
 }

@@ -3,6 +3,7 @@
 //! There may be several authorities, each with clients, SPIs and numbers of its own.
 
 mod associations;
+mod connectivity;
 mod numbers;
 mod pairs;
 mod relay;
@@ -24,11 +25,12 @@ use super::roaming::Witness;
 use super::sockets::Datagram;
 use crate::api::model;
 use crate::cluster::channel::{Credentials, News, Uplink};
-use crate::cluster::wire::{Down, Relayed, Up};
+use crate::cluster::wire::{Down, Relayed, Succession, Up};
 use crate::cluster::{self, Run, Terms};
 use crate::dataplane::net::icmp::RateLimit;
 use crate::ike::{CookieKeys, Identity, Transmit};
 
+use connectivity::ByClient;
 use pairs::Known;
 use relay::Addressee;
 pub(super) use relay::{Limits, addressee};
@@ -53,6 +55,7 @@ pub(super) struct Edge {
     /// The index of its outside interface, and how many stations there authorities are told of.
     outside: u32,
     arrivals: RateLimit,
+    by_client: ByClient,
 }
 
 /// An authority as an edge knows it, with those that take its place when it is gone.
@@ -115,6 +118,7 @@ impl Edge {
             limits: Limits::new(now),
             outside,
             arrivals: RateLimit::new(associations::TOLD.0, associations::TOLD.1, now),
+            by_client: ByClient::default(),
         };
         (edge, uplinks)
     }
@@ -240,7 +244,7 @@ impl Node {
                 remote: datagram.remote,
                 data: datagram.data,
             };
-            self.tell(link, Up::Ike(relayed));
+            self.relay_one(link, relayed);
         }
     }
 
@@ -281,6 +285,7 @@ impl Node {
                 }
                 let text = format!("connected to the authority{which} at {authority}");
                 self.note(NewEvent::new(EventKind::EdgeUp, text));
+                self.take_part(index, now);
             }
             News::Ended { why } => {
                 (link.at, link.lost_at) = (None, now);
@@ -313,22 +318,9 @@ impl Node {
                 link.cookies = Some(CookieKeys { current, before })
             }
             Down::Numbers(numbers) => link.core.hear(numbers, now),
-            Down::Ike(Relayed {
-                local,
-                remote,
-                data,
-            }) => {
-                let transmit = Transmit {
-                    local,
-                    remote,
-                    data,
-                };
-                // Its pair must be received on before the client learns of it.
-                self.dataplane.let_all_in().await?;
-                if let Err(error) = self.sockets.send(&transmit).await {
-                    tracing::debug!("IKE to {remote}: {error}");
-                }
-            }
+            Down::Ike(relayed) => self.send_relayed(relayed).await?,
+            Down::Acquaint(introduction) => self.acquaint(index, &introduction, now),
+            Down::Part { number } => self.part_from(index, number, now),
             Down::Install(carrier) => self.take_pair(index, *carrier, now).await?,
             Down::Forget { spi } => self.drop_pair_of(index, spi)?,
             Down::Complete => self.drop_pairs(|known| known.link == index && known.stale)?,
@@ -340,8 +332,32 @@ impl Node {
             Down::SendOn { spi } => {
                 if let Some(id) = self.pair(index, spi) {
                     self.dataplane.send_on(id);
+                    let known = self.edge.as_mut().and_then(|edge| edge.pairs.get_mut(&spi));
+                    if let Some(known) = known {
+                        known.succession = Succession::AtOnce;
+                    }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Sends a client what its authority has for it.
+    async fn send_relayed(&mut self, relayed: Relayed) -> Result<()> {
+        let Relayed {
+            local,
+            remote,
+            data,
+        } = relayed;
+        let transmit = Transmit {
+            local,
+            remote,
+            data,
+        };
+        // Its pair must be received on before the client learns of it.
+        self.dataplane.let_all_in().await?;
+        if let Err(error) = self.sockets.send(&transmit).await {
+            tracing::debug!("IKE to {remote}: {error}");
         }
         Ok(())
     }

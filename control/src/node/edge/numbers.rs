@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::cluster::channel::Uplink;
+use crate::cluster::connectivity::Asked;
 use crate::cluster::wire::Up;
 use crate::cluster::{Act, Claim};
 use crate::dataplane::{Command, Lease, WorkerEvent};
@@ -105,6 +106,7 @@ impl Node {
         event: &WorkerEvent,
         at: Instant,
     ) -> Result<()> {
+        self.note_use(event);
         let Some(edge) = &mut self.edge else {
             return Ok(());
         };
@@ -132,7 +134,7 @@ impl Node {
             }
             WorkerEvent::UnknownSpi(spi) => {
                 if let Some(link) = edge.issuer(*spi) {
-                    self.tell(link, Up::Query { spi: *spi });
+                    self.ask(link, Asked::Spi(*spi), at);
                 }
             }
             WorkerEvent::Stopped {

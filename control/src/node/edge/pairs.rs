@@ -23,6 +23,9 @@ pub(super) struct Known {
     pub(super) link: usize,
     /// Of the carrier that brought it.
     pub(super) sequence: u64,
+    /// Milliseconds since 1970 when it was used last, or told of.
+    pub(super) stamp: u64,
+    pub(super) succession: Succession,
     /// Seconds since 1970.
     pub(super) expires: u64,
     /// The authority has not spoken of it since it was connected to.
@@ -88,6 +91,11 @@ impl Node {
         now: Instant,
     ) -> Result<()> {
         let spi = carrier.pair.spi();
+        // Another edge may not have heard that what had this SPI is gone.
+        let before = self.pair(link, spi);
+        if before.is_some_and(|id| self.is_another(id, &carrier.pair)) {
+            self.drop_pair(spi)?;
+        }
         let Some(edge) = &mut self.edge else {
             return Ok(());
         };
@@ -99,6 +107,10 @@ impl Node {
         if let Some(known) = edge.pairs.get_mut(&spi) {
             // Of several the most current one counts.
             let news = carrier.sequence > known.sequence;
+            if news {
+                known.stamp = known.stamp.max(carrier.stamp);
+                known.succession = carrier.succession;
+            }
             known.sequence = known.sequence.max(carrier.sequence);
             known.stale = false;
             let id = known.session;
@@ -143,7 +155,7 @@ impl Node {
         (newest.unwrap_or(0), spis.collect())
     }
 
-    async fn install_pair(
+    pub(super) async fn install_pair(
         &mut self,
         link: usize,
         carrier: Carrier,
@@ -214,6 +226,8 @@ impl Node {
                     session: id,
                     link,
                     sequence: carrier.sequence,
+                    stamp: carrier.stamp,
+                    succession: carrier.succession,
                     expires: pair.expires,
                     stale: false,
                 };
