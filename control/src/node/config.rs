@@ -467,7 +467,7 @@ macro_rules! named {
 named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority, "front" => Front });
-named!(Distribution { "all" => All, "last" => Last });
+named!(Distribution { "all" => All, "chosen" => Chosen, "last" => Last });
 named!(Negotiation { "channel" => Channel, "translation" => Translation, "messages" => Messages });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });

@@ -342,6 +342,9 @@ impl Node {
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
             Event::Rekeyed { id } => self.ike_rekeyed(id),
+            Event::Ahead { id, by } => self.go_ahead(id, by),
+            // Only an authority asks for it.
+            Event::PeerAhead { .. } => {}
             Event::Ticket { id, ticket } => self.keep_ticket(id, ticket),
             Event::ReauthIn { id, after } => self.reauth_in(id, after, now),
             Event::Keys { keys, .. } => {

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use evergate_common::front::{self, Front, NO_SHARE};
 use evergate_common::guard::{Guard, Judged, judge};
 use evergate_common::maps::{Address, AddressEntry, Local, NodeState, SaEntry, address};
+use evergate_common::reason::Counter;
 use evergate_common::steering::{self, Gateway, Group};
+use evergate_common::translation::{self, Translates, Translation};
 use evergate_common::verdict::{self, Action, InsideWorld, OutsideWorld};
 
 const KEY: [u8; 16] = [9; 16];
@@ -13,6 +15,9 @@ const GATEWAY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1)),
 ];
+
+/// For this edge, at an authority.
+const STANDS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 21));
 
 /// As gateways of the group by number, in turn.
 const WAYS: [Gateway; 3] = [
@@ -24,6 +29,7 @@ const IN_IPV6: Gateway =
     Gateway::on_segment([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).in_ip(GATEWAY[1], GATEWAY[1], 1500);
 
 struct World {
+    translation: Translation,
     sa: SaEntry,
     node: NodeState,
     local: Option<Local>,
@@ -94,6 +100,32 @@ impl Front for World {
     }
 }
 
+impl Translates for World {
+    fn translation(&self) -> Option<&Translation> {
+        Some(&self.translation)
+    }
+    fn toward(&self, slot: u32) -> Option<Address> {
+        (slot != 5).then(|| address(STANDS))
+    }
+    fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
+    }
+}
+
+/// What was decided can be done, and is done once.
+fn translated(world: &World, frame: &[u8]) {
+    let there = translation::toward(frame, world).ok();
+    for message in there.into_iter().chain(translation::back(frame, world)) {
+        let mut sent = frame.to_vec();
+        let applied = message.apply(sent.as_mut_slice());
+        applied.expect("a decided frame can be readdressed");
+        match message.counter {
+            Counter::IkeReturned => assert_eq!(translation::back(sent.as_slice(), world), None),
+            _ => assert!(translation::toward(sent.as_slice(), world).is_err()),
+        }
+    }
+}
+
 /// What another gateway has sent in IP is taken out of it.
 fn unwrapped(world: &World, frame: &mut Vec<u8>) {
     let Some(wrapping) = steering::wrapped(frame.as_slice(), world) else {
@@ -156,12 +188,14 @@ pub fn verdicts(data: &[u8]) {
         return;
     };
     let world = World {
+        translation: Translation::new(GATEWAY[0], &[STANDS]),
         sa: SaEntry::new(Some(KEY), None),
         node: NodeState::new(u64::MAX, 0, false),
         local: (flags & 8 != 0).then(|| Local::new(None, &GATEWAY)),
         flags: *flags,
     };
     let _ = verdict::inside(frame, &world);
+    translated(&world, frame);
     let mut arrived = frame.to_vec();
     if world.steers() {
         unwrapped(&world, &mut arrived);

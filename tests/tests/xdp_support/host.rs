@@ -223,7 +223,9 @@ impl Model {
         if let Some(short) = plain.or(keyed) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
         }
-        if self.translates && decision == Ok(Action::Guard) {
+        let guarded =
+            self.guard.is_up() && !matches!(judge(packet.as_slice(), &self.guard), Judged::Pass(_));
+        if self.translates && decision == Ok(Action::Guard) && !guarded {
             let verdict = match translation::toward(packet.as_slice(), self) {
                 Ok(message) => {
                     let applied = message.apply(packet.as_mut_slice());

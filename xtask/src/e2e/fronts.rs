@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case] = &[
     ("front_that_is_elsewhere", far),
     ("front_with_nodes_behind_it", between),
     ("front_that_is_a_node_itself", first),
+    ("front_is_killed_and_another_one_does_the_same", second),
 ];
 
 /// The client has its session through the front; the front, the node that has the client, and the SPIs.
@@ -261,4 +262,34 @@ fn first(lab: &mut Lab) -> Result<()> {
     same_session(lab, &session)?;
     let sent = lab.status(front)?.counter("steer_sent");
     ensure(sent > 20, || format!("{sent} were sent on"))
+}
+
+/// Two fronts know nothing of each other, and send the client to the same node.
+fn second(lab: &mut Lab) -> Result<()> {
+    let (front, node, session) = up(lab, Front::Both, Sharing::default())?;
+    let other = Place::Gateway(1);
+    lab.wait("both have the same table", Duration::from_secs(10), |lab| {
+        Ok((lab.shares(front)? == lab.shares(other)?).then_some(()))
+    })?;
+    let stream = Stream::start(lab)?;
+    let probe = Probe::start(lab)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let event = now_ns();
+    lab.kill_and(front, |lab| lab.bring_to(1))?;
+    std::thread::sleep(Duration::from_millis(1000));
+    let outage = probe.finish()?.outage(event, now_ns()).millis();
+    let served = serving(lab)?;
+    ensure(served == node, || {
+        format!("gw{served} serves, not gw{node}")
+    })?;
+    ensure(outage < 100.0, || {
+        format!("{outage:.1} ms; dropped were {}", lab.drops())
+    })?;
+    let report = stream.finish()?;
+    ensure(report.error.is_none() && report.checked > 100_000, || {
+        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
+    })?;
+    same_session(lab, &session)?;
+    print!("{outage:.1} ms … ");
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod floods;
 mod fronts;
 mod hotswap;
 mod life;
+mod memory;
 mod moving;
 mod mtu;
 mod nat;
@@ -41,6 +42,7 @@ const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
     steering::CASES,
+    memory::CASES,
     sharing::CASES,
     fronts::CASES,
     hotswap::CASES,

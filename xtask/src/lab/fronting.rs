@@ -26,6 +26,8 @@ pub(crate) enum Front {
     Between,
     /// gw1, which is one of the encryption nodes too.
     First,
+    /// A node of its own, and gw1, which stands by.
+    Both,
 }
 
 impl Lab {
@@ -34,7 +36,7 @@ impl Lab {
     pub(crate) fn front(&mut self, front: Front, sharing: Sharing) -> Result<Place> {
         let place = match front {
             Front::First => Place::Gateway(1),
-            Front::Alone | Front::Far | Front::Between => Place::Front,
+            _ => Place::Front,
         };
         self.write_secret("front.key", &"7c".repeat(32))?;
         let sharing = Sharing {
@@ -44,9 +46,19 @@ impl Lab {
                         "[front]\nnumber = 1\n{}",
                         front_toml("192.0.2.1", &[2, 3], "")
                     ),
-                    _ => behind_toml(number, "192.0.2.1"),
+                    _ => behind_toml(number, &["192.0.2.1"]),
                 },
-                Front::Alone | Front::Far | Front::Between => |number| behind_toml(number, FRONT),
+                Front::Both => |number| match number {
+                    1 => format!(
+                        "{}\n[front]\nnumber = 1\n{}",
+                        behind_toml(1, &[FRONT]),
+                        front_toml("192.0.2.1", &[2, 3], "")
+                    ),
+                    _ => behind_toml(number, &[FRONT, "192.0.2.1"]),
+                },
+                Front::Alone | Front::Far | Front::Between => {
+                    |number| behind_toml(number, &[FRONT])
+                }
             },
             ..sharing
         };
@@ -74,6 +86,7 @@ impl Lab {
 name = \"front\"
 role = \"front\"
 socket = \"{}\"
+state = \"state\"
 
 [outside]
 interface = \"{outside}\"
@@ -146,8 +159,6 @@ fn front_toml(own: &str, nodes: &[u8], by: &str) -> String {
     text
 }
 
-fn behind_toml(number: u8, front: &str) -> String {
-    format!(
-        "[behind]\naddress = \"192.0.2.{number}\"\nkey = \"front.key\"\nfronts = [\"{front}\"]\n"
-    )
+fn behind_toml(number: u8, fronts: &[&str]) -> String {
+    format!("[behind]\naddress = \"192.0.2.{number}\"\nkey = \"front.key\"\nfronts = {fronts:?}\n")
 }

@@ -303,7 +303,8 @@ distribution = \"{}\"
         for number in GATEWAYS {
             let _ = write!(
                 text,
-                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n{}",
+                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n{}{}",
+                chosen(number, sharing),
                 stands(number, sharing)
             );
         }
@@ -327,6 +328,14 @@ fn connectivity_toml(sharing: &Sharing, address: IpAddr) -> String {
     match sharing.connectivity {
         true => format!("\n[connectivity]\nlisten = \"{address}:4511\"\npatience = \"40ms\"\n\n"),
         false => String::new(),
+    }
+}
+
+/// The last edge is the one that is chosen.
+fn chosen(number: u8, sharing: &Sharing) -> &'static str {
+    match sharing.distribution == "chosen" && GATEWAYS.last() == Some(&number) {
+        true => "chosen = true\n",
+        false => "",
     }
 }
 

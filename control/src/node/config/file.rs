@@ -222,6 +222,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) chosen: Flag,
     pub(super) translated: Text,
 }
 
