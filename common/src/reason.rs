@@ -168,6 +168,8 @@ counters! {
     IkeTranslated Pass "ike_translated" "other message of IKE that got an authority's address as its destination, left to the kernel to be forwarded"
     IkeReturned Pass "ike_returned" "message of IKE from an authority that got the edges' address as its source, left to the kernel to be forwarded"
     IkeNoAuthority Drop "ike_no_authority" "message of IKE for an authority that the edge is not connected to"
+    // Program `outside`: a front before encryption nodes.
+    FrontNoNode Drop "front_no_node" "packet for the shared address while no encryption node lives"
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod counters;
 mod filter;
+mod front;
 mod group;
 mod guard;
 mod heartbeat;
@@ -39,7 +40,7 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
-    if maps::steering() != 0 {
+    if maps::takes_sent_on() {
         match group::unwrap(ctx) {
             XDP_PASS => {}
             verdict => return verdict,
@@ -47,6 +48,12 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     }
     if maps::filter() && filter::way(ctx) != XDP_PASS {
         return XDP_DROP;
+    }
+    if maps::is_front() {
+        match front::way(ctx) {
+            XDP_PASS => {}
+            verdict => return verdict,
+        }
     }
     if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
         if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {

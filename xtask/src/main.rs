@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,7 +83,7 @@ enum Task {
     },
     /// Measures, each figure beside plain routing of the same run
     Bench {
-        /// rig, outage, tcp, udp, xdp, esp, ike, handshakes, flood or soak; without: all
+        /// rig, outage, tcp, udp, xdp, memory, esp, ike, handshakes, flood, sharing, herd or soak; without: all
         name: Option<String>,
         /// What the rig compares with, such as gotatun,wireguard-go, or none; without: all
         #[arg(long)]
@@ -98,6 +98,12 @@ enum Task {
         /// Of the rig's generator in each tunnel
         #[arg(long, default_value_t = bench::FLOWS)]
         flows: NonZeroU16,
+        /// Of each client of the herd: echo requests in a second
+        #[arg(long, default_value_t = bench::RATE)]
+        rate: NonZeroU32,
+        /// Measure the binary that is there, without building it
+        #[arg(long)]
+        as_built: bool,
         /// How long the soak lasts
         #[arg(long, default_value_t = 10)]
         minutes: u64,
@@ -273,6 +279,8 @@ fn perform(task: Task) -> Result<()> {
             quick,
             tunnels,
             flows,
+            rate,
+            as_built,
             minutes,
             prefix,
         } => {
@@ -285,6 +293,8 @@ fn perform(task: Task) -> Result<()> {
                 peers: peers.as_deref(),
                 tunnels: tunnels.map(NonZeroU16::get),
                 flows: flows.get(),
+                rate: rate.get(),
+                as_built,
             };
             bench::run(name.as_deref(), effort)
         }

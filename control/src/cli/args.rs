@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,6 +127,9 @@ pub(super) enum BenchCommand {
     /// Make many sessions with a gateway, and tell how many handshakes a second it did. Only with
     /// gateways of your own: to others this is an attack
     Handshakes(Handshakes),
+    /// Make the sessions of many clients, keep them, and send echo requests by each. Reads `arm`, and `report NS`
+    /// since an event by the monotonic clock, from standard input, and ends with it. Only with gateways of your own
+    Clients(Clients),
     /// Send test packets over AF_XDP. Only through networks of your own: to others this is an attack
     Send(SendArgs),
     /// Count test packets where they arrive
@@ -241,6 +245,38 @@ pub(super) struct Handshakes {
     /// Say it as JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Clients that make a session each, keep it, and send by it.
+#[derive(Debug, Args)]
+pub(super) struct Clients {
+    /// The gateway's outside address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) remote: Ipv4Addr,
+    /// The gateway's identity
+    #[arg(long, value_name = "IDENTITY")]
+    pub(super) remote_id: Identity,
+    /// The first client's outside address, which this host has, and those that follow
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) local: Ipv4Addr,
+    /// So many clients
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) count: u16,
+    /// Identity of the clients; {} becomes 1, 2, ...
+    #[arg(long, value_name = "IDENTITY", default_value = "client-{}.example")]
+    pub(super) identity: String,
+    /// The pre-shared key of all clients
+    #[arg(long, value_name = "FILE")]
+    pub(super) psk_file: PathBuf,
+    /// Where a UDP echo service listens, behind the gateway, on port 9
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) to: Ipv4Addr,
+    /// Echo requests of each client in a second
+    #[arg(long, default_value = "20")]
+    pub(super) rate: NonZeroU32,
+    /// Send one of so many packets a second time, as it was
+    #[arg(long, value_name = "PACKETS")]
+    pub(super) repeat: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Subcommand)]

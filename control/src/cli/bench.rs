@@ -1,15 +1,17 @@
 //! `evergate bench`: measurements that need no lab.
 
 use std::io::BufRead;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use zeroize::Zeroizing;
 
-use super::args::{Handshakes, ReceiveArgs, SendArgs};
+use super::args::{Clients, Handshakes, ReceiveArgs, SendArgs};
 use super::{EXIT_FAILED, print, print_json, print_json_line};
 use crate::esp::{Aead, Backend, Cipher, Key, OutboundSa, OuterConfig, Salt, decode_hex};
 use crate::ike::{EspProposal, IkeProposal};
+use crate::load::herd::{self, Herd};
 use crate::load::packets::{self, Received, Seal, Sent};
 use crate::load::{self, Credentials, Plan, Report};
 use crate::sadb::HIGHEST_SPI;
@@ -51,6 +53,40 @@ pub(super) fn handshakes(args: Handshakes) -> Result<ExitCode> {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(EXIT_FAILED),
     })
+}
+
+/// Keeps the sessions of many clients, and tells how each fares.
+pub(super) fn clients(args: Clients) -> Result<ExitCode> {
+    let first = args.local.to_bits();
+    let last = first.checked_add(u32::from(args.count) - 1);
+    let last = last.with_context(|| {
+        format!(
+            "there are no {} addresses from {} on",
+            args.count, args.local
+        )
+    })?;
+    let herd = Herd {
+        sessions: Plan {
+            remote: args.remote.into(),
+            remote_id: args.remote_id,
+            local: (first..=last).map(|a| Ipv4Addr::from(a).into()).collect(),
+            identity: args.identity,
+            credentials: Credentials::psk(&args.psk_file)?,
+            count: usize::from(args.count),
+            ike_proposals: vec![IkeProposal::default()],
+            esp_proposals: vec![EspProposal::default()],
+            leave: true,
+        },
+        to: args.to,
+        rate: args.rate,
+        repeat: args.repeat,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let words = std::io::BufReader::new(std::io::stdin());
+    runtime.block_on(herd::run(herd, words, |said| print_json_line(said)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn shown(report: &Report) -> String {

@@ -7,6 +7,7 @@ mod check;
 mod debug;
 mod drain;
 mod events;
+mod front;
 mod logging;
 mod number;
 mod parties;
@@ -84,6 +85,9 @@ fn obey(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench {
             command: BenchCommand::Handshakes(args),
         } => bench::handshakes(args),
+        Command::Bench {
+            command: BenchCommand::Clients(args),
+        } => bench::clients(args),
         Command::Bench {
             command: BenchCommand::Send(args),
         } => bench::send(args),

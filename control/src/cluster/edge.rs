@@ -217,7 +217,9 @@ impl Edge {
         held.sent = held.sent.max(sent);
         held.news = true;
         let half = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
-        let short = held.top > half(held.told, held.limits.soft)
+        // Who may accept one more packet sends so few that the usual report is soon enough.
+        let one = held.limits.soft.saturating_sub(held.told) <= 1;
+        let short = held.top > half(held.told, held.limits.soft) && !one
             || held.limits.last.saturating_sub(held.sent) <= self.terms.block / 4;
         let at = match short && !held.wide {
             true => now,

@@ -226,7 +226,7 @@ impl Ledger {
             None => Some(Refusal::Unknown),
             Some(entry) => match entry.holder {
                 Holder::Owner(owner) if owner == edge => {
-                    widened = entry.reach(seen, self.terms.least_margin);
+                    widened = entry.reach(seen, self.terms.burst);
                     None
                 }
                 Holder::Granting(to, _) if to == edge => None,
@@ -359,7 +359,7 @@ impl Ledger {
             let claimed = entry.wanted > entry.soft;
             let owner = entry.owner().filter(|_| claimed);
             if claimed
-                && entry.reach(0, self.terms.least_margin)
+                && entry.reach(0, self.terms.burst)
                 && let Some(owner) = owner
             {
                 self.widen(owner, spi);
@@ -371,7 +371,7 @@ impl Ledger {
         entry.top = rest.floor;
         entry.wide = false;
         let highest = rest.floor.max(entry.wanted);
-        let soft = highest.saturating_add(self.terms.least_margin);
+        let soft = highest.saturating_add(self.terms.burst);
         entry.soft = soft.min(kept.hard);
         (entry.restored, entry.base) = (false, entry.leased);
         let first = entry.leased.saturating_add(1);
@@ -414,8 +414,11 @@ impl Ledger {
         let terms = &self.terms;
         match self.entries.get_mut(&spi) {
             Some(entry) if entry.is_of(edge, term) => {
+                // One that sends now and then gets one more: all that it may lose. For the others half of it is
+                // what came since the last report, so that the next one comes as soon.
                 let margin = (mark.top.saturating_sub(entry.top))
                     .saturating_mul(2)
+                    .saturating_sub(1)
                     .clamp(terms.least_margin, terms.most_margin);
                 entry.top = entry.top.max(mark.top);
                 entry.wide |= mark.wide;

@@ -10,6 +10,7 @@
 pub mod channel;
 pub mod connectivity;
 mod edge;
+pub mod front;
 mod ledger;
 mod message;
 mod pair;
@@ -57,6 +58,8 @@ pub struct Terms {
     /// Inbound numbers above the highest reported one that an owner may at least accept, in packets: what is
     /// lost when it dies.
     pub least_margin: u64,
+    /// The same above one that was claimed: what comes on its heels.
+    pub burst: u64,
     /// The same at most, however fast packets come.
     pub most_margin: u64,
     /// Inbound numbers above the highest reported one that an owner may accept without an authority.
@@ -80,12 +83,13 @@ impl Default for Terms {
         Self {
             block: 1 << 17,
             chunk: 1 << 24,
-            least_margin: 4,
+            least_margin: 1,
+            burst: 8,
             most_margin: 1 << 16,
             reserve: 1 << 28,
             alone: Duration::from_secs(1),
             drift: Duration::from_millis(50),
-            interval: Duration::from_millis(10),
+            interval: Duration::from_millis(4),
             patience: Duration::from_millis(40),
             tenure: Duration::from_millis(100),
             again: Duration::from_millis(50),

@@ -6,12 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use evergate_common::reason::Counter;
 
+use super::asking::{Asked, Questions};
 use super::command::{Lease, WorkerEvent};
 use super::core::{Core, Way, counter};
-use super::net::icmp::RateLimit;
 use super::parking::{Parking, Waits};
 use super::session::Session;
 use super::tenure::Reached;
@@ -19,7 +18,7 @@ use super::xsk::{CHUNK, Frame, Umem};
 
 /// Least time between two reports of progress, unless one is due at once: half of the interval in which an
 /// edge reports to its authority, so that what it says is fresh.
-const REPORT: Duration = Duration::from_millis(5);
+const REPORT: Duration = Duration::from_millis(2);
 
 /// Time until a report is tried again for which there was no room.
 const REPORT_AGAIN: Duration = Duration::from_millis(1);
@@ -37,12 +36,6 @@ const REPORTED: usize = 4096;
 
 /// A session is claimed again after so long. Until then its packets are not even looked at.
 const CLAIM_AGAIN: Duration = Duration::from_millis(20);
-
-/// An SPI that nobody knows is asked about again after so long, at most so many are remembered, and so many
-/// asked about in a second (and at once): all that strangers can send must cost little.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
-const ASKED: usize = 64;
-const ASK_RATE: (u32, u32) = (1000, 64);
 
 /// A session that is to stop, and to say how far it came.
 struct Stop {
@@ -64,9 +57,7 @@ pub(super) struct Leases {
     urgent: bool,
     /// When the next report is due.
     report_at: Instant,
-    /// SPIs that were asked about lately.
-    asked: ArrayVec<(u32, Instant), ASKED>,
-    ask_rate: RateLimit,
+    questions: Questions,
     /// Sessions that stop once what had come for them is carried, and by when all the same.
     stops: Vec<Stop>,
     stop_by: Instant,
@@ -82,8 +73,7 @@ impl Leases {
             missed: false,
             urgent: false,
             report_at: now,
-            asked: ArrayVec::new(),
-            ask_rate: RateLimit::new(ASK_RATE.0, ASK_RATE.1, now),
+            questions: Questions::new(asks, now),
             stops: Vec::new(),
             stop_by: now,
             parking: match asks {
@@ -122,32 +112,6 @@ impl Leases {
         let all = [report, stop, self.parking.deadline()];
         all.into_iter().flatten().min()
     }
-
-    /// Whether an SPI that no session has may be asked about, or was so lately.
-    fn may_ask(&mut self, spi: u32, now: Instant) -> Asked {
-        if self.asked.iter().any(|(asked, _)| *asked == spi) {
-            self.asked.retain(|(_, at)| now < *at + ASK_AGAIN);
-            if self.asked.iter().any(|(asked, _)| *asked == spi) {
-                return Asked::Lately;
-            }
-        }
-        if self.asked.is_full() {
-            self.asked.retain(|(_, at)| now < *at + ASK_AGAIN);
-        }
-        if self.asked.is_full() || !self.ask_rate.allow(now) {
-            return Asked::Never;
-        }
-        self.asked.push((spi, now));
-        Asked::Now
-    }
-}
-
-/// Whether a question about an SPI is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Now,
-    Lately,
-    Never,
 }
 
 impl Core {
@@ -182,12 +146,19 @@ impl Core {
                 ..
             } => {
                 let (had, group) = (session.has_numbers(), session.group);
+                let awake = session.awake.as_deref();
+                let claimed = awake.is_some_and(|awake| awake.claimed.is_some());
                 let has = session.take_numbers((floor, missing, inbound), (first, outbound));
                 // Else the LAN is told with the first packet: another gateway may have told it something
                 // meanwhile.
                 let announced = self.in_use(group);
                 if let Some(session) = self.sessions.get_mut(index) {
                     session.announced = announced;
+                }
+                if has && claimed {
+                    // Its client is here. What answers the packets that wait must find this gateway.
+                    self.client_sends(index, now);
+                    self.announce(umem, now);
                 }
                 let leases = &mut self.leases;
                 leases.tenures = (leases.tenures + usize::from(has)) - usize::from(had);
@@ -305,7 +276,7 @@ impl Core {
         if !self.leases.asks {
             return Err(Counter::UnknownSpi);
         }
-        match self.leases.may_ask(spi, now) {
+        match self.leases.questions.may_ask(spi, now) {
             Asked::Now => self.send_quietly(WorkerEvent::UnknownSpi(spi)),
             Asked::Lately => {}
             Asked::Never => return Err(Counter::UnknownSpi),
@@ -331,8 +302,10 @@ impl Core {
         }
         let mut parking = std::mem::take(&mut self.leases.parking);
         for inner in [false, true] {
-            for at in 0..parking.len() {
-                let Some((mut frame, waits)) = parking.take(at, spi, inner) else {
+            let mut next = parking.first(spi);
+            while let Some(at) = next {
+                next = parking.next(at);
+                let Some((mut frame, waits)) = parking.take(at, inner) else {
                     continue;
                 };
                 let way = match waits {
@@ -345,11 +318,13 @@ impl Core {
                             self.push(frame, Way::Drop(Counter::ParkedFull));
                         }
                     }
-                    way => self.push(frame, way),
+                    way => {
+                        parking.vacate(at);
+                        self.push(frame, way);
+                    }
                 }
             }
         }
-        parking.close_up();
         self.leases.parking = parking;
     }
 

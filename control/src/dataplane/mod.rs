@@ -1,6 +1,7 @@
 //! Room `dataplane`: XDP programs, AF_XDP workers and ports. The only writer of BPF maps.
 
 mod announcing;
+mod asking;
 mod awake;
 mod bell;
 mod command;

@@ -47,21 +47,24 @@ fn every_bound_holds_and_none_takes_anothers_room() {
     assert_eq!(lot.put(1, Waits::Inner), Some(Counter::ParkedFull));
     // Of SPIs that nobody knows, however many there are.
     assert_eq!(lot.put_many(50, 2, Waits::Strange), usize::from(OF_STRANGE));
-    let strange: usize = (3..500)
+    let strange: usize = (3..900)
         .map(|spi| lot.put_many(2, spi, Waits::Strange))
         .sum();
     assert_eq!(strange + usize::from(OF_STRANGE), STRANGE);
     assert_eq!(lot.put(2, Waits::Strange), Some(Counter::UnknownSpi));
     // Of inner packets, of however many sessions.
-    let inner: usize = (1000..1010)
+    let inner: usize = (1000..1020)
         .map(|spi| lot.put_many(200, spi, Waits::Inner))
         .sum();
     assert_eq!(inner, INNER);
     let left = FRAMES - of_session - STRANGE - INNER;
-    assert_eq!(lot.put_many(500, 2000, Waits::Esp), left);
-    assert_eq!(lot.put(2001, Waits::Esp), Some(Counter::ParkedFull));
+    let esp: usize = (2000..2010)
+        .map(|spi| lot.put_many(200, spi, Waits::Esp))
+        .sum();
+    assert_eq!(esp, left);
+    assert_eq!(lot.put(3000, Waits::Esp), Some(Counter::ParkedFull));
     assert_eq!(lot.waiting(), FRAMES);
-    assert!(lot.parking.frames.capacity() < 2 * FRAMES);
+    assert!(lot.parking.places.capacity() < 2 * FRAMES);
     lot.parking.clear(&mut lot.umem);
     assert_eq!(lot.waiting(), 0);
     assert!(!lot.parking.waits_for(1) && lot.parking.deadline().is_none());
@@ -102,19 +105,21 @@ fn what_is_put_back_waits_no_longer_for_it() {
         lot.put(1 + number as u32 % 2, Waits::Esp);
     }
     let mut taken = Vec::new();
-    for place in 0..lot.parking.len() {
-        let Some((frame, waits)) = lot.parking.take(place, 1, false) else {
-            continue;
-        };
-        match place {
-            2 => lot.parking.put_back(place, frame, 1, waits).unwrap(),
-            _ => taken.push(frame),
+    let mut next = lot.parking.first(1);
+    for turn in 0.. {
+        let Some(place) = next else { break };
+        next = lot.parking.next(place);
+        assert!(lot.parking.take(place, true).is_none(), "no inner packet");
+        let (frame, _) = lot.parking.take(place, false).unwrap();
+        match turn {
+            1 => lot.parking.put_back(place, frame, 1, Waits::Esp).unwrap(),
+            _ => {
+                lot.parking.vacate(place);
+                taken.push(frame);
+            }
         }
     }
-    lot.parking.close_up();
     assert_eq!((taken.len(), lot.parking.len()), (2, 4));
-    assert!(lot.parking.take(0, 1, false).is_none(), "of the other SPI");
-    assert!(lot.parking.take(1, 1, true).is_none(), "no inner packet");
     let late: Vec<_> = std::iter::from_fn(|| lot.parking.late(at(102))).collect();
     assert_eq!(late.len(), 2);
     assert!(lot.parking.late(at(102)).is_none());
@@ -127,7 +132,7 @@ fn what_is_put_back_waits_no_longer_for_it() {
 #[test]
 fn changing_spis_take_no_memory() {
     let mut lot = Lot::new();
-    let before = (lot.parking.frames.capacity(), lot.parking.of.capacity());
+    let before = (lot.parking.places.capacity(), lot.parking.of.capacity());
     for round in 0..200u32 {
         for spi in 0..STRANGE as u32 {
             lot.put(round * 1000 + spi, Waits::Strange);
@@ -138,6 +143,32 @@ fn changing_spis_take_no_memory() {
             lot.umem.free(frame);
         }
     }
-    let after = (lot.parking.frames.capacity(), lot.parking.of.capacity());
+    let after = (lot.parking.places.capacity(), lot.parking.of.capacity());
     assert_eq!(before, after);
+}
+
+// What is put back for another session waits with that one's, and its place is found again.
+#[test]
+fn what_is_put_back_for_another_session_is_found_there() {
+    let mut lot = Lot::new();
+    for spi in [1, 2, 1] {
+        lot.put(spi, Waits::Inner);
+    }
+    let place = lot.parking.first(1).unwrap();
+    let next = lot.parking.next(place);
+    let (frame, waits) = lot.parking.take(place, true).unwrap();
+    lot.parking.put_back(place, frame, 2, waits).unwrap();
+    assert_eq!(lot.parking.first(1), next);
+    let first = lot.parking.first(2).unwrap();
+    assert_eq!(lot.parking.next(first), Some(place));
+    assert_eq!(lot.parking.next(place), None);
+    // The oldest of all is still the first to be late.
+    let mut late = 0;
+    while let Some((frame, _)) = lot.parking.late(lot.now + PATIENCE) {
+        lot.umem.free(frame);
+        late += 1;
+    }
+    assert_eq!((late, lot.parking.len(), lot.waiting()), (3, 0, 0));
+    assert!([1, 2].iter().all(|spi| !lot.parking.waits_for(*spi)));
+    assert!(lot.parking.of.is_empty());
 }

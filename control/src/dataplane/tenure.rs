@@ -24,7 +24,9 @@ impl Tenure {
     pub(super) fn runs_short(&self, top: u64, sent: u64) -> bool {
         let half = |from: u64, to: u64| from.saturating_add(to.saturating_sub(from) / 2);
         let (top_told, sent_told) = self.told;
-        if top > half(top_told, self.inbound) && top > top_told {
+        // Of a peer that sends so little that it may send one more the usual report is soon enough.
+        let one = self.inbound.saturating_sub(top_told) <= 1;
+        if top > half(top_told, self.inbound) && top > top_told && !one {
             return true;
         }
         let left = |sent: u64| self.outbound.saturating_sub(sent);
@@ -126,6 +128,10 @@ impl Session {
         else {
             return;
         };
+        if inbound > tenure.inbound {
+            // If that is not enough either, it may be said at once.
+            awake.claimed = None;
+        }
         tenure.inbound = tenure.inbound.max(inbound);
         receiver.set_limit(tenure.inbound);
         if outbound > tenure.outbound {

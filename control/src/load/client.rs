@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
@@ -11,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::{Plan, Tally};
 use crate::ike::{
-    AddressRequest, Beside, Engine, Event, Hooks, IKE_PORT, Identity, Initiate, Methods, SaId,
-    Settings,
+    AddressRequest, Beside, Child, Engine, Event, Hooks, IKE_PORT, Identity, Initiate, Methods,
+    SaId, Settings,
 };
 use crate::node::sockets::Sockets;
 
@@ -56,6 +57,21 @@ impl Client {
     }
 
     async fn handshake(&mut self, number: usize, sent: &mut u64) -> Result<(), String> {
+        let spi = self.rng.next_u32();
+        let made = self.establish(number, spi, sent).await?;
+        if !self.plan.leave {
+            self.sessions.push((made.engine, made.id));
+        }
+        Ok(())
+    }
+
+    /// Makes the session of a client, which receives ESP on this SPI.
+    pub(super) async fn establish(
+        &mut self,
+        number: usize,
+        spi: u32,
+        sent: &mut u64,
+    ) -> Result<Made, String> {
         let mut engine = self.engine(number)?;
         let (methods, _) = self.plan.credentials.of(number);
         let wish = Initiate {
@@ -73,18 +89,20 @@ impl Client {
             follows_redirects: false,
             redirected_from: None,
         };
-        let mut owner = Owner {
-            spi: self.rng.next_u32(),
-        };
+        let mut owner = Owner { spi };
         let id = engine.initiate(Instant::now(), wish, &mut owner);
         loop {
             while let Some(event) = engine.poll_event() {
                 match event {
-                    Event::Established { .. } => {
-                        if !self.plan.leave {
-                            self.sessions.push((engine, id));
-                        }
-                        return Ok(());
+                    Event::Established {
+                        child, assigned, ..
+                    } => {
+                        return Ok(Made {
+                            engine,
+                            id,
+                            child,
+                            assigned,
+                        });
                     }
                     Event::Failed { error, .. } => return Err(error.to_string()),
                     _ => {}
@@ -94,30 +112,52 @@ impl Client {
         }
     }
 
-    /// Sends what there is to send, and takes one datagram, or what is due.
+    /// Keeps a session that was made, for as long as the other side does: every datagram that this takes is
+    /// counted.
+    pub(super) async fn keep(mut self, mut made: Made, datagrams: &AtomicU64) {
+        let mut owner = Owner { spi: 0 };
+        loop {
+            let mut sent = 0;
+            let heard = self
+                .exchange(&mut made.engine, &mut owner, None, &mut sent)
+                .await;
+            datagrams.fetch_add(sent + u64::from(heard), Ordering::Relaxed);
+            while let Some(event) = made.engine.poll_event() {
+                if matches!(event, Event::Closed { .. }) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends what there is to send, and takes one datagram, or what is due. Says whether one has come.
     async fn exchange(
         &mut self,
         engine: &mut Engine,
         owner: &mut Owner,
         until: Option<Instant>,
         sent: &mut u64,
-    ) {
+    ) -> bool {
         while let Some(transmit) = engine.poll_transmit() {
             *sent += 1;
             // What can not be sent is like what is lost.
             let _ = self.sockets.send(&transmit).await;
         }
         let due = engine.next_timeout().map(|(at, _)| at);
-        let Some(at) = due.into_iter().chain(until).min() else {
-            return;
-        };
+        // Without anything that is due: until something comes.
+        let far = || Instant::now() + Duration::from_secs(3600);
+        let at = due.into_iter().chain(until).min().unwrap_or_else(far);
         match tokio::time::timeout_at(at.into(), self.sockets.receive()).await {
             Ok(Some(datagram)) if !datagram.esp => {
                 let (local, remote) = (datagram.local, datagram.remote);
                 engine.handle_datagram(Instant::now(), local, remote, &datagram.data, owner);
+                true
             }
-            Ok(_) => {}
-            Err(_) => engine.handle_timeout(Instant::now(), owner),
+            Ok(_) => false,
+            Err(_) => {
+                engine.handle_timeout(Instant::now(), owner);
+                false
+            }
         }
     }
 
@@ -150,6 +190,15 @@ impl Client {
         };
         Ok(Engine::new(settings, StdRng::from_rng(&mut self.rng)))
     }
+}
+
+/// A session as its client has it.
+pub(super) struct Made {
+    engine: Engine,
+    id: SaId,
+    pub(super) child: Child,
+    /// Inner addresses.
+    pub(super) assigned: Vec<IpAddr>,
 }
 
 /// Has no ESP: any SPI will do, and what the gateway says of traffic is taken.

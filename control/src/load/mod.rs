@@ -1,8 +1,10 @@
 //! Room `load`: what is sent to measure. Many clients that make sessions with one gateway as fast as it lets
-//! them, to see how many handshakes it can do; and [`packets`], to see what gets through.
+//! them, to see how many handshakes it can do; many that stay and send ([`herd`]); and [`packets`], to see what
+//! gets through.
 
 mod client;
 mod credentials;
+pub mod herd;
 pub mod packets;
 
 use std::net::IpAddr;

@@ -17,6 +17,7 @@ use super::departures::Departures;
 use super::edge::Edge;
 use super::establish::refused;
 use super::events::{EventKind, EventLog, NewEvent};
+use super::front::Watch;
 use super::gateway::Gateway;
 use super::guard::Flood;
 use super::hooks::Answers;
@@ -44,6 +45,9 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// After a change, readers of the status see it within this time; many changes cost one post.
 const POST: Duration = Duration::from_millis(10);
+
+/// Reports of workers that are taken at once.
+const REPORTS: usize = 256;
 
 /// With very many sessions a post takes its time: the next one waits so many times as long.
 const POST_SHARE: u32 = 50;
@@ -99,6 +103,8 @@ pub(super) struct Node {
     pub(super) connectivity: Option<Box<Connectivity>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
+    /// It is a front too: who watches the other nodes.
+    pub(super) front: Option<Watch>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
@@ -123,7 +129,7 @@ impl Node {
             let input = self.inputs.next(self.sockets.receive(), deadline).await?;
             match input {
                 Input::Stop => return Ok(()),
-                Input::Report(report) => self.on_report(report)?,
+                Input::Report(report) => self.on_reports(report)?,
                 Input::Link(change) => {
                     self.on_link(&change)?;
                     self.follow_own_address(&change).await?;
@@ -186,6 +192,7 @@ impl Node {
             self.keep_mappings(now);
             self.complete_lanes(now);
             self.go_on_draining(now)?;
+            self.tell_of_crowd();
             if now >= self.post_earliest {
                 self.post();
             }
@@ -335,6 +342,9 @@ impl Node {
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
             Event::Rekeyed { id } => self.ike_rekeyed(id),
+            Event::Ahead { id, by } => self.go_ahead(id, by),
+            // Only an authority asks for it.
+            Event::PeerAhead { .. } => {}
             Event::Ticket { id, ticket } => self.keep_ticket(id, ticket),
             Event::ReauthIn { id, after } => self.reauth_in(id, after, now),
             Event::Keys { keys, .. } => {
@@ -370,6 +380,18 @@ impl Node {
         for sa in self.table.silent(&heard.collect(), patience, now) {
             self.engine.check_liveness(now, sa);
         }
+    }
+
+    /// One report, and those that have come meanwhile: what they lead to is done together.
+    fn on_reports(&mut self, first: WorkerReport) -> Result<()> {
+        self.on_report(first)?;
+        for _ in 1..REPORTS {
+            let Ok(report) = self.inputs.reports.try_recv() else {
+                break;
+            };
+            self.on_report(report)?;
+        }
+        Ok(())
     }
 
     fn on_report(&mut self, report: WorkerReport) -> Result<()> {

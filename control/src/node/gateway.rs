@@ -12,8 +12,13 @@ use super::drain::Drain;
 use super::establish::Refusal;
 use super::events::{EventKind, NewEvent};
 use super::routes::{Device, Routes};
+use crate::dataplane::net::icmp::RateLimit;
 use crate::dataplane::{Command, GroupId, GroupSpec, WorkerEvent, WorkerReport};
 use crate::ike::{IKE_PORT, Identity, Initiate, NAT_T_PORT, TrafficSelector};
+
+/// Inner addresses of which the event log tells one by one that they are active here, or not any more: in a
+/// second, and at once.
+const TOLD: (u32, u32) = (50, 50);
 
 /// A gateway's own.
 #[derive(Default)]
@@ -23,6 +28,46 @@ pub(super) struct Gateway {
     pub(super) routes: Option<Routes<Device>>,
     /// It lets go of its clients.
     pub(super) drain: Option<Drain>,
+    crowd: Crowd,
+}
+
+/// Keeps clients that come or go all at once from filling the event log.
+struct Crowd {
+    limit: RateLimit,
+    /// That have come and gone, and were not told of one by one.
+    untold: (u64, u64),
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self {
+            limit: RateLimit::new(TOLD.0, TOLD.1, Instant::now()),
+            untold: (0, 0),
+        }
+    }
+}
+
+impl Crowd {
+    /// Whether one that has come here, or gone, is told of by itself.
+    fn passes(&mut self, here: bool, now: Instant) -> bool {
+        let passes = self.limit.allow(now);
+        match here {
+            _ if passes => {}
+            true => self.untold.0 += 1,
+            false => self.untold.1 += 1,
+        }
+        passes
+    }
+
+    /// What there is to say of the others.
+    fn rest(&mut self) -> Option<String> {
+        match std::mem::take(&mut self.untold) {
+            (0, 0) => None,
+            (come, gone) => Some(format!(
+                "{come} more addresses are active here, {gone} more on other gateways"
+            )),
+        }
+    }
 }
 
 /// What is known of clients.
@@ -175,14 +220,28 @@ impl Node {
         match report.event {
             WorkerEvent::KeyRequest { group, .. } => self.begin_session(group, report.at),
             WorkerEvent::InnerActive { address, here, .. } => {
-                let text = if here {
-                    format!("{address} is active here and announced on the LAN")
-                } else {
-                    format!("{address} is active on another gateway now")
+                let Role::Gateway(gateway) = &mut self.role else {
+                    return;
                 };
-                self.note(NewEvent::new(EventKind::Active, text).at(report.at));
+                if gateway.crowd.passes(here, report.at) {
+                    let text = match here {
+                        true => format!("{address} is active here and announced on the LAN"),
+                        false => format!("{address} is active on another gateway now"),
+                    };
+                    self.note(NewEvent::new(EventKind::Active, text).at(report.at));
+                }
             }
             _ => {}
+        }
+    }
+
+    /// Tells of those that came or went all at once.
+    pub(super) fn tell_of_crowd(&mut self) {
+        let Role::Gateway(gateway) = &mut self.role else {
+            return;
+        };
+        if let Some(text) = gateway.crowd.rest() {
+            self.note(NewEvent::new(EventKind::Active, text));
         }
     }
 

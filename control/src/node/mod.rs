@@ -15,6 +15,7 @@ mod edge;
 mod establish;
 pub mod events;
 mod filter;
+mod front;
 mod gateway;
 mod guard;
 mod hooks;
@@ -60,6 +61,7 @@ pub async fn run(
             let authority = authority::start(config, keylog, confinement);
             authority.await?.run().await
         }
+        config::Role::Front => front::start(config, confinement).await?.run().await,
         config::Role::Client | config::Role::Gateway => {
             let node = start::start(config, keylog, confinement);
             node.await?.run().await

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use evergate_common::front::{self, Front, NO_SHARE};
 use evergate_common::guard::{Guard, Judged, judge};
 use evergate_common::maps::{Address, AddressEntry, Local, NodeState, SaEntry, address};
 use evergate_common::reason::Counter;
@@ -113,6 +114,18 @@ fn translated(world: &World, frame: &[u8]) {
     }
 }
 
+impl Front for World {
+    fn own_share(&self) -> u8 {
+        match self.flags & 128 {
+            0 => NO_SHARE,
+            _ => 2,
+        }
+    }
+    fn leads_to(&self, slot: u32) -> Option<u8> {
+        Some((slot % 5) as u8)
+    }
+}
+
 /// What another gateway has sent in IP is taken out of it.
 fn unwrapped(world: &World, frame: &mut Vec<u8>) {
     let Some(wrapping) = steering::wrapped(frame.as_slice(), world) else {
@@ -141,6 +154,20 @@ fn sent_on(world: &World, frame: &[u8]) {
         !steering::asks(&again) || !steering::judge(sent.as_slice(), world).goes(),
         "it goes on"
     );
+}
+
+/// What a front sends to a node no front sends on.
+fn fronted(world: &World, frame: &[u8]) {
+    let steered = front::judge(frame, world);
+    if !steered.goes() {
+        return;
+    }
+    let mut sent = vec![0; steered.room()];
+    sent.extend(frame);
+    let applied = steered.apply(sent.as_mut_slice());
+    applied.expect("a decided frame can be readied");
+    unwrapped(world, &mut sent);
+    assert!(!front::judge(sent.as_slice(), world).goes(), "it goes on");
 }
 
 impl InsideWorld for World {
@@ -174,6 +201,9 @@ pub fn verdicts(data: &[u8]) {
         unwrapped(&world, &mut arrived);
     }
     let frame = arrived.as_slice();
+    if world.steers() {
+        fronted(&world, frame);
+    }
     let decided = verdict::outside(frame, &world);
     if world.steers() && steering::asks(&decided) {
         sent_on(&world, frame);

@@ -291,6 +291,7 @@ impl Default for Bounds {
                 block: 2,
                 chunk: 4,
                 least_margin: 1,
+                burst: 1,
                 most_margin: 1,
                 reserve: 3,
                 alone: TICK,

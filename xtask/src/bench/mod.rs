@@ -5,6 +5,7 @@
 mod flood;
 mod flow;
 mod handshakes;
+mod herd;
 mod outage;
 mod peers;
 pub(crate) mod rig;
@@ -16,7 +17,7 @@ use crate::style::bold;
 use crate::{PACKAGES, build, paths, sh, toolchain};
 use anyhow::{Result, bail};
 use serde::Serialize;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 
 /// The prefix of the benchmarks' lab, if no other one is wanted.
@@ -24,6 +25,9 @@ pub(crate) const PREFIX: &str = "egb-";
 
 /// Of the rig in each tunnel: enough to reach all queues and workers, few enough for any cache.
 pub(crate) const FLOWS: NonZeroU16 = NonZeroU16::new(16).unwrap();
+
+/// Of the herd: as many as two processors carry that have all else to do.
+pub(crate) const RATE: NonZeroU32 = NonZeroU32::new(50).unwrap();
 
 const NAMES: &[&str] = &[
     "rig",
@@ -37,6 +41,7 @@ const NAMES: &[&str] = &[
     "handshakes",
     "flood",
     "sharing",
+    "herd",
     "soak",
 ];
 
@@ -54,6 +59,10 @@ pub(crate) struct Effort<'a> {
     pub(crate) tunnels: Option<u16>,
     /// Of the rig, in each tunnel.
     pub(crate) flows: u16,
+    /// Echo requests of each client of the herd in a second.
+    pub(crate) rate: u32,
+    /// Nothing is built: what is measured is there.
+    pub(crate) as_built: bool,
 }
 
 impl Effort<'_> {
@@ -73,8 +82,10 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
         );
     }
     toolchain::packages(PACKAGES)?;
-    toolchain::ensure().map(drop)?;
-    build::release()?;
+    if !effort.as_built {
+        toolchain::ensure().map(drop)?;
+        build::release()?;
+    }
     for chosen in NAMES
         .iter()
         .copied()
@@ -103,6 +114,7 @@ pub(crate) fn run(name: Option<&str>, effort: Effort<'_>) -> Result<()> {
             "handshakes" => handshakes::run(effort)?,
             "flood" => flood::run(effort)?,
             "sharing" => sharing::run(effort)?,
+            "herd" => herd::run(effort)?,
             _ => soak::run(effort)?,
         }
     }

@@ -28,6 +28,11 @@ pub(super) const CASES: &[Case] = &[
 /// The client has its session, which the authority made; the SPIs that name it.
 pub(super) fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
     lab.share(sharing)?;
+    up_to(lab)
+}
+
+/// The same where all but the client runs.
+pub(super) fn up_to(lab: &mut Lab) -> Result<(String, String)> {
     lab.start(Place::Client)?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
     spis(lab)

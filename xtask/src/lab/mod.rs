@@ -4,6 +4,8 @@
 //! removes itself when dropped; [`down`] removes what a crashed run left.
 
 mod build;
+pub(crate) mod fronting;
+pub(crate) mod herd;
 mod kernel;
 pub(crate) mod limits;
 mod moving;
@@ -16,6 +18,7 @@ mod process;
 mod setup;
 pub(crate) mod sharing;
 mod short;
+mod swap;
 pub(crate) mod topology;
 
 pub(crate) use build::Offloads;

@@ -2,8 +2,10 @@
 //! TCP stream whose content is checked, a UDP generator and its counter, a sender of crafted
 //! packets. They are hidden subcommands of this program and end when their stdin does.
 
+mod announce;
 mod blast;
 mod echo;
+mod herd;
 mod inject;
 mod knock;
 mod record;
@@ -38,6 +40,15 @@ pub(crate) enum Helper {
     /// Answers every packet
     #[command(hide = true)]
     ProbeEcho { listen: SocketAddr },
+    /// Answers every packet of many clients, and counts those that come twice
+    #[command(hide = true)]
+    HerdEcho { listen: SocketAddr },
+    /// Tells the stations of an interface's segment that an address is here
+    #[command(hide = true)]
+    Announce {
+        interface: String,
+        address: Ipv4Addr,
+    },
     /// Sends UDP packets as fast as it can, or at a rate
     #[command(hide = true)]
     Blast {
@@ -138,6 +149,8 @@ impl Helper {
         match self {
             Self::ProbeSend { to, interval_us } => echo::send(to, interval_us),
             Self::ProbeEcho { listen } => echo::echo(listen),
+            Self::Announce { interface, address } => announce::announce(&interface, address),
+            Self::HerdEcho { listen } => herd::echo(listen),
             Self::Blast {
                 to,
                 size,

@@ -8,7 +8,7 @@ mod dropper;
 mod frames;
 mod send;
 
-pub(crate) use send::{Words, send};
+pub(crate) use send::{Words, interface as out_of, send};
 
 use self::dropper::Dropper;
 use self::frames::{HOSTILE_AT, HOSTILE_INNER, HOSTILE_MAY, HOSTILE_SPI, KEY, SALT, SENDER};

@@ -116,7 +116,7 @@ pub(crate) fn send(words: &Words) -> Result<()> {
 }
 
 /// The address of an interface for a packet socket.
-fn interface(name: &str) -> Result<SockAddr> {
+pub(crate) fn interface(name: &str) -> Result<SockAddr> {
     let index =
         i32::try_from(if_nametoindex(name).with_context(|| format!("no interface {name}"))?)?;
     // SAFETY: the storage is zeroed and large enough for every family; what is written and its

@@ -155,3 +155,21 @@ fn a_client_stays_announced_through_a_rekey() {
     );
     assert!(edge.announces());
 }
+
+// The answers to what waited must find this gateway.
+#[test]
+fn the_lan_hears_of_a_client_before_it_hears_of_its_packets() {
+    let spec = spec(0);
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
+    // Numbers that nobody has claimed here: there is no client yet.
+    assert_eq!(edge.take_and_tell((0, 0), ALL, (1, 9)), []);
+    assert!(!edge.announces());
+    edge.stop();
+    assert_eq!(edge.hear(&client.send()), Fate::Waits);
+    assert!(!edge.announces(), "it may be elsewhere");
+    let fates = edge.take_and_tell((0, 0), ALL, (10, 19));
+    let (packet, told) = fates.split_last().unwrap();
+    assert_eq!(*packet, Fate::Inside(1));
+    assert!(!told.is_empty() && told.iter().all(|fate| *fate == Fate::Announced));
+    assert!(edge.announces());
+}

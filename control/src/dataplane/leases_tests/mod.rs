@@ -225,7 +225,19 @@ impl Edge {
     }
 
     /// Numbers of the first session: inbound above a floor, with what is missing below, and outbound.
-    fn take(&mut self, (floor, missing): (u64, u64), inbound: u64, out: (u64, u64)) -> Vec<Fate> {
+    fn take(&mut self, seen: (u64, u64), inbound: u64, out: (u64, u64)) -> Vec<Fate> {
+        let mut fates = self.take_and_tell(seen, inbound, out);
+        fates.retain(|fate| *fate != Fate::Announced);
+        fates
+    }
+
+    /// The same, and what the LAN hears.
+    fn take_and_tell(
+        &mut self,
+        (floor, missing): (u64, u64),
+        inbound: u64,
+        out: (u64, u64),
+    ) -> Vec<Fate> {
         self.command(Command::Lease(Lease::Take {
             spi: SPI,
             floor,

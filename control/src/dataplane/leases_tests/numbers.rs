@@ -147,10 +147,10 @@ fn progress_is_told_at_once_when_numbers_run_short_and_else_in_a_while() {
     // After a silence at once.
     assert_eq!(hear(&mut edge, 1), [(1, 0)]);
     assert_eq!(hear(&mut edge, 1), []);
-    assert_eq!(edge.at(4).after_batch(), []);
-    let due = edge.start + Duration::from_millis(5);
+    assert_eq!(edge.at(1).after_batch(), []);
+    let due = edge.start + Duration::from_millis(2);
     assert_eq!(edge.core.next_deadline().unwrap().0, due);
-    edge.at(5).after_batch();
+    edge.at(2).after_batch();
     assert_eq!(edge.progress(), [(2, 0)]);
     // Half of the 98 that are left is 49.
     assert_eq!(hear(&mut edge, 49), []);
@@ -172,6 +172,23 @@ fn progress_is_told_at_once_when_numbers_run_short_and_else_in_a_while() {
     edge.at(100).after_batch();
     assert_eq!(edge.progress(), [(77, 37)]);
     assert_eq!(edge.core.leases.deadline(), None);
+}
+
+#[test]
+fn who_may_send_one_more_is_told_of_in_a_while() {
+    let spec = spec(0);
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
+    edge.take((0, 0), 1, (1, 40));
+    // After a silence at once; from then on there is no haste.
+    for (number, ms) in [(1, 0), (2, 20), (3, 21)] {
+        edge.at(ms).hear(&client.send());
+        edge.after_batch();
+        let told = if ms == 21 { vec![] } else { vec![(number, 0)] };
+        assert_eq!(edge.progress(), told, "{number}");
+        edge.bound(number + 1, 40);
+    }
+    edge.at(23).after_batch();
+    assert_eq!(edge.progress(), [(3, 0)]);
 }
 
 #[test]

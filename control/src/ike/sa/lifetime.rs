@@ -193,6 +193,7 @@ impl Sa {
         self.expires = None;
         self.keep_alive = old.keep_alive;
         self.queue = std::mem::take(&mut old.queue);
+        self.inherit_step(old);
         // What is still on its way is our own rekeying, which is settled, or a question about the
         // peer's life, which is asked again here.
         let pending = old.pending.take().map(|pending| pending.task);
@@ -249,7 +250,8 @@ impl Sa {
 
     /// Asks whether the peer lives, unless a question is on its way already.
     pub(crate) fn check_liveness(&mut self, cx: &mut Cx<'_>) {
-        if self.core.phase == Phase::Established && self.pending.is_none() {
+        let asks = self.pending.is_some() || self.is_catching_up();
+        if self.core.phase == Phase::Established && !asks {
             self.start(Box::new(Liveness), cx);
         }
     }

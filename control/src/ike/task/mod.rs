@@ -18,6 +18,7 @@ pub(crate) mod redirect;
 pub(crate) mod rekey_child;
 pub(crate) mod rekey_ike;
 pub(crate) mod resume;
+pub(crate) mod sync;
 pub(crate) mod ticket;
 
 use std::time::Instant;

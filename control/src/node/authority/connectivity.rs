@@ -142,3 +142,27 @@ impl Authority {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_are_told_the_same_key_and_nobody_ever_the_same_again() {
+        let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 4511));
+        let (one, two) = ((EdgeId(1), at(1)), (EdgeId(2), at(2)));
+        let [told, tells] = introduce(one, two);
+        assert_eq!(
+            (told.own, told.number, told.at),
+            (EdgeId(1), EdgeId(2), at(2))
+        );
+        assert_eq!(
+            (tells.own, tells.number, tells.at),
+            (EdgeId(2), EdgeId(1), at(1))
+        );
+        assert_eq!((&told.key, told.epoch), (&tells.key, tells.epoch));
+        assert_eq!(told.key.expose().len(), KEY);
+        let [again, _] = introduce(one, two);
+        assert_ne!(told.key, again.key);
+    }
+}
