@@ -169,7 +169,8 @@ fn gateways(out: &mut String, status: &Status) {
 /// The encryption nodes of a front.
 fn front(out: &mut String, status: &Status) {
     let Some(front) = &status.front else { return };
-    let families: [(&'static str, &str, fn(&FrontNode) -> u32); 2] = [
+    type Read = fn(&FrontNode) -> u32;
+    let families: [(&'static str, &str, Read); 2] = [
         (
             "evergate_front_node_alive",
             "1 unless the encryption node is dead.",

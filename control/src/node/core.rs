@@ -55,7 +55,7 @@ const POST_SHARE: u32 = 50;
 /// What depends on the role.
 pub(super) enum Role {
     Client(Box<Client>),
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
 }
 
 /// What an exchange that this node began is for.

@@ -320,7 +320,11 @@ pub(super) async fn start(
             if let Some(tun) = dataplane.tun_name() {
                 gateway.routes = Some(routed(&config, handle, &inside_name, tun).await?);
             }
-            (Side::Gateway { pool }, Role::Gateway(gateway), None)
+            (
+                Side::Gateway { pool },
+                Role::Gateway(Box::new(gateway)),
+                None,
+            )
         }
     };
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;

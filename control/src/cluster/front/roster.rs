@@ -153,7 +153,7 @@ impl Roster {
         let Some(at) = node.open.iter().position(|(open, _)| *open == ask) else {
             return false;
         };
-        if let Some((_, sent)) = node.open.drain(..=at).last() {
+        if let Some((_, sent)) = node.open.drain(..=at).next_back() {
             node.rtt = Some(now.saturating_duration_since(sent));
         }
         node.answered += 1;

@@ -133,7 +133,7 @@ mod tests {
         };
         assert_eq!((n.kind, n.protocol, n.spi.len()), (0x4026, 0, 0));
         assert_eq!(n.data, [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9]);
-        assert_eq!(Sync::of(&[payload.clone()]), Some((sync, None)));
+        assert_eq!(Sync::of(std::slice::from_ref(&payload)), Some((sync, None)));
         for (esn, length) in [(false, 4), (true, 8)] {
             let more = ahead(1 << 28, esn);
             let Payload::Notify(n) = &more else {
