@@ -321,19 +321,6 @@ impl Engine {
         follows
     }
 
-    /// The owner has heard an authentic, new ESP packet of a session from `remote`: a peer behind a
-    /// NAT is there now, unless we are behind one too.
-    pub fn peer_moved(&mut self, now: Instant, id: SaId, remote: SocketAddr) {
-        self.with(id, now, &mut NoHooks, |sa, _| {
-            sa.core.move_to(remote);
-        });
-    }
-
-    /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
-    pub fn spoke(&mut self, now: Instant, id: SaId) {
-        self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
-    }
-
     fn new_id(&mut self) -> SaId {
         self.last_id += 1;
         SaId(self.last_id)
@@ -467,16 +454,7 @@ impl Engine {
             self.half_open.remove(id);
         }
         if let Some(keeping) = &mut self.keeping {
-            let (before, now) = (entry.told, entry.sa.told());
-            let urgent = match (before, now) {
-                (Some(before), Some(now)) => before.is_old(now),
-                (None, None) => None,
-                (before, _) => Some(before.is_none()),
-            };
-            if let Some(urgent) = urgent {
-                entry.told = now;
-                keeping.note(entry.sa.core.spi_local(), urgent);
-            }
+            keeping.look_at(entry);
         }
         if entry.sa.lingers() {
             self.lingering.insert(id);

@@ -186,6 +186,8 @@ pub(crate) struct ChildSa {
     pub(crate) remote_ts: Box<[TrafficSelector]>,
     pub(crate) stage: Stage,
     pub(crate) life: Life,
+    /// The peer may have another one in its place, of which nothing but this inbound SPI is known.
+    pub(crate) orphan: Option<u32>,
 }
 
 impl ChildSa {
@@ -199,6 +201,7 @@ impl ChildSa {
             remote_ts: child.remote_ts.clone().into(),
             stage: Stage::InUse,
             life,
+            orphan: None,
         }
     }
 

@@ -93,6 +93,7 @@ pub struct ChildOf {
     pub(super) remote_ts: Vec<Selector>,
     pub(super) stage: StageOf,
     pub(super) life: Times,
+    pub(super) orphan: Option<u32>,
 }
 
 impl ChildOf {

@@ -88,6 +88,18 @@ impl Group for World {
     }
 }
 
+impl Front for World {
+    fn own_share(&self) -> u8 {
+        match self.flags & 128 {
+            0 => NO_SHARE,
+            _ => 2,
+        }
+    }
+    fn leads_to(&self, slot: u32) -> Option<u8> {
+        Some((slot % 5) as u8)
+    }
+}
+
 impl Translates for World {
     fn translation(&self) -> Option<&Translation> {
         Some(&self.translation)
@@ -111,18 +123,6 @@ fn translated(world: &World, frame: &[u8]) {
             Counter::IkeReturned => assert_eq!(translation::back(sent.as_slice(), world), None),
             _ => assert!(translation::toward(sent.as_slice(), world).is_err()),
         }
-    }
-}
-
-impl Front for World {
-    fn own_share(&self) -> u8 {
-        match self.flags & 128 {
-            0 => NO_SHARE,
-            _ => 2,
-        }
-    }
-    fn leads_to(&self, slot: u32) -> Option<u8> {
-        Some((slot % 5) as u8)
     }
 }
 

@@ -61,6 +61,10 @@ struct Figures {
     /// Requests that an edge has taken twice; and how many packets were sent twice to try that.
     twice: u64,
     repeated: u64,
+    /// ESP that came to clients twice, or that they could not open.
+    refused: u64,
+    /// Requests that the clients' own kernel did not take.
+    unsent: u64,
     /// Datagrams of IKE since all clients had their sessions.
     ike: u64,
 }
@@ -150,6 +154,7 @@ fn measure(
         before = quiet(&mut herd, &lab)?;
     }
     (figures.ike, figures.repeated) = (before.ike, before.repeated);
+    (figures.refused, figures.unsent) = (before.refused, before.unsent);
     let echoed = herd.finish()?;
     ensure!(echoed.requests > 0, "no request has come to the target");
     figures.twice = echoed.twice.max(before.twice);
@@ -180,6 +185,12 @@ fn quiet(herd: &mut Herd, lab: &Lab) -> Result<Fared> {
 
 impl Figures {
     fn show(&self, what: &str) {
+        if self.unsent > 0 {
+            println!(
+                "    the clients' own kernel did not take {} packets",
+                self.unsent
+            );
+        }
         let [median, p99, most] = QUANTILES.map(|share| quantile(&self.outages_ms, share));
         println!(
             "    {what:<16} {median:>6.1} ms (median of {}), {p99:.1} ms (99 %), {most:.1} ms at most; \
@@ -188,9 +199,9 @@ impl Figures {
             self.lost_each
         );
         println!(
-            "    {:<16} draining: {} of {} packets lost; {} of {} repeated packets accepted again; \
-             {} datagrams of IKE",
-            "", self.drained_lost, self.drained, self.twice, self.repeated, self.ike
+            "    {:<16} draining: {} of {} packets lost; {} of {} repeated packets accepted again; {} came to \
+             clients twice; {} datagrams of IKE",
+            "", self.drained_lost, self.drained, self.twice, self.repeated, self.refused, self.ike
         );
     }
 

@@ -86,7 +86,14 @@ fn rekeys(lab: &mut Lab) -> Result<()> {
 /// The edge was alone, and nobody knows how far it has come: the client goes on behind all that it may have
 /// accepted (RFC 6311), with the keys that it has.
 fn edge_dies(lab: &mut Lab) -> Result<()> {
-    up(lab, &Sharing::default())?;
+    // A client that looked for another way meanwhile would begin anew as soon as there is somebody.
+    let patient = Sharing {
+        general: "Heartbeat = DEFERRED\nHeartbeatDeferTime = 2000ms\n\
+                  HeartbeatResponseTime = 10000ms\nStandby = 0\n"
+            .into(),
+        ..Sharing::default()
+    };
+    up(lab, &patient)?;
     let before = spis(lab)?;
     let probe = Probe::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));

@@ -133,8 +133,10 @@ impl Herd {
     fn hear(&mut self) -> Result<Said> {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
-        serde_json::from_str(&line)
-            .with_context(|| format!("the clients said {line:?} (see log/helpers.log)"))
+        serde_json::from_str(&line).with_context(|| {
+            let some: String = line.chars().take(80).collect();
+            format!("the clients said {some:?} (see log/helpers.log)")
+        })
     }
 
     /// What comes from now on is remembered, for [`Herd::report`].

@@ -7,7 +7,7 @@ use super::super::event::SaId;
 use super::super::sa::Sa;
 use super::super::sa::restored::Moment;
 use super::super::snapshot::{BadSnapshot, Changed, Snapshot};
-use super::{Engine, NoHooks};
+use super::{Engine, Entry, NoHooks};
 
 /// Runs of an owner: their numbers are the upper bits of initialisation vectors.
 const RUNS: u32 = 1 << 24;
@@ -23,6 +23,20 @@ pub(super) struct Keeping {
 impl Keeping {
     pub(super) fn note(&mut self, spi: u64, urgent: bool) {
         *self.changed.entry(spi).or_default() |= urgent;
+    }
+
+    /// Notes whether what the owner keeps of an IKE SA is old.
+    pub(super) fn look_at(&mut self, entry: &mut Entry) {
+        let (before, now) = (entry.told, entry.sa.told());
+        let urgent = match (before, now) {
+            (Some(before), Some(now)) => before.is_old(now),
+            (None, None) => None,
+            (before, _) => Some(before.is_none()),
+        };
+        if let Some(urgent) = urgent {
+            entry.told = now;
+            self.note(entry.sa.core.spi_local(), urgent);
+        }
     }
 }
 

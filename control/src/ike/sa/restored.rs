@@ -13,7 +13,6 @@ use super::super::life::{Busy, ChildSa, Life, Stage};
 use super::super::settings::Settings;
 use super::super::snapshot::{BadSnapshot, ChildOf, MOST_ANSWER, Selector, Snapshot, Times};
 use super::super::state::{Core, Phase};
-use super::super::task::create_child::CreateChild;
 use super::super::task::informational::DeleteChild;
 use super::super::task::mobike::ReturnRoutability;
 use super::super::ts::TrafficSelector;
@@ -105,7 +104,15 @@ impl Sa {
         state.hash(&mut hasher);
         for child in &core.children {
             let stage = mem::discriminant(&child.stage);
-            (child.spi_in, child.spi_out, stage, child.life.times()).hash(&mut hasher);
+            let orphan = child.orphan;
+            (
+                child.spi_in,
+                child.spi_out,
+                stage,
+                child.life.times(),
+                orphan,
+            )
+                .hash(&mut hasher);
         }
         Some(Told {
             state: hasher.finish(),
@@ -169,6 +176,7 @@ impl Sa {
             remote_ts: child.remote_ts.iter().map(Into::into).collect(),
             stage: child.stage.into(),
             life: times(&child.life),
+            orphan: child.orphan,
         });
         let answer = self.answer.iter().map(Vec::len).sum::<usize>() <= MOST_ANSWER;
         Some(Snapshot {
@@ -262,6 +270,7 @@ impl Sa {
                 remote_ts: selectors(&child.remote_ts)?,
                 stage: child.stage.into(),
                 life: Life::of(rekey_at, ends_at),
+                orphan: child.orphan,
             });
         }
         let ends_at = snapshot.life.ends_at.and_then(|time| at.read(time));
@@ -301,7 +310,7 @@ impl Sa {
         sa.begin_run(run);
         sa.restored(snapshot.run, run);
         if !snapshot.replaced {
-            sa.tidy_up(snapshot.orphan);
+            sa.tidy_up(snapshot.orphan, at.now);
         }
         if snapshot.rekeying {
             sa.core.life.rekey_now(at.now);
@@ -311,18 +320,22 @@ impl Sa {
 
     /// Ends what was left unfinished. Whether the peer has made the child SA that was asked for, nobody
     /// can tell, nor has its keys; a further one takes the place of both.
-    fn tidy_up(&mut self, orphan: Option<(u32, Option<u32>)>) {
-        let old = orphan.and_then(|(_, old)| self.core.child_mut(old?));
-        if let Some(old) = old.filter(|old| old.is_in_use()) {
-            old.delete();
-            let anew = CreateChild::new(old.lane, &old.local_ts, &old.remote_ts);
-            self.queue.push_back(Box::new(anew));
+    fn tidy_up(&mut self, orphan: Option<(u32, Option<u32>)>, now: Instant) {
+        let mut gone = Vec::new();
+        if let Some((made, old)) = orphan {
+            let old = old.and_then(|old| self.core.child_mut(old));
+            match old.filter(|old| old.is_in_use()) {
+                Some(old) => {
+                    old.orphan = Some(made);
+                    old.life.rekey_now(now);
+                }
+                None => gone.push(made),
+            }
         }
         let deleting = self.core.children.iter();
         let deleting = deleting.filter(|child| child.stage == Stage::Deleting);
-        let gone = deleting.map(|child| child.spi_in);
-        let gone = gone.chain(orphan.map(|(made, _)| made));
-        for spi_in in gone.collect::<Vec<_>>() {
+        gone.extend(deleting.map(|child| child.spi_in));
+        for spi_in in gone {
             self.queue.push_back(Box::new(DeleteChild { spi_in }));
         }
     }

@@ -2,33 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::*;
-
 use super::super::payload::header::{HEADER, Header, exchange};
 use super::*;
 
 /// What the gateway keeps, as a repository would: what is urgent before anything is sent.
-struct Keeper {
+pub(super) struct Keeper {
     run: u32,
     kept: BTreeMap<u64, Vec<u8>>,
     /// What is not urgent is not there yet when the gateway dies.
-    lazy: bool,
+    pub(super) lazy: bool,
     /// Initialisation vectors of the gateway, by the SPIs of the IKE SA.
     used: BTreeSet<(u64, u64, [u8; 8])>,
 }
 
-const MILLIS: u64 = 1_700_000_000_000;
+pub(super) const MILLIS: u64 = 1_700_000_000_000;
 
 fn millis(start: Instant, now: Instant) -> u64 {
     MILLIS + now.duration_since(start).as_millis() as u64
 }
 
-struct World {
+pub(super) struct World {
     start: Instant,
-    pair: Pair,
-    keeper: Keeper,
+    pub(super) pair: Pair,
+    pub(super) keeper: Keeper,
     wire: VecDeque<Transmit>,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl World {
@@ -51,7 +49,7 @@ impl World {
     }
 
     /// With a session.
-    fn up(change: impl FnOnce(&mut Settings, &mut Settings)) -> (World, SaId, SaId) {
+    pub(super) fn up(change: impl FnOnce(&mut Settings, &mut Settings)) -> (World, SaId, SaId) {
         let mut world = World::new(change);
         let wish = world.pair.wish();
         let a = world.pair.initiate(wish);
@@ -108,7 +106,7 @@ impl World {
         assert!(new || repeated, "{iv:?} of {header:?} again");
     }
 
-    fn deliver(&mut self) -> bool {
+    pub(super) fn deliver(&mut self) -> bool {
         self.take();
         let Some(t) = self.wire.pop_front() else {
             return false;
@@ -129,7 +127,7 @@ impl World {
         (0..).take_while(|_| self.deliver()).count()
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.take();
         let until = self.pair.now + time;
         loop {
@@ -148,7 +146,7 @@ impl World {
     }
 
     /// The gateway is killed and begins anew; with `lost`, what it has sent and not delivered too.
-    fn kill(&mut self, lost: bool) -> Vec<SaId> {
+    pub(super) fn kill(&mut self, lost: bool) -> Vec<SaId> {
         if lost {
             let a = self.pair.a.address.ip();
             self.wire.retain(|t| t.remote.ip() != a);
@@ -174,7 +172,7 @@ impl World {
 
     /// Both ends have one session, with the same child SAs, and either can ask the other and have fresh
     /// keys.
-    fn must_be_well(&mut self, a: SaId, b: SaId) {
+    pub(super) fn must_be_well(&mut self, a: SaId, b: SaId) {
         for events in [&self.pair.a.events, &self.pair.b.events] {
             let closed = events.iter().find(|e| matches!(e, Event::Closed { .. }));
             assert!(closed.is_none(), "{closed:?}");
@@ -226,11 +224,11 @@ fn alive(node: &Node, id: SaId) -> bool {
     events.any(|e| matches!(e, Event::Alive { id: found } if *found == id))
 }
 
-fn without_sync(a: &mut Settings, _: &mut Settings) {
+pub(super) fn without_sync(a: &mut Settings, _: &mut Settings) {
     a.sync = false;
 }
 
-fn with_sync(_: &mut Settings, _: &mut Settings) {}
+pub(super) fn with_sync(_: &mut Settings, _: &mut Settings) {}
 
 /// Message IDs of what goes over the wire until nothing does any more, the client's negative.
 fn ids(world: &mut World) -> Vec<(bool, u8, u32)> {
@@ -450,27 +448,6 @@ fn what_the_dead_one_has_not_heard_is_asked_again() {
 }
 
 #[test]
-fn only_a_later_run_goes_on() {
-    let (world, _, b) = World::up(with_sync);
-    let now = world.pair.now;
-    let snapshot = world.pair.b.engine.snapshot(now, MILLIS, b).unwrap();
-    let mut engine = Engine::new(world.settings.clone(), StdRng::seed_from_u64(9));
-    let refused = |of, now| Err(BadSnapshot::NotLater { of, now });
-    assert_eq!(engine.restore(now, MILLIS, &snapshot), refused(1, 0));
-    engine.keep(1).unwrap();
-    assert_eq!(engine.restore(now, MILLIS, &snapshot), refused(1, 1));
-    engine.keep(2).unwrap();
-    assert!(engine.restore(now, MILLIS, &snapshot).is_ok());
-    assert_eq!(
-        engine.restore(now, MILLIS, &snapshot),
-        Err(BadSnapshot::InUse)
-    );
-    for run in [0, 1 << 24, u32::MAX] {
-        assert!(engine.keep(run).is_err());
-    }
-}
-
-#[test]
 fn lifetimes_go_on() {
     let change = |_: &mut Settings, b: &mut Settings| {
         let mut life = Lifetime::new(Duration::from_secs(100));
@@ -496,135 +473,4 @@ fn lifetimes_go_on() {
     let core = world.pair.b.engine.core(restored[0]).unwrap();
     assert_ne!(core.children[0].spi_in, before);
     world.must_be_well(a, restored[0]);
-}
-
-#[test]
-fn a_damaged_snapshot_is_an_error() {
-    let (world, _, b) = World::up(with_sync);
-    let snapshot = world.pair.b.engine.snapshot(world.pair.now, MILLIS, b);
-    let bytes = snapshot.unwrap().to_bytes().unwrap().to_vec();
-    assert_eq!(Snapshot::from_bytes(&[]), Err(BadSnapshot::Damaged));
-    for length in 0..bytes.len() {
-        assert!(Snapshot::from_bytes(&bytes[..length]).is_err(), "{length}");
-    }
-    let longer = [&bytes[..], &[0]].concat();
-    assert_eq!(Snapshot::from_bytes(&longer), Err(BadSnapshot::Damaged));
-    let other = [&[2], &bytes[1..]].concat();
-    assert_eq!(
-        Snapshot::from_bytes(&other),
-        Err(BadSnapshot::Version { found: 2 })
-    );
-    let long = vec![1; 1 << 17];
-    assert_eq!(
-        Snapshot::from_bytes(&long),
-        Err(BadSnapshot::TooLong(1 << 17))
-    );
-    // No key is shown.
-    let shown = format!("{:?}", Snapshot::from_bytes(&bytes).unwrap());
-    assert!(shown.len() < 80, "{shown}");
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Act {
-    AskA,
-    AskB,
-    ChildA,
-    ChildB,
-    IkeA,
-    Nat,
-}
-
-fn acts() -> impl Strategy<Value = Vec<(Act, u8)>> {
-    let act = prop_oneof![
-        Just(Act::AskA),
-        Just(Act::AskB),
-        Just(Act::ChildA),
-        Just(Act::ChildB),
-        Just(Act::IkeA),
-        Just(Act::Nat),
-    ];
-    prop::collection::vec((act, 0..8_u8), 1..8)
-}
-
-impl World {
-    /// Begins something, and lets so many datagrams come.
-    fn act(&mut self, a: SaId, b: SaId, act: Act, datagrams: u8) {
-        let now = self.pair.now;
-        match act {
-            Act::AskA => self.pair.a.engine.check_liveness(now, a),
-            Act::AskB => self.pair.b.engine.check_liveness(now, b),
-            Act::ChildA => {
-                let spi = self.pair.a.engine.core(a).unwrap().children[0].spi_in;
-                self.pair.a.engine.rekey_child(now, a, spi);
-            }
-            Act::ChildB => {
-                let spi = self.pair.b.engine.core(b).unwrap().children[0].spi_in;
-                self.pair.b.engine.rekey_child(now, b, spi);
-            }
-            Act::IkeA => self.pair.a.engine.rekey_ike(now, a),
-            Act::Nat => {
-                let mut elsewhere = self.pair.a.address;
-                elsewhere.set_port(elsewhere.port() + 1);
-                self.pair.b.engine.peer_moved(now, b, elsewhere);
-            }
-        }
-        for node in [&mut self.pair.a, &mut self.pair.b] {
-            node.engine.handle_timeout(now, &mut node.owner);
-        }
-        for _ in 0..datagrams {
-            self.deliver();
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(config(128))]
-
-    /// The gateway is killed at any moment of any exchanges, several times: the session goes on. Only an
-    /// exchange of its own that replaces the IKE SA is beyond that.
-    #[test]
-    fn a_gateway_that_is_killed_goes_on(
-        lives in prop::collection::vec((acts(), any::<bool>()), 1..4),
-        sync in any::<bool>(),
-        lazy in any::<bool>(),
-    ) {
-        let change = if sync { with_sync } else { without_sync };
-        let (mut world, a, mut b) = World::up(change);
-        world.keeper.lazy = lazy;
-        for (acts, lost) in lives {
-            for (act, datagrams) in acts {
-                world.act(a, b, act, datagrams);
-            }
-            let restored = world.kill(lost);
-            prop_assert_eq!(restored.len(), 1);
-            b = restored[0];
-            // What either side had begun comes to its end.
-            world.pass(Duration::from_secs(20));
-        }
-        world.must_be_well(a, b);
-    }
-
-    #[test]
-    fn nothing_that_is_no_snapshot_is_taken_for_one(
-        at in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-    ) {
-        let (world, _, b) = World::up(with_sync);
-        let now = world.pair.now;
-        let snapshot = world.pair.b.engine.snapshot(now, MILLIS, b).unwrap();
-        let mut bytes = snapshot.to_bytes().unwrap().to_vec();
-        for (index, byte) in at {
-            let index = index.index(bytes.len());
-            bytes[index] = byte;
-        }
-        let mut engine = Engine::new(world.settings.clone(), StdRng::seed_from_u64(9));
-        engine.keep(2).unwrap();
-        // Whatever it is by now, it makes an IKE SA that works or an error, and no panic.
-        if let Ok(snapshot) = Snapshot::from_bytes(&bytes)
-            && let Ok(id) = engine.restore(now, MILLIS, &snapshot)
-        {
-            prop_assert!(engine.snapshot(now, MILLIS, id).is_some());
-            engine.check_liveness(now, id);
-            while engine.poll_transmit().is_some() {}
-        }
-    }
 }

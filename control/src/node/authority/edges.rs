@@ -162,7 +162,10 @@ impl Authority {
         match message {
             // The channel has seen to it.
             Up::Greeting { .. } => {}
-            Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
+            Up::Ike(relayed) => {
+                self.answer_by(edge, false);
+                return self.heard_from_client(edge, relayed);
+            }
             Up::Here { at, messages } => self.takes_part(edge, at, messages),
             Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
