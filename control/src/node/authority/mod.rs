@@ -36,7 +36,7 @@ use crate::ike::{Engine, SaId};
 
 use distribution::Shared;
 use edges::Edge;
-use held::Held;
+pub use held::Held;
 use status::Board;
 
 pub(super) use start::start;
