@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use evergate_tests::sim::{
-    SharedReport as Report, SharedScenario as Scenario, SharedWorld as World, Trouble, hunt_shared,
+    Rekeying, SharedReport as Report, SharedScenario as Scenario, SharedWorld as World, Trouble,
+    hunt_shared,
 };
 
 /// Without optimisation only a few are soon done; `cargo xtask test` runs many more after these.
@@ -134,4 +135,23 @@ fn an_edge_that_is_killed_costs_milliseconds_and_no_exchange() {
     assert!(report.anew == 0 && report.deaths == 4, "{report:?}");
     assert!(report.longest < Duration::from_millis(300), "{report:?}");
     assert!(report.promises.standby >= 4, "{report:?}");
+}
+
+/// Pairs go to the last edge only; one that was cut off still has a pair that the authority has given up meanwhile.
+#[test]
+fn an_edge_forgets_what_its_authority_has_given_up() {
+    let mut scenario = calm(6);
+    scenario.everywhere = false;
+    scenario.rekeying = Some(Rekeying {
+        child: seconds(4),
+        ike: seconds(60),
+        packets: u64::MAX,
+    });
+    scenario.troubles = vec![
+        (seconds(2), Trouble::Cut(0)),
+        (seconds(20), Trouble::Join(0)),
+        (seconds(40), Trouble::Route(0, 0)),
+    ];
+    let report = run(&scenario);
+    assert!(report.anew > 0, "{report:?}");
 }

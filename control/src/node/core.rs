@@ -208,7 +208,7 @@ impl Node {
             }
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
-            worked |= self.pump_edge();
+            worked |= self.pump_edge()?;
             while let Some(action) = self.next_key_action() {
                 worked = true;
                 self.on_key_action(action).await?;

@@ -374,11 +374,11 @@ impl Node {
 
     /// Does what the numbers' core wants to be done, and says which pairs can be received on: to be called
     /// when they can. Says whether there was anything.
-    pub(super) fn pump_edge(&mut self) -> bool {
+    pub(super) fn pump_edge(&mut self) -> Result<bool> {
         let Some(edge) = &mut self.edge else {
-            return false;
+            return Ok(false);
         };
-        let mut worked = false;
+        let (mut worked, mut over) = (false, Vec::new());
         for spi in std::mem::take(&mut edge.unconfirmed) {
             worked = true;
             uplink(&mut self.inputs.uplink, Up::Installed { spi });
@@ -419,10 +419,22 @@ impl Node {
                     outbound,
                 },
                 Act::Stop { spi, term, tell } => Lease::Stop { spi, term, tell },
+                Act::Forget { spi } => {
+                    over.push(spi);
+                    continue;
+                }
             };
             self.dataplane.command(Command::Lease(lease));
         }
-        worked
+        over.into_iter().try_for_each(|spi| self.drop_pair(spi))?;
+        Ok(worked)
+    }
+
+    /// The same of a node that ends: an error would change nothing any more.
+    fn pump_what_is_left(&mut self) {
+        if let Err(error) = self.pump_edge() {
+            tracing::warn!("a pair of SAs can not be forgotten: {error}");
+        }
     }
 
     /// Time has passed for an edge.
@@ -495,7 +507,7 @@ impl Node {
         edge.core.give_back();
         let deadline = Instant::now() + PARTING;
         loop {
-            self.pump_edge();
+            self.pump_what_is_left();
             self.dataplane.wake();
             if self.edge.as_ref().is_none_or(|edge| edge.core.holds() == 0) {
                 break;
@@ -507,7 +519,7 @@ impl Node {
         if let Some(edge) = &mut self.edge {
             edge.core.leave();
         }
-        self.pump_edge();
+        self.pump_what_is_left();
         if let Some(uplink) = &mut self.inputs.uplink {
             uplink.leave().await;
         }

@@ -723,6 +723,10 @@ impl Edge {
                     outbound,
                 },
                 Act::Stop { spi, term, tell } => Lease::Stop { spi, term, tell },
+                Act::Forget { spi } => {
+                    self.drop_pair(spi, step);
+                    continue;
+                }
             };
             self.command(Command::Lease(lease), step);
         }

@@ -62,6 +62,8 @@ const FRAMES: u32 = 512;
 const STEP: Duration = Duration::from_millis(500);
 const AFTERMATH: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_secs(4);
+/// What becomes of a session without an authority has come of it until then.
+const ORPHANED: Duration = Duration::from_secs(12);
 /// Longer than any packet and its answer take.
 const ROUND_TRIP: Duration = Duration::from_millis(150);
 
@@ -332,6 +334,10 @@ impl World {
             return self.go_until(self.now + STEP);
         }
         self.calm = true;
+        let over = self.now + ORPHANED;
+        while (0..self.clients.len()).any(|client| self.is_orphan(client)) && self.now < over {
+            self.go_until(self.now + STEP)?;
+        }
         self.go_until(self.now + AFTERMATH)?;
         let quiet = self.now;
         self.go_until(quiet + QUIET)?;

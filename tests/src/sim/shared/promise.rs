@@ -44,6 +44,14 @@ impl World {
             && !self.disk.full
     }
 
+    /// Whether a client's session is with an authority that is no more, or has given it up: it goes on, and
+    /// its client begins another one some time.
+    pub(super) fn is_orphan(&self, client: usize) -> bool {
+        let spi = self.clients[client].sends_on();
+        let authority = self.authority.as_ref();
+        spi.is_none_or(|spi| authority.is_none_or(|authority| !authority.knows(spi)))
+    }
+
     fn is_connected(&self, edge: usize) -> bool {
         let line = self.seats[edge].and_then(|serial| self.lines.get(&serial));
         let current = self.dials[edge].current;
@@ -98,7 +106,7 @@ impl World {
             let mut shut = well.shut.iter();
             shut.any(|(from, until)| at + APART >= *from && at <= *until + APART)
         };
-        let sent = (0..=RETRANSMIT.tries).scan(Duration::ZERO, |at, time| {
+        let sent = (0..RETRANSMIT.tries).scan(Duration::ZERO, |at, time| {
             let sent = *at;
             *at += RETRANSMIT.first * (1 << time);
             Some(sent)

@@ -130,8 +130,39 @@ impl Scenario {
                 packets: rng.random_range(50..=2000),
             });
         }
-        scenario.draw(rng);
+        match rng.random_range(0..4) {
+            0 => scenario.draw_one_by_one(rng),
+            _ => scenario.draw(rng),
+        }
         scenario
+    }
+
+    /// One thing after the other, with time enough that the rules say how soon it is over.
+    fn draw_one_by_one(&mut self, rng: &mut StdRng) {
+        let ms = Duration::from_millis;
+        (self.rekeying, self.terms, self.everywhere) = (None, Terms::default(), true);
+        self.loss = 0;
+        let (mut at, mut here) = (Duration::ZERO, 0);
+        for _ in 0..rng.random_range(2..=10) {
+            at += ms(rng.random_range(3500..=6000));
+            let over = at + ms(rng.random_range(30..=1500));
+            let next = (here + rng.random_range(1..self.edges)) % self.edges;
+            let elsewhere = at + ms(rng.random_range(0..=60));
+            let (trouble, undone, moves) = match rng.random_range(0..7) {
+                0..=2 => (Trouble::Kill(here), Trouble::Start(here), true),
+                3 => (Trouble::Herd(next), Trouble::Herd(next), true),
+                4 => (Trouble::AuthorityFrozen, Trouble::AuthorityThawed, false),
+                5 => (Trouble::Cut(here), Trouble::Join(here), false),
+                _ => (Trouble::Away, Trouble::Back, false),
+            };
+            self.troubles.push((at, trouble));
+            if moves {
+                self.troubles.push((elsewhere, Trouble::Herd(next)));
+                here = next;
+            }
+            self.troubles.push((over, undone));
+        }
+        self.troubles.sort_by_key(|(at, _)| *at);
     }
 
     fn draw(&mut self, rng: &mut StdRng) {
