@@ -38,6 +38,11 @@ pub const CLASSES: &str = "CLASSES";
 pub const DIRECT: &str = "DIRECT";
 /// Per-CPU counters of the classes, by [`hit_slot`](crate::filter::hit_slot).
 pub const CLASS_COUNTERS: &str = "CLASS_COUNTERS";
+/// Array of one [`Translation`](crate::translation::Translation).
+pub const TRANSLATION: &str = "TRANSLATION";
+/// Array of [`TOWARD_SLOTS`](crate::translation::TOWARD_SLOTS) addresses, as two words: where the messages of a slot
+/// go by translation, or zero.
+pub const TOWARD: &str = "TOWARD";
 /// AF_XDP sockets of the outside interface by receive queue.
 pub const OUTSIDE_XSKS: &str = "OUTSIDE_XSKS";
 /// AF_XDP sockets of the inside interface by receive queue.
@@ -66,6 +71,9 @@ pub const SHARED: &str = "SHARED";
 
 /// Load-time global of `outside` (u8): 1 = there is a packet filter.
 pub const FILTER: &str = "FILTER";
+
+/// Load-time global of `outside` and `inside` (u8): 1 = IKE is relayed by address translation.
+pub const TRANSLATES: &str = "TRANSLATES";
 
 /// Receive queues that an interface can have.
 pub const MAX_QUEUES: u32 = 64;
@@ -364,6 +372,7 @@ mod user {
     use crate::filter::ClassEntry;
     use crate::guard::Guard;
     use crate::steering::Gateway;
+    use crate::translation::Translation;
 
     // SAFETY: repr(C), integers and byte arrays only, and no padding (sizes asserted above).
     unsafe impl aya::Pod for SaEntry {}
@@ -381,4 +390,6 @@ mod user {
     unsafe impl aya::Pod for Gateway {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ClassEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Translation {}
 }

@@ -235,7 +235,7 @@ fn owner_of<W: Group>(world: &W, spi: &[u8; 4]) -> u8 {
 
 /// The number in the receiver's SPI of a message of IKE; `None` if it has none yet.
 #[inline(always)]
-fn ike_number<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Option<u8> {
+pub(crate) fn ike_number<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Option<u8> {
     let ports = bytes.read_u32(ip.l4)?;
     let before = match ports as u16 {
         PORT_NAT_T => UDP_LEN + 4,

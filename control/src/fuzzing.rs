@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::api::Shared;
 use crate::api::model::{Event, SaView, Status};
 use crate::cluster::channel;
+use crate::cluster::connectivity::{self, Introduction};
 use crate::cluster::wire::Up;
 use crate::dataplane::net::fib::{Fib, NextHop};
 use crate::dataplane::net::offline;
@@ -87,4 +88,10 @@ pub fn netlink(datagrams: &[&[u8]], asked: &[IpAddr]) -> (Fib, Vec<NextHop>) {
 #[must_use]
 pub fn cluster_stream(data: &[u8], piece: usize) -> Vec<Up> {
     channel::taken_apart(data, piece)
+}
+
+/// The datagram with this content, of one who has the key.
+#[must_use]
+pub fn connectivity_datagram(own: &Introduction, sequence: u64, content: &[u8]) -> Vec<u8> {
+    connectivity::sealed(own, sequence, content).unwrap_or_default()
 }

@@ -66,11 +66,10 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
             reflect_plain: false,
             reflect_keyed: true,
             strangers: false,
-            number: 0,
-            shared: false,
-            filter: false,
             max_sas: MAX_SAS,
+            ..OutsideSettings::default()
         },
+        translation: None,
         discovery: Discovery::Probe,
         dead_man: Duration::from_secs(1),
         backend: Backend::default(),

@@ -38,10 +38,8 @@ fn settings() -> OutsideSettings {
         reflect_plain: true,
         reflect_keyed: true,
         strangers: false,
-        number: 0,
-        shared: false,
-        filter: false,
         max_sas: MAX_SAS,
+        ..OutsideSettings::default()
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod xdp_support;
 
-use evergate::dataplane::loader::{Bare, BareProgram, Collector, Inside, Outside, OutsideSettings};
+use evergate::dataplane::loader::{
+    Answers, Bare, BareProgram, Collector, Inside, Outside, OutsideSettings,
+};
+use evergate_common::translation::Translation;
 use xdp_support::*;
 
 #[test]
@@ -25,6 +28,17 @@ fn every_program_passes_the_verifier() {
     };
     let mut filter = Outside::load(settings).expect("outside loads with a filter and all else");
     assert_eq!(filter.run(&frame, 1).expect("outside runs").verdict, PASS);
+    let settings = OutsideSettings {
+        translates: true,
+        ..settings
+    };
+    let mut edge = Outside::load(settings).expect("outside loads with translation and all else");
+    assert_eq!(edge.run(&frame, 1).expect("outside runs").verdict, PASS);
+    let mut inside = Inside::load_translating().expect("inside loads with translation");
+    assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
+    let translation = Translation::new(GATEWAY_V4.into(), &[]);
+    let mut answers = Answers::load(translation).expect("answers loads");
+    assert_eq!(answers.run(&frame, 1).expect("answers runs").verdict, PASS);
     let mut inside = Inside::load().expect("inside loads");
     assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
     let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");

@@ -9,6 +9,7 @@ use evergate_common::{
     maps::SaEntry,
     reason::Counter,
     steering::{Gateway, number_of},
+    translation::{TOWARD_SLOTS, Translation},
     wire::*,
 };
 use proptest::{
@@ -209,6 +210,81 @@ fn kernel_and_host_agree_with_a_filter() {
             _ => hits[0] > 100 && hits[2] > 100,
         };
         assert!(expected, "{rule:?}: {hits:?}");
+    }
+}
+
+/// Messages of IKE and their answers, nearly right.
+fn negotiation() -> impl Strategy<Value = Vec<u8>> {
+    let ports = || prop_oneof![Just(PORT_IKE), Just(PORT_NAT_T), any::<u16>()];
+    let message = prop::collection::vec(any::<u8>(), 20..120);
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+    let shape = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (shape, ports(), ports(), message, damage).prop_map(
+        |((v6, marked, checked, options), from, to, mut message, damage)| {
+            if marked {
+                message[..4].fill(0);
+            }
+            let mut frame = match v6 {
+                true => Frame::v6(IPPROTO_UDP, message),
+                false => Frame::v4(IPPROTO_UDP, message),
+            };
+            frame.udp = Some((from, to, checked));
+            if options {
+                frame.options = vec![148, 4, 0, 0];
+                frame.extensions = vec![(IPV6_HOP_BY_HOP, vec![0; 8])];
+            }
+            let mut bytes = frame.bytes();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        },
+    )
+}
+
+#[test]
+fn kernel_and_host_agree_about_translated_messages() {
+    for (shared, client, stands) in [
+        (
+            GATEWAY_V4.into(),
+            CLIENT_V4.into(),
+            "10.0.0.21".parse::<std::net::IpAddr>().unwrap(),
+        ),
+        (
+            GATEWAY_V6.into(),
+            CLIENT_V6.into(),
+            "2001:db8:9::21".parse().unwrap(),
+        ),
+    ] {
+        let mut pair = OutsidePair::with(OutsideSettings {
+            translates: true,
+            max_sas: 1024,
+            ..OutsideSettings::default()
+        });
+        pair.translation(Translation::new(shared, &[stands]));
+        for slot in (0..TOWARD_SLOTS).step_by(2) {
+            pair.toward(slot, Some(stands));
+        }
+        // What the client sends is for this one what an authority sends.
+        let inside = InsidePair::translating(&["10.0.0.0/8"], Translation::new(stands, &[client]));
+        let cells = std::cell::RefCell::new((pair, inside, [0, 0]));
+        for frames in [negotiation().boxed(), damaged().boxed()] {
+            many(4000)
+                .run(&frames, |frame| {
+                    let (pair, inside, hits) = &mut *cells.borrow_mut();
+                    let (_, counter, packet) = pair.run(&frame);
+                    prop_assert_eq!(packet.len(), frame.len());
+                    hits[0] += u32::from(counter == Counter::IkeTranslated);
+                    let (_, counter, packet) = inside.run(&frame);
+                    prop_assert_eq!(packet.len(), frame.len());
+                    hits[1] += u32::from(counter == Counter::IkeReturned);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        let (_, _, hits) = &*cells.borrow();
+        assert!(hits.iter().all(|hits| *hits > 100), "{hits:?}");
     }
 }
 

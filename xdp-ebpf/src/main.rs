@@ -16,6 +16,7 @@ mod lookup;
 mod maps;
 mod packet;
 mod steer;
+mod translate;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -64,6 +65,7 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     }
     match verdict {
         ASK_THE_GUARD => guard::way(ctx),
+        ASK_THE_AUTHORITY => translate::toward(ctx),
         verdict => verdict,
     }
 }
@@ -99,12 +101,18 @@ const ASK_THE_GUARD: u32 = u32::MAX;
 /// No verdict: another gateway that shares the node's address may own the packet, and nothing was counted.
 const ASK_THE_OTHERS: u32 = u32::MAX - 1;
 
+/// No verdict: an authority has to answer, and nothing was counted.
+const ASK_THE_AUTHORITY: u32 = u32::MAX - 2;
+
 /// A function of its own, so that the verifier forgets what the short way had found out and goes
 /// through this once, not once for each place where the short way gives up.
 #[inline(never)]
 fn long_way(ctx: &XdpContext) -> u32 {
     let mut packet = Packet::new(ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
+    if maps::translates() && matches!(decision, Ok(Action::Guard)) {
+        return ASK_THE_AUTHORITY;
+    }
     if maps::steering() != 0 && steering::asks(&decision) {
         return ASK_THE_OTHERS;
     }
@@ -139,6 +147,9 @@ pub fn undo(ctx: XdpContext) -> u32 {
 /// The inside interface: packets that belong into a tunnel.
 #[xdp]
 pub fn inside(ctx: XdpContext) -> u32 {
+    if maps::translates() && translate::back(&ctx) == XDP_PASS {
+        return XDP_PASS;
+    }
     let mut packet = Packet::new(&ctx);
     let decision = verdict::inside(&packet, &lookup::World);
     carry_out(
@@ -148,6 +159,14 @@ pub fn inside(ctx: XdpContext) -> u32 {
         &maps::INSIDE_XSKS,
         &maps::INSIDE_COUNTERS,
     )
+}
+
+/// The interface toward an authority, where that is not the inside one: its answers get the address that the
+/// edges share. Everything goes to the kernel.
+#[xdp]
+pub fn answers(ctx: XdpContext) -> u32 {
+    translate::back(&ctx);
+    XDP_PASS
 }
 
 /// Leaves everything to the kernel. A veth takes frames from XDP only if its other end has a

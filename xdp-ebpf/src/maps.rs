@@ -14,6 +14,7 @@ use evergate_common::{
     },
     reason::Counter,
     steering::{GATEWAY_SLOTS, Gateway},
+    translation::{TOWARD_SLOTS, Translation},
 };
 
 // Keys are bytes in network order; here they have types that the stack aligns.
@@ -65,6 +66,12 @@ pub static DIRECT: LpmTrie<DirectKey, u32> = LpmTrie::with_max_entries(MAX_DIREC
 pub static CLASS_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_CLASSES * HITS, 0);
 
 #[map]
+pub static TRANSLATION: Array<Translation> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static TOWARD: Array<[u64; 2]> = Array::with_max_entries(TOWARD_SLOTS, 0);
+
+#[map]
 pub static INSIDE_LOCAL: Array<Local> = Array::with_max_entries(1, 0);
 
 #[map]
@@ -100,6 +107,15 @@ static SHARED: u8 = 0;
 
 #[unsafe(no_mangle)]
 static FILTER: u8 = 0;
+
+#[unsafe(no_mangle)]
+static TRANSLATES: u8 = 0;
+
+/// Whether IKE is relayed by address translation.
+#[inline(always)]
+pub fn translates() -> bool {
+    setting(&TRANSLATES)
+}
 
 /// Whether there is a packet filter.
 #[inline(always)]

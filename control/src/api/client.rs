@@ -1,6 +1,7 @@
 //! A small client of the API, for the commands.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -170,6 +171,15 @@ impl Client {
     pub async fn drain(&self, undo: bool) -> Result<Done> {
         let method = if undo { Method::DELETE } else { Method::POST };
         self.command(method, "/v1/drain", Vec::new()).await
+    }
+
+    /// Tells an edge that a station has come to the network in front of it.
+    ///
+    /// # Errors
+    /// See [`Self::status`].
+    pub async fn associate(&self, address: IpAddr) -> Result<Done> {
+        let path = format!("/v1/association?address={address}");
+        self.command(Method::POST, &path, Vec::new()).await
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T> {

@@ -34,9 +34,12 @@ pub struct Status {
     /// Authority: the edges that it knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Edge>,
-    /// Edge: the authority that it is connected to, or that it has none.
+    /// Edge: its authorities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<Authority>,
+    /// Authority and edges: who else is there, if the connectivity protocol is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority: Option<Authority>,
+    pub connectivity: Option<Connectivity>,
     /// Gateway: what its packet filter has done, by class of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<FilterClass>,
@@ -97,16 +100,69 @@ pub struct Edge {
     pub from: Option<SocketAddr>,
     /// Pairs of SAs that it may use now.
     pub owned: u64,
+    /// Messages of IKE that have come by the channel.
+    #[serde(default)]
+    pub relayed: u64,
+    /// Messages of IKE that have come by address translation.
+    #[serde(default)]
+    pub translated: u64,
 }
 
-/// What an edge knows of its authority.
+/// What an edge knows of an authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authority {
-    /// The one that it is connected to; none: traffic goes on with what is there, and nobody new is served.
+    /// Of those that share the work; none: there is no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u8>,
+    /// Where it is connected to; none: its clients' traffic goes on with what is there, and it serves nobody new.
     pub at: Option<SocketAddr>,
-    /// Pairs of SAs that this edge has.
+    /// Pairs of SAs that this edge has of it.
     pub pairs: u64,
     /// Those of them that it may use now.
+    pub owned: u64,
+}
+
+/// A node's part in the connectivity protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connectivity {
+    /// Where others find it.
+    pub at: SocketAddr,
+    pub parties: Vec<Party>,
+    /// Questions for pairs of SAs that were put to other edges.
+    pub asked: u64,
+    /// Those that another edge had something for.
+    pub found: u64,
+    /// Questions that went to the authority.
+    pub lacking: u64,
+    /// Answers that came too late.
+    pub late: u64,
+    /// Pairs in answers that could not be used.
+    pub unusable: u64,
+    /// Questions of others that were answered with a pair.
+    pub answered: u64,
+    /// IKE messages that were sent, and that came.
+    pub ike_sent: u64,
+    pub ike_received: u64,
+    /// Datagrams that were refused: of something else or under an unknown key; repeated or too late; not sealed
+    /// with the key; not to be read.
+    pub strange: u64,
+    pub repeated: u64,
+    pub forged: u64,
+    pub unreadable: u64,
+}
+
+/// Another node in the connectivity protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Of the edge; 0: it is the authority.
+    pub number: u16,
+    pub at: SocketAddr,
+    /// It was heard within the last three seconds.
+    pub present: bool,
+    /// Milliseconds since it was heard last; none: it was not.
+    pub silent_ms: Option<u64>,
+    /// Pairs of SAs that it has, and those of them that it may use now, as it says.
+    pub pairs: u64,
     pub owned: u64,
 }
 

@@ -1,6 +1,7 @@
 //! The paths of the API. `status`, `events` and `metrics` never wait for the node's core; commands
 //! do, for a bounded time.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -36,6 +37,7 @@ pub(crate) fn router(shared: Shared, command_timeout: Duration) -> axum::Router 
         .route("/v1/session", delete(session_delete))
         .route("/v1/debug/keylog", post(keylog))
         .route("/v1/drain", post(drain).delete(drain_undo))
+        .route("/v1/association", post(associate))
         .route("/metrics", get(prometheus))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -246,6 +248,20 @@ async fn keylog(
     done(&app, |reply| Command::Keylog { on, reply }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AssociationQuery {
+    address: IpAddr,
+}
+
+async fn associate(
+    State(app): State<App>,
+    query: Result<Query<AssociationQuery>, QueryRejection>,
+) -> Answer {
+    let Query(AssociationQuery { address }) = query?;
+    done(&app, |reply| Command::Associate { address, reply }).await
+}
+
 async fn drain(State(app): State<App>) -> Answer {
     done(&app, |reply| Command::Drain { undo: false, reply }).await
 }
@@ -259,7 +275,7 @@ async fn unknown_path(uri: axum::http::Uri) -> Refusal {
         StatusCode::NOT_FOUND,
         format!(
             "no such path: {}; there are /v1/status, /v1/events, /v1/sa, /v1/session, \
-             /v1/drain, /v1/policy/reload, /v1/debug/keylog and /metrics",
+             /v1/drain, /v1/association, /v1/policy/reload, /v1/debug/keylog and /metrics",
             uri.path()
         ),
     )

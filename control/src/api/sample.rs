@@ -87,7 +87,8 @@ pub(crate) fn client() -> Status {
         snapshot_age_ms: 3,
         drain: None,
         edges: Vec::new(),
-        authority: None,
+        authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {
@@ -169,7 +170,8 @@ pub(crate) fn gateway_in_trouble() -> Status {
         snapshot_age_ms: 12_345,
         drain: None,
         edges: Vec::new(),
-        authority: None,
+        authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {

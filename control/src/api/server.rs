@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -48,6 +49,11 @@ pub enum Command {
     /// A gateway lets go of its clients, or takes clients again.
     Drain {
         undo: bool,
+        reply: Reply<Done>,
+    },
+    /// A station has come to the network in front of an edge.
+    Associate {
+        address: IpAddr,
         reply: Reply<Done>,
     },
     /// Ends the session with a peer, named by identity or by outside address.

@@ -79,6 +79,11 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 let said = if undo { "taken again" } else { "draining" };
                 reply.send(Ok(Done::new(said))).unwrap();
             }
+            Command::Associate { address, reply } => {
+                reply
+                    .send(Ok(Done::new(format!("asked for {address}"))))
+                    .unwrap();
+            }
             Command::SessionDelete { peer, reply } => {
                 let error = CommandError::Conflict(format!("two sessions with {peer}"));
                 reply.send(Err(error)).unwrap();
@@ -330,6 +335,7 @@ async fn every_mistake_gets_json_and_its_code() {
         ("DELETE /v1/sa?spi=0x1&all=true", "", "422 ", "name one SA"),
         ("DELETE /v1/sa?spi=zz", "", "400 ", "expected an SPI"),
         ("DELETE /v1/session", "", "400 ", "peer"),
+        ("POST /v1/association?address=x", "", "400 ", "address"),
     ] {
         let (status, body) = raw(&node, &call(line, body)).await;
         assert!(status.starts_with(code), "{line}: {status} {body}");

@@ -96,6 +96,14 @@ pub(super) enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Tell an edge that a station has come to the network in front of it: it asks for the SAs of the client
+    /// that this may be, before its first packet
+    Associate {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its address
+        address: IpAddr,
+    },
     /// Sessions with peers
     Session {
         #[command(subcommand)]

@@ -9,6 +9,7 @@ mod drain;
 mod events;
 mod logging;
 mod number;
+mod parties;
 mod run;
 mod sa;
 mod socket;
@@ -125,6 +126,10 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             print_done(&node, &done)
         }
         Command::Drain { node, undo, wait } => drain::command(&node, undo, wait).await,
+        Command::Associate { node, address } => {
+            let done = client(&node)?.associate(address).await?;
+            print_done(&node, &done)
+        }
         Command::Session {
             command: SessionCommand::Delete { node, peer },
         } => {

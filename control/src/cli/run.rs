@@ -55,7 +55,7 @@ fn ports(config: &Config) -> (BTreeSet<u16>, BTreeSet<u16>) {
         Some(ChannelEnd::Authority { listen: at, .. }) => {
             listen.insert(at.port());
         }
-        Some(ChannelEnd::Edge { authorities }) => {
+        Some(ChannelEnd::Edge { authorities, .. }) => {
             connect.extend(authorities.iter().map(|at| at.address.port()));
         }
         None => {}

@@ -234,17 +234,26 @@ fn gateway(gateway: &Gateway) -> Vec<Cell> {
 
 /// Authority and edges.
 fn write_sharing(out: &mut String, status: &Status, colour: bool) {
-    if let Some(authority) = &status.authority {
-        let model::Authority { at, pairs, owned } = authority;
+    for authority in &status.authorities {
+        let model::Authority {
+            number,
+            at,
+            pairs,
+            owned,
+        } = authority;
+        let which = number.map_or_else(String::new, |number| format!(" {number}"));
         let (text, look) = match at {
-            Some(at) => (format!("edge of the authority at {at}"), Look::Good),
+            Some(at) => (format!("edge of authority{which} at {at}"), Look::Good),
             None => (
-                "edge WITHOUT AN AUTHORITY: traffic goes on, nobody new is served".to_owned(),
+                format!("edge WITHOUT AUTHORITY{which}: traffic goes on, it serves nobody new"),
                 Look::Bad,
             ),
         };
         let text = format!("{text}; {pairs} pairs of SAs are here, {owned} in use here");
         let _ = writeln!(out, "{}", look.paint(&text, colour));
+    }
+    if let Some(connectivity) = &status.connectivity {
+        super::parties::write(out, connectivity, colour);
     }
     if status.role != Role::Authority {
         return;
@@ -256,6 +265,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
         "name",
         "connected from",
         "in use there",
+        "IKE by channel",
+        "translated",
     ])];
     rows.extend(status.edges.iter().map(|edge| {
         let (from, look) = match edge.from {
@@ -268,6 +279,8 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
             Cell::new(&edge.name),
             Cell::new(from).look(look),
             Cell::new(count(edge.owned)).right(),
+            Cell::new(count(edge.relayed)).right(),
+            Cell::new(count(edge.translated)).right(),
         ]
     }));
     table::write(out, 2, &rows, colour);

@@ -8,6 +8,7 @@
 //! model in `tests/` goes through all that can happen with a few edges and numbers.
 
 pub mod channel;
+pub mod connectivity;
 mod edge;
 mod ledger;
 mod message;

@@ -1,18 +1,20 @@
 //! What authority and edges say to each other over their channel: numbers, SAs, and the IKE messages of
 //! clients. Each message goes as its length in four bytes, big-endian, and its content in postcard's form.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::EdgeId;
+use super::connectivity::Introduction;
 use super::message::{FromEdge, ToEdge};
 use super::pair::Pair;
 
 /// Of the protocol that is spoken here: both ends must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest message, in bytes of its content: an edge that owns 250,000 pairs says so in one.
 pub const LONGEST: usize = 8 << 20;
@@ -82,6 +84,28 @@ pub enum Up {
         spi: u32,
         remote: SocketAddr,
     },
+    /// The client has a newer session, which another authority has negotiated.
+    Superseded {
+        spi: u32,
+    },
+    /// Messages of IKE come to this address from now on, not by the channel.
+    Translates {
+        to: IpAddr,
+    },
+    /// A station has come to the network in front of the edge; it may be a client.
+    Associated {
+        address: IpAddr,
+    },
+    /// The edge takes part in the connectivity protocol, and is there. `messages`: IKE goes that way.
+    Here {
+        at: SocketAddr,
+        messages: bool,
+    },
+    /// Another edge had the pair: it is here too now, as it was when it was numbered so.
+    Fetched {
+        spi: u32,
+        sequence: u64,
+    },
 }
 
 /// From an authority to an edge.
@@ -112,9 +136,21 @@ pub enum Down {
         spi: u32,
         remote: SocketAddr,
     },
+    /// What cookies are made with now, and were before (RFC 7296 section 2.6): an edge that is flooded asks for
+    /// them in the authority's place.
+    Cookies {
+        current: Zeroizing<[u8; 16]>,
+        before: Zeroizing<[u8; 16]>,
+    },
     /// The client receives on this pair: it is to be sent on, not on the one whose place it takes.
     SendOn {
         spi: u32,
+    },
+    /// Another one takes part in the connectivity protocol.
+    Acquaint(Box<Introduction>),
+    /// It does not any more.
+    Part {
+        number: EdgeId,
     },
 }
 

@@ -44,6 +44,8 @@ pub struct Dataplane {
     /// None where the outside is a socket.
     pub(super) outside: Option<loader::Outside>,
     pub(super) inside: Option<loader::Inside>,
+    /// Where an authority's answers come by an interface that is not the inside one.
+    pub(super) answers: Option<loader::Answers>,
     /// How each program was attached, with a warning where it is not native.
     pub attached: Vec<(String, Attached)>,
     /// The first one watches gateways and speaks to the LAN.
@@ -235,7 +237,8 @@ impl Dataplane {
         let mut sum = [0; Counter::COUNT];
         let outside = self.outside.as_ref().map(|outside| outside.counters());
         let inside = self.inside.as_ref().map(|inside| inside.counters());
-        for counters in [outside, inside].into_iter().flatten() {
+        let answers = self.answers.as_ref().map(|answers| answers.counters());
+        for counters in [outside, inside, answers].into_iter().flatten() {
             // Without counters a status is still of use.
             let Ok(counters) = counters else { continue };
             for (total, more) in sum.iter_mut().zip(counters) {
@@ -281,6 +284,9 @@ impl Dataplane {
         }
         if let Some(inside) = &mut self.inside {
             inside.detach();
+        }
+        if let Some(answers) = &mut self.answers {
+            answers.detach();
         }
         self.command(Command::Stop);
         self.wake();

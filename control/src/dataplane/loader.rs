@@ -15,6 +15,7 @@ mod local;
 mod node_state;
 mod outside;
 mod program;
+mod translation;
 
 pub use bare::{Bare, BareProgram};
 pub use collector::Collector;
@@ -24,6 +25,7 @@ pub use interface::{link_address, queues};
 pub use node_state::{NodeStateWriter, monotonic_ns};
 pub use outside::{Outside, OutsideSettings};
 pub use program::{Attached, AttachedMode, Counters, Run, XdpMode};
+pub use translation::Answers;
 
 /// The object file with all programs, as built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evergate-xdp"));

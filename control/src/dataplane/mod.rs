@@ -39,6 +39,7 @@ mod start;
 mod steering;
 mod succession;
 mod tenure;
+mod translation;
 #[doc(hidden)]
 pub mod trial;
 mod tun;
@@ -57,5 +58,6 @@ pub use handle::Dataplane;
 pub use intake::Intake;
 pub use paths::Discovery;
 pub use start::{InsideOptions, Options, OutsideOptions, SetupError};
+pub use translation::TranslationOptions;
 pub use tun::{MAX_SEGMENTS, TUN_QUEUE};
 pub use view::{GroupView, SessionView, SessionViews, Traffic, Views, WorkerView};

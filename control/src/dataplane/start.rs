@@ -32,6 +32,7 @@ use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
 use super::pulse::{DeadMan, Pulse};
 use super::socket_set::{SocketSet, deal};
+use super::translation::TranslationOptions;
 use super::tun::Tun;
 use super::udp::{self, Gate, IkeMessage, UdpPort};
 use super::view::Views;
@@ -122,6 +123,8 @@ pub struct Options {
     pub port: OutsideOptions,
     /// The inside.
     pub inside: InsideOptions,
+    /// How IKE is relayed by address translation, if it is; then `reflect` says so too.
+    pub translation: Option<TranslationOptions>,
     /// What is reflected on the outside, and what is steered to the workers.
     pub reflect: OutsideSettings,
     /// How long after its last renewal the dead-man switch holds.
@@ -176,7 +179,10 @@ impl Dataplane {
         };
         let mut inside = match &options.inside {
             InsideOptions::Lan { interface, .. } => {
-                let mut program = loader::Inside::load()?;
+                let mut program = match &options.translation {
+                    Some(translation) => translation.inside(&interface.name)?,
+                    None => loader::Inside::load()?,
+                };
                 let own = interface.addresses.iter().map(|(address, _)| *address);
                 program.set_own_addresses(&own.take(MAX_LOCAL).collect::<Vec<_>>())?;
                 Some(program)
@@ -320,6 +326,12 @@ impl Dataplane {
             let how = inside.attach(&interface.name, *mode)?;
             attached.push((interface.name.clone(), how));
         }
+        let mut answers = None;
+        if let (Some(translation), Some(outside)) = (&options.translation, &mut outside) {
+            outside.set_translation(translation.addresses())?;
+            let here = inside.as_ref().map(|_| inside_name.as_str());
+            answers = translation.elsewhere(here, &mut attached)?;
+        }
         // Last: of a process that is killed the kernel closes the newest descriptors first, and
         // nothing must answer heartbeats for it any longer than that takes.
         if let (Some(outside), Some(mode)) = (&mut outside, mode) {
@@ -329,6 +341,7 @@ impl Dataplane {
         let dataplane = Self {
             outside,
             inside,
+            answers,
             attached,
             workers,
             bell: Bell::new(),

@@ -52,6 +52,9 @@ impl Node {
                 self.post();
                 let _ = reply.send(answer);
             }
+            Command::Associate { address, reply } => {
+                let _ = reply.send(self.associate(address));
+            }
             Command::SessionDelete { peer, reply } => {
                 let answer = self.delete_session(&peer);
                 self.post();

@@ -7,6 +7,7 @@
 mod certificates;
 mod channel;
 mod check;
+mod connectivity;
 mod drain;
 mod duration;
 mod exchange;
@@ -16,10 +17,12 @@ mod groups;
 mod heartbeat;
 mod peers;
 mod privileges;
+mod repository;
 mod secret;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod translation;
 pub(super) mod users;
 
 use std::collections::BTreeSet;
@@ -39,10 +42,10 @@ pub use crate::esp::Backend;
 use crate::ike::{EspProposal, IkeProposal};
 use crate::privilege::Privileges;
 
-pub use channel::{
-    Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, RepositoryAt, Store,
-};
+pub use channel::{Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, Negotiation};
+pub use connectivity::Connectivity;
 pub use filter::Filter;
+pub use repository::{EtcdTls, RepositoryAt, Store};
 pub use secret::Psk;
 pub use steering::{SteeredGateway, SteeredWay, Steering};
 
@@ -84,6 +87,8 @@ pub struct Config {
     pub steering: Option<Steering>,
     /// Authority, and gateways that are edges: how they speak to each other.
     pub channel: Option<Channel>,
+    /// Authority and edges: how they speak to each other without a channel.
+    pub connectivity: Option<Connectivity>,
     /// Gateway: what users may have past the tunnel.
     pub filter: Option<Filter>,
     /// There on an authority.
@@ -455,6 +460,7 @@ named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
 named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
 named!(Distribution { "all" => All, "last" => Last });
+named!(Negotiation { "channel" => Channel, "translation" => Translation, "messages" => Messages });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });
 named!(HeartbeatForm { "keyed" => Keyed, "plain" => Plain, "both" => Both });

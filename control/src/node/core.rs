@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::client::Client;
 use super::config::Config;
+use super::connectivity::Connectivity;
 use super::departures::Departures;
 use super::edge::Edge;
 use super::establish::refused;
@@ -95,6 +96,7 @@ pub(super) struct Node {
     pub(super) flood: Flood,
     /// It shares its address and the SAs of its clients with others, and an authority negotiates.
     pub(super) edge: Option<Box<Edge>>,
+    pub(super) connectivity: Option<Box<Connectivity>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
@@ -126,11 +128,13 @@ impl Node {
                     self.on_link(&change)?;
                     self.follow_own_address(&change).await?;
                 }
+                Input::Arrival(interface, address) => self.on_arrival(interface, address),
                 Input::Datagram(datagram) => self.on_datagrams(datagram),
                 Input::Command(command) => self.on_command(command).await,
-                Input::News(news) => self.on_all_news(news).await?,
+                Input::News(link, news) => self.on_all_news(link, news).await?,
                 Input::Reload => self.reload_by_signal().await,
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
             }
             if self.on_time()? {
                 self.go_to_next_address().await?;
@@ -145,7 +149,9 @@ impl Node {
         };
         let ike = self.engine.next_timeout().map(|(at, _)| at);
         let edge = self.edge.as_ref().and_then(|edge| edge.deadline());
-        let leaving = [self.dying.next(), self.retired.next(), edge];
+        let connectivity = self.connectivity.as_ref();
+        let connectivity = connectivity.and_then(|c| c.core.deadline());
+        let leaving = [self.dying.next(), self.retired.next(), edge, connectivity];
         [kms, ike, self.post_at]
             .into_iter()
             .chain(leaving)
@@ -163,6 +169,7 @@ impl Node {
             client.kms.poll(now);
         }
         self.poll_edge(now, ticked)?;
+        self.poll_connectivity(now, ticked);
         if ticked {
             self.tick = now + TICK;
             if self.dataplane.has_lost_a_worker() {
@@ -206,6 +213,7 @@ impl Node {
                 worked = true;
                 self.on_ike(event).await?;
             }
+            worked |= self.pump_connectivity().await?;
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
             worked |= self.pump_edge()?;
@@ -385,7 +393,7 @@ impl Node {
         if let WorkerEvent::PeerMoved { session, remote } = report.event {
             return self.peer_moved(session, remote, Witness::Worker);
         }
-        self.on_edge_report(&report.event, report.at);
+        self.on_edge_report(&report.event, report.at)?;
         match &self.role {
             Role::Client(_) => self.on_client_report(report),
             Role::Gateway(_) => self.on_gateway_report(report),

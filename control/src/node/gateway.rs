@@ -40,6 +40,11 @@ struct Known {
 }
 
 impl Gateway {
+    /// The inner addresses of a client.
+    pub(super) fn inner(&self, client: &Identity) -> &[IpAddr] {
+        self.clients.inner(client)
+    }
+
     /// A client is elsewhere now.
     pub(super) fn moved(&mut self, client: &Identity, outside: SocketAddr) {
         self.clients.moved(client, outside);

@@ -84,7 +84,12 @@ impl Node {
     /// Puts the guard up or down, and gives it the keys of now.
     pub(super) fn guard(&mut self, now: Instant) -> Result<(), LoadError> {
         let by_guard = self.dataplane.xdp_counters()[Counter::IkeAsked.index()];
-        let asked = self.engine.stats().cookies_sent + by_guard;
+        // An edge does not know whom its authority asks: what comes there by it counts.
+        let behind = match &self.edge {
+            Some(edge) => edge.first_messages(),
+            None => self.engine.stats().cookies_sent,
+        };
+        let asked = behind + by_guard;
         match self.flood.look(now, asked) {
             Some(Turn::Up(rate)) => {
                 let text = format!(
@@ -100,7 +105,14 @@ impl Node {
             None => {}
         }
         if self.flood.is_up() {
-            let CookieKeys { current, before } = self.engine.cookie_keys(now);
+            let keys = match &self.edge {
+                Some(edge) => edge.cookies(),
+                None => Some(self.engine.cookie_keys(now)),
+            };
+            // Nobody would take the cookies of an edge without an authority.
+            let Some(CookieKeys { current, before }) = keys else {
+                return self.dataplane.set_guard(Guard::down());
+            };
             self.dataplane.set_guard(Guard::up(*current, *before))?;
         }
         Ok(())

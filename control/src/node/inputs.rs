@@ -1,13 +1,18 @@
 //! All that the core listens to, in the order in which it is served.
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::connectivity::readable;
 use super::sockets::Datagram;
 use crate::api::server::Command;
 use crate::cluster::channel::{News, Uplink};
@@ -21,9 +26,12 @@ pub(super) struct Inputs {
     pub(super) hangup: Signal,
     pub(super) reports: mpsc::Receiver<WorkerReport>,
     pub(super) links: mpsc::Receiver<LinkChange>,
+    pub(super) arrivals: mpsc::Receiver<(u32, IpAddr)>,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// Of an edge: its way to an authority.
-    pub(super) uplink: Option<Uplink>,
+    /// Of an edge: its ways to authorities.
+    pub(super) uplinks: Vec<Uplink>,
+    /// Of the connectivity protocol.
+    pub(super) connectivity: Option<Arc<UdpSocket>>,
     /// The task that follows routes, neighbours and links.
     pub(super) watch: JoinHandle<NetlinkError>,
 }
@@ -35,9 +43,14 @@ pub(super) enum Input {
     Reload,
     Report(WorkerReport),
     Link(LinkChange),
+    /// A neighbour can be reached by an interface.
+    Arrival(u32, IpAddr),
     Command(Command),
     Datagram(Datagram),
-    News(News),
+    /// Of the way with this number.
+    News(usize, News),
+    /// The socket of the connectivity protocol has something.
+    Connectivity,
     /// Nothing but time has passed.
     Time,
 }
@@ -52,12 +65,15 @@ impl Inputs {
         datagram: impl Future<Output = Option<Datagram>>,
         deadline: Instant,
     ) -> Result<Input> {
-        let uplink = async {
-            match &mut self.uplink {
-                Some(uplink) => uplink.next().await,
-                None => std::future::pending().await,
-            }
-        };
+        let uplinks = &mut self.uplinks;
+        let news = std::future::poll_fn(|context| {
+            let mut all = uplinks.iter_mut().enumerate();
+            let ready = all.find_map(|(index, uplink)| match uplink.poll_next(context) {
+                Poll::Ready(news) => Some((index, news)),
+                Poll::Pending => None,
+            });
+            ready.map_or(Poll::Pending, Poll::Ready)
+        });
         tokio::select! {
             biased;
             _ = self.terminate.recv() => Ok(Input::Stop),
@@ -71,6 +87,7 @@ impl Inputs {
                 Err(why) => anyhow!(why).context("the watch over routes and links broke down"),
             }),
             Some(change) = self.links.recv() => Ok(Input::Link(change)),
+            Some((interface, address)) = self.arrivals.recv() => Ok(Input::Arrival(interface, address)),
             // People first: a flood of datagrams must not shut them out. There are few of these, and
             // whoever sends them waits for the answer.
             command = self.commands.recv() => match command {
@@ -78,7 +95,8 @@ impl Inputs {
                 None => Err(anyhow!("the API has ended; nobody could see or stop this node")),
             },
             _ = self.hangup.recv() => Ok(Input::Reload),
-            news = uplink => Ok(Input::News(news)),
+            (uplink, news) = news => Ok(Input::News(uplink, news)),
+            () = readable(self.connectivity.as_deref()) => Ok(Input::Connectivity),
             datagram = datagram => Ok(datagram.map_or(Input::Time, Input::Datagram)),
             () = tokio::time::sleep_until(deadline.into()) => Ok(Input::Time),
         }
@@ -104,6 +122,7 @@ mod tests {
         let signal = || signal(SignalKind::user_defined2()).unwrap();
         let (reports, report_queue) = mpsc::channel(1);
         let (links, link_queue) = mpsc::channel(1);
+        let (_, arrivals) = mpsc::channel(1);
         let (commands, command_queue) = mpsc::channel(1);
         let inputs = Inputs {
             terminate: signal(),
@@ -111,8 +130,10 @@ mod tests {
             hangup: signal(),
             reports: report_queue,
             links: link_queue,
+            arrivals,
             commands: command_queue,
-            uplink: None,
+            uplinks: Vec::new(),
+            connectivity: None,
             watch: tokio::spawn(std::future::pending()),
         };
         let ends = Ends {

@@ -7,6 +7,7 @@ mod authority;
 mod client;
 mod commands;
 pub mod config;
+mod connectivity;
 mod core;
 mod departures;
 mod drain;

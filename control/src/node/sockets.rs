@@ -108,6 +108,16 @@ impl Sockets {
         }
     }
 
+    /// What is sent may be cut on its way, and what ICMP says about it is not believed.
+    pub(crate) fn let_be_cut(&self) -> Result<()> {
+        let nat_t = match &self.nat_t {
+            NatT::Own(socket) => udp::let_be_cut(socket),
+            NatT::Shared { socket, .. } => udp::let_be_cut(socket),
+        };
+        let both = nat_t.and_then(|()| udp::let_be_cut(&self.ike));
+        both.context("sockets of IKE: what they send may not be cut")
+    }
+
     async fn with(address: IpAddr, nat_t: NatT) -> Result<Self> {
         let ike = UdpSocket::bind((address, IKE_PORT)).await;
         let buffer = || vec![0; BUFFER].into_boxed_slice();

@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::config::{self, Config, HeartbeatForm};
+use super::connectivity::Connectivity;
 use super::core::{Node, Role};
 use super::departures::Departures;
-use super::edge::Edge;
+use super::edge::{self, Edge};
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Gateway;
 use super::guard::Flood;
@@ -151,10 +152,8 @@ pub(super) async fn start(
         let in_use = subscription.in_use.clone();
         Group::new(steering, outside.interface.index, in_use)
     });
-    let number = config
-        .steering
-        .as_ref()
-        .map_or(0, |steering| steering.number);
+    let number = config.number().unwrap_or(0);
+    let translation = edge::translation(&config, address)?;
     let (mut dataplane, reports) = Dataplane::start(Options {
         outside: outside.interface.clone(),
         outside_address: address,
@@ -166,12 +165,14 @@ pub(super) async fn start(
             strangers: config.heartbeat.strangers,
             number,
             shared: config.channel.is_some(),
+            translates: translation.is_some(),
             filter: config.filter.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
                 config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
             },
         },
+        translation,
         dead_man: config.heartbeat.dead_man,
         discovery: match config.outside.path_mtu {
             config::PathMtu::Probe => Discovery::Probe,
@@ -300,8 +301,10 @@ pub(super) async fn start(
             (Side::Gateway { pool }, Role::Gateway(gateway), None)
         }
     };
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
+    let (edge, uplinks) = edge_of(&config, outside.interface.index)?;
     let mut node = Node {
         threads: Threads::new(threads)?,
         engine: Engine::new(
@@ -333,8 +336,10 @@ pub(super) async fn start(
             hangup: signal(SignalKind::hangup())?,
             reports,
             links: subscription.changes,
+            arrivals: subscription.arrivals,
             commands,
-            uplink: uplink(&config)?,
+            uplinks,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
             watch,
         },
         api,
@@ -349,7 +354,8 @@ pub(super) async fn start(
         retired: Departures::default(),
         interfaces: Interfaces::new(bound),
         flood: Flood::new(config.ike.guard),
-        edge: edge_of(&config),
+        edge,
+        connectivity,
         group,
         mappings: HashMap::new(),
         tick: started,
@@ -373,21 +379,17 @@ pub(super) async fn start(
     Ok(node)
 }
 
-/// The way of an edge to its authority.
-fn uplink(config: &Config) -> Result<Option<Uplink>> {
+/// What a node is as an edge, and its ways to authorities.
+fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Uplink>)> {
     let Some(channel) = &config.channel else {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     };
-    let config::ChannelEnd::Edge { authorities } = &channel.end else {
-        return Ok(None);
+    let config::ChannelEnd::Edge { authorities, .. } = &channel.end else {
+        return Ok((None, Vec::new()));
     };
     let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;
-    let authorities = authorities.iter().map(|at| (at.address, at.name.clone()));
-    Ok(Some(Uplink::start(authorities.collect(), &credentials)))
-}
-
-fn edge_of(config: &Config) -> Option<Box<Edge>> {
-    config.channel.as_ref().map(|_| Box::new(Edge::new()))
+    let (edge, uplinks) = Edge::start(authorities, &credentials, outside);
+    Ok((Some(Box::new(edge)), uplinks))
 }
 
 /// How a program is attached; `None`: there is none.
@@ -467,8 +469,8 @@ pub(super) fn ike_settings(config: &Config) -> Settings {
     }
     settings.vendor_ids = vec![VENDOR_ID.to_vec()];
     settings.mobike = config.ike.mobike;
-    if let Some(steering) = &config.steering {
-        settings.spi_prefix = SpiPrefix::new(NUMBER_BITS, steering.number.into());
+    if let Some(number) = config.number() {
+        settings.spi_prefix = SpiPrefix::new(NUMBER_BITS, number.into());
     }
     // A session that a gateway begins with us may end as one that we began.
     settings.follows_redirects = config.role == config::Role::Client;

@@ -12,7 +12,7 @@ use evergate_common::reason::{Counter, Kind};
 use super::core::{Node, Role};
 use super::sessions::Live;
 use crate::api::model::{
-    Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
+    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
     InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
@@ -48,7 +48,8 @@ struct Posted {
     tunnels: Vec<Tunnel>,
     sessions: Vec<PostedSession>,
     drain: Option<Drain>,
-    authority: Option<Authority>,
+    authorities: Vec<Authority>,
+    connectivity: Option<model::Connectivity>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
@@ -70,7 +71,8 @@ impl Board {
             tunnels: Vec::new(),
             sessions: Vec::new(),
             drain: None,
-            authority: None,
+            authorities: Vec::new(),
+            connectivity: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
@@ -91,7 +93,8 @@ impl Board {
             tunnels: tunnels(node),
             sessions: sessions(node),
             drain: node.drain_view(),
-            authority: node.authority_view(),
+            authorities: node.authorities_view(),
+            connectivity: node.connectivity.as_ref().map(|c| c.view(Instant::now())),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
@@ -167,7 +170,8 @@ impl Board {
             interfaces: posted.interfaces.clone(),
             drain: posted.drain,
             edges: Vec::new(),
-            authority: posted.authority.clone(),
+            authorities: posted.authorities.clone(),
+            connectivity: posted.connectivity.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),

@@ -42,6 +42,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             Command::SaDelete { reply, .. }
             | Command::SaFlush { reply }
             | Command::Drain { reply, .. }
+            | Command::Associate { reply, .. }
             | Command::Keylog { reply, .. } => reply.send(done()).is_ok(),
         };
     }

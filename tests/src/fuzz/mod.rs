@@ -6,6 +6,7 @@ mod api_answer;
 mod api_request;
 mod cluster_message;
 mod config;
+mod connectivity;
 mod esp_packet;
 mod esp_stream;
 mod failover;
@@ -33,6 +34,7 @@ pub use api_answer::api_answer;
 pub use api_request::api_request;
 pub use cluster_message::cluster_message;
 pub use config::config;
+pub use connectivity::connectivity;
 pub use esp_packet::esp_packet;
 pub use esp_stream::esp_stream;
 pub use failover::failover;
@@ -63,6 +65,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("api_request", api_request),
     ("cluster_message", cluster_message),
     ("config", config),
+    ("connectivity", connectivity),
     ("esp_packet", esp_packet),
     ("esp_stream", esp_stream),
     ("failover", failover),

@@ -13,6 +13,7 @@ use evergate_common::{
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
     steering::{self, Gateway, Group, station},
+    translation::{self, Translates, Translation},
     verdict::{self, Action, InsideWorld, OutsideWorld},
 };
 use ipnet::IpNet;
@@ -43,12 +44,28 @@ pub struct Model {
     pub owners: HashMap<[u8; 4], u8>,
     pub stations: HashSet<u64>,
     pub group_address: Option<IpAddr>,
+    /// Whether IKE is translated, and what is known for that.
+    pub translates: bool,
+    pub translation: Translation,
+    pub toward: HashMap<u32, IpAddr>,
     /// Whether there is a packet filter, and what it knows.
     pub filter: bool,
     pub users: HashMap<Address, u32>,
     pub classes: HashMap<u32, ClassEntry>,
     pub direct: HashSet<(u32, DirectKey)>,
     pub hits: HashMap<(u32, u32), u64>,
+}
+
+impl Translates for Model {
+    fn translation(&self) -> Option<&Translation> {
+        Some(&self.translation)
+    }
+    fn toward(&self, slot: u32) -> Option<Address> {
+        self.toward.get(&slot).map(|to| address(*to))
+    }
+    fn local(&self) -> Option<&Local> {
+        Some(&self.local)
+    }
 }
 
 impl FilterWorld for Model {
@@ -172,6 +189,25 @@ impl Model {
         if let Some(short) = plain.or(keyed) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
         }
+        if self.translates && decision == Ok(Action::Guard) {
+            let verdict = match translation::toward(packet.as_slice(), self) {
+                Ok(message) => {
+                    let applied = message.apply(packet.as_mut_slice());
+                    applied.expect("a decided frame can be readdressed");
+                    counters.push(message.counter);
+                    PASS
+                }
+                Err(counter) => {
+                    counters.push(counter);
+                    if counter.kind() == Kind::Drop {
+                        DROP
+                    } else {
+                        PASS
+                    }
+                }
+            };
+            return (verdict, counters, packet);
+        }
         if self.number != 0 && steering::asks(&decision) {
             let steered = steering::judge(packet.as_slice(), self);
             if steered.goes() {
@@ -282,9 +318,8 @@ impl OutsidePair {
             reflect_keyed: keyed,
             strangers,
             number,
-            shared: false,
-            filter: false,
             max_sas: 1024,
+            ..OutsideSettings::default()
         })
     }
 
@@ -302,6 +337,7 @@ impl OutsidePair {
             strangers: settings.strangers,
             shared: settings.shared,
             number: settings.number,
+            translates: settings.translates,
             filter: settings.filter,
             ..Model::default()
         };
@@ -374,6 +410,25 @@ impl OutsidePair {
             .expect("an address goes into the map");
         let slot = self.model.addresses.entry(address(other)).or_default();
         *slot = AddressEntry::new(slot.peer(), true).of_gateway(true);
+    }
+
+    /// The addresses that are translated.
+    pub fn translation(&mut self, translation: Translation) {
+        self.program
+            .set_translation(translation)
+            .expect("addresses go into the map");
+        self.model.translation = translation;
+    }
+
+    /// Where messages of a slot go.
+    pub fn toward(&mut self, slot: u32, to: Option<IpAddr>) {
+        self.program
+            .set_toward(slot, to)
+            .expect("a destination goes into the map");
+        match to {
+            Some(to) => self.model.toward.insert(slot, to),
+            None => self.model.toward.remove(&slot),
+        };
     }
 
     /// What a class may have, and what it has directly.
@@ -480,6 +535,7 @@ pub struct InsidePair {
     pub program: Inside,
     prefixes: Vec<IpNet>,
     local: Local,
+    translation: Option<Translation>,
     _socket: OwnedFd,
 }
 
@@ -499,10 +555,39 @@ impl InsideWorld for InsidePair {
     }
 }
 
+impl Translates for InsidePair {
+    fn translation(&self) -> Option<&Translation> {
+        self.translation.as_ref()
+    }
+    fn toward(&self, _slot: u32) -> Option<Address> {
+        None
+    }
+    fn local(&self) -> Option<&Local> {
+        Some(&self.local)
+    }
+}
+
 impl InsidePair {
     pub fn new(prefixes: &[&str]) -> InsidePair {
         need_root();
-        let mut program = Inside::load().expect("inside loads");
+        Self::with(Inside::load().expect("inside loads"), prefixes, None)
+    }
+
+    /// The same where answers of an authority come.
+    pub fn translating(prefixes: &[&str], translation: Translation) -> InsidePair {
+        need_root();
+        let mut program = Inside::load_translating().expect("inside loads");
+        program
+            .set_translation(translation)
+            .expect("addresses go into the map");
+        Self::with(program, prefixes, Some(translation))
+    }
+
+    fn with(
+        mut program: Inside,
+        prefixes: &[&str],
+        translation: Option<Translation>,
+    ) -> InsidePair {
         let socket = xsk();
         program
             .set_xsk(0, &socket)
@@ -517,6 +602,7 @@ impl InsidePair {
             program,
             prefixes,
             local: Local::default(),
+            translation,
             _socket: socket,
         }
     }
@@ -534,9 +620,17 @@ impl InsidePair {
         self.prefixes.retain(|other| *other != prefix);
     }
 
-    /// Runs both on a frame; they must agree, and leave it as it is.
-    pub fn judge(&mut self, frame: &[u8]) -> (u32, Counter) {
-        let expected = outcome(verdict::inside(frame, self), &Guard::down(), frame);
+    /// Runs both on a frame; they must agree.
+    pub fn run(&mut self, frame: &[u8]) -> Outcome {
+        let expected = match translation::back(frame, self) {
+            Some(answer) => {
+                let mut packet = frame.to_vec();
+                let applied = answer.apply(packet.as_mut_slice());
+                applied.expect("a decided frame can be readdressed");
+                (PASS, answer.counter, packet)
+            }
+            None => outcome(verdict::inside(frame, self), &Guard::down(), frame),
+        };
         let before = self.program.counters().expect("counters");
         let run = self.program.run(frame, 1).expect("inside runs");
         let after = self.program.counters().expect("counters");
@@ -545,6 +639,12 @@ impl InsidePair {
             found, expected,
             "kernel and host disagree about {frame:02x?}"
         );
+        found
+    }
+
+    /// The same for a frame that stays as it is.
+    pub fn judge(&mut self, frame: &[u8]) -> (u32, Counter) {
+        let found = self.run(frame);
         assert_eq!(found.2, frame);
         (found.0, found.1)
     }

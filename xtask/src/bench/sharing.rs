@@ -126,7 +126,12 @@ fn filled(effort: Effort<'_>) -> Result<f64> {
     let start = Instant::now();
     lab.start(edge)?;
     lab.wait("the edge has all pairs", Duration::from_secs(60), |lab| {
-        let authority = lab.status(edge)?.authority.unwrap_or_default();
+        let authority = lab
+            .status(edge)?
+            .authorities
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         Ok((authority.pairs >= PAIRS).then_some(()))
     })
     .with_context(|| format!("the authority: {}", lab.log_tail(AUTHORITY)))?;

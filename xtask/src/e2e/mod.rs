@@ -1,7 +1,9 @@
 //! End to end in namespaces: each case gets a lab of its own, and the real binary.
 
+mod authorities;
 mod certificates;
 mod chaos;
+mod connectivity;
 mod drain;
 mod failover;
 mod floods;
@@ -18,6 +20,7 @@ mod sharing;
 mod sockets;
 mod steering;
 mod throughput;
+mod translation;
 mod tunnel;
 mod wireshark;
 mod workers;
@@ -37,6 +40,9 @@ const CASES: &[&[Case]] = &[
     sockets::CASES,
     steering::CASES,
     sharing::CASES,
+    authorities::CASES,
+    connectivity::CASES,
+    translation::CASES,
     failover::CASES,
     drain::CASES,
     sessions::CASES,

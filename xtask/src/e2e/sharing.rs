@@ -26,14 +26,14 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// The client has its session, which the authority made; the SPIs that name it.
-fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
+pub(super) fn up(lab: &mut Lab, sharing: &Sharing) -> Result<(String, String)> {
     lab.share(sharing)?;
     lab.start(Place::Client)?;
     lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(10))?;
     spis(lab)
 }
 
-fn spis(lab: &Lab) -> Result<(String, String)> {
+pub(super) fn spis(lab: &Lab) -> Result<(String, String)> {
     let status = lab.status(Place::Client)?;
     let session = status.sessions.first();
     let session = session.context("the client has no session")?;
@@ -41,7 +41,7 @@ fn spis(lab: &Lab) -> Result<(String, String)> {
 }
 
 /// Nothing was negotiated since.
-fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
+pub(super) fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
     let ups = lab.events(Place::Client, 0)?;
     let ups = ups
         .iter()
@@ -77,7 +77,7 @@ fn moves(lab: &mut Lab) -> Result<()> {
 
 /// How long a client is without its targets when the edge that it uses is killed and the router brings its
 /// packets to another one, in milliseconds.
-fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
+pub(super) fn kill_and_measure(lab: &mut Lab, dead: u8, next: u8) -> Result<f64> {
     let probe = Probe::start(lab)?;
     std::thread::sleep(Duration::from_millis(500));
     let event = now_ns();

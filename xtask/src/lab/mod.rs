@@ -20,7 +20,7 @@ pub(crate) mod topology;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
-pub(crate) use observe::{Event, Status};
+pub(crate) use observe::{Connectivity, Event, Status};
 pub(crate) use pki::KeyKind;
 pub(crate) use process::Process;
 pub(crate) use setup::{GENERAL, NODE_USER, Setup, USER, User};

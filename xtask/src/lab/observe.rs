@@ -15,15 +15,44 @@ pub(crate) struct Status {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) drain: Option<Drain>,
-    pub(crate) authority: Option<Authority>,
+    pub(crate) edges: Vec<Edge>,
+    pub(crate) authorities: Vec<Authority>,
+    pub(crate) connectivity: Option<Connectivity>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) drops: Vec<Counter>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+pub(crate) struct Edge {
+    pub(crate) number: u16,
+    pub(crate) relayed: u64,
+    pub(crate) translated: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Authority {
+    pub(crate) number: Option<u8>,
+    pub(crate) at: Option<std::net::SocketAddr>,
     pub(crate) pairs: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Connectivity {
+    pub(crate) parties: Vec<Party>,
+    pub(crate) found: u64,
+    pub(crate) lacking: u64,
+    pub(crate) answered: u64,
+    pub(crate) ike_sent: u64,
+    pub(crate) ike_received: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Party {
+    pub(crate) present: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

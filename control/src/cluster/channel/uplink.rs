@@ -1,10 +1,11 @@
 //! An edge's side.
 
 use std::collections::HashMap;
-use std::future::pending;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
@@ -90,18 +91,24 @@ impl Uplink {
 
     /// The next thing that has happened; none after [`Uplink::leave`]. Cancel safe.
     pub async fn next(&mut self) -> News {
-        match self.told.recv().await {
-            Some(Told::Connected(authority, current)) => {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same, for whoever waits for several.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
+        match self.told.poll_recv(context) {
+            Poll::Ready(Some(Told::Connected(authority, current))) => {
                 self.current = Some(current);
-                News::Connected { authority }
+                Poll::Ready(News::Connected { authority })
             }
-            Some(Told::News(news)) => {
+            Poll::Ready(Some(Told::News(news))) => {
                 if matches!(news, News::Ended { .. }) {
                     self.current = None;
                 }
-                news
+                Poll::Ready(news)
             }
-            None => pending().await,
+            // It says nothing any more.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 

@@ -6,23 +6,24 @@ use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::cluster::connectivity::Introduction;
 use crate::cluster::message::{
     Claim, FromEdge, Grant, Limits, Mark, Refusal, Report, ToEdge, Yielded,
 };
 use crate::cluster::wire::{
     Carrier, Down, LONGEST, PREFIX, Relayed, Succession, Up, WireError, content_len, decode, encode,
 };
-use crate::cluster::{Half, Pair, Run};
+use crate::cluster::{EdgeId, Half, Pair, Run};
 use crate::esp::{Cipher, UdpEncap};
 
-fn address() -> impl Strategy<Value = IpAddr> {
+pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         any::<[u8; 4]>().prop_map(IpAddr::from),
         any::<[u8; 16]>().prop_map(IpAddr::from),
     ]
 }
 
-fn socket() -> impl Strategy<Value = SocketAddr> {
+pub(crate) fn socket() -> impl Strategy<Value = SocketAddr> {
     (address(), any::<u16>()).prop_map(SocketAddr::from)
 }
 
@@ -98,7 +99,7 @@ fn to_edge() -> impl Strategy<Value = ToEdge> {
     ]
 }
 
-fn relayed() -> impl Strategy<Value = Relayed> {
+pub(crate) fn relayed() -> impl Strategy<Value = Relayed> {
     (socket(), socket(), vec(any::<u8>(), 0..2000)).prop_map(|(local, remote, data)| Relayed {
         local,
         remote,
@@ -169,7 +170,7 @@ fn pair() -> impl Strategy<Value = Pair> {
     )
 }
 
-fn carrier() -> impl Strategy<Value = Carrier> {
+pub(crate) fn carrier() -> impl Strategy<Value = Carrier> {
     let succession = prop_oneof![
         Just(Succession::First),
         Just(Succession::AtOnce),
@@ -186,6 +187,18 @@ fn carrier() -> impl Strategy<Value = Carrier> {
     })
 }
 
+fn introduction() -> impl Strategy<Value = Introduction> {
+    (any::<(u16, u16, u32)>(), socket(), vec(any::<u8>(), 0..40)).prop_map(
+        |((own, number, epoch), at, key)| Introduction {
+            own: EdgeId(own),
+            number: EdgeId(number),
+            at,
+            key: key.as_slice().into(),
+            epoch,
+        },
+    )
+}
+
 pub(crate) fn up() -> impl Strategy<Value = Up> {
     prop_oneof![
         any::<u16>().prop_map(|version| Up::Greeting { version }),
@@ -195,6 +208,10 @@ pub(crate) fn up() -> impl Strategy<Value = Up> {
         (any::<u32>(), ".{0,60}").prop_map(|(spi, why)| Up::NotInstalled { spi, why }),
         any::<u32>().prop_map(|spi| Up::Query { spi }),
         (any::<u32>(), socket()).prop_map(|(spi, remote)| Up::Moved { spi, remote }),
+        (socket(), any::<bool>()).prop_map(|(at, messages)| Up::Here { at, messages }),
+        any::<(u32, u64)>().prop_map(|(spi, sequence)| Up::Fetched { spi, sequence }),
+        address().prop_map(|address| Up::Associated { address }),
+        any::<u32>().prop_map(|spi| Up::Superseded { spi }),
     ]
 }
 
@@ -208,6 +225,10 @@ pub(crate) fn down() -> impl Strategy<Value = Down> {
         any::<u32>().prop_map(|spi| Down::Unknown { spi }),
         (any::<u32>(), socket()).prop_map(|(spi, remote)| Down::Moved { spi, remote }),
         any::<u32>().prop_map(|spi| Down::SendOn { spi }),
+        introduction().prop_map(|introduction| Down::Acquaint(Box::new(introduction))),
+        any::<u16>().prop_map(|number| Down::Part {
+            number: EdgeId(number)
+        }),
         Just(Down::Leaving),
     ]
 }

@@ -2,11 +2,12 @@
 
 use std::{net::IpAddr, os::fd::AsFd};
 
-use aya::maps::{LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
+use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, XskMap, lpm_trie::Key};
 use evergate_common::maps::{
     ADDRESSES, DIRECT, INSIDE_COUNTERS, INSIDE_LOCAL, INSIDE_V4, INSIDE_V6, INSIDE_XSKS,
-    MAX_PREFIXES, OWNERS, PEERS, SAS, TunnelEntry, USERS,
+    MAX_PREFIXES, OWNERS, PEERS, SAS, TRANSLATES, TRANSLATION, TunnelEntry, USERS,
 };
+use evergate_common::translation::Translation;
 use ipnet::IpNet;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     error::map_error,
     local::LocalMap,
     outside::gone,
-    program::{Program, set_xsk, sum},
+    program::{Program, set_only, set_xsk, sum},
 };
 
 /// The program `inside`, loaded; detached and unloaded when dropped.
@@ -25,6 +26,7 @@ pub struct Inside {
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
     local: LocalMap,
+    translation: Array<MapData, Translation>,
 }
 
 impl Inside {
@@ -33,9 +35,21 @@ impl Inside {
     /// # Errors
     /// [`LoadError`] names the missing privilege or kernel feature.
     pub fn load() -> Result<Self, LoadError> {
+        Self::load_as(false)
+    }
+
+    /// The same where an authority's answers come by this interface, and get the edges' address as their source.
+    ///
+    /// # Errors
+    /// As [`Inside::load`].
+    pub fn load_translating() -> Result<Self, LoadError> {
+        Self::load_as(true)
+    }
+
+    fn load_as(translates: bool) -> Result<Self, LoadError> {
         let mut program = Program::load(
             "inside",
-            &[],
+            &[(TRANSLATES, translates.into())],
             None,
             &[SAS, OWNERS, ADDRESSES, PEERS, USERS, DIRECT].map(|map| (map, 1)),
         )?;
@@ -45,6 +59,7 @@ impl Inside {
             sockets: program.map(INSIDE_XSKS)?,
             counters: program.map(INSIDE_COUNTERS)?,
             local: LocalMap::new(INSIDE_LOCAL, program.map(INSIDE_LOCAL)?),
+            translation: program.map(TRANSLATION)?,
             program,
         })
     }
@@ -71,6 +86,14 @@ impl Inside {
     /// [`LoadError::TooMany`] beyond [`MAX_LOCAL`] addresses.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), LoadError> {
         self.local.set_own("own inside addresses", own)
+    }
+
+    /// The addresses that are translated.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_translation(&mut self, translation: Translation) -> Result<(), LoadError> {
+        set_only(TRANSLATION, &mut self.translation, translation)
     }
 
     /// Hands frames of a receive queue to an AF_XDP socket that is bound to it.

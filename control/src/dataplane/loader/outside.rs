@@ -9,7 +9,8 @@ use evergate_common::maps::{
     ADDRESSES, Address, AddressEntry, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, GATEWAYS, GUARD,
     INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL,
     OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS,
-    SHARED, STATIONS, STEERING, STRANGERS, SaEntry, USERS, address, halves, peer_slot,
+    SHARED, STATIONS, STEERING, STRANGERS, SaEntry, TOWARD, TRANSLATES, TRANSLATION, USERS,
+    address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
@@ -20,6 +21,7 @@ use super::{
     group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
+    translation::TranslationMaps,
 };
 
 /// What is fixed when `outside` is loaded.
@@ -36,6 +38,8 @@ pub struct OutsideSettings {
     /// The node is one of several that share SAs: ESP with an SPI that it does not know goes to the worker,
     /// where it waits for a session that may yet be had.
     pub shared: bool,
+    /// IKE is relayed by address translation.
+    pub translates: bool,
     /// There is a packet filter: classes of users, and what they may have past the tunnel.
     pub filter: bool,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
@@ -51,6 +55,7 @@ impl Default for OutsideSettings {
             strangers: false,
             number: 0,
             shared: false,
+            translates: false,
             filter: false,
             max_sas: MAX_SAS,
         }
@@ -72,6 +77,7 @@ pub struct Outside {
     pub(super) group: GroupMaps,
     pub(super) filter: FilterMaps,
     filters: bool,
+    pub(super) translation: TranslationMaps,
     node_state: NodeStateWriter,
 }
 
@@ -110,6 +116,7 @@ impl Outside {
                 (STEERING, settings.number),
                 (SHARED, settings.shared.into()),
                 (FILTER, settings.filter.into()),
+                (TRANSLATES, settings.translates.into()),
             ],
             request_mac,
             &[
@@ -137,6 +144,10 @@ impl Outside {
                 max_owners,
                 stations: program.map(STATIONS)?,
                 own_address: program.map(OWN_ADDRESS)?,
+            },
+            translation: TranslationMaps {
+                addresses: program.map(TRANSLATION)?,
+                toward: program.map(TOWARD)?,
             },
             filters: settings.filter,
             filter: FilterMaps {

@@ -46,6 +46,8 @@ const POKES: usize = 4096;
 const REPORTS: usize = 1024;
 /// Link changes that may wait; the latest state of each interface is never lost.
 const CHANGES: usize = 64;
+/// Neighbours that have arrived and may wait to be told.
+const ARRIVALS: usize = 256;
 /// When a full channel of link changes is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 /// Receive buffer that is asked for, in bytes; the system's limit applies.
@@ -77,6 +79,8 @@ pub struct Subscription {
     /// The current snapshot. It is complete from the start.
     pub fib: Arc<ArcSwap<Fib>>,
     pub changes: mpsc::Receiver<LinkChange>,
+    /// Neighbours, by interface, that can be reached now and could not before.
+    pub arrivals: mpsc::Receiver<(u32, IpAddr)>,
     pub in_use: InUse,
 }
 
@@ -115,6 +119,7 @@ pub struct FibWatch {
     names: Vec<String>,
     fib: Arc<ArcSwap<Fib>>,
     changes: mpsc::Sender<LinkChange>,
+    arrivals: mpsc::Sender<(u32, IpAddr)>,
     reports: mpsc::Receiver<(u32, IpAddr)>,
     interfaces: Vec<Interface>,
     routes: Arc<RouteTables>,
@@ -141,12 +146,14 @@ impl FibWatch {
         let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
         let (changes, receiver) = mpsc::channel(CHANGES);
         let (reporter, reports) = mpsc::channel(REPORTS);
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let mut watch = Self {
             monitor,
             handle,
             names: interfaces.to_vec(),
             fib: Arc::clone(&fib),
             changes,
+            arrivals,
             reports,
             interfaces: Vec::new(),
             routes: Arc::default(),
@@ -164,6 +171,7 @@ impl FibWatch {
             Subscription {
                 fib,
                 changes: receiver,
+                arrivals: arrived,
                 in_use: InUse(reporter),
             },
         ))
@@ -218,12 +226,18 @@ impl FibWatch {
     ) -> Result<(), NetlinkError> {
         match received {
             Ok((datagram, _)) => {
+                let mut arrived = Vec::new();
                 note(
                     &datagram,
                     &mut self.interfaces,
                     &mut self.neighbours,
                     &mut self.dirty,
+                    &mut arrived,
                 );
+                for one in arrived {
+                    // Whoever finds no room is heard by its first packet.
+                    let _ = self.arrivals.try_send(one);
+                }
             }
             // The kernel had to drop notifications: read everything again.
             Err(error) if error.raw_os_error() == Some(ENOBUFS) => self.dirty = Dirty::ALL,

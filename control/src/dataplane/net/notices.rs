@@ -37,12 +37,13 @@ impl Dirty {
 /// The neighbours that are known, and their MACs if they are usable.
 pub(super) type Known = BTreeMap<(u32, IpAddr), (NeighbourState, Option<Mac>)>;
 
-/// Takes in one datagram of notifications.
+/// Takes in one datagram of notifications. `arrived`: neighbours that can be reached now and could not before.
 pub(super) fn note(
     datagram: &[u8],
     interfaces: &mut [Interface],
     neighbours: &mut Known,
     dirty: &mut Dirty,
+    arrived: &mut Vec<(u32, IpAddr)>,
 ) {
     let mut rest = datagram;
     // Header: length (4), type (2), flags (2), sequence (4), port (4), in the host's byte order.
@@ -67,7 +68,7 @@ pub(super) fn note(
                     payload: NetlinkPayload::InnerMessage(inner),
                     ..
                 }) => {
-                    dirty.publish |= note_neighbour(&inner, interfaces, neighbours);
+                    dirty.publish |= note_neighbour(&inner, interfaces, neighbours, arrived);
                 }
                 // Not understood: read them all.
                 _ => dirty.neighbours = true,
@@ -108,6 +109,7 @@ fn note_neighbour(
     message: &RouteNetlinkMessage,
     interfaces: &[Interface],
     neighbours: &mut Known,
+    arrived: &mut Vec<(u32, IpAddr)>,
 ) -> bool {
     let (one, gone): (Option<Neighbour>, bool) = match message {
         RouteNetlinkMessage::NewNeighbour(message) => (netlink::neighbour(message), false),
@@ -124,7 +126,11 @@ fn note_neighbour(
     } else {
         neighbours.insert(key, (one.state, one.mac))
     };
-    before.and_then(|(_, mac)| mac) != one.mac.filter(|_| !gone)
+    let (before, after) = (before.and_then(|(_, mac)| mac), one.mac.filter(|_| !gone));
+    if before.is_none() && after.is_some() {
+        arrived.push(key);
+    }
+    before != after
 }
 
 #[cfg(test)]
@@ -178,7 +184,13 @@ mod tests {
         ] {
             let text = format!("{message:?}");
             let (mut own, mut dirty) = ([interface(7)], Dirty::default());
-            note(&bytes(message), &mut own, &mut Known::new(), &mut dirty);
+            note(
+                &bytes(message),
+                &mut own,
+                &mut Known::new(),
+                &mut dirty,
+                &mut Vec::new(),
+            );
             assert_eq!(own[0].up, up, "{text}");
             assert!(dirty.links && dirty.routes, "{text}");
         }
@@ -186,10 +198,22 @@ mod tests {
         port.header.interface_family = AddressFamily::Bridge;
         let (mut own, mut dirty) = ([interface(7)], Dirty::default());
         let left = bytes(RouteNetlinkMessage::DelLink(port));
-        note(&left, &mut own, &mut Known::new(), &mut dirty);
+        note(
+            &left,
+            &mut own,
+            &mut Known::new(),
+            &mut dirty,
+            &mut Vec::new(),
+        );
         assert!(own[0].up, "it has left a bridge");
         let cut = &bytes(new(link(7, LinkFlags::empty(), State::Down)))[..20];
-        note(cut, &mut own, &mut Known::new(), &mut dirty);
+        note(
+            cut,
+            &mut own,
+            &mut Known::new(),
+            &mut dirty,
+            &mut Vec::new(),
+        );
         assert!(own[0].up, "what can not be read says nothing");
     }
 }

@@ -29,7 +29,13 @@ pub(crate) fn of_datagrams(datagrams: &[&[u8]]) -> Fib {
         .collect();
     let (mut neighbours, mut dirty) = (Known::new(), Dirty::default());
     for datagram in datagrams {
-        note(datagram, &mut interfaces, &mut neighbours, &mut dirty);
+        note(
+            datagram,
+            &mut interfaces,
+            &mut neighbours,
+            &mut dirty,
+            &mut Vec::new(),
+        );
     }
     let indices: Vec<u32> = interfaces.iter().map(|own| own.index).collect();
     let usable = neighbours

@@ -213,6 +213,34 @@ impl Authority {
         }
     }
 
+    /// The client of a pair has a newer session, which another authority has negotiated: this one is over.
+    pub(super) fn superseded(&mut self, spi: u32) {
+        let Some(shared) = self.shared.get(&spi) else {
+            return;
+        };
+        let (session, sa) = (shared.session, shared.sa);
+        let client = shared.carrier.pair.client.clone();
+        let why = "its client has come to another authority";
+        match sa.and_then(|sa| self.table.of_sa(sa)) {
+            Some(current) => self.end_session(current, why, true),
+            None => {
+                let text = format!("the SAs of {client} have ended: {why}");
+                self.note(NewEvent::new(EventKind::SessionDown, text));
+                self.forget(session, spi);
+            }
+        }
+    }
+
+    /// A station has come to the network in front of an edge: if it is a client, the edge has its pairs before
+    /// its first packet.
+    pub(super) fn associated(&mut self, edge: EdgeId, address: IpAddr) {
+        for shared in self.shared.values() {
+            if shared.carrier.pair.remote == address {
+                self.listener.send(edge, shared.install());
+            }
+        }
+    }
+
     /// Pairs of earlier runs end when their time is over, or when their client has come anew.
     pub(super) fn let_expired_go(&mut self) {
         let now = millis() / 1000;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Authority;
+use super::connectivity::Here;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
 use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
-use crate::ike::Transmit;
+use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sockets::Datagram;
@@ -27,6 +28,35 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+    /// It takes part in the connectivity protocol.
+    pub(super) here: Option<Here>,
+    /// It gives clients' messages the address that stands for it, and they come by themselves.
+    pub(super) translates: bool,
+    /// Messages of clients that have come by the channel, and by translation.
+    pub(super) relayed: u64,
+    pub(super) translated: u64,
+}
+
+impl Edge {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            from: None,
+            run: None,
+            from_pair: None,
+            here: None,
+            translates: false,
+            relayed: 0,
+            translated: 0,
+        }
+    }
+}
+
+fn cookies(keys: &CookieKeys) -> Down {
+    Down::Cookies {
+        current: keys.current.clone(),
+        before: keys.before.clone(),
+    }
 }
 
 impl Authority {
@@ -39,11 +69,13 @@ impl Authority {
                 let now = Instant::now();
                 let known = self.edges.get_mut(&edge)?;
                 (known.from, known.from_pair) = (None, None);
+                known.translates = false;
                 let text = format!("{} ({edge}) is gone: {why}", known.name);
                 if let Some(run) = known.run.take() {
                     self.ledger.gone(edge, run, parting, now);
                 }
                 self.held.gone(edge);
+                self.takes_part_no_more(edge);
                 self.note(NewEvent::new(EventKind::EdgeDown, text));
             }
             Heard::Refused { from, why } => {
@@ -56,6 +88,7 @@ impl Authority {
     }
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
+        self.takes_part_no_more(edge);
         let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
@@ -63,7 +96,24 @@ impl Authority {
         known.from = Some(from);
         known.from_pair = everything.then_some(0);
         let text = format!("{} ({edge}) has connected from {from}", known.name);
+        if let Some(keys) = &self.cookies {
+            self.listener.send(edge, cookies(keys));
+        }
         self.note(NewEvent::new(EventKind::EdgeUp, text));
+    }
+
+    /// Edges know what cookies are made with, so that their guards can ask for them.
+    pub(super) fn tell_cookies(&mut self, now: Instant) {
+        let keys = self.engine.cookie_keys(now);
+        if self.cookies.as_ref() == Some(&keys) {
+            return;
+        }
+        for (edge, known) in &self.edges {
+            if known.from.is_some() {
+                self.listener.send(*edge, cookies(&keys));
+            }
+        }
+        self.cookies = Some(keys);
     }
 
     /// Tells edges that have connected what they are to have, piece by piece: their queues are not endless.
@@ -93,23 +143,9 @@ impl Authority {
         match message {
             // The channel has seen to it.
             Up::Greeting { .. } => {}
-            Up::Ike(Relayed {
-                local,
-                remote,
-                data,
-            }) => {
-                // What has another address of ours was not sent to the edges together.
-                if local.ip() != self.address {
-                    return None;
-                }
-                self.batch.insert(remote, edge);
-                return Some(Datagram {
-                    local,
-                    remote,
-                    data,
-                    esp: false,
-                });
-            }
+            Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
+            Up::Here { at, messages } => self.takes_part(edge, at, messages),
+            Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
             Up::Installed { spi } => self.confirmed(edge, spi),
             Up::NotInstalled { spi, why } => {
@@ -124,8 +160,34 @@ impl Authority {
                 self.listener.send(edge, answer);
             }
             Up::Moved { spi, remote } => self.moved_says(edge, spi, remote, now),
+            Up::Superseded { spi } => self.superseded(spi),
+            Up::Translates { to } => self.translates(edge, to),
+            Up::Associated { address } => self.associated(edge, address),
         }
         None
+    }
+
+    /// An edge has an IKE message of a client.
+    pub(super) fn heard_from_client(&mut self, edge: EdgeId, relayed: Relayed) -> Option<Datagram> {
+        let Relayed {
+            local,
+            remote,
+            data,
+        } = relayed;
+        // What has another address of ours was not sent to the edges together.
+        if local.ip() != self.address {
+            return None;
+        }
+        self.batch.insert(remote, edge);
+        if let Some(known) = self.edges.get_mut(&edge) {
+            known.relayed += 1;
+        }
+        Some(Datagram {
+            local,
+            remote,
+            data,
+            esp: false,
+        })
     }
 
     fn on_numbers(&mut self, edge: EdgeId, numbers: FromEdge, now: Instant) {
@@ -260,6 +322,9 @@ impl Authority {
     }
 
     fn relay(&mut self, edge: EdgeId, transmit: Transmit) {
+        if self.edges.get(&edge).is_some_and(|edge| edge.translates) {
+            return self.stand_ins.send(edge, transmit);
+        }
         let Transmit {
             local,
             remote,
@@ -270,7 +335,9 @@ impl Authority {
             remote,
             data,
         };
-        self.listener.send(edge, Down::Ike(relayed));
+        if let Err(relayed) = self.relay_by_message(edge, relayed) {
+            self.listener.send(edge, Down::Ike(relayed));
+        }
     }
 
     /// Sends what need not wait any more.

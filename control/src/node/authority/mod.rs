@@ -2,10 +2,12 @@
 //! edge may use which numbers (source C). Edges carry IKE messages to it and back, and carry the traffic.
 
 mod children;
+mod connectivity;
 mod distribution;
 mod edges;
 mod held;
 mod negotiation;
+mod stand_ins;
 mod start;
 mod status;
 
@@ -16,27 +18,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::FutureExt as _;
+use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use super::config::{Config, Distribution};
+use super::connectivity::{Connectivity, readable};
 use super::departures::Departures;
 use super::events::{EventKind, EventLog, NewEvent};
 use super::gateway::Clients;
 use super::hooks::Answers;
 use super::keylog::KeyLog;
 use super::sessions::Table;
+use super::sockets::Datagram;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Command};
 use crate::cluster::channel::{Heard, Listener};
 use crate::cluster::repository::{Outcome, Repository};
 use crate::cluster::wire::Down;
 use crate::cluster::{EdgeId, Ledger};
-use crate::ike::{Engine, SaId};
+use crate::ike::{CookieKeys, Engine, SaId};
 
 use distribution::Shared;
 use edges::Edge;
 pub use held::Held;
+use stand_ins::StandIns;
 use status::Board;
 
 pub(super) use start::start;
@@ -60,6 +66,8 @@ pub(super) struct Inputs {
     interrupt: Signal,
     hangup: Signal,
     commands: mpsc::Receiver<Command>,
+    /// Of the connectivity protocol.
+    connectivity: Option<Arc<UdpSocket>>,
 }
 
 /// The core of a running authority.
@@ -79,7 +87,10 @@ pub(super) struct Authority {
     shared: BTreeMap<u32, Shared>,
     ledger: Ledger,
     listener: Listener,
+    connectivity: Option<Box<Connectivity>>,
     edges: BTreeMap<EdgeId, Edge>,
+    /// Its own addresses that stand for edges.
+    stand_ins: StandIns,
     repository: Repository,
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
     storing: HashMap<u64, (u32, crate::cluster::Kept)>,
@@ -92,6 +103,8 @@ pub(super) struct Authority {
     at: HashMap<SocketAddr, SaId>,
     places: HashMap<SaId, SocketAddr>,
     held: Held,
+    /// What edges were told that cookies are made with.
+    cookies: Option<CookieKeys>,
     dying: Departures,
     retired: Departures,
     inputs: Inputs,
@@ -112,6 +125,9 @@ enum Input {
     Command(Option<Command>),
     Kept(Outcome),
     Heard(Heard),
+    Connectivity,
+    /// A client's message, that an edge has given another address.
+    Translated(EdgeId, Datagram),
     Time,
 }
 
@@ -136,7 +152,9 @@ impl Authority {
                 }
                 Input::Kept(outcome) => self.on_outcome(outcome)?,
                 Input::Heard(first) => self.on_heard(first),
-                Input::Time => {}
+                // What the socket has is taken before deadlines are judged.
+                Input::Connectivity | Input::Time => {}
+                Input::Translated(edge, first) => self.on_translated(edge, first),
             }
             self.on_time();
         }
@@ -152,6 +170,8 @@ impl Authority {
             command = inputs.commands.recv() => Input::Command(command),
             outcome = self.repository.next() => Input::Kept(outcome),
             heard = self.listener.next() => Input::Heard(heard),
+            () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
+            (edge, datagram) = self.stand_ins.next() => Input::Translated(edge, datagram),
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
         }
     }
@@ -165,6 +185,7 @@ impl Authority {
             self.retired.next(),
             self.post_at,
             self.tell_at,
+            self.connectivity.as_ref().and_then(|c| c.core.deadline()),
         ];
         others
             .into_iter()
@@ -178,10 +199,14 @@ impl Authority {
         self.engine.handle_timeout(now, &mut self.answers);
         self.ledger.poll(now);
         self.go_on_telling(now);
-        if now >= self.tick {
+        let ticked = now >= self.tick;
+        self.poll_connectivity(now, ticked);
+        if ticked {
             self.tick = now + TICK;
             self.ask_the_silent(now);
+            self.tell_floods();
             self.let_expired_go();
+            self.tell_cookies(now);
             self.post_at.get_or_insert(now.max(self.post_earliest));
         }
         if self.post_at.is_some_and(|at| now >= at) {
@@ -205,6 +230,21 @@ impl Authority {
         }
     }
 
+    /// Messages that edges have translated, as much as there is.
+    fn on_translated(&mut self, edge: EdgeId, first: Datagram) {
+        let most = self.threads.batch();
+        let mut datagrams = Vec::new();
+        let mut next = Some((edge, first));
+        while let Some((edge, datagram)) = next.take() {
+            self.heard_translated(edge, datagram.remote);
+            datagrams.push(datagram);
+            if datagrams.len() < most {
+                next = self.stand_ins.next_now();
+            }
+        }
+        self.negotiate(&datagrams);
+    }
+
     /// Lets the state machines run until nothing is left to do. Events come before what is sent, so that an
     /// SA is on its way to edges before its SPI is told.
     fn pump(&mut self) {
@@ -224,6 +264,7 @@ impl Authority {
             }
             let now = Instant::now();
             self.release(now);
+            worked |= self.converse();
             while let Some(id) = self.dying.pop(now) {
                 worked = true;
                 self.end_session(id, "replaced", true);

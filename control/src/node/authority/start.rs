@@ -14,15 +14,19 @@ use tokio::sync::mpsc;
 use super::distribution::Shared;
 use super::edges::Edge;
 use super::held::Held;
+use super::stand_ins::StandIns;
 use super::status::{Board, blank};
 use super::{Authority, Inputs};
 use crate::api::server::{ApiServer, Shared as Served};
 use crate::cluster::channel::{Credentials, Known, Listener};
-use crate::cluster::repository::{Repository, RepositoryKey, Settings as Kept, Stored};
+use crate::cluster::repository::{
+    Repository, RepositoryError, RepositoryKey, Settings as Kept, Stored, Tls,
+};
 use crate::cluster::wire::{Carrier, Succession};
 use crate::cluster::{Ledger, Terms};
 use crate::ike::{Engine, Identity, Settings};
-use crate::node::config::{ChannelEnd, Config, Store};
+use crate::node::config::{ChannelEnd, Config, EtcdTls, Store};
+use crate::node::connectivity::Connectivity;
 use crate::node::departures::Departures;
 use crate::node::events::{EventKind, EventLog, NewEvent};
 use crate::node::gateway::Clients;
@@ -35,6 +39,12 @@ use crate::node::start::{COMMANDS, ike_settings};
 use crate::node::threads::Threads;
 use crate::privilege::{Confinement, capabilities};
 use crate::sadb::{Change, Sadb};
+
+fn etcd_tls(files: &EtcdTls) -> Result<Tls, RepositoryError> {
+    let identity = files.identity.as_ref();
+    let identity = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+    Tls::read(&files.ca, identity, files.name.clone())
+}
 
 /// Starts an authority.
 pub(in crate::node) async fn start(
@@ -55,6 +65,7 @@ pub(in crate::node) async fn start(
         listen,
         edges,
         distribution,
+        number,
     } = &channel.end
     else {
         bail!("an authority needs channel.listen");
@@ -64,11 +75,16 @@ pub(in crate::node) async fn start(
     let key = RepositoryKey::read(&kept.key)?;
     let settings = match &kept.store {
         Store::Embedded(file) => Kept::Embedded { file: file.clone() },
-        Store::Etcd { endpoints, prefix } => Kept::Etcd {
+        Store::Etcd {
+            endpoints,
+            prefix,
+            tls,
+            user,
+        } => Kept::Etcd {
             endpoints: endpoints.clone(),
             prefix: prefix.clone(),
-            tls: None,
-            user: None,
+            tls: tls.as_ref().map(etcd_tls).transpose()?,
+            user: user.clone(),
         },
     };
     // It may have to wait for another one that was the writer before.
@@ -78,16 +94,11 @@ pub(in crate::node) async fn start(
         name: edge.name.clone(),
     });
     let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
-    let known = edges.iter().map(|edge| {
-        let name = edge.name.clone();
-        let edge_at_first = Edge {
-            name,
-            from: None,
-            run: None,
-            from_pair: None,
-        };
-        (edge.number, edge_at_first)
-    });
+    let known = edges
+        .iter()
+        .map(|edge| (edge.number, Edge::new(edge.name.clone())));
+    let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
+    let stand_ins = StandIns::bind(edges, address).await?;
     let board = Arc::new(Board::new(blank(&config, 0), started));
     let (sender, commands) = mpsc::channel(COMMANDS);
     let shown = Arc::clone(&board);
@@ -125,7 +136,7 @@ pub(in crate::node) async fn start(
             peers: Peers::from(peers),
             users: config.users.clone(),
             groups: config.groups.clone(),
-            sadb: Sadb::for_workers(config.esp.workers, false),
+            sadb: Sadb::for_workers(config.esp.workers, false).with_number(number.unwrap_or(0)),
             rng: StdRng::from_rng(&mut rand::rng()),
             side: Side::Gateway { pool },
             elsewhere: None,
@@ -136,6 +147,7 @@ pub(in crate::node) async fn start(
         ledger: Ledger::new(Terms::default()),
         listener,
         edges: known.collect(),
+        stand_ins,
         repository,
         storing: HashMap::new(),
         writes: 0,
@@ -144,6 +156,7 @@ pub(in crate::node) async fn start(
         at: HashMap::new(),
         places: HashMap::new(),
         held: Held::default(),
+        cookies: None,
         dying: Departures::default(),
         retired: Departures::default(),
         inputs: Inputs {
@@ -151,7 +164,9 @@ pub(in crate::node) async fn start(
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             commands,
+            connectivity: connectivity.as_ref().map(|c| c.socket()),
         },
+        connectivity,
         api,
         board,
         events,

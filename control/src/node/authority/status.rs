@@ -49,7 +49,8 @@ pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
         interfaces: Vec::new(),
         drain: None,
         edges: Vec::new(),
-        authority: None,
+        authorities: Vec::new(),
+        connectivity: None,
         filter: Vec::new(),
         clusters: Vec::new(),
         tunnels: Vec::new(),
@@ -68,6 +69,8 @@ impl Authority {
             name: edge.name.clone(),
             from: edge.from,
             owned: 0,
+            relayed: edge.relayed,
+            translated: edge.translated,
         });
         let mut edges: Vec<_> = edges.collect();
         let mut sessions = Vec::new();
@@ -110,6 +113,7 @@ impl Authority {
             edges,
             sessions,
             keylog: self.keylog.view(),
+            connectivity: self.connectivity.as_ref().map(|c| c.view(now)),
             ..blank(&self.config, uptime)
         }
     }
@@ -132,6 +136,7 @@ impl Authority {
             }
             Command::PolicyReload { reply } => drop(reply.send(Err(no("has no policy")))),
             Command::Drain { reply, .. } => drop(reply.send(Err(no("does not drain")))),
+            Command::Associate { reply, .. } => drop(reply.send(Err(no("has no neighbours")))),
             Command::SessionDelete { peer, reply } => {
                 let answer = self.delete(&peer);
                 let _ = reply.send(answer);

@@ -1,14 +1,15 @@
-//! The tables `[channel]` and `[repository]`: an authority, and the edges that share an outside address.
+//! The table `[channel]`: an authority, and the edges that share an outside address.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use evergate_common::steering::HIGHEST_NUMBER;
 use toml::Spanned;
 
 use super::check::{Checker, Place};
-use super::file::{self, Table, Text};
-use super::{Outside, Role};
+use super::file::{self, Number, Table, Text};
+use super::{Config, Inside, Outside, Role};
 use crate::cluster::EdgeId;
 
 /// The highest number of an edge.
@@ -25,17 +26,35 @@ pub struct Channel {
     pub end: ChannelEnd,
 }
 
+impl Channel {
+    /// Whether IKE messages of clients go in those of the connectivity protocol.
+    #[must_use]
+    pub fn by_messages(&self) -> bool {
+        let ChannelEnd::Edge { negotiation, .. } = &self.end else {
+            return false;
+        };
+        *negotiation == Negotiation::Messages
+    }
+}
+
 /// The end of the channel that a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelEnd {
     /// It waits for edges.
     Authority {
         listen: SocketAddr,
+        /// In the SPIs that it issues, if there are several; 1 to 62.
+        number: Option<u8>,
         edges: Vec<NamedEdge>,
         distribution: Distribution,
     },
-    /// It connects to the first of these that takes it.
-    Edge { authorities: Vec<NamedAuthority> },
+    /// It connects to the first of these that takes it; of those with different numbers to one of each.
+    Edge {
+        authorities: Vec<NamedAuthority>,
+        negotiation: Negotiation,
+        /// The one that answers of authorities come by, where addresses are translated.
+        interface: String,
+    },
 }
 
 /// An edge that an authority knows.
@@ -44,14 +63,32 @@ pub struct NamedEdge {
     pub number: EdgeId,
     /// Of its certificate.
     pub name: String,
+    /// The authority's own address that stands for this edge, where it translates addresses.
+    pub translated: Option<IpAddr>,
 }
 
 /// An authority that an edge knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedAuthority {
+    /// Of those with the same number one works, and the others stand by. All have one, or none has.
+    pub number: Option<u8>,
     pub address: SocketAddr,
     /// Of its certificate.
     pub name: String,
+    /// The address that stands for this edge there, if addresses are translated.
+    pub translated: Option<IpAddr>,
+}
+
+/// How messages of IKE get from an edge to its authority, and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Negotiation {
+    /// By the channel.
+    #[default]
+    Channel,
+    /// By themselves, with other addresses.
+    Translation,
+    /// By messages of the connectivity protocol.
+    Messages,
 }
 
 /// Which edges get an SA when it is made.
@@ -64,24 +101,18 @@ pub enum Distribution {
     Last,
 }
 
-/// Where an authority keeps SAs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryAt {
-    /// The file of the key that they are sealed with.
-    pub key: PathBuf,
-    pub store: Store,
-}
-
-/// What keeps them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// A file of the authority's own.
-    Embedded(PathBuf),
-    /// An etcd cluster.
-    Etcd {
-        endpoints: Vec<String>,
-        prefix: String,
-    },
+impl Config {
+    /// In the SPIs that the node issues: of a gateway among those that share an address, or of an authority
+    /// among several.
+    #[must_use]
+    pub fn number(&self) -> Option<u8> {
+        let channel = self.channel.as_ref().map(|channel| &channel.end);
+        match (&self.steering, channel) {
+            (Some(steering), _) => Some(steering.number),
+            (None, Some(ChannelEnd::Authority { number, .. })) => *number,
+            _ => None,
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -90,6 +121,7 @@ impl Checker<'_> {
         table: Table<file::Channel>,
         role: Role,
         outside: Option<&Outside>,
+        inside: Option<&Inside>,
     ) -> Option<Channel> {
         if role == Role::Client {
             let why = "a client knows nothing of authorities";
@@ -136,10 +168,16 @@ impl Checker<'_> {
                 let what = "the address and port where edges connect, such as \"10.0.0.1:4510\"";
                 let listen = self.required(table.listen, &at, "channel.listen", what);
                 let listen = listen.and_then(|text| self.endpoint(&text, "channel.listen"));
-                let edges = self.edges(table.edges, &at);
+                let edges = self.edges(table.edges, &at, outside);
+                let why = "it follows its edges";
+                self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
+                let why = "its routes say by which interface it answers";
+                self.unused(table.interface.as_ref(), "channel.interface", role, why);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
+                let number = self.authority_number(table.number, "channel.number");
                 ChannelEnd::Authority {
                     listen: listen?,
+                    number,
                     edges,
                     distribution,
                 }
@@ -158,23 +196,53 @@ impl Checker<'_> {
                 );
                 let why = "an edge connects to its authority";
                 self.unused(table.listen.as_ref(), "channel.listen", role, why);
+                let why = "the number of an authority stands with it, in [[channel.authority]]";
+                self.unused(table.number.as_ref(), "channel.number", role, why);
                 if table.authorities.is_empty() {
                     self.error(&at, "no [[channel.authority]]: expected one or more, each with address and name");
                 }
+                let negotiation_at = table.negotiation.as_ref().map_or(at.clone(), Spanned::span);
+                let negotiation = self.named_or(table.negotiation, "channel.negotiation");
+                let interface = self.answered_by(
+                    table.interface,
+                    negotiation,
+                    &negotiation_at,
+                    outside,
+                    inside,
+                );
                 let mut authorities = Vec::new();
                 for authority in table.authorities {
                     let at = authority.span();
                     let authority = authority.into_inner();
+                    let number =
+                        self.authority_number(authority.number, "channel.authority.number");
                     let what = "the authority's address and port, such as \"10.0.0.1:4510\"";
                     let key = "channel.authority.address";
                     let address = self.required(authority.address, &at, key, what);
                     let address = address.and_then(|text| self.endpoint(&text, key));
                     let name = self.certified(authority.name, &at, "channel.authority.name");
+                    let translated =
+                        self.stands_for_us(authority.translated, negotiation, &at, outside);
                     if let (Some(address), Some(name)) = (address, name) {
-                        authorities.push(NamedAuthority { address, name });
+                        authorities.push(NamedAuthority {
+                            number,
+                            address,
+                            name,
+                            translated,
+                        });
                     }
                 }
-                ChannelEnd::Edge { authorities }
+                self.not_too_many(&authorities, negotiation, &at);
+                let unnumbered = authorities.iter().filter(|at| at.number.is_none()).count();
+                if unnumbered != 0 && unnumbered != authorities.len() {
+                    let said = "channel.authority.number: found with some authorities, expected with all or none";
+                    self.error(&at, said);
+                }
+                ChannelEnd::Edge {
+                    authorities,
+                    negotiation,
+                    interface: interface?,
+                }
             }
         };
         Some(Channel {
@@ -185,7 +253,12 @@ impl Checker<'_> {
         })
     }
 
-    fn edges(&mut self, tables: Vec<Spanned<file::ChannelEdge>>, at: &Place) -> Vec<NamedEdge> {
+    fn edges(
+        &mut self,
+        tables: Vec<Spanned<file::ChannelEdge>>,
+        at: &Place,
+        outside: Option<&Outside>,
+    ) -> Vec<NamedEdge> {
         if tables.is_empty() {
             self.warn(
                 at,
@@ -193,6 +266,7 @@ impl Checker<'_> {
             );
         }
         let (mut edges, mut numbers, mut names) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut stands = HashSet::new();
         for edge in tables {
             let at = edge.span();
             let edge = edge.into_inner();
@@ -210,12 +284,22 @@ impl Checker<'_> {
                 let said = format!("channel.edge.name: `{name}` is there twice");
                 self.error(&at, said);
             }
+            let translated = self.stands_for_edge(edge.translated, &mut stands, outside);
             if let (Some(number), Some(name)) = (number, name) {
                 let number = EdgeId(number);
-                edges.push(NamedEdge { number, name });
+                edges.push(NamedEdge {
+                    number,
+                    name,
+                    translated,
+                });
             }
         }
         edges
+    }
+
+    fn authority_number(&mut self, number: Number, key: &str) -> Option<u8> {
+        let found = self.number(number, key, 1..=HIGHEST_NUMBER.into())?;
+        u8::try_from(found).ok()
     }
 
     /// A name of a certificate.
@@ -235,77 +319,5 @@ impl Checker<'_> {
     fn endpoint(&mut self, text: &Spanned<String>, key: &str) -> Option<SocketAddr> {
         let what = "an IP address and a port, such as 10.0.0.1:4510 or [2001:db8::1]:4510";
         self.parsed(text, key, what)
-    }
-
-    /// An address with its port; and a warning where whoever is in between could put back what is old.
-    fn etcd_endpoint(&mut self, endpoint: &Spanned<String>) {
-        let (at, found) = (endpoint.span(), endpoint.get_ref());
-        let bare = found.split("://").last().unwrap_or_default();
-        let port = bare.trim_end_matches('/').rsplit_once(':');
-        let port = port.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        let Some((host, _)) = port else {
-            let said = format!(
-                "repository.etcd: found `{found}`, expected a member with its port, such as \"http://10.0.0.5:2379\""
-            );
-            return self.error(&at, said);
-        };
-        if !["127.0.0.1", "localhost", "[::1]"].contains(&host) {
-            let said = format!(
-                "repository.etcd: {found} is spoken to without authentication: whoever can write there \
-                 could have numbers used twice; keep it in a network of its own"
-            );
-            self.warn(&at, said);
-        }
-    }
-
-    pub(super) fn repository(
-        &mut self,
-        table: Table<file::Repository>,
-        role: Role,
-        state: &std::path::Path,
-    ) -> Option<RepositoryAt> {
-        if role != Role::Authority {
-            let why = "only an authority keeps SAs";
-            self.unused(table.as_ref(), "[repository]", role, why);
-            return None;
-        }
-        let what = "where SAs are kept, and the key that they are sealed with";
-        let table = self.required(table, &super::check::TOP, "[repository]", what)?;
-        let at = table.span();
-        let table = table.into_inner();
-        let what = "a file with 64 hexadecimal digits, such as \"repository.key\"";
-        let key = self.required(table.key, &at, "repository.key", what);
-        let key = key.map(|path| self.beside(path.get_ref()));
-        let store = match table.etcd.is_empty() {
-            true => {
-                let why = "without `etcd` it is a file";
-                if let Some(prefix) = &table.prefix {
-                    self.warn(
-                        &prefix.span(),
-                        format!("repository.prefix has no effect: {why}"),
-                    );
-                }
-                Store::Embedded(match &table.file {
-                    Some(file) => self.beside(file.get_ref()),
-                    None => state.join("repository"),
-                })
-            }
-            false => {
-                if let Some(file) = &table.file {
-                    let said = "repository.file: found beside `etcd`, expected one of the two";
-                    self.error(&file.span(), said);
-                }
-                for endpoint in &table.etcd {
-                    self.etcd_endpoint(endpoint);
-                }
-                let endpoints = table.etcd.into_iter().map(Spanned::into_inner);
-                let prefix = table.prefix.map(Spanned::into_inner);
-                Store::Etcd {
-                    endpoints: endpoints.collect(),
-                    prefix: prefix.unwrap_or_else(|| "/evergate".to_owned()),
-                }
-            }
-        };
-        Some(RepositoryAt { key: key?, store })
     }
 }

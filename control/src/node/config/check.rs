@@ -133,7 +133,13 @@ impl Checker<'_> {
         let ike = self.ike(file.ike);
         let drain = self.drain(file.drain, role);
         let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
-        let channel = self.channel(file.channel, role, outside.as_ref().map(|(o, _)| o));
+        let channel = self.channel(
+            file.channel,
+            role,
+            outside.as_ref().map(|(o, _)| o),
+            inside.as_ref().map(|(i, _)| i),
+        );
+        let connectivity = self.connectivity(file.connectivity, role, channel.as_ref());
         let filter = self.filter(file.filter, role, outside.as_ref().map(|(o, _)| o));
         let repository = self.repository(file.repository, role, &state);
         let privileges = self.privileges(file.privileges);
@@ -179,6 +185,7 @@ impl Checker<'_> {
             drain,
             steering,
             channel,
+            connectivity,
             filter,
             repository,
             pool,
@@ -292,7 +299,13 @@ impl Checker<'_> {
         None
     }
 
-    fn interface(&mut self, text: Text, at: &Place, key: &str, what: &str) -> Option<String> {
+    pub(super) fn interface(
+        &mut self,
+        text: Text,
+        at: &Place,
+        key: &str,
+        what: &str,
+    ) -> Option<String> {
         let name = self.required(text, at, key, what)?;
         let place = name.span();
         let name = name.into_inner();

@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
     pub(super) channel: Table<Channel>,
+    pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
     pub(super) repository: Table<Repository>,
     pub(super) pool: Table<Pool>,
@@ -182,7 +183,10 @@ pub(super) struct Channel {
     #[serde(default)]
     pub(super) ca: Vec<Spanned<String>>,
     pub(super) listen: Text,
+    pub(super) number: Number,
     pub(super) distribution: Text,
+    pub(super) negotiation: Text,
+    pub(super) interface: Text,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]
@@ -194,13 +198,23 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) translated: Text,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChannelAuthority {
+    pub(super) number: Number,
     pub(super) address: Text,
     pub(super) name: Text,
+    pub(super) translated: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connectivity {
+    pub(super) listen: Text,
+    pub(super) patience: Time,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +225,12 @@ pub(super) struct Repository {
     #[serde(default)]
     pub(super) etcd: Vec<Spanned<String>>,
     pub(super) prefix: Text,
+    pub(super) ca: Text,
+    pub(super) cert: Text,
+    pub(super) cert_key: Text,
+    pub(super) name: Text,
+    pub(super) user: Text,
+    pub(super) password_file: Text,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod filter;
 mod secrets;
 mod steering;
 mod tickets;
+mod translation;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -246,7 +247,7 @@ fn each_mistake_is_told_at_its_place() {
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `channel`, `filter`, `repository`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `channel`, `connectivity`, `filter`, `repository`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`, `path_mtu`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),

@@ -1,6 +1,6 @@
 //! Authorities and edges in the configuration.
 
-use super::super::{ChannelEnd, Distribution, Store};
+use super::super::{ChannelEnd, Connectivity, Distribution, Store};
 use super::*;
 
 const AUTHORITY: &str = r#"
@@ -75,10 +75,12 @@ fn an_authority_has_edges_and_a_repository() {
         listen,
         edges,
         distribution,
+        number,
     } = channel.end
     else {
         panic!("an edge's end");
     };
+    assert_eq!(number, None);
     assert_eq!(listen.to_string(), "10.0.0.1:4510");
     assert_eq!(distribution, Distribution::All);
     let edges: Vec<_> = edges
@@ -100,8 +102,48 @@ fn an_authority_has_edges_and_a_repository() {
         Store::Etcd {
             endpoints: vec!["http://10.0.0.5:2379".to_owned()],
             prefix: "/vpn".to_owned(),
+            tls: None,
+            user: None,
         }
     );
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "not open to all\n").unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&password, closed).unwrap();
+    let with = format!(
+        "etcd = [\"https://10.0.0.5:2379\"]\nca = \"etcd-ca.pem\"\ncert = \"me.pem\"\ncert_key = \"me.key\"\n\
+         user = \"evergate\"\npassword_file = \"{}\"",
+        password.display()
+    );
+    let text = |with: &str| {
+        let key = "key = \"repository.key\"";
+        AUTHORITY.replace(key, &format!("{key}\n{with}"))
+    };
+    let config = read(&text(&with)).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let Store::Etcd { tls, user, .. } = config.repository.unwrap().store else {
+        panic!("a file");
+    };
+    let tls = tls.unwrap();
+    assert!(tls.ca.ends_with("etcd-ca.pem") && tls.identity.is_some() && tls.name.is_none());
+    let user = user.unwrap();
+    assert_eq!(
+        (&user.name[..], &user.password[..]),
+        ("evergate", "not open to all")
+    );
+    for (from, to, said) in [
+        ("https:", "http:", "expected https://"),
+        ("ca = \"etcd-ca.pem\"\n", "", "`ca` is missing"),
+        ("cert_key = \"me.key\"\n", "", "`cert` and `cert_key`"),
+        ("user = \"evergate\"\n", "", "`user` and `password_file`"),
+        ("/password\"", "/nothing\"", "cannot read"),
+    ] {
+        let problems = read(&text(&with.replace(from, to)))
+            .unwrap_err()
+            .to_string();
+        assert!(problems.contains(said), "{problems}");
+    }
 }
 
 #[test]
@@ -111,11 +153,47 @@ fn an_edge_knows_authorities_and_no_clients() {
         (config.role, &config.warnings[..]),
         (Role::Gateway, &[][..])
     );
-    let ChannelEnd::Edge { authorities } = config.channel.unwrap().end else {
+    let ChannelEnd::Edge { authorities, .. } = config.channel.unwrap().end else {
         panic!("an authority's end");
     };
     let names: Vec<_> = authorities.iter().map(|at| at.name.as_str()).collect();
     assert_eq!(names, ["authority.example", "second.example"]);
+}
+
+#[test]
+fn several_authorities_have_numbers() {
+    let number = |text: &str| text.replacen("[channel]", "[channel]\nnumber = 62", 1);
+    let config = read(&number(AUTHORITY)).unwrap();
+    assert_eq!(config.number(), Some(62));
+    assert_eq!(read(AUTHORITY).unwrap().number(), None);
+    let mut each = 0..;
+    let mut edge = String::new();
+    for part in EDGE.split_inclusive("[[channel.authority]]\n") {
+        edge.push_str(part);
+        if part.ends_with("[[channel.authority]]\n") {
+            edge.push_str(&format!("number = {}\n", each.next().unwrap() / 2 + 1));
+        }
+    }
+    let config = read(&edge).unwrap();
+    assert_eq!(config.number(), None, "it issues no SPIs");
+    let ChannelEnd::Edge { authorities, .. } = config.channel.unwrap().end else {
+        panic!("an authority's end");
+    };
+    let numbers: Vec<_> = authorities.iter().map(|at| at.number).collect();
+    assert_eq!(numbers, [Some(1), Some(1)]);
+    for (text, said) in [
+        (
+            edge.replacen("number = 1\n", "", 1),
+            "expected with all or none",
+        ),
+        (edge.replacen("number = 1\n", "number = 63\n", 1), "63"),
+    ] {
+        let problems = read(&text).unwrap_err().to_string();
+        assert!(problems.contains(said), "{problems}");
+    }
+    let config = read(&number(EDGE)).unwrap();
+    let warned = format!("{:?}", config.warnings);
+    assert!(warned.contains("channel.number"), "{warned}");
 }
 
 #[test]
@@ -224,5 +302,80 @@ fn what_has_no_effect_is_told() {
         warnings[0]
             .text
             .contains("[inside] has no effect on an authority")
+    );
+}
+
+#[test]
+fn edges_may_speak_to_each_other() {
+    let table =
+        "[connectivity]\nlisten = \"10.0.0.11:4511\"\n\n[channel]\nnegotiation = \"messages\"";
+    let config = read(&EDGE.replace("[channel]", table)).unwrap();
+    let expected = Connectivity {
+        listen: "10.0.0.11:4511".parse().unwrap(),
+        patience: Duration::from_millis(5),
+    };
+    assert_eq!(config.connectivity, Some(expected));
+    assert!(config.channel.unwrap().by_messages());
+    let config = read(EDGE).unwrap();
+    assert_eq!(config.connectivity, None);
+    assert!(!config.channel.unwrap().by_messages());
+    let table = "[connectivity]\nlisten = \"[2001:db8::1]:4511\"\npatience = \"20ms\"\n\n[channel]";
+    let config = read(&AUTHORITY.replace("[channel]", table)).unwrap();
+    let patience = config.connectivity.map(|c| c.patience);
+    assert_eq!(patience, Some(Duration::from_millis(20)));
+}
+
+#[test]
+fn what_is_wrong_with_connectivity_is_told() {
+    let (without_channel, _) = EDGE.split_once("[channel]").unwrap();
+    let listen = "[connectivity]\nlisten = \"10.0.0.11:4511\"\n";
+    for (text, said) in [
+        (
+            EDGE.replace("[channel]", "[channel]\nnegotiation = \"messages\""),
+            "channel.negotiation: found `messages` without [connectivity]",
+        ),
+        (
+            EDGE.replace("[channel]", "[channel]\nnegotiation = \"pigeon\""),
+            "channel.negotiation: found `pigeon`",
+        ),
+        (
+            format!("{without_channel}{listen}"),
+            "[connectivity]: found without [channel]",
+        ),
+        (
+            EDGE.replace("[channel]", "[connectivity]\n[channel]"),
+            "`connectivity.listen` is missing",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                "[connectivity]\nlisten = \"10.0.0.11\"\n[channel]",
+            ),
+            "connectivity.listen: found `10.0.0.11`",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                "[connectivity]\nlisten = \"0.0.0.0:4511\"\n[channel]",
+            ),
+            "connectivity.listen: found `0.0.0.0:4511`",
+        ),
+        (
+            EDGE.replace(
+                "[channel]",
+                &format!("{listen}patience = \"60ms\"\n[channel]"),
+            ),
+            "connectivity.patience: found 60ms, expected 1ms to 50ms",
+        ),
+    ] {
+        let problems = read(&text).unwrap_err().to_string();
+        assert!(problems.contains(said), "{said}: {problems}");
+    }
+    let text = AUTHORITY.replace("[channel]", "[channel]\nnegotiation = \"channel\"");
+    let warnings = read(&text).unwrap().warnings;
+    let said = "channel.negotiation has no effect on an authority";
+    assert!(
+        warnings.iter().any(|warning| warning.text.contains(said)),
+        "{warnings:?}"
     );
 }
