@@ -129,6 +129,9 @@ enum Task {
         /// Instead: an authority and edges that share its SAs, until so many edges were lost
         #[arg(long, conflicts_with_all = ["herd", "model"])]
         shared: bool,
+        /// Tells all that happens in the one of that seed
+        #[arg(long, requires = "shared", requires = "seed")]
+        trace: bool,
     },
     /// Runs the real binaries in a lab under faults by chance, with traffic whose every byte is
     /// checked, and looks at every frame between client and gateways
@@ -314,8 +317,12 @@ fn perform(task: Task) -> Result<()> {
             failovers,
             from,
             seed,
+            trace,
             ..
         } => match seed {
+            Some(seed) if trace => {
+                suite::simulate(&["--shared", "--trace", "--seed", &seed.to_string()])
+            }
             Some(seed) => suite::simulate(&["--shared", "--seed", &seed.to_string()]),
             None => suite::simulate(&[
                 "--shared",

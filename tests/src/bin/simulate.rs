@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use evergate_tests::seeds::Progress;
-use evergate_tests::sim::{Herd, hunt, hunt_shared};
+use evergate_tests::sim::{Herd, hunt, hunt_shared, trace_shared};
 
 #[derive(Parser)]
 struct Args {
@@ -25,6 +25,9 @@ struct Args {
     /// An authority and edges that share its SAs; ends after so many edges were lost
     #[arg(long, conflicts_with = "herd")]
     shared: bool,
+    /// Tells all that happens in it, and in what it is shrunk to
+    #[arg(long, requires = "shared", requires = "seed")]
+    trace: bool,
 }
 
 /// A herd without standby, and one with.
@@ -67,6 +70,9 @@ fn main() -> ExitCode {
         None => (args.from..u64::MAX, args.failovers),
     };
     let progress = Progress::begin();
+    if args.trace {
+        trace_shared();
+    }
     if args.shared {
         return match hunt_shared(seeds.clone(), failovers, |sum| progress.tell(sum)) {
             Ok(sum) => all_held(&progress, &sum, sum.runs, seeds.start),

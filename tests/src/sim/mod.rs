@@ -45,7 +45,7 @@ use packet::{echo, inner_packet, label, source_and_destination};
 pub use scenario::{Fault, Rekeying, Scenario};
 pub use shared::{
     Report as SharedReport, Scenario as SharedScenario, SharedFound, SharedSum, Trouble,
-    World as SharedWorld, hunt as hunt_shared,
+    World as SharedWorld, hunt as hunt_shared, trace as trace_shared,
 };
 use watch::Watch;
 pub use watch::{Broken, Promises};

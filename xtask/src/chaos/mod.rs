@@ -77,7 +77,7 @@ pub(crate) fn run(time: Duration, seed: u64, shared: bool, prefix: &str) -> Resu
     build::release()?;
     println!("chaos for {time:?}, seed {seed}");
     let mut lab = Lab::up(prefix, 1)?;
-    let tell = &mut |line| println!("{line}");
+    let tell = &mut |line: String| println!("{line}");
     if shared {
         let report = shared::play(&mut lab, time, seed, tell)?;
         drop(lab);

@@ -228,11 +228,6 @@ impl Edge {
         [self.pairs.len(), worker.map_or(0, EdgeWorker::sessions)]
     }
 
-    pub(super) fn dropped(&self) -> Vec<(&'static str, u64)> {
-        let worker = self.worker.as_ref();
-        worker.map_or_else(Vec::new, |worker| worker.dropped().collect())
-    }
-
     /// The time of its own clock, and of the world, at which it has something to do.
     pub(super) fn next(&self) -> (Option<Instant>, Option<Duration>) {
         if !self.runs() {

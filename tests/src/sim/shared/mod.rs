@@ -25,6 +25,7 @@ mod troubles;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use evergate::cluster::Pair;
@@ -48,9 +49,15 @@ use promise::Well;
 pub use scenario::{Scenario, Trouble};
 use store::Disk;
 
+static TRACES: AtomicBool = AtomicBool::new(false);
+
+/// From now on runs say on standard error what happens in them.
+pub fn trace() {
+    TRACES.store(true, Ordering::Relaxed);
+}
+
 fn tracing() -> bool {
-    static ON: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *ON.get_or_init(|| std::env::var_os("SIM_TRACE").is_some())
+    TRACES.load(Ordering::Relaxed)
 }
 
 /// What the edges share.
@@ -229,15 +236,9 @@ impl World {
     /// The invariant that was broken, and when.
     pub fn run(scenario: &Scenario) -> Result<Report, Broken> {
         let mut world = World::new(scenario.clone());
-        let run = world
-            .go_until(scenario.last())
-            .and_then(|()| world.settle());
-        if std::env::var_os("SIM_TRACE").is_some() {
-            for (index, edge) in world.edges.iter().enumerate() {
-                eprintln!("edge {index}: {:?} {:?}", edge.sizes(), edge.dropped());
-            }
-        }
-        run?;
+        trace!("a run with {} troubles", scenario.troubles.len());
+        world.go_until(scenario.last())?;
+        world.settle()?;
         Ok(world.report())
     }
 

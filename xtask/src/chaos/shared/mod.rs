@@ -291,7 +291,9 @@ impl<'a> Run<'a> {
                 self.lab.pull_wan(here)?;
                 self.victim = Some(self.next_route()?);
             }
-            Deed::Moves => drop(self.next_route()?),
+            Deed::Moves => {
+                self.next_route()?;
+            }
             Deed::AuthorityKilled => {
                 self.orphaned = true;
                 self.lab.kill(AUTHORITY)?;
@@ -318,7 +320,9 @@ impl<'a> Run<'a> {
             }
             (Deed::EdgeWithoutLan, _, Some(number)) => self.lab.restore_lan(number)?,
             (Deed::EdgeWithoutWan, _, Some(number)) => self.lab.restore_wan(number)?,
-            (Deed::Moves, ..) => drop(self.next_route()?),
+            (Deed::Moves, ..) => {
+                self.next_route()?;
+            }
             (Deed::AuthorityKilled | Deed::AuthorityEnded, ..) => self.lab.start(AUTHORITY)?,
             (Deed::AuthorityFrozen, ..) => self.lab.thaw(AUTHORITY)?,
             (Deed::DiskFull, ..) => self.disk.empty()?,
