@@ -174,7 +174,9 @@ impl World {
             && self.links[edge].lan
             && self.scatter == 0
             && self.loss == 0
-            && self.scenario.rekeying.is_none();
+            && self.scenario.rekeying.is_none()
+            // A copy of a packet can have it asked back in this very moment.
+            && (self.scenario.doubled, self.scenario.repeated) == (0, 0);
         match trouble {
             // Its edge goes on alone: after a second with all that it has.
             Trouble::AuthorityFrozen if goes_on => {}

@@ -142,6 +142,9 @@ impl Scenario {
         let ms = Duration::from_millis;
         (self.rekeying, self.terms, self.everywhere) = (None, Terms::default(), true);
         self.loss = 0;
+        if rng.random() {
+            (self.doubled, self.repeated) = (0, 0);
+        }
         let (mut at, mut here) = (Duration::ZERO, 0);
         for _ in 0..rng.random_range(2..=10) {
             at += ms(rng.random_range(3500..=6000));
