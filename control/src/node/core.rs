@@ -223,7 +223,7 @@ impl Node {
             worked |= self.pump_connectivity().await?;
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
-            worked |= self.pump_edge();
+            worked |= self.pump_edge()?;
             while let Some(action) = self.next_key_action() {
                 worked = true;
                 self.on_key_action(action).await?;

@@ -42,6 +42,8 @@ pub mod threads;
 
 use std::path::PathBuf;
 
+#[doc(hidden)]
+pub use authority::Held;
 use config::Config;
 
 use crate::privilege::Confinement;

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Messages to peers with new SAs that not all edges have yet.
 #[derive(Default)]
-pub(super) struct Held {
+pub struct Held {
     peers: HashMap<SocketAddr, Waiting>,
     /// Who waits for a write of this number.
     writes: HashMap<u64, SocketAddr>,
@@ -30,13 +30,7 @@ struct Waiting {
 
 impl Held {
     /// What goes to `remote` waits until these edges have the pair.
-    pub(super) fn wait_for(
-        &mut self,
-        remote: SocketAddr,
-        spi: u32,
-        edges: &[EdgeId],
-        now: Instant,
-    ) {
+    pub fn wait_for(&mut self, remote: SocketAddr, spi: u32, edges: &[EdgeId], now: Instant) {
         if edges.is_empty() {
             return;
         }
@@ -70,7 +64,8 @@ impl Held {
     }
 
     /// Takes a message that has to wait; else gives it back.
-    pub(super) fn hold(&mut self, edge: EdgeId, transmit: Transmit) -> Option<Transmit> {
+    #[must_use]
+    pub fn hold(&mut self, edge: EdgeId, transmit: Transmit) -> Option<Transmit> {
         match self.peers.get_mut(&transmit.remote) {
             Some(waiting) => {
                 waiting.messages.push((edge, transmit));
@@ -81,21 +76,22 @@ impl Held {
     }
 
     /// An edge has the pair, or says that it can not use it.
-    pub(super) fn confirmed(&mut self, remote: SocketAddr, spi: u32, edge: EdgeId) {
+    pub fn confirmed(&mut self, remote: SocketAddr, spi: u32, edge: EdgeId) {
         if let Some(waiting) = self.peers.get_mut(&remote) {
             waiting.missing.remove(&(spi, edge));
         }
     }
 
     /// An edge is gone: nobody waits for it.
-    pub(super) fn gone(&mut self, edge: EdgeId) {
+    pub fn gone(&mut self, edge: EdgeId) {
         for waiting in self.peers.values_mut() {
             waiting.missing.retain(|(_, missing)| *missing != edge);
         }
     }
 
     /// What need not wait any more, and edges that were not waited for any longer.
-    pub(super) fn release(&mut self, now: Instant) -> (Vec<(EdgeId, Transmit)>, BTreeSet<EdgeId>) {
+    #[must_use]
+    pub fn release(&mut self, now: Instant) -> (Vec<(EdgeId, Transmit)>, BTreeSet<EdgeId>) {
         let done = |waiting: &Waiting| {
             waiting.missing.is_empty() && waiting.writes.is_empty() || waiting.until <= now
         };
@@ -108,7 +104,8 @@ impl Held {
     }
 
     /// When [`Held::release`] has something to do, if nobody confirms anything before.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
         self.peers.values().map(|waiting| waiting.until).min()
     }
 }

@@ -42,7 +42,7 @@ use crate::ike::{CookieKeys, Engine, SaId};
 
 use distribution::Shared;
 use edges::Edge;
-use held::Held;
+pub use held::Held;
 use stand_ins::StandIns;
 pub(super) use status::{Board, blank};
 
