@@ -30,6 +30,9 @@ pub const OWNERS: &str = "OWNERS";
 pub const STATIONS: &str = "STATIONS";
 /// Array of one [`Address`], as two words: where other gateways send packets in IP.
 pub const OWN_ADDRESS: &str = "OWN_ADDRESS";
+/// Array of [`SLOTS`](crate::front::SLOTS) numbers (u32): the encryption node that each slot of clients goes
+/// to, [`NO_NODE`](crate::front::NO_NODE) if none lives.
+pub const NODES: &str = "NODES";
 /// Address to the number (u32) of the [class](crate::filter) of its user, or [`OWN`](crate::filter::OWN).
 pub const USERS: &str = "USERS";
 /// Array of [`MAX_CLASSES`](crate::filter::MAX_CLASSES) [classes](crate::filter::ClassEntry).
@@ -66,6 +69,11 @@ pub const STRANGERS: &str = "STRANGERS";
 /// Load-time global of `outside` (u8): the node's number among the gateways that share its address;
 /// 0: it shares none.
 pub const STEERING: &str = "STEERING";
+/// Load-time global of `outside` (u8): the node is a front, and this is its own number among the nodes, or
+/// [`NO_SHARE`](crate::front::NO_SHARE); 0: it is none.
+pub const FRONT: &str = "FRONT";
+/// Load-time global of `outside` (u8): 1 = there are fronts before this node, whose packets it takes.
+pub const BEHIND: &str = "BEHIND";
 /// Load-time global of `outside` (u8): 1 = ESP with an SPI that is not known goes to the worker.
 pub const SHARED: &str = "SHARED";
 

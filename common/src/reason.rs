@@ -164,9 +164,12 @@ counters! {
     FilterUnlisted Drop "filter_unlisted" "packet past the tunnel to a network that its user's class does not have directly"
     FilterService Drop "filter_service" "IKE or ESP of a user whose class has no encryption service"
     // The relay of IKE by address translation.
-    IkeTranslated Pass "ike_translated" "message of IKE that got an authority's address as its destination, left to the kernel to be forwarded"
+    IkeFirstTranslated Pass "ike_first_translated" "message of IKE to nobody yet that got an authority's address as its destination, left to the kernel to be forwarded"
+    IkeTranslated Pass "ike_translated" "other message of IKE that got an authority's address as its destination, left to the kernel to be forwarded"
     IkeReturned Pass "ike_returned" "message of IKE from an authority that got the edges' address as its source, left to the kernel to be forwarded"
     IkeNoAuthority Drop "ike_no_authority" "message of IKE for an authority that the edge is not connected to"
+    // Program `outside`: a front before encryption nodes.
+    FrontNoNode Drop "front_no_node" "packet for the shared address while no encryption node lives"
 }
 
 #[cfg(test)]

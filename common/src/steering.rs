@@ -8,7 +8,7 @@
 use crate::checksum::{Sum, fold};
 use crate::heartbeat::Keyed;
 use crate::maps::{Address, address};
-use crate::packet::{Bytes, BytesMut, Class, Family, Ip, classify, parse, v4_mapped};
+use crate::packet::{Bytes, BytesMut, Class, Family, Ip, Parsed, classify, parse, v4_mapped};
 use crate::reason::Counter;
 use crate::verdict::{Action, OutsideWorld, lower_v4, lower_v6, sent_on};
 use crate::wire::*;
@@ -56,9 +56,11 @@ pub struct Gateway {
     mac_source: [u8; 6],
     source: Address,
     destination: Address,
+    interface: [u8; 4],
+    zero: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Gateway>() == 1 + 1 + 2 + 6 + 6 + 16 + 16);
+const _: () = assert!(size_of::<Gateway>() == 1 + 1 + 2 + 6 + 6 + 16 + 16 + 4 + 4);
 
 impl Gateway {
     const SILENT: u8 = 1;
@@ -76,6 +78,8 @@ impl Gateway {
             mac_source: [0; 6],
             source: [0; 16],
             destination: [0; 16],
+            interface: [0; 4],
+            zero: [0; 4],
         }
     }
 
@@ -100,6 +104,13 @@ impl Gateway {
         self.mtu = mtu.to_be_bytes();
         self.source = address(source);
         self.destination = address(destination);
+        self
+    }
+
+    /// The same by another interface than the one that packets come by; the link addresses are of its network.
+    #[must_use]
+    pub const fn by_interface(mut self, index: u32) -> Self {
+        self.interface = index.to_be_bytes();
         self
     }
 
@@ -164,13 +175,7 @@ where
     B: Bytes + ?Sized,
     W: Group,
 {
-    let mut steered = Steered {
-        counter: Counter::Malformed,
-        gateway: None,
-        l3: ETHERNET_LEN,
-        family: Family::V4,
-        total_len: 0,
-    };
+    let mut steered = Steered::stays(Counter::Malformed);
     // Nothing of this is news, or it had not come here.
     let Ok(parsed) = parse(bytes) else {
         return steered;
@@ -203,26 +208,10 @@ where
     let Some(gateway) = world.gateway(owner).filter(|gateway| gateway.exists()) else {
         return steered;
     };
-    let outer_len = gateway.outer_len();
-    steered.counter = if sent_on(world, &parsed.mac_destination, &parsed.mac_source) {
-        Counter::SteerAstray
-    } else if ip.ttl <= 1 {
-        Counter::SteerTtl
-    } else if gateway.way == Gateway::SILENT {
-        Counter::SteerSilent
-    } else if outer_len > 0 && outer_len + ip.total_len > u16::from_be_bytes(gateway.mtu) as usize {
-        Counter::SteerTooBig
-    } else {
-        steered.gateway = Some(gateway);
-        steered.l3 = parsed.l3;
-        steered.family = ip.family;
-        steered.total_len = ip.total_len as u16;
-        match outer_len {
-            0 => Counter::SteerSent,
-            _ => Counter::SteerWrapped,
-        }
-    };
-    steered
+    if sent_on(world, &parsed.mac_destination, &parsed.mac_source) {
+        return Steered::stays(Counter::SteerAstray);
+    }
+    Steered::toward(gateway, &parsed, ip)
 }
 
 #[inline(always)]
@@ -257,11 +246,56 @@ pub(crate) fn ike_number<B: Bytes + ?Sized>(bytes: &B, ip: &Ip) -> Option<u8> {
     (spi != [0; 8]).then_some(number_of([a, b, c, d]))
 }
 
-impl Steered<'_> {
+impl<'a> Steered<'a> {
+    /// A packet that goes to nobody.
+    #[inline(always)]
+    pub(crate) const fn stays(counter: Counter) -> Self {
+        Steered {
+            counter,
+            gateway: None,
+            l3: ETHERNET_LEN,
+            family: Family::V4,
+            total_len: 0,
+        }
+    }
+
+    /// A packet for another gateway, if it can go there.
+    #[inline(always)]
+    pub(crate) fn toward(gateway: &'a Gateway, parsed: &Parsed, ip: &Ip) -> Self {
+        let outer_len = gateway.outer_len();
+        let most = u16::from_be_bytes(gateway.mtu) as usize;
+        if ip.ttl <= 1 {
+            return Self::stays(Counter::SteerTtl);
+        }
+        if gateway.way == Gateway::SILENT || !gateway.exists() {
+            return Self::stays(Counter::SteerSilent);
+        }
+        if outer_len > 0 && outer_len + ip.total_len > most {
+            return Self::stays(Counter::SteerTooBig);
+        }
+        Steered {
+            counter: match outer_len {
+                0 => Counter::SteerSent,
+                _ => Counter::SteerWrapped,
+            },
+            gateway: Some(gateway),
+            l3: parsed.l3,
+            family: ip.family,
+            total_len: ip.total_len as u16,
+        }
+    }
+
     /// Whether the frame goes to another gateway, after [`Self::apply`].
     #[inline(always)]
     pub fn goes(&self) -> bool {
         self.gateway.is_some()
+    }
+
+    /// The interface that it goes by; 0: the one that it has come by.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        self.gateway
+            .map_or(0, |gateway| u32::from_be_bytes(gateway.interface))
     }
 
     /// Bytes by which the frame has to grow at its beginning.

@@ -98,7 +98,8 @@ pub struct Readdressed {
     udp: usize,
 }
 
-/// Decides about a message that [`outside`](crate::verdict::outside) has found to be IKE's and the node's.
+/// Decides about a message that [`outside`](crate::verdict::outside) has found to be IKE's and the node's, and
+/// that the [guard](crate::guard::judge) lets pass if it is up.
 ///
 /// # Errors
 /// Why it stays as it is: dropped by [`Counter::IkeNoAuthority`], else left to the kernel.
@@ -127,16 +128,19 @@ where
     if ip.payload_len() < before + IKE_HEADER {
         return Err(Counter::Passed);
     }
-    let slot = match ike_number(bytes, ip) {
-        Some(number) => u32::from(number),
-        None => GATEWAY_SLOTS + client_slot(&ip.source),
+    let (slot, counter) = match ike_number(bytes, ip) {
+        Some(number) => (u32::from(number), Counter::IkeTranslated),
+        None => (
+            GATEWAY_SLOTS + client_slot(&ip.source),
+            Counter::IkeFirstTranslated,
+        ),
     };
     let to = world.toward(slot).ok_or(Counter::IkeNoAuthority)?;
     if u128::from_ne_bytes(to) == 0 {
         return Err(Counter::IkeNoAuthority);
     }
     Ok(Readdressed {
-        counter: Counter::IkeTranslated,
+        counter,
         family: ip.family,
         l3: parsed.l3,
         at: match ip.family {

@@ -207,8 +207,8 @@ where
             let port = esp.udp.map(|udp| udp.source);
             let form = answer_keyed::<false, W>(world, &request, &ip.source, port)?;
             // Back to where it came from would be to the gateway that sent it on. The worker knows the
-            // way to the asker.
-            if sent_on(world, &parsed.mac_destination, &parsed.mac_source) {
+            // way to the asker. What a front asks for itself comes from there rightly.
+            if !sender.gateway() && sent_on(world, &parsed.mac_destination, &parsed.mac_source) {
                 return Ok(Action::Steer(Counter::SteerHeartbeat));
             }
             form

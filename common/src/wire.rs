@@ -3,6 +3,8 @@
 /// SPI of a heartbeat (legal in RFC 4303 section 2.1; never allocated to a security association).
 pub const SPI_HEARTBEAT: u32 = 0xFFFF_FFFF;
 
+/// IP protocol number of ICMP (RFC 792).
+pub const IPPROTO_ICMP: u8 = 1;
 /// IP protocol number of IPv4 in IP (RFC 2003).
 pub const IPPROTO_IPV4: u8 = 4;
 /// IP protocol number of UDP.

@@ -16,6 +16,7 @@ use evergate::dataplane::loader::{
 use evergate_common::{
     maps::{MAX_SAS, SaEntry, TunnelEntry},
     steering::{Gateway, numbered},
+    translation::Translation,
     wire::*,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -158,6 +159,35 @@ fn main() -> Result<(), LoadError> {
     add(
         "keyed heartbeat, shared address",
         TX,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    let edge = OutsideSettings {
+        translates: true,
+        ..settings()
+    };
+    let payload = keyed(1);
+    let mac = payload
+        .last_chunk::<8>()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let frame = Frame::v4(IPPROTO_ESP, payload).bytes();
+    let mut program = armed(Outside::load_repeating(edge, mac)?, 1)?;
+    add(
+        "keyed heartbeat, IKE is translated",
+        TX,
+        Box::new(move |n| program.run(&frame, n)),
+    );
+
+    // What is translated can not be measured again and again either: what finds no authority goes as far.
+    let mut message = Frame::v4(IPPROTO_UDP, [7; 200]);
+    message.udp = Some((PORT_IKE, PORT_IKE, true));
+    let frame = message.bytes();
+    let mut program = armed(Outside::load(edge)?, 1)?;
+    let translation = Translation::new(GATEWAY_V4.into(), &[]);
+    program.program.set_translation(translation)?;
+    add(
+        "IKE, translated to nobody",
+        DROP,
         Box::new(move |n| program.run(&frame, n)),
     );
 

@@ -101,6 +101,8 @@ pub fn apply(model: &mut Model, write: Write) {
         Write::Erase { spi } => {
             model.remove(&spi);
         }
+        // IKE SAs are another table.
+        Write::Ike(_) | Write::EraseIke { .. } => {}
     }
 }
 

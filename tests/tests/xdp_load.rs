@@ -5,6 +5,7 @@ mod xdp_support;
 use evergate::dataplane::loader::{
     Answers, Bare, BareProgram, Collector, Inside, Outside, OutsideSettings,
 };
+use evergate_common::front::NO_SHARE;
 use evergate_common::translation::Translation;
 use xdp_support::*;
 
@@ -39,6 +40,23 @@ fn every_program_passes_the_verifier() {
     let translation = Translation::new(GATEWAY_V4.into(), &[]);
     let mut answers = Answers::load(translation).expect("answers loads");
     assert_eq!(answers.run(&frame, 1).expect("answers runs").verdict, PASS);
+    for (front, behind, filter, translates) in [
+        (1, false, false, false),
+        (NO_SHARE, false, true, false),
+        (1, true, true, false),
+        (1, true, true, true),
+    ] {
+        let settings = OutsideSettings {
+            shared: true,
+            front,
+            behind,
+            filter,
+            translates,
+            ..OutsideSettings::default()
+        };
+        let mut front = Outside::load(settings).expect("outside loads for a front");
+        assert_eq!(front.run(&frame, 1).expect("outside runs").verdict, PASS);
+    }
     let mut inside = Inside::load().expect("inside loads");
     assert_eq!(inside.run(&frame, 1).expect("inside runs").verdict, PASS);
     let mut pass = Bare::load(BareProgram::Pass).expect("pass loads");

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use evergate::dataplane::loader::{Answers, OutsideSettings};
 use evergate_common::{
-    guard::Guard,
+    guard::{Guard, cookie},
     maps::address,
     reason::Counter,
     steering::GATEWAY_SLOTS,
@@ -133,7 +133,11 @@ fn a_message_goes_to_the_authority_that_it_names() {
                             assert_eq!((verdict, counter), (DROP, Counter::IkeNoAuthority));
                             continue;
                         };
-                        assert_eq!((verdict, counter), (PASS, Counter::IkeTranslated));
+                        let counted = match message[8] {
+                            0 => Counter::IkeFirstTranslated,
+                            _ => Counter::IkeTranslated,
+                        };
+                        assert_eq!((verdict, counter), (PASS, counted));
                         // As if it had been made so: every checksum is right, or as absent as before.
                         let expected = &dressed(&sent(ends.stands[to]))[number];
                         assert_eq!(packet, expected.bytes());
@@ -149,12 +153,39 @@ fn without_an_authority_nothing_goes_on() {
     for ends in families() {
         let mut pair = edge(&ends);
         let first = udp((ends.client, 500), (ends.shared, 500), &ike(9, 0, 8), true).bytes();
-        assert_eq!(pair.judge(&first), (PASS, Counter::IkeTranslated));
+        assert_eq!(pair.judge(&first), (PASS, Counter::IkeFirstTranslated));
         pair.toward(GATEWAY_SLOTS + client_slot(&address(ends.client)), None);
         assert_eq!(pair.judge(&first), (DROP, Counter::IkeNoAuthority));
-        // The guard would ask for cookies that the authority does not know.
+    }
+}
+
+/// Messages that are not asked for cookies go on as ever, and those that bring one.
+#[test]
+fn the_guard_asks_before_anything_goes_on() {
+    for ends in families() {
+        let mut pair = edge(&ends);
         pair.guard(Guard::up([1; 16], [2; 16]));
-        assert_eq!(pair.judge(&first), (DROP, Counter::IkeNoAuthority));
+        let nonce = [0x5A; 16];
+        let begin = |payloads: &[&[u8]], next: u8| {
+            let mut message = vec![0x0F; 8];
+            message.extend([0; 8]);
+            message.extend([next, 0x20, 34, 0x08, 0, 0, 0, 0]);
+            message.extend((28 + payloads.concat().len() as u32).to_be_bytes());
+            message.extend(payloads.concat());
+            udp((ends.client, 500), (ends.shared, 500), &message, true).bytes()
+        };
+        let own_nonce = [&[0, 0, 0, 20][..], &nonce].concat();
+        let first = begin(&[&own_nonce], 40);
+        let (verdict, counter, _) = pair.run(&first);
+        assert_eq!((verdict, counter), (TX, Counter::IkeAsked));
+        let cookie = cookie(&[1; 16], &address(ends.client), [0x0F; 8], nonce);
+        let notify = [&[40, 0, 0, 16, 0, 0, 0x40, 0x06][..], &cookie].concat();
+        let again = begin(&[&notify, &own_nonce], 41);
+        let (verdict, counter, packet) = pair.run(&again);
+        assert_eq!((verdict, counter), (PASS, Counter::IkeFirstTranslated));
+        assert_ne!(packet, again);
+        let later = udp((ends.client, 500), (ends.shared, 500), &request(2), true).bytes();
+        assert_eq!(pair.run(&later).1, Counter::IkeTranslated);
     }
 }
 

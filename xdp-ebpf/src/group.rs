@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
-    helpers::bpf_xdp_adjust_head,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head},
     programs::XdpContext,
 };
 use evergate_common::{
@@ -66,15 +66,19 @@ pub fn way(ctx: &XdpContext) -> u32 {
     verdict
 }
 
+/// Readies the frame and sends it: verdict and counter.
 #[inline(always)]
-fn send(ctx: &XdpContext, steered: &Steered) -> (u32, Counter) {
+pub fn send(ctx: &XdpContext, steered: &Steered) -> (u32, Counter) {
     let room = steered.room() as i32;
     // SAFETY: the program's own context; the frame is looked up anew afterwards.
     if room > 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {
         return (XDP_DROP, Counter::NoRoom);
     }
+    let interface = steered.interface();
     match steered.apply(&mut Packet::new(ctx)) {
-        Some(()) => (XDP_TX, steered.counter),
+        Some(()) if interface == 0 => (XDP_TX, steered.counter),
+        // SAFETY: a helper that takes numbers; it fails for unknown flags alone.
+        Some(()) => (unsafe { bpf_redirect(interface, 0) } as u32, steered.counter),
         None => (XDP_DROP, Counter::Malformed),
     }
 }

@@ -11,7 +11,7 @@ use evergate_common::{
     reason::Counter,
 };
 
-use crate::{counters, maps, packet::Packet};
+use crate::{ASK_THE_AUTHORITY, counters, maps, packet::Packet};
 
 /// Whether it is up.
 #[inline(always)]
@@ -28,6 +28,7 @@ pub fn way(ctx: &XdpContext) -> u32 {
         None => Judged::Pass(Counter::Passed),
     };
     let (verdict, counter) = match judged {
+        Judged::Pass(_) if maps::translates() => return ASK_THE_AUTHORITY,
         Judged::Pass(counter) => (XDP_PASS, counter),
         Judged::Refuse => (XDP_DROP, Counter::IkeGuarded),
         Judged::Ask(question) => match ask(ctx, &question) {

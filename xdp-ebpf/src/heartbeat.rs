@@ -122,7 +122,7 @@ impl OutsideWorld for World {
 
     #[inline(always)]
     fn steers(&self) -> bool {
-        maps::steering() != 0
+        maps::takes_sent_on() || maps::is_front()
     }
 
     #[inline(always)]

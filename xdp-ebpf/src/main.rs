@@ -9,6 +9,7 @@
 
 mod counters;
 mod filter;
+mod front;
 mod group;
 mod guard;
 mod heartbeat;
@@ -39,7 +40,7 @@ pub fn outside(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn from_outside(ctx: &XdpContext) -> u32 {
-    if maps::steering() != 0 {
+    if maps::takes_sent_on() {
         match group::unwrap(ctx) {
             XDP_PASS => {}
             verdict => return verdict,
@@ -47,6 +48,12 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     }
     if maps::filter() && filter::way(ctx) != XDP_PASS {
         return XDP_DROP;
+    }
+    if maps::is_front() {
+        match front::way(ctx) {
+            XDP_PASS => {}
+            verdict => return verdict,
+        }
     }
     if let Some(mut packet) = Packet::with::<{ verdict::PLAIN_V4_LEN }>(ctx) {
         if let Some(reflection) = verdict::plain_v4(&packet, &heartbeat::World) {
@@ -63,11 +70,13 @@ fn from_outside(ctx: &XdpContext) -> u32 {
     if maps::steering() != 0 && verdict == ASK_THE_OTHERS {
         verdict = group::way(ctx);
     }
-    match verdict {
-        ASK_THE_GUARD => guard::way(ctx),
-        ASK_THE_AUTHORITY => translate::toward(ctx),
-        verdict => verdict,
+    if verdict == ASK_THE_GUARD {
+        verdict = guard::way(ctx);
     }
+    if maps::translates() && verdict == ASK_THE_AUTHORITY {
+        verdict = translate::toward(ctx);
+    }
+    verdict
 }
 
 /// No verdict: the long way has to find one, and nothing was counted.
@@ -111,7 +120,10 @@ fn long_way(ctx: &XdpContext) -> u32 {
     let mut packet = Packet::new(ctx);
     let decision = verdict::outside(&packet, &heartbeat::World);
     if maps::translates() && matches!(decision, Ok(Action::Guard)) {
-        return ASK_THE_AUTHORITY;
+        return match guard::is_up() {
+            true => ASK_THE_GUARD,
+            false => ASK_THE_AUTHORITY,
+        };
     }
     if maps::steering() != 0 && steering::asks(&decision) {
         return ASK_THE_OTHERS;

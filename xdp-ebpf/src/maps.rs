@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use evergate_common::{
     filter::{ClassEntry, DirectKey, HITS, MAX_CLASSES, MAX_DIRECT, MAX_USERS},
+    front::SLOTS,
     guard::Guard,
     maps::{
         AddressEntry, Local, MAX_ADDRESSES, MAX_PREFIXES, MAX_QUEUES, MAX_SAS, NodeState,
@@ -52,6 +53,9 @@ pub static STATIONS: HashMap<u64, u32> =
 
 #[map]
 pub static OWN_ADDRESS: Array<[u64; 2]> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static NODES: Array<u32> = Array::with_max_entries(SLOTS, 0);
 
 #[map]
 pub static USERS: HashMap<[u64; 2], u32> = HashMap::with_max_entries(MAX_USERS, BPF_F_NO_PREALLOC);
@@ -106,6 +110,11 @@ static STEERING: u8 = 0;
 static SHARED: u8 = 0;
 
 #[unsafe(no_mangle)]
+static FRONT: u8 = 0;
+#[unsafe(no_mangle)]
+static BEHIND: u8 = 0;
+
+#[unsafe(no_mangle)]
 static FILTER: u8 = 0;
 
 #[unsafe(no_mangle)]
@@ -145,6 +154,24 @@ pub fn strangers() -> bool {
 #[inline(always)]
 pub fn steering() -> u8 {
     number(&STEERING)
+}
+
+/// Whether the node is a front.
+#[inline(always)]
+pub fn is_front() -> bool {
+    setting(&FRONT)
+}
+
+/// A front's own number among the encryption nodes.
+#[inline(always)]
+pub fn own_share() -> u8 {
+    number(&FRONT)
+}
+
+/// Whether other nodes send packets on to this one, in IP too.
+#[inline(always)]
+pub fn takes_sent_on() -> bool {
+    steering() != 0 || setting(&BEHIND)
 }
 
 /// Whether ESP with an SPI that is not known goes to the worker.

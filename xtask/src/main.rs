@@ -132,6 +132,12 @@ enum Task {
         /// So many of them
         #[arg(long, requires = "model", default_value_t = suite::HISTORIES)]
         histories: u64,
+        /// Instead: an authority and edges that share its SAs, until so many edges were lost
+        #[arg(long, conflicts_with_all = ["herd", "model"])]
+        shared: bool,
+        /// Tells all that happens in the one of that seed
+        #[arg(long, requires = "shared", requires = "seed")]
+        trace: bool,
     },
     /// Runs the real binaries in a lab under faults by chance, with traffic whose every byte is
     /// checked, and looks at every frame between client and gateways
@@ -142,6 +148,9 @@ enum Task {
         /// Replays the same faults at the same times; without: a new one, which is told
         #[arg(long)]
         seed: Option<u64>,
+        /// One negotiation, many edges: an authority, and three gateways with one address
+        #[arg(long)]
+        shared: bool,
         /// Of the names of the network namespaces
         #[arg(long, default_value = chaos::PREFIX)]
         prefix: String,
@@ -314,6 +323,26 @@ fn perform(task: Task) -> Result<()> {
             ]),
         },
         Task::Simulate {
+            shared: true,
+            failovers,
+            from,
+            seed,
+            trace,
+            ..
+        } => match seed {
+            Some(seed) if trace => {
+                suite::simulate(&["--shared", "--trace", "--seed", &seed.to_string()])
+            }
+            Some(seed) => suite::simulate(&["--shared", "--seed", &seed.to_string()]),
+            None => suite::simulate(&[
+                "--shared",
+                "--failovers",
+                &failovers.to_string(),
+                "--from",
+                &from.to_string(),
+            ]),
+        },
+        Task::Simulate {
             failovers,
             from,
             seed,
@@ -329,11 +358,16 @@ fn perform(task: Task) -> Result<()> {
                 &from.to_string(),
             ]),
         },
-        Task::Chaos { time, seed, prefix } => {
+        Task::Chaos {
+            time,
+            seed,
+            shared,
+            prefix,
+        } => {
             need_root("cargo xtask chaos")?;
             tidy_up_at_signals()?;
             let new = || u64::from(rand::random::<u32>());
-            chaos::run(time, seed.unwrap_or_else(new), &prefix)
+            chaos::run(time, seed.unwrap_or_else(new), shared, &prefix)
         }
         Task::Fuzz {
             targets,

@@ -21,6 +21,8 @@ pub(crate) const PREFIX: &str = "egt-";
 const HERD: usize = 10_000;
 /// How many failovers are simulated after the tests.
 pub(crate) const FAILOVERS: u64 = 100_000;
+/// How many edges are lost in simulations with an authority.
+const EDGES_LOST: u64 = 20_000;
 /// How many histories machine and reference model live through.
 pub(crate) const HISTORIES: u64 = 100_000;
 
@@ -54,8 +56,11 @@ pub(crate) fn test(filter: &str, scope: Scope, prefix: &str) -> Result<()> {
         let failovers = ["--failovers", &FAILOVERS.to_string()];
         let herd = ["--herd", &HERD.to_string()];
         let histories = ["--histories", &HISTORIES.to_string()];
+        let edges = ["--shared", "--failovers", &EDGES_LOST.to_string()];
         let runs = [
-            simulate(&failovers).and_then(|()| simulate(&herd)),
+            simulate(&failovers)
+                .and_then(|()| simulate(&herd))
+                .and_then(|()| simulate(&edges)),
             model(&histories),
         ];
         for run in runs {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::model::{CounterValue, Status};
+use super::model::{CounterValue, FrontNode, NodeState, Status};
 
 /// Writes one family: its help, its type, then its samples.
 struct Family<'a> {
@@ -97,6 +97,7 @@ pub(super) fn render(status: &Status) -> String {
     }
     gateways(out, status);
     sessions(out, status);
+    front(out, status);
     page
 }
 
@@ -161,6 +162,32 @@ fn gateways(out: &mut String, status: &Status) {
                     family.sample(&labels, value);
                 }
             }
+        }
+    }
+}
+
+/// The encryption nodes of a front.
+fn front(out: &mut String, status: &Status) {
+    let Some(front) = &status.front else { return };
+    type Read = fn(&FrontNode) -> u32;
+    let families: [(&'static str, &str, Read); 2] = [
+        (
+            "evergate_front_node_alive",
+            "1 unless the encryption node is dead.",
+            |node| u32::from(node.state != NodeState::Dead),
+        ),
+        (
+            "evergate_front_node_slots",
+            "Slots of clients that lead to it.",
+            |node| node.slots,
+        ),
+    ];
+    for (name, help, read) in families {
+        let mut family = Family::new(out, name, "gauge", help);
+        for node in &front.nodes {
+            let labels: [(&str, &dyn fmt::Display); 2] =
+                [("node", &node.number), ("address", &node.address)];
+            family.sample(&labels, read(node));
         }
     }
 }
@@ -232,6 +259,33 @@ mod tests {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
         assert!(!page.contains("last_heard_seconds{cluster=\"1\",gateway=\"192.0.2.3\"}"));
+    }
+
+    #[test]
+    fn encryption_nodes_are_there() {
+        let mut status = sample::client();
+        assert!(!render(&status).contains("evergate_front"));
+        status.front = Some(crate::api::model::Front {
+            address: std::net::Ipv4Addr::new(192, 0, 2, 9).into(),
+            slots: 4096,
+            nodes: vec![FrontNode {
+                number: 2,
+                address: std::net::Ipv4Addr::new(192, 0, 2, 2).into(),
+                own: false,
+                state: NodeState::Draining,
+                slots: 17,
+                heartbeats_sent: 9,
+                heartbeats_answered: 8,
+                rtt_us: None,
+            }],
+        });
+        let page = render(&status);
+        for line in [
+            "evergate_front_node_alive{node=\"2\",address=\"192.0.2.2\"} 1",
+            "evergate_front_node_slots{node=\"2\",address=\"192.0.2.2\"} 17",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! between them, and so is an interface that scripts rely on: fields are added, never renamed.
 
 pub mod client;
+mod front;
 mod metrics;
 pub mod model;
 mod routes;

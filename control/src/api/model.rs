@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
+pub use super::front::{Front, FrontNode, NodeState};
 pub use crate::node::config::Role;
 pub use crate::node::events::{Event, EventKind};
 
@@ -40,6 +41,9 @@ pub struct Status {
     /// Authority and edges: who else is there, if the connectivity protocol is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connectivity: Option<Connectivity>,
+    /// Front: the encryption nodes behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
     /// Gateway: what its packet filter has done, by class of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter: Vec<FilterClass>,
@@ -128,12 +132,15 @@ pub struct Connectivity {
     /// Where others find it.
     pub at: SocketAddr,
     pub parties: Vec<Party>,
-    /// Questions for pairs of SAs that were put to other edges.
+    /// Questions for the pair of an SPI that were put to other edges.
     pub asked: u64,
-    /// Those that another edge had something for.
+    /// Those that another edge had it for.
     pub found: u64,
-    /// Questions that went to the authority.
+    /// Such questions that went to the authority.
     pub lacking: u64,
+    /// Questions for the pairs of a station that has come, and those that another edge had some for.
+    pub stations: u64,
+    pub stations_found: u64,
     /// Answers that came too late.
     pub late: u64,
     /// Pairs in answers that could not be used.

@@ -89,6 +89,7 @@ pub(crate) fn client() -> Status {
         edges: Vec::new(),
         authorities: Vec::new(),
         connectivity: None,
+        front: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {
@@ -172,6 +173,7 @@ pub(crate) fn gateway_in_trouble() -> Status {
         edges: Vec::new(),
         authorities: Vec::new(),
         connectivity: None,
+        front: None,
         filter: Vec::new(),
         interfaces: vec![
             Interface {

@@ -85,7 +85,7 @@ pub(super) fn clients(args: Clients) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     let words = std::io::BufReader::new(std::io::stdin());
-    runtime.block_on(herd::run(herd, words, |said| print_json_line(said)))?;
+    runtime.block_on(herd::run(herd, words, print_json_line))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod debug;
 mod drain;
 mod events;
+mod front;
 mod logging;
 mod number;
 mod parties;

@@ -99,6 +99,9 @@ pub(crate) fn render(status: &Status, colour: bool) -> String {
     let rows: Vec<_> = status.interfaces.iter().map(interface).collect();
     table::write(&mut out, 2, &rows, colour);
     write_sharing(&mut out, status, colour);
+    if let Some(front) = &status.front {
+        super::front::write(&mut out, front, colour);
+    }
     for cluster in &status.clusters {
         out.push('\n');
         write_cluster(&mut out, cluster, &status.tunnels, colour);
@@ -288,7 +291,10 @@ fn write_sharing(out: &mut String, status: &Status, colour: bool) {
 
 fn write_sessions(out: &mut String, status: &Status, colour: bool) {
     if status.sessions.is_empty() {
-        out.push_str("no sessions\n");
+        // A front has none by nature.
+        if status.role != Role::Front {
+            out.push_str("no sessions\n");
+        }
         return;
     }
     let _ = writeln!(out, "{}", Look::Bold.paint("sessions", colour));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::message::{Claim, FromEdge, Grant, Limits, Mark, Report, ToEdge, Yielded};
+use super::message::{Claim, FromEdge, Grant, Limits, Mark, Refusal, Report, ToEdge, Yielded};
 use super::{Run, Terms};
 
 /// Marks of one report; what is left goes with the next.
@@ -32,6 +32,8 @@ pub enum Act {
     },
     /// It is to stop, and [`Edge::stopped`] to be told where. Without `tell`: just to stop.
     Stop { spi: u32, term: u32, tell: bool },
+    /// The authority knows no such pair: nobody is to have it.
+    Forget { spi: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -172,6 +174,11 @@ impl Edge {
                 self.claims.remove(&spi);
                 self.widen(spi, limits);
             }
+            // As long as the pair is here its client is not told that nobody serves it.
+            ToEdge::Refuse {
+                spi,
+                refusal: Refusal::Unknown,
+            } => self.acts.push_back(Act::Forget { spi }),
             // It may be claimed again after a time.
             ToEdge::Refuse { .. } => (),
             ToEdge::Acknowledge { number, limits } => {

@@ -10,6 +10,7 @@
 pub mod channel;
 pub mod connectivity;
 mod edge;
+pub mod front;
 mod ledger;
 mod message;
 mod pair;

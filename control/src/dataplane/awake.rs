@@ -94,6 +94,16 @@ impl Session {
         self.awake()?.outbound.as_mut()
     }
 
+    /// Goes on with numbers that are so much higher, unless that would use up half of those that are left: it
+    /// is the peer who says so, and it may say so again.
+    pub(super) fn skip_ahead(&mut self, by: u64) {
+        if let Some(sa) = self.outbound()
+            && by <= sa.remaining() / 2
+        {
+            sa.skip_to(sa.sequence().saturating_add(by));
+        }
+    }
+
     /// The SPI of the SA that sends, if it is here.
     pub(super) fn sends_with(&self) -> Option<u32> {
         let outbound = self.spec.outbound.as_ref().filter(|_| self.here);

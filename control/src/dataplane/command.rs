@@ -108,6 +108,8 @@ pub enum Command {
     SendOn(SessionId),
     /// Sends no more on this session, which is one beside another.
     Cease(SessionId),
+    /// The outbound sequence numbers of a session go on so much higher.
+    SkipAhead(SessionId, u64),
     /// A router says that a packet to the peer of one of these sessions was too long.
     TooLong(Vec<SessionId>, TooLong),
     /// Which numbers of a shared session may be used here.
@@ -163,6 +165,7 @@ impl Command {
             Self::Relocate(spec) => Self::Relocate(Arc::clone(spec)),
             Self::SendOn(id) => Self::SendOn(*id),
             Self::Cease(id) => Self::Cease(*id),
+            Self::SkipAhead(id, by) => Self::SkipAhead(*id, *by),
             Self::Lease(lease) => Self::Lease(*lease),
             Self::RemoveSession(id) => Self::RemoveSession(*id),
             Self::SetGroup(spec) => Self::SetGroup(GroupSpec {

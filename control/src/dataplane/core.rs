@@ -234,6 +234,11 @@ impl Core {
                     self.settle_lane(group);
                 }
             }
+            Command::SkipAhead(id, by) => {
+                if let Some(session) = self.sessions.by_id_mut(id) {
+                    session.skip_ahead(by);
+                }
+            }
             Command::TooLong(sessions, said) => self.told_too_long(&sessions, &said, now),
             Command::RemoveSession(id) => {
                 if let Some(mut session) = self.sessions.remove(id) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use evergate_common::steering::Gateway;
 
 use super::handle::Dataplane;
-use super::loader::LoadError;
+use super::loader::{LoadError, NodeStateWriter, SlotsWriter};
 
 impl Dataplane {
     /// The node's own address beside the shared one, and those of the other gateways: packets that come
@@ -21,6 +21,32 @@ impl Dataplane {
         outside.set_group_address(own)?;
         let mut others = others.into_iter();
         others.try_for_each(|other| outside.add_gateway_address(other))
+    }
+
+    /// The shared address and the node's own, the addresses of fronts and nodes that may be some, and the key
+    /// of their heartbeats: these are answered, and what comes from there in IP is taken out of it.
+    pub fn join_fronts(
+        &mut self,
+        own: [IpAddr; 2],
+        fronts: impl IntoIterator<Item = IpAddr>,
+        key: &[u8; 16],
+    ) -> Result<(), LoadError> {
+        let Some(outside) = &mut self.outside else {
+            return Ok(());
+        };
+        outside.set_own_addresses(&own)?;
+        let [_, address] = own;
+        outside.set_group_address(address)?;
+        outside.answer_fronts(key)?;
+        let mut fronts = fronts.into_iter();
+        fronts.try_for_each(|front| outside.add_front_address(front))
+    }
+
+    /// What a front watches the other nodes with: the slots, once, and what this node would answer itself.
+    pub fn front(&mut self) -> Option<(SlotsWriter, NodeStateWriter)> {
+        let outside = self.outside.as_mut()?;
+        let state = outside.node_state();
+        Some((outside.take_slots()?, state))
     }
 
     /// How to get to the gateway of this number.

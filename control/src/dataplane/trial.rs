@@ -1,4 +1,7 @@
-//! A worker's table of sessions for the benchmark `lookup`, which can not see it otherwise.
+//! What tests and benchmarks of other crates can not see otherwise: a worker's table of sessions, and the worker
+//! of an edge.
+
+pub mod edge;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ pub(super) mod export;
 mod first;
 mod mobility;
 mod peers;
+mod restoring;
 mod succession;
 #[cfg(test)]
 mod testing;
@@ -17,6 +18,7 @@ use std::time::Instant;
 use rand::CryptoRng;
 
 pub use batch::{Datagram, Job, Spread};
+use restoring::Keeping;
 
 use super::cookie::{CookieKeys, Cookies};
 use super::crash;
@@ -29,6 +31,7 @@ use super::payload::notify::{Notify, kind};
 use super::payload::redirect::GatewayIdentity;
 use super::payload::ts;
 use super::sa::Sa;
+use super::sa::restored::Told;
 use super::settings::{Hooks, Initiate, NoHooks, Settings, X509};
 use super::state::{Core, Phase};
 use super::stats::Stats;
@@ -63,6 +66,8 @@ pub struct Engine {
     transmits: VecDeque<Transmit>,
     stats: Stats,
     last_id: u64,
+    /// Only if the owner keeps snapshots.
+    keeping: Option<Keeping>,
 }
 
 /// An SA and what the tables say about it.
@@ -71,6 +76,8 @@ struct Entry {
     timer: Option<(Instant, &'static str)>,
     /// The key of its peer's identity, once that is proven.
     peer: Option<Identity>,
+    /// What the owner keeps of it.
+    told: Option<Told>,
 }
 
 impl Engine {
@@ -95,6 +102,7 @@ impl Engine {
             transmits: VecDeque::new(),
             stats: Stats::default(),
             last_id: 0,
+            keeping: None,
         }
     }
 
@@ -313,19 +321,6 @@ impl Engine {
         follows
     }
 
-    /// The owner has heard an authentic, new ESP packet of a session from `remote`: a peer behind a
-    /// NAT is there now, unless we are behind one too.
-    pub fn peer_moved(&mut self, now: Instant, id: SaId, remote: SocketAddr) {
-        self.with(id, now, &mut NoHooks, |sa, _| {
-            sa.core.move_to(remote);
-        });
-    }
-
-    /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
-    pub fn spoke(&mut self, now: Instant, id: SaId) {
-        self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
-    }
-
     fn new_id(&mut self) -> SaId {
         self.last_id += 1;
         SaId(self.last_id)
@@ -340,7 +335,8 @@ impl Engine {
         }
     }
 
-    fn insert(&mut self, sa: Sa) -> SaId {
+    fn insert(&mut self, mut sa: Sa) -> SaId {
+        sa.begin_run(self.keeping.as_ref().map_or(0, |keeping| keeping.run));
         let id = sa.core.id;
         self.by_spi.insert(sa.core.spi_local(), id);
         if let Some(digest) = sa.first_message {
@@ -350,6 +346,7 @@ impl Engine {
             sa,
             timer: None,
             peer: None,
+            told: None,
         };
         self.sas.insert(id, Box::new(entry));
         id
@@ -456,6 +453,9 @@ impl Engine {
         } else {
             self.half_open.remove(id);
         }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.look_at(entry);
+        }
         if entry.sa.lingers() {
             self.lingering.insert(id);
         }
@@ -481,6 +481,9 @@ impl Engine {
         }
         self.half_open.remove(id);
         self.lingering.remove(&id);
+        if let (Some(keeping), Some(_)) = (&mut self.keeping, entry.told) {
+            keeping.note(entry.sa.core.spi_local(), false);
+        }
         Some(entry)
     }
 }

@@ -89,6 +89,13 @@ pub enum Event {
         remote: SocketAddr,
         nat: Nat,
     },
+    /// The peer has lost count of the packets that we have sent on the child SAs of this session: their
+    /// outbound sequence numbers must go on so much higher, before anything that is queued is sent (RFC
+    /// 6311 section 5.2).
+    Ahead { id: SaId, by: u64 },
+    /// The peer has said that it goes on with higher sequence numbers, as
+    /// [`Engine::ask_ahead`](super::Engine::ask_ahead) has asked for.
+    PeerAhead { id: SaId },
     /// The peer wants us to leave for another gateway. The owner makes a session there if it wants to,
     /// and then closes this one (RFC 5685 section 5).
     Redirected { id: SaId, to: GatewayIdentity },

@@ -65,6 +65,19 @@ impl IkeKeys {
         }
     }
 
+    /// As they were written down: those of an IKE SA whose peers have proven who they are.
+    pub(super) fn restored(prf: Prf, sk_d: &Secret, seal: AeadKey, open: AeadKey) -> IkeKeys {
+        IkeKeys {
+            prf,
+            sk_d: sk_d.clone(),
+            seal,
+            open,
+            sk_p_local: Secret::default(),
+            sk_p_remote: Secret::default(),
+            exported: false,
+        }
+    }
+
     /// SKEYSEED after an additional key exchange (RFC 9370 section 2.2.2) with the nonces of
     /// IKE_SA_INIT, and of the IKE SA that replaces this one (RFC 7296 section 2.18) with new ones:
     /// prf(SK_d (old), shared | Ni | Nr), with the old PRF.

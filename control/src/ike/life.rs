@@ -80,6 +80,20 @@ impl Life {
         }
     }
 
+    /// As it was written down.
+    pub(crate) fn of(rekey_at: Option<Instant>, ends_at: Option<Instant>) -> Life {
+        Life {
+            rekey_at,
+            ends_at,
+            ..Life::default()
+        }
+    }
+
+    /// When it is to be replaced, and when it ends.
+    pub(crate) fn times(&self) -> (Option<Instant>, Option<Instant>) {
+        (self.rekey_at, self.ends_at)
+    }
+
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let rekey = self.rekey_at.map(|at| (at, "rekey"));
         let end = self.ends_at.map(|at| (at, "lifetime"));
@@ -166,10 +180,14 @@ pub(crate) struct ChildSa {
     pub(crate) spi_out: u32,
     /// See [`Child::lane`].
     pub(crate) lane: u16,
+    /// Extended sequence numbers.
+    pub(crate) esn: bool,
     pub(crate) local_ts: Box<[TrafficSelector]>,
     pub(crate) remote_ts: Box<[TrafficSelector]>,
     pub(crate) stage: Stage,
     pub(crate) life: Life,
+    /// The peer may have another one in its place, of which nothing but this inbound SPI is known.
+    pub(crate) orphan: Option<u32>,
 }
 
 impl ChildSa {
@@ -178,10 +196,12 @@ impl ChildSa {
             spi_in: child.spi_in,
             spi_out: child.spi_out,
             lane: child.lane,
+            esn: child.esn,
             local_ts: child.local_ts.clone().into(),
             remote_ts: child.remote_ts.clone().into(),
             stage: Stage::InUse,
             life,
+            orphan: None,
         }
     }
 

@@ -31,6 +31,7 @@ pub mod proposal;
 mod rank;
 mod sa;
 mod settings;
+mod snapshot;
 mod state;
 mod stats;
 mod task;
@@ -60,6 +61,7 @@ pub use settings::{
     AddressRequest, Admission, Arrival, AssignRefused, Beside, Encapsulation, Hooks, Initiate,
     Methods, Proof, Retransmit, Settings, SpiPrefix, TsRefused, X509,
 };
+pub use snapshot::{BadSnapshot, Changed, ChildOf, Snapshot};
 pub use stats::Stats;
 pub use task::redirect::RedirectLimit;
 pub(crate) use ticket::rewrite_state as rewrite_ticket_state;

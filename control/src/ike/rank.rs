@@ -18,6 +18,14 @@ pub struct Rank {
 }
 
 impl Rank {
+    /// Of a session that stands for so long that none can have been begun at the same time.
+    pub fn unknown() -> Rank {
+        Rank {
+            lower: Vec::new(),
+            higher: Vec::new(),
+        }
+    }
+
     pub(crate) fn new([ni, nr]: &[Vec<u8>; 2]) -> Rank {
         Rank {
             lower: ni.min(nr).clone(),

@@ -1,8 +1,11 @@
 //! One IKE SA: message IDs, retransmission, cached answers, and the task at work (RFC 7296 sections
 //! 2.1 to 2.3).
 
+mod catch_up;
 mod lifetime;
 mod mobility;
+pub(super) mod restored;
+mod waiting;
 mod wire;
 
 use std::collections::VecDeque;
@@ -10,7 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::event::{CloseReason, Failure, Transmit};
+use super::event::{CloseReason, Transmit};
 use super::payload::header::{Header, exchange};
 use super::payload::notify::{Notify, kind as notify_kind};
 use super::payload::{Malformed, Payload, kind, parse_chain};
@@ -19,6 +22,7 @@ use super::task::informational::Delete;
 use super::task::{
     Cx, Request, Response, Step, auth, create_child, eap, followup, informational, intermediate,
 };
+use catch_up::CatchUp;
 use wire::Incoming;
 
 /// A request that waits for its response.
@@ -48,8 +52,15 @@ pub(crate) struct Sa {
     /// Our response to the one before, in datagrams.
     answer: Vec<Vec<u8>>,
     incoming: Incoming,
-    /// A counter as initialisation vector never repeats (RFC 5282 section 3.1).
+    /// A counter as initialisation vector never repeats (RFC 5282 section 3.1). See [`first_iv`].
     iv: u64,
+    /// It was restored, or the peer's sequence numbers have to be moved.
+    catch_up: Option<Box<CatchUp>>,
+    /// So much higher than expected the ID of the peer's next request may be.
+    ahead: u32,
+    /// The last message ID that we have asked the peer to go on from (RFC 6311), and the peer us.
+    last_sync: Option<u32>,
+    synced: Option<u32>,
     expires: Option<(Instant, &'static str)>,
     /// When a keep-alive is due, behind a NAT.
     pub(crate) keep_alive: Option<Instant>,
@@ -70,6 +81,10 @@ impl Sa {
             answer: Vec::new(),
             incoming: Incoming::default(),
             iv: 0,
+            catch_up: None,
+            ahead: 0,
+            last_sync: None,
+            synced: None,
             expires: None,
             keep_alive: None,
         }
@@ -86,17 +101,6 @@ impl Sa {
             first_message,
             ..Sa::initiator(core)
         }
-    }
-
-    /// When to call [`Sa::handle_timeout`], and why.
-    pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let again = self.pending.as_ref().map(|p| (p.again, "retransmit"));
-        let parts = self.incoming.until().map(|at| (at, "fragments"));
-        let (life, mapping) = (self.lifetime_deadline(), self.next_keep_alive());
-        [again, self.expires, parts, life, mapping]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
     }
 
     /// Of no use any more, and kept only for its last answer or for the peer's DELETE.
@@ -119,7 +123,7 @@ impl Sa {
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
-        if self.pending.is_some() || self.dead {
+        if self.pending.is_some() || self.dead || self.must_catch_up(cx) {
             return;
         }
         while let Some(task) = self.queue.pop_front() {
@@ -175,8 +179,20 @@ impl Sa {
 
     /// The answer goes where the request came from (section 2.11).
     fn reply(&mut self, local: SocketAddr, remote: SocketAddr, cx: &mut Cx<'_>) {
+        let answer = std::mem::take(&mut self.answer);
+        self.reply_with(&answer, local, remote, cx);
+        self.answer = answer;
+    }
+
+    fn reply_with(
+        &mut self,
+        message: &[Vec<u8>],
+        local: SocketAddr,
+        remote: SocketAddr,
+        cx: &mut Cx<'_>,
+    ) {
         self.spoke(cx);
-        for data in self.answer.iter().cloned() {
+        for data in message.iter().cloned() {
             cx.stats.sent += 1;
             self.outbox.push(Transmit {
                 local,
@@ -229,10 +245,20 @@ impl Sa {
                 self.cover_received(header, &opened);
                 self.core.follow(remote, cx);
                 self.response(header, parse_chain(first, plain), datagram, cx);
+            } else if self.brings_into_step(header) {
+                self.core.follow(remote, cx);
+                let payloads = parse_chain(first, plain).unwrap_or_default();
+                self.caught_up(&payloads, cx);
             } else {
                 cx.stats.stale_response += 1;
             }
-        } else if header.message_id == self.expected {
+        } else if let Some(asked) = self.asks_for_step(header, first, plain) {
+            self.core.follow(remote, cx);
+            self.bring_into_step(local, remote, asked, cx);
+        } else if self.is_next(header.message_id) && self.is_out_of_step() {
+            // It comes again, with an ID that both agree on.
+            self.step_first(cx);
+        } else if self.is_next(header.message_id) {
             self.cover_received(header, &opened);
             self.core.follow(remote, cx);
             self.request(local, remote, header, parse_chain(first, plain), cx);
@@ -246,6 +272,12 @@ impl Sa {
         } else {
             cx.stats.bad_message_id += 1;
         }
+    }
+
+    /// Whether that is the ID of the peer's next request.
+    fn is_next(&self, message_id: u32) -> bool {
+        let more = message_id.checked_sub(self.expected);
+        more.is_some_and(|more| more <= self.ahead)
     }
 
     /// A response in the clear: counts only while the first exchange waits for one, and from where
@@ -356,7 +388,8 @@ impl Sa {
             Phase::Heir => self.may_be_redundant(header, &parsed),
             Phase::Childless | Phase::Established | Phase::Replaced | Phase::Closing => true,
         };
-        let Some(next) = self.expected.checked_add(1).filter(|_| in_place) else {
+        let next = header.message_id.checked_add(1);
+        let Some(next) = next.filter(|_| in_place) else {
             cx.stats.unexpected += 1;
             return;
         };
@@ -435,48 +468,6 @@ impl Sa {
 
     fn finish(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         self.core.end(cx, reason);
-        self.dead = true;
-    }
-
-    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
-        if self.expires.is_some_and(|(at, _)| at <= cx.now) {
-            if self.core.phase == Phase::HalfOpen {
-                cx.stats.half_open_expired += 1;
-                eap::give_up(&mut self.core, cx);
-            }
-            return self.dead = true;
-        }
-        cx.stats.fragments_expired += self.incoming.expire(cx.now);
-        self.keep_mapping(cx);
-        self.lifetime_timeout(cx);
-        let Some(pending) = self.pending.as_mut().filter(|p| p.again <= cx.now) else {
-            return;
-        };
-        if let Some(task) = pending.task.instead(pending.sent, cx) {
-            let sent = pending.sent;
-            (self.pending, self.next) = (None, 0);
-            self.queue.push_front(task);
-            self.go_on(cx);
-            // Trying another way makes the time to giving up no longer.
-            if let Some(pending) = self.pending.as_mut() {
-                pending.sent += sent;
-                pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);
-            }
-            return;
-        }
-        if pending.sent < cx.settings.retransmit.tries {
-            pending.sent += 1;
-            pending.again = cx.now + cx.settings.retransmit.wait(pending.sent);
-            cx.stats.retransmits += 1;
-            let message = pending.message.clone();
-            return message.into_iter().for_each(|data| self.transmit(data, cx));
-        }
-        cx.stats.given_up += 1;
-        match self.core.phase {
-            Phase::Opening => self.core.fail(cx, Failure::Timeout),
-            Phase::Closing => self.core.end(cx, self.core.closing.clone()),
-            _ => self.core.end(cx, CloseReason::Timeout),
-        }
         self.dead = true;
     }
 }

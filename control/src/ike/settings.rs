@@ -93,6 +93,9 @@ pub struct Settings {
     pub reauth: Option<Duration>,
     /// What the highest bits of our SPIs are, so that others can tell whose an IKE SA is.
     pub spi_prefix: SpiPrefix,
+    /// Numbers of messages and packets can be brought into step again by those who have lost count (RFC
+    /// 6311).
+    pub sync: bool,
     /// Makes the tokens by which a peer believes that we have forgotten an IKE SA (RFC 6290). The
     /// same after a restart, and known to nobody else; `None`: there are none.
     pub crash_secret: Option<Secret>,
@@ -219,6 +222,7 @@ impl Settings {
             request_tickets: false,
             reauth: None,
             crash_secret: None,
+            sync: true,
             spi_prefix: SpiPrefix::default(),
             encapsulation: Encapsulation::default(),
             keep_alive: Duration::from_secs(20),

@@ -15,6 +15,7 @@ use super::task::eap::Conversation;
 use super::task::followup::Awaited;
 use super::task::intermediate::Intermediate;
 use super::task::resume::{Origin, Resumed};
+use super::task::sync::Abilities;
 use super::x509::Hashes;
 
 /// How far an IKE SA has come.
@@ -105,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) follows_redirects: bool,
     /// The peer has said that it follows ours.
     pub(crate) redirectable: bool,
+    /// What both sides can bring into step again (RFC 6311).
+    pub(crate) sync: Abilities,
     /// Who has sent the peer to us, as it says.
     pub(crate) redirected_from: Option<IpAddr>,
     /// What the owner will be told once a DELETE of ours is answered.
@@ -181,6 +184,7 @@ impl Core {
             wants_update: false,
             follows_redirects: false,
             redirectable: false,
+            sync: Abilities::default(),
             redirected_from: None,
             closing: CloseReason::Local,
             wants_delete: false,

@@ -13,6 +13,7 @@ mod duration;
 mod exchange;
 mod file;
 mod filter;
+mod front;
 mod groups;
 mod heartbeat;
 mod peers;
@@ -45,6 +46,7 @@ use crate::privilege::Privileges;
 pub use channel::{Channel, ChannelEnd, Distribution, NamedAuthority, NamedEdge, Negotiation};
 pub use connectivity::Connectivity;
 pub use filter::Filter;
+pub use front::{Behind, Front};
 pub use repository::{EtcdTls, RepositoryAt, Store};
 pub use secret::Psk;
 pub use steering::{SteeredGateway, SteeredWay, Steering};
@@ -85,6 +87,10 @@ pub struct Config {
     pub drain: Drain,
     /// Gateway: the others that have the same outside address.
     pub steering: Option<Steering>,
+    /// The encryption nodes behind this one: there on a front, and on a gateway that is one too.
+    pub front: Option<Front>,
+    /// Gateway: the fronts before it.
+    pub behind: Option<Behind>,
     /// Authority, and gateways that are edges: how they speak to each other.
     pub channel: Option<Channel>,
     /// Authority and edges: how they speak to each other without a channel.
@@ -118,6 +124,8 @@ pub enum Role {
     Gateway,
     /// Negotiates for edges, and keeps their SAs. Has no packets to carry.
     Authority,
+    /// Sends what comes for a shared address on to the gateways behind it. Has no tunnels.
+    Front,
 }
 
 /// The port toward the untrusted network. An authority has only the address that its edges share.
@@ -458,8 +466,8 @@ macro_rules! named {
 
 named!(Auth { "psk" => Psk, "cert" => Cert });
 named!(UserAuth { "password" => Password, "cert" => Cert });
-named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority });
-named!(Distribution { "all" => All, "last" => Last });
+named!(Role { "client" => Client, "gateway" => Gateway, "authority" => Authority, "front" => Front });
+named!(Distribution { "all" => All, "chosen" => Chosen, "last" => Last });
 named!(Negotiation { "channel" => Channel, "translation" => Translation, "messages" => Messages });
 named!(PathMtu { "probe" => Probe, "follow" => Follow, "off" => Off });
 named!(XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic, "off" => Off });

@@ -127,6 +127,8 @@ impl Connectivity {
             asked: tally.asked,
             found: tally.found,
             lacking: tally.lacking,
+            stations: tally.stations,
+            stations_found: tally.stations_found,
             late: tally.late,
             unusable: tally.unusable,
             answered: tally.answered,

@@ -17,6 +17,7 @@ use super::departures::Departures;
 use super::edge::Edge;
 use super::establish::refused;
 use super::events::{EventKind, EventLog, NewEvent};
+use super::front::Watch;
 use super::gateway::Gateway;
 use super::guard::Flood;
 use super::hooks::Answers;
@@ -54,7 +55,7 @@ const POST_SHARE: u32 = 50;
 /// What depends on the role.
 pub(super) enum Role {
     Client(Box<Client>),
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
 }
 
 /// What an exchange that this node began is for.
@@ -102,6 +103,8 @@ pub(super) struct Node {
     pub(super) connectivity: Option<Box<Connectivity>>,
     /// Other gateways that have this one's address.
     pub(super) group: Option<Group>,
+    /// It is a front too: who watches the other nodes.
+    pub(super) front: Option<Watch>,
     /// IKE SAs through a NAT before us, and how much ESP each had sent when last looked at.
     pub(super) mappings: HashMap<SaId, u64>,
     pub(super) tick: Instant,
@@ -220,7 +223,7 @@ impl Node {
             worked |= self.pump_connectivity().await?;
             // Before a peer learns its SPI, and before traffic is told to go that way.
             self.dataplane.let_all_in().await?;
-            worked |= self.pump_edge();
+            worked |= self.pump_edge()?;
             while let Some(action) = self.next_key_action() {
                 worked = true;
                 self.on_key_action(action).await?;
@@ -339,6 +342,9 @@ impl Node {
             }
             Event::ChildClosed { id, spi_in, .. } => self.child_closed(id, spi_in, now)?,
             Event::Rekeyed { id } => self.ike_rekeyed(id),
+            Event::Ahead { id, by } => self.go_ahead(id, by),
+            // Only an authority asks for it.
+            Event::PeerAhead { .. } => {}
             Event::Ticket { id, ticket } => self.keep_ticket(id, ticket),
             Event::ReauthIn { id, after } => self.reauth_in(id, after, now),
             Event::Keys { keys, .. } => {

@@ -11,7 +11,6 @@ use evergate_common::heartbeat::{HEALTH_DRAINING, HEALTH_WELL};
 use super::commands::Answer;
 use super::core::{Node, Role};
 use super::events::{EventKind, NewEvent};
-use super::gateway::Gateway;
 use crate::api::model::{self, Done};
 use crate::api::server::CommandError;
 use crate::ike::GatewayIdentity;
@@ -120,10 +119,10 @@ impl Node {
 
     /// Asks clients to leave, and deletes what is left in the end.
     pub(super) fn go_on_draining(&mut self, now: Instant) -> Result<()> {
-        let Role::Gateway(Gateway {
-            drain: Some(drain), ..
-        }) = &mut self.role
-        else {
+        let Role::Gateway(gateway) = &mut self.role else {
+            return Ok(());
+        };
+        let Some(drain) = &mut gateway.drain else {
             return Ok(());
         };
         if now >= drain.ask_at {
@@ -179,12 +178,10 @@ impl Node {
 
     /// What the status says of it.
     pub(super) fn drain_view(&self) -> Option<model::Drain> {
-        let Role::Gateway(Gateway {
-            drain: Some(drain), ..
-        }) = &self.role
-        else {
+        let Role::Gateway(gateway) = &self.role else {
             return None;
         };
+        let drain = gateway.drain.as_ref()?;
         let now = Instant::now();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Some(model::Drain {

@@ -42,6 +42,10 @@ pub enum EventKind {
     Drain,
     /// The way to another gateway that has the same outside address is another one now, or there is none.
     Steering,
+    /// Another encryption node has clients, or this one more or fewer than before.
+    EncryptionNode,
+    /// An encryption node does not answer any more.
+    EncryptionNodeDead,
     /// A peer's NAT gave it another address or port; its session goes on there.
     PeerMoved,
     /// The path to a peer carries longer packets than before, or only shorter ones.
@@ -88,6 +92,8 @@ impl EventKind {
             Self::Redirected => "redirected",
             Self::Drain => "drain",
             Self::Steering => "steering",
+            Self::EncryptionNode => "encryption_node",
+            Self::EncryptionNodeDead => "encryption_node_dead",
             Self::PeerMoved => "peer_moved",
             Self::PathMtu => "path_mtu",
             Self::PolicyReloaded => "policy_reloaded",
@@ -110,6 +116,7 @@ impl EventKind {
         matches!(
             self,
             Self::GatewayDead
+                | Self::EncryptionNodeDead
                 | Self::KeyFailed
                 | Self::KeyRejected
                 | Self::HeartbeatLost

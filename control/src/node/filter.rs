@@ -1,14 +1,17 @@
 //! The packet filter of a gateway, as its configuration has it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use anyhow::Result;
 use rtnetlink::Handle;
 
 use super::config;
 use super::core::Node;
 use crate::api::model::FilterClass;
-use crate::dataplane::Dataplane;
-use crate::dataplane::loader::LoadError;
+use crate::dataplane::loader::{LoadError, Outside};
 use crate::dataplane::net::links;
+use crate::dataplane::{Dataplane, Filter};
 use crate::ike::Identity;
 use crate::sadb::SessionId;
 
@@ -29,6 +32,23 @@ pub(super) async fn set_up(
     // Last: nobody has it who has a class of his own.
     dataplane.set_default_class(filter.default.as_deref())?;
     Ok(())
+}
+
+/// The same on a front, which has nothing but the program.
+pub(super) fn apply(
+    filter: &mut Filter,
+    outside: &mut Outside,
+    spec: &config::Filter,
+    own: BTreeSet<IpAddr>,
+) -> Result<(), LoadError> {
+    filter.set_own(outside, own)?;
+    for (name, class) in &spec.classes {
+        filter.set_class(outside, name, class)?;
+    }
+    for (user, class) in &spec.users {
+        filter.set_user(outside, *user, class)?;
+    }
+    filter.set_default(outside, spec.default.as_deref())
 }
 
 /// What it has done, by class.

@@ -83,10 +83,11 @@ impl Flood {
 impl Node {
     /// Puts the guard up or down, and gives it the keys of now.
     pub(super) fn guard(&mut self, now: Instant) -> Result<(), LoadError> {
-        let by_guard = self.dataplane.xdp_counters()[Counter::IkeAsked.index()];
+        let counters = self.dataplane.xdp_counters();
+        let by_guard = counters[Counter::IkeAsked.index()];
         // An edge does not know whom its authority asks: what comes there by it counts.
         let behind = match &self.edge {
-            Some(edge) => edge.first_messages(),
+            Some(edge) => edge.first_messages() + counters[Counter::IkeFirstTranslated.index()],
             None => self.engine.stats().cookies_sent,
         };
         let asked = behind + by_guard;

@@ -15,6 +15,7 @@ mod edge;
 mod establish;
 pub mod events;
 mod filter;
+mod front;
 mod gateway;
 mod guard;
 mod hooks;
@@ -41,6 +42,8 @@ pub mod threads;
 
 use std::path::PathBuf;
 
+#[doc(hidden)]
+pub use authority::Held;
 use config::Config;
 
 use crate::privilege::Confinement;
@@ -60,6 +63,7 @@ pub async fn run(
             let authority = authority::start(config, keylog, confinement);
             authority.await?.run().await
         }
+        config::Role::Front => front::start(config, confinement).await?.run().await,
         config::Role::Client | config::Role::Gateway => {
             let node = start::start(config, keylog, confinement);
             node.await?.run().await

@@ -165,6 +165,13 @@ impl Node {
         }
     }
 
+    /// The peer has lost count of what came from us: what is sent from now on has numbers so much higher.
+    pub(super) fn go_ahead(&self, sa: SaId, by: u64) {
+        for id in self.table.all_of(sa) {
+            self.dataplane.command(Command::SkipAhead(id, by));
+        }
+    }
+
     /// Asks for fresh keys where the old ones have protected enough.
     pub(super) fn judge_traffic(&mut self, now: Instant) {
         let view = self.dataplane.views().load();

@@ -22,6 +22,7 @@ use super::core::{Node, Role};
 use super::departures::Departures;
 use super::edge::{self, Edge};
 use super::events::{EventKind, EventLog, NewEvent};
+use super::front::{self, Watch};
 use super::gateway::Gateway;
 use super::guard::Flood;
 use super::hooks::{Answers, Side};
@@ -38,7 +39,7 @@ use super::routes::{Device, Routes};
 use super::sessions::{Table, VENDOR_ID};
 use super::sockets::Sockets;
 use super::status::{Board, Fixed};
-use super::steering::Group;
+use super::steering::{Group, Links};
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Shared};
 use crate::cluster::channel::{Credentials, Uplink};
@@ -107,8 +108,8 @@ pub(super) async fn start(
 
     let mut names = vec![config.outside.interface.clone()];
     let inside = match config.role {
-        // An authority starts elsewhere: it has no packets to carry.
-        config::Role::Gateway | config::Role::Authority => {
+        // Authorities and fronts start elsewhere: they have no packets to carry.
+        config::Role::Gateway | config::Role::Authority | config::Role::Front => {
             let lan = LinkInfo::by_name(&handle, &config.inside.interface).await?;
             lan.mac()?;
             names.push(config.inside.interface.clone());
@@ -145,13 +146,18 @@ pub(super) async fn start(
             }
         }
     };
+    for name in Links::names(&config) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let (watch, subscription) = FibWatch::open(&names).await?;
     let watch = tokio::spawn(watch.run());
     let fib = Arc::clone(&subscription.fib);
-    let group = config.steering.as_ref().map(|steering| {
-        let in_use = subscription.in_use.clone();
-        Group::new(steering, outside.interface.index, in_use)
-    });
+    let in_use = subscription.in_use.clone();
+    let links = Links::find(&handle, &config, outside.interface.index).await?;
+    let group = Group::of(&config, &links, in_use);
+    let front_key = front::key_of(&config)?;
     let number = config.number().unwrap_or(0);
     let translation = edge::translation(&config, address)?;
     let (mut dataplane, reports) = Dataplane::start(Options {
@@ -166,10 +172,16 @@ pub(super) async fn start(
             number,
             shared: config.channel.is_some(),
             translates: translation.is_some(),
+            front: config
+                .front
+                .as_ref()
+                .and_then(|front| front.number)
+                .unwrap_or(0),
+            behind: config.front.is_some() || config.behind.is_some(),
             filter: config.filter.is_some(),
             max_sas: match config.role {
                 config::Role::Client => CLIENT_SAS,
-                config::Role::Gateway | config::Role::Authority => GATEWAY_SAS,
+                _ => GATEWAY_SAS,
             },
         },
         translation,
@@ -210,11 +222,21 @@ pub(super) async fn start(
     for (own, _) in &outside.interface.addresses {
         dataplane.never_reflect(*own)?;
     }
-    if let (Some(group), Some(steering)) = (&group, &config.steering) {
+    if let Some(group) = &group {
         // The shared one may be no interface's, but the loopback's.
         dataplane.never_reflect(address)?;
-        dataplane.join_group(steering.address, group.addresses())?;
+        match &front_key {
+            None => dataplane.join_group(group.own(), group.addresses())?,
+            Some(key) => {
+                let own = [address, group.own()];
+                dataplane.join_fronts(own, group.addresses(), key.expose())?;
+            }
+        }
     }
+    let front = match front_key {
+        Some(key) => Watch::of_gateway(&config, key, &mut dataplane, &events)?,
+        None => None,
+    };
 
     if let Some(filter) = &config.filter {
         super::filter::set_up(&mut dataplane, filter, &handle).await?;
@@ -287,7 +309,7 @@ pub(super) async fn start(
             (side, Role::Client(Box::new(client)), Some(resolved))
         }
         (config::Role::Client, None) => bail!("a client needs a policy"),
-        (config::Role::Gateway | config::Role::Authority, _) => {
+        (_, _) => {
             let fixed = peers
                 .iter()
                 .map(|p| (pool_key(&p.identity), p.inner.clone()));
@@ -298,7 +320,11 @@ pub(super) async fn start(
             if let Some(tun) = dataplane.tun_name() {
                 gateway.routes = Some(routed(&config, handle, &inside_name, tun).await?);
             }
-            (Side::Gateway { pool }, Role::Gateway(gateway), None)
+            (
+                Side::Gateway { pool },
+                Role::Gateway(Box::new(gateway)),
+                None,
+            )
         }
     };
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
@@ -357,6 +383,7 @@ pub(super) async fn start(
         edge,
         connectivity,
         group,
+        front,
         mappings: HashMap::new(),
         tick: started,
         post_at: None,
@@ -374,7 +401,7 @@ pub(super) async fn start(
     }
     confinement.seal(match node.config.role {
         config::Role::Client => capabilities::CLIENT,
-        config::Role::Gateway | config::Role::Authority => capabilities::GATEWAY,
+        _ => capabilities::GATEWAY,
     })?;
     Ok(node)
 }
@@ -393,7 +420,7 @@ fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Upli
 }
 
 /// How a program is attached; `None`: there is none.
-fn xdp_mode(mode: config::XdpMode) -> Option<XdpMode> {
+pub(super) fn xdp_mode(mode: config::XdpMode) -> Option<XdpMode> {
     match mode {
         config::XdpMode::Auto => Some(XdpMode::Auto),
         config::XdpMode::Native => Some(XdpMode::Native),

@@ -10,10 +10,11 @@ use arc_swap::ArcSwap;
 use evergate_common::reason::{Counter, Kind};
 
 use super::core::{Node, Role};
+use super::front::Watch;
 use super::sessions::Live;
 use crate::api::model::{
-    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Gateway, Interface,
-    InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
+    self, Authority, Cluster, ClusterState, CounterValue, Drain, FilterClass, Front, Gateway,
+    Interface, InterfaceKind, KeyLog, Session, Side, Spi, Status, Tunnel,
 };
 use crate::dataplane::loader::AttachedMode;
 use crate::dataplane::{GroupId, Views};
@@ -50,6 +51,7 @@ struct Posted {
     drain: Option<Drain>,
     authorities: Vec<Authority>,
     connectivity: Option<model::Connectivity>,
+    front: Option<Front>,
     filter: Vec<FilterClass>,
     xdp: [u64; Counter::COUNT],
     keylog: Option<KeyLog>,
@@ -73,6 +75,7 @@ impl Board {
             drain: None,
             authorities: Vec::new(),
             connectivity: None,
+            front: None,
             filter: Vec::new(),
             xdp: [0; Counter::COUNT],
             keylog: None,
@@ -95,6 +98,7 @@ impl Board {
             drain: node.drain_view(),
             authorities: node.authorities_view(),
             connectivity: node.connectivity.as_ref().map(|c| c.view(Instant::now())),
+            front: node.front.as_ref().map(Watch::view),
             filter: super::filter::view(node),
             xdp: node.dataplane.xdp_counters(),
             keylog: node.keylog.view(),
@@ -172,6 +176,7 @@ impl Board {
             edges: Vec::new(),
             authorities: posted.authorities.clone(),
             connectivity: posted.connectivity.clone(),
+            front: posted.front.clone(),
             filter: posted.filter.clone(),
             clusters: clusters.collect(),
             tunnels: posted.tunnels.clone(),
@@ -184,7 +189,7 @@ impl Board {
 }
 
 /// Drops, and everything else, of workers and XDP programs together.
-fn counted(
+pub(super) fn counted(
     worker: &[u64; Counter::COUNT],
     xdp: &[u64; Counter::COUNT],
 ) -> (Vec<CounterValue>, Vec<CounterValue>) {

@@ -1,11 +1,12 @@
 //! Runs scenarios of the simulator until they have had so many failovers: `cargo xtask simulate` calls
 //! this. Each scenario follows from its seed.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::Parser;
 use evergate_tests::seeds::Progress;
-use evergate_tests::sim::{Herd, hunt};
+use evergate_tests::sim::{Herd, hunt, hunt_shared, trace_shared};
 
 #[derive(Parser)]
 struct Args {
@@ -21,6 +22,12 @@ struct Args {
     /// Only this seed
     #[arg(long, conflicts_with_all = ["failovers", "from"])]
     seed: Option<u64>,
+    /// An authority and edges that share its SAs; ends after so many edges were lost
+    #[arg(long, conflicts_with = "herd")]
+    shared: bool,
+    /// Tells all that happens in it, and in what it is shrunk to
+    #[arg(long, requires = "shared", requires = "seed")]
+    trace: bool,
 }
 
 /// A herd without standby, and one with.
@@ -43,6 +50,16 @@ fn lose_one(clients: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn all_held(progress: &Progress, sum: &impl Display, runs: u64, first: u64) -> ExitCode {
+    let seconds = progress.seconds();
+    println!("{sum}: every promise held, from seed {first} on");
+    println!(
+        "{seconds:.0} s, {:.0} scenarios a minute",
+        runs as f64 / seconds * 60.0
+    );
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(clients) = args.herd {
@@ -53,16 +70,22 @@ fn main() -> ExitCode {
         None => (args.from..u64::MAX, args.failovers),
     };
     let progress = Progress::begin();
+    if args.trace {
+        trace_shared();
+    }
+    if args.shared {
+        return match hunt_shared(seeds.clone(), failovers, |sum| progress.tell(sum)) {
+            Ok(sum) => all_held(&progress, &sum, sum.runs, seeds.start),
+            Err(found) => {
+                eprintln!("{found}");
+                let seed = found.broken.seed;
+                eprintln!("again: cargo xtask simulate --shared --seed {seed}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match hunt(seeds.clone(), failovers, |sum| progress.tell(sum)) {
-        Ok(sum) => {
-            let seconds = progress.seconds();
-            println!("{sum}: every promise held, from seed {} on", seeds.start);
-            println!(
-                "{seconds:.0} s, {:.0} scenarios a minute",
-                sum.runs as f64 / seconds * 60.0
-            );
-            ExitCode::SUCCESS
-        }
+        Ok(sum) => all_held(&progress, &sum, sum.runs, seeds.start),
         Err(found) => {
             eprintln!("{found}");
             eprintln!("again: cargo xtask simulate --seed {}", found.broken.seed);

@@ -19,6 +19,7 @@ mod ike_peer;
 mod ike_proof;
 mod ike_proposals;
 mod ike_session;
+mod ike_snapshot;
 mod inner_packet;
 mod neighbours;
 mod netlink;
@@ -47,6 +48,7 @@ pub use ike_peer::ike_peer;
 pub use ike_proof::ike_proof;
 pub use ike_proposals::ike_proposals;
 pub use ike_session::ike_session;
+pub use ike_snapshot::ike_snapshot;
 pub use inner_packet::inner_packet;
 pub use neighbours::neighbours;
 pub use netlink::netlink;
@@ -78,6 +80,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ike_proof", ike_proof),
     ("ike_proposals", ike_proposals),
     ("ike_session", ike_session),
+    ("ike_snapshot", ike_snapshot),
     ("inner_packet", inner_packet),
     ("neighbours", neighbours),
     ("netlink", netlink),

@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use evergate_common::front::{self, Front, NO_SHARE};
 use evergate_common::guard::{Guard, Judged, judge};
 use evergate_common::maps::{Address, AddressEntry, Local, NodeState, SaEntry, address};
+use evergate_common::reason::Counter;
 use evergate_common::steering::{self, Gateway, Group};
+use evergate_common::translation::{self, Translates, Translation};
 use evergate_common::verdict::{self, Action, InsideWorld, OutsideWorld};
 
 const KEY: [u8; 16] = [9; 16];
@@ -12,6 +15,9 @@ const GATEWAY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1)),
 ];
+
+/// For this edge, at an authority.
+const STANDS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 21));
 
 /// As gateways of the group by number, in turn.
 const WAYS: [Gateway; 3] = [
@@ -23,6 +29,7 @@ const IN_IPV6: Gateway =
     Gateway::on_segment([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).in_ip(GATEWAY[1], GATEWAY[1], 1500);
 
 struct World {
+    translation: Translation,
     sa: SaEntry,
     node: NodeState,
     local: Option<Local>,
@@ -81,6 +88,44 @@ impl Group for World {
     }
 }
 
+impl Front for World {
+    fn own_share(&self) -> u8 {
+        match self.flags & 128 {
+            0 => NO_SHARE,
+            _ => 2,
+        }
+    }
+    fn leads_to(&self, slot: u32) -> Option<u8> {
+        Some((slot % 5) as u8)
+    }
+}
+
+impl Translates for World {
+    fn translation(&self) -> Option<&Translation> {
+        Some(&self.translation)
+    }
+    fn toward(&self, slot: u32) -> Option<Address> {
+        (slot != 5).then(|| address(STANDS))
+    }
+    fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
+    }
+}
+
+/// What was decided can be done, and is done once.
+fn translated(world: &World, frame: &[u8]) {
+    let there = translation::toward(frame, world).ok();
+    for message in there.into_iter().chain(translation::back(frame, world)) {
+        let mut sent = frame.to_vec();
+        let applied = message.apply(sent.as_mut_slice());
+        applied.expect("a decided frame can be readdressed");
+        match message.counter {
+            Counter::IkeReturned => assert_eq!(translation::back(sent.as_slice(), world), None),
+            _ => assert!(translation::toward(sent.as_slice(), world).is_err()),
+        }
+    }
+}
+
 /// What another gateway has sent in IP is taken out of it.
 fn unwrapped(world: &World, frame: &mut Vec<u8>) {
     let Some(wrapping) = steering::wrapped(frame.as_slice(), world) else {
@@ -111,6 +156,20 @@ fn sent_on(world: &World, frame: &[u8]) {
     );
 }
 
+/// What a front sends to a node no front sends on.
+fn fronted(world: &World, frame: &[u8]) {
+    let steered = front::judge(frame, world);
+    if !steered.goes() {
+        return;
+    }
+    let mut sent = vec![0; steered.room()];
+    sent.extend(frame);
+    let applied = steered.apply(sent.as_mut_slice());
+    applied.expect("a decided frame can be readied");
+    unwrapped(world, &mut sent);
+    assert!(!front::judge(sent.as_slice(), world).goes(), "it goes on");
+}
+
 impl InsideWorld for World {
     fn tunnel_v4(&self, destination: &[u8; 4]) -> bool {
         destination[0] == 10
@@ -129,17 +188,22 @@ pub fn verdicts(data: &[u8]) {
         return;
     };
     let world = World {
+        translation: Translation::new(GATEWAY[0], &[STANDS]),
         sa: SaEntry::new(Some(KEY), None),
         node: NodeState::new(u64::MAX, 0, false),
         local: (flags & 8 != 0).then(|| Local::new(None, &GATEWAY)),
         flags: *flags,
     };
     let _ = verdict::inside(frame, &world);
+    translated(&world, frame);
     let mut arrived = frame.to_vec();
     if world.steers() {
         unwrapped(&world, &mut arrived);
     }
     let frame = arrived.as_slice();
+    if world.steers() {
+        fronted(&world, frame);
+    }
     let decided = verdict::outside(frame, &world);
     if world.steers() && steering::asks(&decided) {
         sent_on(&world, frame);

@@ -22,6 +22,7 @@ mod policy;
 mod promise;
 mod scenario;
 mod session;
+mod shared;
 mod table;
 mod watch;
 
@@ -42,6 +43,10 @@ pub use hunt::{Found, Sum, hunt};
 use net::Net;
 use packet::{echo, inner_packet, label, source_and_destination};
 pub use scenario::{Fault, Rekeying, Scenario};
+pub use shared::{
+    Report as SharedReport, Scenario as SharedScenario, SharedFound, SharedSum, Trouble,
+    World as SharedWorld, hunt as hunt_shared, trace as trace_shared,
+};
 use watch::Watch;
 pub use watch::{Broken, Promises};
 

@@ -45,6 +45,30 @@ fn prefix(selector: &TrafficSelector) -> IpNet {
     }
 }
 
+/// What a child SA is to its ends.
+pub(super) fn spec_of(
+    [local, remote]: [IpAddr; 2],
+    gateway: Option<IpAddr>,
+    child: &Child,
+    encap: Option<UdpEncap>,
+) -> SessionSpec {
+    assert!(child.cipher == EspCipher::Aes256Gcm, "{:?}", child.cipher);
+    let spec_of = |spi, key: &[u8], salt: [u8; 4]| {
+        let key = esp::Key::new(key).expect("a key");
+        SaSpec::new(spi, esp::Cipher::Aes256Gcm, key, salt.into())
+    };
+    let mut spec = SessionSpec::new(local, remote, Producer::Ike);
+    spec.gateway = gateway;
+    spec.encap = encap;
+    // Only clients are behind NATs.
+    spec.roams = encap.is_some() && gateway.is_none();
+    spec.inbound = Some(spec_of(child.spi_in, &child.key_in, child.salt_in));
+    spec.outbound = Some(spec_of(child.spi_out, &child.key_out, child.salt_out));
+    spec.remote_inner = child.remote_ts.iter().map(prefix).collect();
+    spec.local_inner = child.local_ts.iter().map(prefix).collect();
+    spec
+}
+
 /// Whoever did not begin the session waits longer by this part of the limit.
 const PATIENCE: u64 = 8;
 
@@ -59,20 +83,7 @@ impl Session {
         (child, exporter): (&Child, &Exporter),
         encap: Option<UdpEncap>,
     ) -> Session {
-        assert!(child.cipher == EspCipher::Aes256Gcm, "{:?}", child.cipher);
-        let spec_of = |spi, key: &[u8], salt: [u8; 4]| {
-            let key = esp::Key::new(key).expect("a key");
-            SaSpec::new(spi, esp::Cipher::Aes256Gcm, key, salt.into())
-        };
-        let mut spec = SessionSpec::new(local, remote, Producer::Ike);
-        spec.gateway = gateway;
-        spec.encap = encap;
-        // Only clients are behind NATs.
-        spec.roams = encap.is_some() && gateway.is_none();
-        spec.inbound = Some(spec_of(child.spi_in, &child.key_in, child.salt_in));
-        spec.outbound = Some(spec_of(child.spi_out, &child.key_out, child.salt_out));
-        spec.remote_inner = child.remote_ts.iter().map(prefix).collect();
-        spec.local_inner = child.local_ts.iter().map(prefix).collect();
+        let spec = spec_of([local, remote], gateway, child, encap);
         let (low, high) = (
             child.spi_in.min(child.spi_out).to_be_bytes(),
             child.spi_in.max(child.spi_out).to_be_bytes(),

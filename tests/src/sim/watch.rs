@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::bits::Bits;
+use super::bits::{Bits, Sparse};
 use super::label;
 
 /// SPI, sequence number and IV (RFC 4303 section 2, RFC 4106 section 3.1).
@@ -97,8 +97,8 @@ pub(super) struct Key(usize);
 
 #[derive(Default)]
 struct Used {
-    sealed: Bits,
-    opened: Bits,
+    sealed: Sparse,
+    opened: Sparse,
 }
 
 pub(super) struct Watch {

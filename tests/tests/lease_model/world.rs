@@ -188,6 +188,7 @@ impl World {
                     assert!(plane.inbound <= inbound && plane.outbound <= outbound);
                     (plane.inbound, plane.outbound) = (inbound, outbound);
                 }
+                Act::Forget { .. } => unreachable!("nothing is removed"),
                 Act::Stop { term, tell, .. } => {
                     let plane = node.plane.take().expect("what is owned is stopped");
                     if tell {

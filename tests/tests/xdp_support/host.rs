@@ -6,9 +6,10 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings};
+use evergate::dataplane::loader::{Counters, Inside, Outside, OutsideSettings, SlotsWriter};
 use evergate_common::{
     filter::{self, ClassEntry, DIRECT_BITS, DirectKey, FilterWorld, Filtered, Hit, direct_net},
+    front::{self, FRONT_SPI, Front},
     guard::{Guard, Judged, judge},
     maps::{Address, AddressEntry, Local, NodeState, SaEntry, TunnelEntry, address},
     reason::{Counter, Kind},
@@ -48,6 +49,10 @@ pub struct Model {
     pub translates: bool,
     pub translation: Translation,
     pub toward: HashMap<u32, IpAddr>,
+    /// A front's own number, whether there are fronts before the node, and where slots lead.
+    pub front: u8,
+    pub behind: bool,
+    pub slots: HashMap<u32, u8>,
     /// Whether there is a packet filter, and what it knows.
     pub filter: bool,
     pub users: HashMap<Address, u32>,
@@ -122,7 +127,7 @@ impl OutsideWorld for Model {
         self.shared
     }
     fn steers(&self) -> bool {
-        self.number != 0
+        self.number != 0 || self.behind || self.front != 0
     }
     fn station(&self, mac: &[u8; 6]) -> bool {
         self.stations.contains(&station(mac))
@@ -144,13 +149,22 @@ impl Group for Model {
     }
 }
 
+impl Front for Model {
+    fn own_share(&self) -> u8 {
+        self.front
+    }
+    fn leads_to(&self, slot: u32) -> Option<u8> {
+        Some(self.slots.get(&slot).copied().unwrap_or(front::NO_NODE))
+    }
+}
+
 impl Model {
     /// What the program does with a frame, step by step as it does: the counters are two where a packet
     /// was taken out of another.
     pub fn outcome(&mut self, frame: &[u8]) -> (u32, Vec<Counter>, Vec<u8>) {
         let mut packet = frame.to_vec();
         let mut counters = Vec::new();
-        if self.number != 0 {
+        if self.number != 0 || self.behind {
             match steering::wrapped(frame, self) {
                 None => {}
                 Some(wrapping) if !wrapping.ours() => {
@@ -182,6 +196,26 @@ impl Model {
                 Filtered::NoService(_) => {}
             }
         }
+        if self.front != 0 {
+            let steered = front::judge(packet.as_slice(), self);
+            if steered.goes() {
+                packet.splice(..0, std::iter::repeat_n(0, steered.room()));
+                steered
+                    .apply(packet.as_mut_slice())
+                    .expect("a decided frame can be readied");
+                counters.push(steered.counter);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
+            }
+            if steered.counter != Counter::Passed {
+                counters.push(steered.counter);
+                return (DROP, counters, packet);
+            }
+        }
         let decision = verdict::outside(packet.as_slice(), self);
         let plain = verdict::plain_v4(packet.as_slice(), self);
         let keyed = verdict::keyed_v4(packet.as_slice(), self);
@@ -189,7 +223,9 @@ impl Model {
         if let Some(short) = plain.or(keyed) {
             assert_eq!(decision, Ok(Action::Reflect(short)), "{frame:02x?}");
         }
-        if self.translates && decision == Ok(Action::Guard) {
+        let guarded =
+            self.guard.is_up() && !matches!(judge(packet.as_slice(), &self.guard), Judged::Pass(_));
+        if self.translates && decision == Ok(Action::Guard) && !guarded {
             let verdict = match translation::toward(packet.as_slice(), self) {
                 Ok(message) => {
                     let applied = message.apply(packet.as_mut_slice());
@@ -216,7 +252,12 @@ impl Model {
                     .apply(packet.as_mut_slice())
                     .expect("a decided frame can be readied");
                 counters.push(steered.counter);
-                return (TX, counters, packet);
+                let verdict = if steered.interface() == 0 {
+                    TX
+                } else {
+                    REDIRECT
+                };
+                return (verdict, counters, packet);
             }
             if !matches!(steered.counter, Counter::Passed | Counter::EspUnknown) {
                 counters.push(steered.counter);
@@ -302,6 +343,7 @@ fn only(counters: Vec<Counter>) -> Counter {
 pub struct OutsidePair {
     pub program: Outside,
     pub model: Model,
+    slots: SlotsWriter,
     _socket: OwnedFd,
 }
 
@@ -338,10 +380,13 @@ impl OutsidePair {
             shared: settings.shared,
             number: settings.number,
             translates: settings.translates,
+            front: settings.front,
+            behind: settings.behind,
             filter: settings.filter,
             ..Model::default()
         };
         let mut pair = OutsidePair {
+            slots: program.take_slots().expect("once"),
             program,
             model,
             _socket: socket,
@@ -380,6 +425,36 @@ impl OutsidePair {
             .set_gateway(number, way)
             .expect("a gateway goes into the map");
         self.model.gateways.insert(number, way);
+    }
+
+    /// Every slot leads to this node.
+    pub fn lead_all(&mut self, number: u8) {
+        (0..front::SLOTS).for_each(|slot| self.lead(slot, number));
+    }
+
+    pub fn lead(&mut self, slot: u32, number: u8) {
+        self.slots
+            .lead(slot, number)
+            .expect("a slot goes into the map");
+        self.model.slots.insert(slot, number);
+    }
+
+    /// A front before this node, and the node's own address; the front has the key [`KEY`].
+    pub fn front_address(&mut self, own: IpAddr, front: IpAddr) {
+        self.program
+            .set_group_address(own)
+            .expect("the own address goes into the map");
+        self.model.group_address = Some(own);
+        self.program
+            .add_front_address(front)
+            .expect("an address goes into the map");
+        let slot = self.model.addresses.entry(address(front)).or_default();
+        *slot = slot.of_gateway(true);
+        self.program
+            .answer_fronts(&KEY)
+            .expect("the key goes into the map");
+        let entry = SaEntry::new(Some(KEY), None);
+        self.model.sas.insert(FRONT_SPI, entry);
     }
 
     pub fn owner(&mut self, spi: u32, owner: Option<u8>) {

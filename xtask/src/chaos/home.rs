@@ -32,12 +32,17 @@ pub(super) struct Home {
 impl Home {
     /// Mounts it where the node's configuration has its state, and has the lab run the node there.
     pub(super) fn new(lab: &mut Lab, place: Place) -> Result<Self> {
+        Self::of_size(lab, place, SIZE)
+    }
+
+    /// The same with a disk of this size.
+    pub(super) fn of_size(lab: &mut Lab, place: Place, size: &str) -> Result<Self> {
         let state = lab.dir().join("state");
         fs::create_dir_all(&state)?;
         let at = state.to_string_lossy();
         let script =
             "mount -t tmpfs -o size=\"$1\",mode=1777 none \"$2\" && echo ready && exec cat";
-        let words = ["sh", "-euc", script, "sh", SIZE, &at];
+        let words = ["sh", "-euc", script, "sh", size, &at];
         let mut holder = lab.spawn_piped(place, &words)?;
         wait_ready(&mut holder)
             .with_context(|| format!("{place} can not have a disk of its own"))?;

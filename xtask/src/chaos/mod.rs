@@ -7,6 +7,7 @@ mod health;
 mod home;
 mod plan;
 mod report;
+pub(crate) mod shared;
 mod watch;
 mod wire;
 
@@ -69,24 +70,36 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The command.
-pub(crate) fn run(time: Duration, seed: u64, prefix: &str) -> Result<()> {
+/// The command. `shared`: with an authority, and edges that share its SAs.
+pub(crate) fn run(time: Duration, seed: u64, shared: bool, prefix: &str) -> Result<()> {
     toolchain::packages(PACKAGES)?;
     toolchain::ensure()?;
     build::release()?;
     println!("chaos for {time:?}, seed {seed}");
     let mut lab = Lab::up(prefix, 1)?;
-    let report = play(&mut lab, time, seed, &mut |line| println!("{line}"))?;
+    let tell = &mut |line: String| println!("{line}");
+    if shared {
+        let report = shared::play(&mut lab, time, seed, tell)?;
+        drop(lab);
+        report.show();
+        return keep(&report, &format!("shared-{seed}"), report.wrong.len());
+    }
+    let report = play(&mut lab, time, seed, tell)?;
     drop(lab);
     report.show();
+    keep(&report, &format!("seed-{seed}"), report.wrong.len())
+}
+
+/// Writes all figures to a file.
+fn keep(report: &impl serde::Serialize, name: &str, wrong: usize) -> Result<()> {
     let folder = paths::target().join("chaos");
     std::fs::create_dir_all(&folder)?;
-    let file = folder.join(format!("seed-{seed}.json"));
-    std::fs::write(&file, serde_json::to_string_pretty(&report)?)?;
+    let file = folder.join(format!("{name}.json"));
+    std::fs::write(&file, serde_json::to_string_pretty(report)?)?;
     println!("{}", file.display());
-    match report.wrong.len() {
+    match wrong {
         0 => Ok(()),
-        count => bail!("{count} promises were broken (seed {seed})"),
+        count => bail!("{count} promises were broken ({name})"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What may be on the wire between client and gateways, judged frame by frame: no nonce twice for
 //! different packets, nothing inner in the clear.
 
+use crate::lab::sharing::SHARED;
 use crate::lab::topology::{gateway_number, is_inner};
 use crate::probe::MARK;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ const TAG: usize = 16;
 
 /// Who receives by this SPI (0 is the client, which may move), and the SPI: a key.
 type Key = (u8, u32);
+
+/// All edges that share an address, as a receiver.
+const EDGES: u8 = u8::MAX;
 
 /// The checker.
 #[derive(Default)]
@@ -117,10 +121,12 @@ impl Checker {
         if iv & u64::from(u32::MAX) != u64::from(sequence) {
             return Some(format!("{who}: IV {iv}, sequence number {sequence}"));
         }
-        let key = (
-            gateway_number(&packet.to.to_string()).unwrap_or_default(),
-            spi,
-        );
+        let to = packet.to.to_string();
+        let receiver = match to == SHARED {
+            true => EDGES,
+            false => gateway_number(&to).unwrap_or_default(),
+        };
+        let key = (receiver, spi);
         let slot = self.slot(key, iv)?;
         let print = print(esp);
         let before = std::mem::replace(slot, print);

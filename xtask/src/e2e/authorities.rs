@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
         another_serves,
     ),
     ("sharing_an_association_brings_the_sas", associated),
+    ("sharing_a_chosen_edge_has_the_sas_before", chosen),
 ];
 
 /// The authority that has a session, and the other one.
@@ -102,10 +103,6 @@ fn associated(lab: &mut Lab) -> Result<()> {
         ..Sharing::default()
     };
     let session = up(lab, &sharing)?;
-    let pairs = |lab: &Lab, number: u8| -> Result<u64> {
-        let status = lab.status(Place::Gateway(number))?;
-        Ok(status.authorities.iter().map(|a| a.pairs).sum())
-    };
     for number in [2, 3] {
         let found = pairs(lab, number)?;
         ensure(found == 0, || format!("gw{number} has {found} pairs"))?;
@@ -141,4 +138,27 @@ fn associated(lab: &mut Lab) -> Result<()> {
         format!("{asked} packets came for an SPI that gw2 did not know")
     })?;
     same_session(lab, &session)
+}
+
+fn chosen(lab: &mut Lab) -> Result<()> {
+    let sharing = Sharing {
+        distribution: "chosen",
+        ..Sharing::default()
+    };
+    let session = up(lab, &sharing)?;
+    for (number, expected) in [(1, 1), (2, 0), (3, 1)] {
+        let found = pairs(lab, number)?;
+        ensure(found == expected, || {
+            format!("gw{number} has {found} pairs, {expected} was expected")
+        })?;
+    }
+    lab.bring_to(3)?;
+    lab.ping_until(Place::Client, TARGETS[0], Duration::from_secs(2))?;
+    same_session(lab, &session)
+}
+
+/// Pairs that an edge has.
+fn pairs(lab: &Lab, number: u8) -> Result<u64> {
+    let status = lab.status(Place::Gateway(number))?;
+    Ok(status.authorities.iter().map(|a| a.pairs).sum())
 }

@@ -10,6 +10,7 @@ use anyhow::Result;
 pub(super) const CASES: &[Case] = &[
     ("log_that_can_not_be_written_ends_no_node", full_log),
     ("chaos_for_a_minute", chaos::minute),
+    ("chaos_with_edges_for_a_minute", chaos::shared::minute),
 ];
 
 /// What is logged goes to a disk that is full from the beginning.

@@ -7,8 +7,10 @@ mod connectivity;
 mod drain;
 mod failover;
 mod floods;
+mod fronts;
 mod hotswap;
 mod life;
+mod memory;
 mod moving;
 mod mtu;
 mod nat;
@@ -40,7 +42,9 @@ const CASES: &[&[Case]] = &[
     tunnel::CASES,
     sockets::CASES,
     steering::CASES,
+    memory::CASES,
     sharing::CASES,
+    fronts::CASES,
     hotswap::CASES,
     authorities::CASES,
     connectivity::CASES,

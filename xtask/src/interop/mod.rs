@@ -12,6 +12,7 @@ mod edges;
 mod libreswan;
 mod life;
 mod matrix;
+mod memory;
 mod mobike;
 mod patterns;
 mod pluto;
@@ -70,6 +71,7 @@ pub(crate) fn run(filter: &str, all: bool, prefix: &str) -> Result<(usize, usize
         .chain(mobike::cases())
         .chain(patterns::cases())
         .chain(edges::cases())
+        .chain(memory::cases())
         .filter(|case| case.name.contains(filter))
         .collect();
     match cases.is_empty() {

@@ -46,7 +46,7 @@ pub(super) fn down(prefix: &str) -> Result<()> {
 pub(super) fn present(prefix: &str) -> Result<Vec<String>> {
     Ok(Place::ALL
         .iter()
-        .chain(&[Place::Generator])
+        .chain(&[Place::Front, Place::Generator])
         .map(|place| format!("{prefix}{place}"))
         .filter(|name| Path::new("/run/netns").join(name).exists())
         .collect())
@@ -88,7 +88,7 @@ pub(super) fn set_offloads(prefix: &str, dir: &Path, offloads: Offloads) -> Resu
 }
 
 /// In the lab's folder: the XDP program of the switch ports.
-const PASS_OBJECT: &str = "pass.o";
+pub(super) const PASS_OBJECT: &str = "pass.o";
 
 /// Interface index of the first switch port. No end of a cable has the index of its port: the
 /// kernel would take it for a link of its own kind and tell a pulled cable up to a second late.

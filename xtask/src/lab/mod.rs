@@ -4,6 +4,7 @@
 //! removes itself when dropped; [`down`] removes what a crashed run left.
 
 mod build;
+pub(crate) mod fronting;
 pub(crate) mod herd;
 mod kernel;
 pub(crate) mod limits;

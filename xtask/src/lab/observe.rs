@@ -16,6 +16,7 @@ pub(crate) struct Status {
     pub(crate) sessions: Vec<Session>,
     pub(crate) drain: Option<Drain>,
     pub(crate) edges: Vec<Edge>,
+    pub(crate) front: Option<Front>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) connectivity: Option<Connectivity>,
     pub(crate) counters: Vec<Counter>,
@@ -51,8 +52,23 @@ pub(crate) struct Connectivity {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+pub(crate) struct Front {
+    pub(crate) slots: u32,
+    pub(crate) nodes: Vec<FrontNode>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Party {
     pub(crate) present: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct FrontNode {
+    pub(crate) number: u8,
+    pub(crate) state: String,
+    pub(crate) slots: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -161,12 +177,15 @@ impl Lab {
     /// misses packets.
     pub(crate) fn drops(&self) -> String {
         let places = GATEWAYS.map(Place::Gateway).into_iter();
-        let told = places.chain([Place::Client]).filter_map(|place| {
-            let drops = self.status(place).ok()?.drops;
-            let reasons = drops.iter().filter(|drop| drop.value > 0);
-            let reasons: Vec<String> = reasons.map(|d| format!("{} {}", d.value, d.name)).collect();
-            (!reasons.is_empty()).then(|| format!("{place}: {}", reasons.join(", ")))
-        });
+        let told = places
+            .chain([Place::Client, Place::Front])
+            .filter_map(|place| {
+                let drops = self.status(place).ok()?.drops;
+                let reasons = drops.iter().filter(|drop| drop.value > 0);
+                let reasons: Vec<String> =
+                    reasons.map(|d| format!("{} {}", d.value, d.name)).collect();
+                (!reasons.is_empty()).then(|| format!("{place}: {}", reasons.join(", ")))
+            });
         told.collect::<Vec<_>>().join("; ")
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Sharing {
     pub(crate) negotiation: Negotiation,
     /// Tables for edges and client.
     pub(crate) extra: String,
+    /// Tables for a single edge.
+    pub(crate) of_edge: fn(u8) -> String,
     /// Tables for the authority.
     pub(crate) authority_extra: String,
     /// `[GENERAL]` lines of the client's policy.
@@ -89,6 +91,7 @@ impl Default for Sharing {
             key: "5a".repeat(32),
             pool: POOL,
             extra: String::new(),
+            of_edge: |_| String::new(),
             authority_extra: String::new(),
             // An address that moves takes longer than a heartbeat between two gateways.
             general: "Heartbeat = DEFERRED\nHeartbeatDeferTime = 100ms\n\
@@ -199,8 +202,13 @@ impl Lab {
 
     /// From now on the router brings what is for the shared address to this edge.
     pub(crate) fn bring_to(&self, number: u8) -> Result<()> {
-        let (shared, via) = (format!("{SHARED}/32"), format!("192.0.2.{number}"));
-        let words = ["ip", "route", "replace", &shared, "via", &via];
+        self.bring_by(&format!("192.0.2.{number}"))
+    }
+
+    /// The same to whoever has this address.
+    pub(super) fn bring_by(&self, via: &str) -> Result<()> {
+        let shared = format!("{SHARED}/32");
+        let words = ["ip", "route", "replace", &shared, "via", via];
         self.exec(Place::Wan, &words).map(drop)
     }
 
@@ -247,10 +255,13 @@ name = \"authority.example\"
 {stands}
 
 {second}
-{}{}",
+{}
+{}
+{}",
             self.socket(Place::Gateway(number)).display(),
             connectivity_toml(sharing, gateway_inside(number)),
             sharing.extra,
+            (sharing.of_edge)(number),
             keys = sharing.negotiation.keys(),
             stands = stands(number, sharing),
             user = self.user_line(),
@@ -292,7 +303,8 @@ distribution = \"{}\"
         for number in GATEWAYS {
             let _ = write!(
                 text,
-                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n{}",
+                "\n[[channel.edge]]\nnumber = {number}\nname = \"gw{number}.example\"\n{}{}",
+                chosen(number, sharing),
                 stands(number, sharing)
             );
         }
@@ -316,6 +328,14 @@ fn connectivity_toml(sharing: &Sharing, address: IpAddr) -> String {
     match sharing.connectivity {
         true => format!("\n[connectivity]\nlisten = \"{address}:4511\"\npatience = \"40ms\"\n\n"),
         false => String::new(),
+    }
+}
+
+/// The last edge is the one that is chosen.
+fn chosen(number: u8, sharing: &Sharing) -> &'static str {
+    match sharing.distribution == "chosen" && GATEWAYS.last() == Some(&number) {
+        true => "chosen = true\n",
+        false => "",
     }
 }
 

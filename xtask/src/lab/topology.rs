@@ -44,6 +44,8 @@ pub(crate) enum Place {
     Lan,
     /// A plain host behind the gateways.
     Target,
+    /// A front before the gateways, in the labs that have one.
+    Front,
     /// Behind the client, in the short lab of the rig only: where test packets come from.
     Generator,
 }
@@ -69,6 +71,7 @@ impl fmt::Display for Place {
             Self::Gateway(number) => write!(f, "gw{number}"),
             Self::Lan => f.write_str("lan"),
             Self::Target => f.write_str("target"),
+            Self::Front => f.write_str("front"),
             Self::Generator => f.write_str("generator"),
         }
     }

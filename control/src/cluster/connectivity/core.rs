@@ -36,12 +36,15 @@ pub enum Output {
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Questions put to others.
+    /// Questions for the pair of an SPI that were put to others.
     pub asked: u64,
-    /// Those that somebody had something for.
+    /// Those that somebody had it for.
     pub found: u64,
-    /// Questions that went to the authority.
+    /// Such questions that went to the authority.
     pub lacking: u64,
+    /// Questions for the pairs of a station that were put to others, and those that somebody had some for.
+    pub stations: u64,
+    pub stations_found: u64,
     /// Answers that came when nobody waited for them any more.
     pub late: u64,
     /// Pairs in answers that could not be used.
@@ -251,7 +254,10 @@ impl Connectivity {
         let until = now + self.patience;
         match self.queries.begin(link, what, edges.clone(), until) {
             Begun::New(id) => {
-                self.tally.asked += 1;
+                match what {
+                    Asked::Spi(_) => self.tally.asked += 1,
+                    Asked::Client(_) => self.tally.stations += 1,
+                }
                 for party in edges {
                     // Who can not be asked does not answer.
                     let _ = self.say(party, &Message::Query { id, what });
@@ -384,7 +390,10 @@ impl Connectivity {
                 self.lack(link, what);
                 continue;
             }
-            self.tally.found += 1;
+            match what {
+                Asked::Spi(_) => self.tally.found += 1,
+                Asked::Client(_) => self.tally.stations_found += 1,
+            }
             self.outputs.push_back(Output::Found {
                 link,
                 what,
@@ -394,7 +403,7 @@ impl Connectivity {
     }
 
     fn lack(&mut self, link: Option<u16>, what: Asked) {
-        self.tally.lacking += 1;
+        self.tally.lacking += u64::from(matches!(what, Asked::Spi(_)));
         self.outputs.push_back(Output::Lacking { link, what });
     }
 

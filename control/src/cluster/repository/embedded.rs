@@ -5,20 +5,22 @@ use std::path::{Path, PathBuf};
 
 use redb::{
     Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, StorageBackend,
-    TableDefinition,
+    TableDefinition, TableError,
 };
 
 use super::file::Disk;
 use super::plan::{Batch, Change};
-use super::seal::{FORMAT, Opener, Records};
+use super::seal::{FORMAT, Kind, Opener, Records, Sealer};
 use super::worker::{Failure, Store};
-use super::{RepositoryError, RepositoryKey, Stored};
+use super::{Contents, RepositoryError, RepositoryKey, Stored};
 
 const PAIRS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pairs");
 const KEPT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("kept");
+const IKE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ike");
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const ABOUT_FORMAT: &str = "format";
 const ABOUT_KEY: &str = "key";
+const ABOUT_RUN: &str = "run";
 
 /// Memory for pages of the file: all of a usual repository would be more than is read again.
 const CACHE: usize = 64 << 20;
@@ -37,7 +39,7 @@ impl Embedded {
         path: &Path,
         key: &RepositoryKey,
         now: u64,
-    ) -> Result<(Self, Vec<Stored>), RepositoryError> {
+    ) -> Result<(Self, Contents), RepositoryError> {
         let path = path.to_owned();
         let failed = |error| refused(&path, &error);
         let (disk, database) = match Disk::existing(&path)? {
@@ -61,15 +63,26 @@ impl Embedded {
         for Stored { pair, .. } in expired {
             batch.changes.insert(pair.spi(), Change::Erase);
         }
-        if !batch.is_empty() {
-            write(&database, &batch).map_err(failed)?;
-        }
+        let records = ike_records(&database).map_err(failed)?;
+        let mut opener = Opener::new(key);
+        let ike = opener.ike(&records).map_err(|spi| {
+            let what = format!("{} {spi:016x}", Kind::Ike.name());
+            damaged(&path, None, what)
+        })?;
+        let (ike, expired): (Vec<_>, Vec<_>) = ike.into_iter().partition(|s| s.expires > now);
+        batch.ike = expired.iter().map(|s| (s.spi, None)).collect();
+        let last = run_record(&database).map_err(failed)?;
+        let run = opener.next_run(last.as_deref(), !records.is_empty());
+        let run = run.ok_or_else(|| damaged(&path, None, Kind::Run.name().to_owned()))?;
+        batch.run = Some(Sealer::new(key).seal(Kind::Run, 0_u32, &run));
+        write(&database, &batch).map_err(failed)?;
         let embedded = Self {
             path,
             disk,
             database: Some(database),
         };
-        Ok((embedded, stored))
+        let pairs = stored;
+        Ok((embedded, Contents { pairs, ike, run }))
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<(), Error> {
@@ -175,6 +188,26 @@ pub(super) fn read(
     })
 }
 
+fn ike_records(database: &Database) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    let table = match database.begin_read()?.open_table(IKE) {
+        Ok(table) => table,
+        // Of a time when IKE SAs were not kept.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        let (spi, record) = entry?;
+        records.push((spi.value(), record.value().to_vec()));
+    }
+    Ok(records)
+}
+
+fn run_record(database: &Database) -> Result<Option<Vec<u8>>, Error> {
+    let about = database.begin_read()?.open_table(ABOUT)?;
+    Ok(about.get(ABOUT_RUN)?.map(|value| value.value().to_vec()))
+}
+
 pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), Error> {
     let mut transaction = database.begin_write()?;
     // With one phase a commit that turns out damaged counts as one that never ended, and the state before it
@@ -196,6 +229,17 @@ pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), Error> {
                     all_kept.remove(spi)?;
                 }
             }
+        }
+        let mut ike = transaction.open_table(IKE)?;
+        for (spi, record) in &batch.ike {
+            match record {
+                Some(record) => ike.insert(spi, record.as_slice())?,
+                None => ike.remove(spi)?,
+            };
+        }
+        if let Some(run) = &batch.run {
+            let mut about = transaction.open_table(ABOUT)?;
+            about.insert(ABOUT_RUN, run.as_slice())?;
         }
     }
     transaction.commit()?;

@@ -6,7 +6,8 @@
 //! | `writer` | who is the writer; goes with its lease |
 //! | `owner` | who became the writer last; stays |
 //! | `last` | the owner, and how many batches it has written |
-//! | `pair/…`, `kept/…` | records, by SPI in eight hexadecimal digits |
+//! | `pair/…`, `kept/…`, `ike/…` | records, by SPI in hexadecimal digits |
+//! | `run` | how many writers there were |
 //!
 //! Each batch is one transaction that finds in `last` the one before it and puts itself there. Who becomes the writer puts
 //! its own name there. So a batch of a writer that was taken for dead finds another's name; one that was tried twice because no
@@ -29,9 +30,9 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::plan::{Batch, Change};
-use super::seal::{FORMAT, Opener, Records};
+use super::seal::{FORMAT, Kind, Opener, Sealer};
 use super::worker::{Failure, Store};
-use super::{RepositoryError, RepositoryKey, Stored, Tls, User};
+use super::{Contents, RepositoryError, RepositoryKey, Tls, User};
 use keys::{Keys, Table};
 use members::Members;
 use presence::{LEASE, Lease};
@@ -69,7 +70,7 @@ impl Etcd {
         user: Option<&User>,
         key: &RepositoryKey,
         now: u64,
-    ) -> Result<(Self, Vec<Stored>), RepositoryError> {
+    ) -> Result<(Self, Contents), RepositoryError> {
         let keys = Arc::new(Keys::new(prefix));
         let mut members = Members::new(endpoints, tls, user);
         check(&mut members, &keys, key).await?;
@@ -109,28 +110,54 @@ impl Etcd {
         }
     }
 
-    async fn read(
-        &mut self,
-        key: &RepositoryKey,
-        now: u64,
-    ) -> Result<Vec<Stored>, RepositoryError> {
-        let pairs = self.table(Table::Pairs).await?;
-        let kept = self.table(Table::Kept).await?;
-        let stored = Opener::new(key).all(pairs, kept).map_err(|(spi, kind)| {
+    async fn read(&mut self, key: &RepositoryKey, now: u64) -> Result<Contents, RepositoryError> {
+        let keys = Arc::clone(&self.keys);
+        let of = |table| {
+            let keys = Arc::clone(&keys);
+            move |key: &[u8]| keys.spi(table, key)
+        };
+        let table = |table| keys.table(table);
+        let pairs = self.table(table(Table::Pairs), of(Table::Pairs)).await?;
+        let kept = self.table(table(Table::Kept), of(Table::Kept)).await?;
+        let ike_spi = |key: &[u8]| keys.ike_spi(key);
+        let records = self.table(keys.all_ike(), ike_spi).await?;
+        let last = patiently(&mut self.members, &keys, async |client: &mut Client| {
+            client.get(keys.run(), None).await
+        })
+        .await?;
+        let last = last.kvs().first().map(|kv| kv.value().to_vec());
+        let mut opener = Opener::new(key);
+        let stored = opener.all(pairs, kept).map_err(|(spi, kind)| {
             let what = kind.name().to_owned();
-            damaged(&self.keys, Some(spi), what)
+            damaged(&keys, Some(spi), what)
         })?;
+        let ike = opener.ike(&records).map_err(|spi| {
+            let what = format!("{} {spi:016x}", Kind::Ike.name());
+            damaged(&keys, None, what)
+        })?;
+        let run = opener.next_run(last.as_deref(), !records.is_empty());
+        let run = run.ok_or_else(|| damaged(&keys, None, Kind::Run.name().to_owned()))?;
         let (stored, expired): (Vec<_>, Vec<_>) =
             stored.into_iter().partition(|s| s.pair.expires > now);
         let expired: Vec<_> = expired.iter().map(|s| s.pair.spi()).collect();
+        let (ike, over): (Vec<_>, Vec<_>) = ike.into_iter().partition(|s| s.expires > now);
+        let mut first = Batch::default();
+        first.run = Some(Sealer::new(key).seal(Kind::Run, 0_u32, &run));
+        let mut batches = vec![first];
         for some in expired.chunks(Self::RECORDS / super::plan::MOST) {
             let mut batch = Batch::default();
-            for spi in some {
-                batch.changes.insert(*spi, Change::Erase);
-            }
+            batch.changes = some.iter().map(|spi| (*spi, Change::Erase)).collect();
+            batches.push(batch);
+        }
+        for some in over.chunks(Self::RECORDS) {
+            let mut batch = Batch::default();
+            batch.ike = some.iter().map(|s| (s.spi, None)).collect();
+            batches.push(batch);
+        }
+        for batch in &batches {
             // The same until it is known: another batch must not have the name of one that may be written.
             let mut tries = 0;
-            while let Err(failure) = self.commit(&batch).await {
+            while let Err(failure) = self.commit(batch).await {
                 tries += 1;
                 match failure {
                     Failure::Away(_) if tries < TRIES => sleep(AGAIN).await,
@@ -140,18 +167,23 @@ impl Etcd {
                 }
             }
         }
-        Ok(stored)
+        let pairs = stored;
+        Ok(Contents { pairs, ike, run })
     }
 
-    /// All records of one kind, in the order of their SPIs.
-    async fn table(&mut self, table: Table) -> Result<Records, RepositoryError> {
-        let begin = self.keys.table(table).into_bytes();
+    /// All records whose keys begin so, in the order of their SPIs.
+    async fn table<S>(
+        &mut self,
+        begin: String,
+        spi_of: impl Fn(&[u8]) -> Option<S>,
+    ) -> Result<Vec<(S, Vec<u8>)>, RepositoryError> {
+        let begin = begin.into_bytes();
         // What comes behind all that begins so.
         let mut end = begin.clone();
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
-        let (mut from, mut records) = (begin, Records::new());
+        let (mut from, mut records) = (begin, Vec::new());
         loop {
             let keys = &self.keys;
             let page = patiently(&mut self.members, keys, async |client: &mut Client| {
@@ -160,7 +192,7 @@ impl Etcd {
             })
             .await?;
             for kv in page.kvs() {
-                let Some(spi) = self.keys.spi(table, kv.key()) else {
+                let Some(spi) = spi_of(kv.key()) else {
                     let name = String::from_utf8_lossy(kv.key()).into_owned();
                     return Err(damaged(&self.keys, None, name));
                 };
@@ -200,6 +232,15 @@ impl Etcd {
                 }
             }
         }
+        for (spi, record) in &batch.ike {
+            let key = self.keys.ike(*spi);
+            operations.push(match record {
+                Some(record) => TxnOp::put(key, record.clone(), None),
+                None => TxnOp::delete(key, None),
+            });
+        }
+        let run = batch.run.clone();
+        operations.extend(run.map(|run| TxnOp::put(self.keys.run(), run, None)));
         operations
     }
 }

@@ -22,7 +22,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::{Kept, Pair};
+use super::{Bytes, Kept, Pair};
 
 pub use error::RepositoryError;
 #[cfg(feature = "etcd")]
@@ -39,6 +39,25 @@ pub struct Stored {
     pub kept: Kept,
 }
 
+/// What a repository has of one IKE SA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredIke {
+    /// The authority's.
+    pub spi: u64,
+    /// Seconds since 1970 after which nobody goes on with it any more.
+    pub expires: u64,
+    /// Its [snapshot](crate::ike::Snapshot).
+    pub state: Bytes,
+}
+
+/// All that is in a repository.
+#[derive(Debug, Default)]
+struct Contents {
+    pairs: Vec<Stored>,
+    ike: Vec<StoredIke>,
+    run: u32,
+}
+
 /// What is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
@@ -48,6 +67,10 @@ pub enum Write {
     Kept { spi: u32, kept: Kept },
     /// The pair is to be forgotten.
     Erase { spi: u32 },
+    /// A new IKE SA, or one as it is now.
+    Ike(StoredIke),
+    /// The IKE SA is to be forgotten.
+    EraseIke { spi: u64 },
 }
 
 /// Where the repository is.
@@ -147,6 +170,8 @@ pub struct Repository {
     waiting: usize,
     /// Why nothing is written any more.
     deposed: Option<String>,
+    ike: Vec<StoredIke>,
+    run: u32,
 }
 
 impl Repository {
@@ -171,13 +196,28 @@ impl Repository {
             .spawn(work)
             .map_err(RepositoryError::Thread)?;
         let stored = answer.await.map_err(|_| RepositoryError::Ended)??;
+        let Contents { pairs, ike, run } = stored;
         let repository = Self {
             writes,
             outcomes,
             waiting: 0,
             deposed: None,
+            ike,
+            run,
         };
-        Ok((repository, stored))
+        Ok((repository, pairs))
+    }
+
+    /// The IKE SAs that were there, once.
+    pub fn take_ike(&mut self) -> Vec<StoredIke> {
+        std::mem::take(&mut self.ike)
+    }
+
+    /// How often the repository has been opened to write, this time included: no two writers have the same
+    /// number. It is durable.
+    #[must_use]
+    pub fn run(&self) -> u32 {
+        self.run
     }
 
     /// Has this written, after all that was given before. Never blocks. With [`WAITING`] writes on their way

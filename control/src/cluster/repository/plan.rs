@@ -1,9 +1,10 @@
 //! What a row of writes changes: sans-IO, the same for every store.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 
 use super::seal::{Kind, Sealer};
-use super::{Stored, Write};
+use super::{Stored, StoredIke, Write};
 
 /// What becomes of one SA pair. Both parts are sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +23,17 @@ pub(super) struct Batch {
     /// In the order in which they came.
     pub(super) numbers: Vec<u64>,
     pub(super) changes: BTreeMap<u32, Change>,
+    /// IKE SAs, sealed; `None`: to be erased.
+    pub(super) ike: BTreeMap<u64, Option<Vec<u8>>>,
+    /// The number of the run that begins, sealed.
+    pub(super) run: Option<Vec<u8>>,
     records: usize,
 }
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.numbers.is_empty() && self.changes.is_empty()
+        let nothing = self.changes.is_empty() && self.ike.is_empty() && self.run.is_none();
+        self.numbers.is_empty() && nothing
     }
 
     /// Records to write or to delete, at most.
@@ -39,25 +45,72 @@ impl Batch {
 /// Records that one write changes at most.
 pub(super) const MOST: usize = 2;
 
-/// Knows which pairs there are once all batches are done, and when they expire.
+/// What expires when.
+#[derive(Debug)]
+struct Expiry<K> {
+    expires: HashMap<K, u64>,
+    order: BTreeSet<(u64, K)>,
+}
+
+impl<K: Copy + Eq + Hash + Ord> Expiry<K> {
+    fn new(all: impl IntoIterator<Item = (K, u64)>) -> Self {
+        let mut expiry = Self {
+            expires: HashMap::new(),
+            order: BTreeSet::new(),
+        };
+        for (spi, expires) in all {
+            expiry.insert(spi, expires);
+        }
+        expiry
+    }
+
+    fn insert(&mut self, spi: K, expires: u64) {
+        self.remove(spi);
+        self.expires.insert(spi, expires);
+        self.order.insert((expires, spi));
+    }
+
+    fn remove(&mut self, spi: K) -> bool {
+        match self.expires.remove(&spi) {
+            Some(expires) => self.order.remove(&(expires, spi)),
+            None => false,
+        }
+    }
+
+    fn contains(&self, spi: K) -> bool {
+        self.expires.contains_key(&spi)
+    }
+
+    /// The next one that has expired at this time.
+    fn pop(&mut self, now: u64) -> Option<K> {
+        let (_, spi) = self.order.first().copied().filter(|(at, _)| *at <= now)?;
+        self.remove(spi);
+        Some(spi)
+    }
+}
+
+/// Knows which pairs and IKE SAs there are once all batches are done, and when they expire.
 pub(super) struct Planner {
     sealer: Sealer,
-    expires: HashMap<u32, u64>,
-    order: BTreeSet<(u64, u32)>,
+    pairs: Expiry<u32>,
+    ike: Expiry<u64>,
 }
 
 impl Planner {
     /// For a store that holds this.
     pub(super) fn new(sealer: Sealer, stored: &[Stored]) -> Self {
-        let mut planner = Self {
+        let pairs = stored.iter().map(|s| (s.pair.spi(), s.pair.expires));
+        Self {
             sealer,
-            expires: HashMap::new(),
-            order: BTreeSet::new(),
-        };
-        for Stored { pair, .. } in stored {
-            planner.insert(pair.spi(), pair.expires);
+            pairs: Expiry::new(pairs),
+            ike: Expiry::new([]),
         }
-        planner
+    }
+
+    /// And this.
+    pub(super) fn with_ike(self, stored: &[StoredIke]) -> Self {
+        let ike = Expiry::new(stored.iter().map(|s| (s.spi, s.expires)));
+        Self { ike, ..self }
     }
 
     /// Adds a write to a batch.
@@ -67,7 +120,7 @@ impl Planner {
         match write {
             Write::Pair { pair, kept } => {
                 let spi = pair.spi();
-                self.insert(spi, pair.expires);
+                self.pairs.insert(spi, pair.expires);
                 let put = Change::Put {
                     pair: Some(self.sealer.seal(Kind::Pair, spi, pair)),
                     kept: self.sealer.seal(Kind::Kept, spi, kept),
@@ -76,7 +129,7 @@ impl Planner {
             }
             Write::Kept { spi, kept } => {
                 // Of a pair that was erased, or has expired: nobody asks for it again.
-                if !self.expires.contains_key(spi) {
+                if !self.pairs.contains(*spi) {
                     return;
                 }
                 let sealed = self.sealer.seal(Kind::Kept, *spi, kept);
@@ -92,8 +145,19 @@ impl Planner {
                 }
             }
             Write::Erase { spi } => {
-                if self.remove(*spi) {
+                if self.pairs.remove(*spi) {
                     batch.changes.insert(*spi, Change::Erase);
+                }
+            }
+            Write::Ike(stored) => {
+                self.ike.insert(stored.spi, stored.expires);
+                let content = (stored.expires, &stored.state);
+                let sealed = self.sealer.seal(Kind::Ike, stored.spi, &content);
+                batch.ike.insert(stored.spi, Some(sealed));
+            }
+            Write::EraseIke { spi } => {
+                if self.ike.remove(*spi) {
+                    batch.ike.insert(*spi, None);
                 }
             }
         }
@@ -102,24 +166,16 @@ impl Planner {
     /// Adds the erasure of what has expired at this time, as long as the batch has fewer records than `most`.
     pub(super) fn expire(&mut self, batch: &mut Batch, now: u64, most: usize) {
         while batch.records + MOST <= most
-            && let Some((_, spi)) = self.order.first().copied().filter(|(at, _)| *at <= now)
+            && let Some(spi) = self.pairs.pop(now)
         {
-            self.remove(spi);
             batch.records += MOST;
             batch.changes.insert(spi, Change::Erase);
         }
-    }
-
-    fn insert(&mut self, spi: u32, expires: u64) {
-        self.remove(spi);
-        self.expires.insert(spi, expires);
-        self.order.insert((expires, spi));
-    }
-
-    fn remove(&mut self, spi: u32) -> bool {
-        match self.expires.remove(&spi) {
-            Some(expires) => self.order.remove(&(expires, spi)),
-            None => false,
+        while batch.records + MOST <= most
+            && let Some(spi) = self.ike.pop(now)
+        {
+            batch.records += 1;
+            batch.ike.insert(spi, None);
         }
     }
 }

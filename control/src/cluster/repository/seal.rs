@@ -20,7 +20,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Pair, RepositoryError, Stored};
+use super::{Bytes, Pair, RepositoryError, Stored, StoredIke};
 
 /// The one form of records there is. Whoever changes what is in them must count it up.
 pub(super) const FORMAT: u8 = 1;
@@ -98,19 +98,27 @@ impl fmt::Debug for RepositoryKey {
 pub(super) enum Kind {
     Pair = 1,
     Kept = 2,
+    Ike = 3,
+    Run = 4,
 }
 
 impl Kind {
     /// Format, kind, SPI: a record in another's place is not opened.
-    fn bind(self, spi: u32) -> [u8; 6] {
-        let [a, b, c, d] = spi.to_be_bytes();
-        [FORMAT, self as u8, a, b, c, d]
+    fn bind(self, spi: u64) -> Vec<u8> {
+        let mut bound = vec![FORMAT, self as u8];
+        match (self, u32::try_from(spi)) {
+            (Self::Pair | Self::Kept, Ok(spi)) => bound.extend_from_slice(&spi.to_be_bytes()),
+            _ => bound.extend_from_slice(&spi.to_be_bytes()),
+        }
+        bound
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Pair => "the keys",
             Self::Kept => "the numbers",
+            Self::Ike => "an IKE SA",
+            Self::Run => "the number of the last run",
         }
     }
 }
@@ -136,7 +144,12 @@ impl Sealer {
         }
     }
 
-    pub(super) fn seal<T: Serialize>(&mut self, kind: Kind, spi: u32, content: &T) -> Vec<u8> {
+    pub(super) fn seal<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        spi: impl Into<u64>,
+        content: &T,
+    ) -> Vec<u8> {
         let plain = postcard::experimental::serialized_size(content)
             .expect("the content is of our own types, which have a form");
         let mut record = Vec::with_capacity(SALT + COUNTER + plain + TAG);
@@ -146,7 +159,7 @@ impl Sealer {
         let mut record = postcard::to_extend(content, record)
             .expect("the content is of our own types, which have a form");
         let text = record.get_mut(SALT + COUNTER..).unwrap_or_default();
-        let (nonce, bind) = (nonce(self.counter), kind.bind(spi));
+        let (nonce, bind) = (nonce(self.counter), kind.bind(spi.into()));
         let tag = self
             .cipher
             .encrypt_inout_detached((&nonce).into(), &bind, InOutBuf::from(text))
@@ -175,7 +188,7 @@ impl<'a> Opener<'a> {
     pub(super) fn open<T: DeserializeOwned>(
         &mut self,
         kind: Kind,
-        spi: u32,
+        spi: impl Into<u64>,
         record: &[u8],
     ) -> Option<T> {
         let (salt, rest) = record.split_first_chunk::<SALT>()?;
@@ -187,7 +200,7 @@ impl<'a> Opener<'a> {
         let nonce = nonce(u64::from_be_bytes(*counter));
         let buffer = InOutBuf::from(text.as_mut_slice());
         cipher
-            .decrypt_inout_detached((&nonce).into(), &kind.bind(spi), buffer, tag.into())
+            .decrypt_inout_detached((&nonce).into(), &kind.bind(spi.into()), buffer, tag.into())
             .ok()?;
         let (content, rest) = postcard::take_from_bytes(&text).ok()?;
         rest.is_empty().then_some(content)
@@ -214,6 +227,29 @@ impl Opener<'_> {
         match kept.next() {
             Some((other, _)) => Err((other, Kind::Pair)),
             None => Ok(all),
+        }
+    }
+
+    /// The IKE SAs. Otherwise: the one whose record is damaged.
+    pub(super) fn ike(&mut self, records: &[(u64, Vec<u8>)]) -> Result<Vec<StoredIke>, u64> {
+        let open = |(spi, record): &(u64, Vec<u8>)| {
+            let content: Option<(u64, Bytes)> = self.open(Kind::Ike, *spi, record);
+            let (expires, state) = content.ok_or(*spi)?;
+            Ok(StoredIke {
+                spi: *spi,
+                expires,
+                state,
+            })
+        };
+        records.iter().map(open).collect()
+    }
+
+    /// The number of the run that begins, of that of the last one. `None`: the record is damaged, or missing where
+    /// there must be one.
+    pub(super) fn next_run(&mut self, last: Option<&[u8]>, needed: bool) -> Option<u32> {
+        match last {
+            Some(record) => self.open::<u32>(Kind::Run, 0_u32, record)?.checked_add(1),
+            None => (!needed).then_some(1),
         }
     }
 

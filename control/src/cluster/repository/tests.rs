@@ -1,3 +1,4 @@
+mod ike;
 mod power;
 
 use std::collections::BTreeMap;
@@ -153,6 +154,7 @@ fn apply(model: &mut BTreeMap<u32, Stored>, write: &Write) {
         Write::Erase { spi } => {
             model.remove(&spi);
         }
+        Write::Ike(_) | Write::EraseIke { .. } => {}
     }
 }
 

@@ -13,7 +13,7 @@ use super::embedded::Embedded;
 use super::etcd::Etcd;
 use super::plan::{Batch, MOST, Planner};
 use super::seal::Sealer;
-use super::{Outcome, RepositoryError, RepositoryKey, Settings, Stored, Write};
+use super::{Contents, Outcome, RepositoryError, RepositoryKey, Settings, Write};
 
 /// How long what has expired may stay, if nothing is written.
 const EXPIRY: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub(super) trait Store {
 }
 
 /// What `Repository::open` waits for.
-pub(super) type Opened = oneshot::Sender<Result<Vec<Stored>, RepositoryError>>;
+pub(super) type Opened = oneshot::Sender<Result<Contents, RepositoryError>>;
 
 type Queue = UnboundedReceiver<(u64, Write)>;
 type Told = UnboundedSender<Outcome>;
@@ -98,7 +98,7 @@ pub(super) fn run(
 }
 
 async fn begin<S: Store>(
-    store: Result<(S, Vec<Stored>), RepositoryError>,
+    store: Result<(S, Contents), RepositoryError>,
     key: RepositoryKey,
     opened: Opened,
     queue: Queue,
@@ -111,7 +111,7 @@ async fn begin<S: Store>(
             return;
         }
     };
-    let planner = Planner::new(Sealer::new(&key), &stored);
+    let planner = Planner::new(Sealer::new(&key), &stored.pairs).with_ike(&stored.ike);
     drop(key);
     match opened.send(Ok(stored)) {
         Ok(()) => serve(store, planner, queue, &told).await,

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::{SPI, ms};
-use crate::cluster::{Act, Claim, Edge, FromEdge, Grant, Limits, Report, Run, Terms, ToEdge};
+use crate::cluster::{
+    Act, Claim, Edge, FromEdge, Grant, Limits, Refusal, Report, Run, Terms, ToEdge,
+};
 
 fn limits(soft: u64) -> Limits {
     Limits {
@@ -251,4 +253,21 @@ fn one_that_missed_many_packets_asks_for_numbers_and_gets_them() {
     // The next gap need not wait.
     edge.claim(claim(900), now);
     assert_eq!(acts(&mut edge), [Act::Send(FromEdge::Claim(claim(900)))]);
+}
+
+// Whoever was cut off may have a pair that its authority has given up: as long as it is there, a client is not told
+// that nobody serves it.
+#[test]
+fn a_pair_that_the_authority_does_not_know_is_forgotten() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    let refuse = |refusal| ToEdge::Refuse { spi: SPI, refusal };
+    for refusal in [Refusal::Old, Refusal::Busy, Refusal::Exhausted] {
+        edge.hear(refuse(refusal), now);
+        assert_eq!(acts(&mut edge), []);
+    }
+    edge.hear(refuse(Refusal::Unknown), now);
+    assert_eq!(acts(&mut edge), [Act::Forget { spi: SPI }]);
+    edge.forgotten(SPI);
+    assert_eq!((edge.owned(), edge.holds()), (0, 0));
 }

@@ -62,6 +62,14 @@ impl NodeStateWriter {
         self.change(|old| NodeState::new(old.alive_until(), old.health(), silent))
     }
 
+    /// The health that heartbeats are answered with now; `None`: they are not answered.
+    pub fn answers(&self) -> Option<u8> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = shared.state;
+        let living = !state.silent() && monotonic_ns() <= state.alive_until();
+        living.then_some(state.health())
+    }
+
     fn change(&self, new: impl FnOnce(&NodeState) -> NodeState) -> Result<(), LoadError> {
         // The state is plain data and whole at any time, so a poisoned lock does no harm.
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);

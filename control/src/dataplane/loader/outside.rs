@@ -4,13 +4,14 @@ use std::{collections::HashMap, net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, XskMap};
 use evergate_common::filter::{MAX_DIRECT, MAX_USERS};
+use evergate_common::front::SLOTS;
 use evergate_common::guard::Guard;
 use evergate_common::maps::{
-    ADDRESSES, Address, AddressEntry, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, GATEWAYS, GUARD,
-    INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, OUTSIDE_COUNTERS, OUTSIDE_LOCAL,
-    OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS, REFLECT_KEYED, REFLECT_PLAIN, SAS,
-    SHARED, STATIONS, STEERING, STRANGERS, SaEntry, TOWARD, TRANSLATES, TRANSLATION, USERS,
-    address, halves, peer_slot,
+    ADDRESSES, Address, AddressEntry, BEHIND, CLASS_COUNTERS, CLASSES, DIRECT, FILTER, FRONT,
+    GATEWAYS, GUARD, INSIDE_V4, INSIDE_V6, MAX_ADDRESSES, MAX_SAS, NODE_STATE, NODES,
+    OUTSIDE_COUNTERS, OUTSIDE_LOCAL, OUTSIDE_XSKS, OWN_ADDRESS, OWNERS, PEER_SLOTS, PEERS,
+    REFLECT_KEYED, REFLECT_PLAIN, SAS, SHARED, STATIONS, STEERING, STRANGERS, SaEntry, TOWARD,
+    TRANSLATES, TRANSLATION, USERS, address, halves, peer_slot,
 };
 
 use super::super::command::Steer;
@@ -18,6 +19,7 @@ use super::{
     Attached, Counters, LoadError, NodeStateWriter, Run, XdpMode,
     error::map_error,
     filter::FilterMaps,
+    front::SlotsWriter,
     group::GroupMaps,
     local::LocalMap,
     program::{Program, set_only, set_xsk, sum},
@@ -40,6 +42,11 @@ pub struct OutsideSettings {
     pub shared: bool,
     /// IKE is relayed by address translation.
     pub translates: bool,
+    /// The node is a front, and this is its own number among the encryption nodes, or
+    /// [`NO_SHARE`](evergate_common::front::NO_SHARE); 0: it is none.
+    pub front: u8,
+    /// There are fronts before the node: it takes what they have sent on, in IP too.
+    pub behind: bool,
     /// There is a packet filter: classes of users, and what they may have past the tunnel.
     pub filter: bool,
     /// Security associations that can be held, 1 to [`MAX_SAS`]; memory is taken per association
@@ -56,6 +63,8 @@ impl Default for OutsideSettings {
             number: 0,
             shared: false,
             translates: false,
+            front: 0,
+            behind: false,
             filter: false,
             max_sas: MAX_SAS,
         }
@@ -75,6 +84,7 @@ pub struct Outside {
     local: LocalMap,
     guard: Array<MapData, Guard>,
     pub(super) group: GroupMaps,
+    pub(super) slots: Option<SlotsWriter>,
     pub(super) filter: FilterMaps,
     filters: bool,
     pub(super) translation: TranslationMaps,
@@ -115,6 +125,8 @@ impl Outside {
                 (STRANGERS, settings.strangers.into()),
                 (STEERING, settings.number),
                 (SHARED, settings.shared.into()),
+                (FRONT, settings.front),
+                (BEHIND, settings.behind.into()),
                 (FILTER, settings.filter.into()),
                 (TRANSLATES, settings.translates.into()),
             ],
@@ -124,6 +136,7 @@ impl Outside {
                 (OWNERS, max_owners),
                 (USERS, only(MAX_USERS)),
                 (DIRECT, only(MAX_DIRECT)),
+                (NODES, if settings.front == 0 { 1 } else { SLOTS }),
                 (INSIDE_V4, 1),
                 (INSIDE_V6, 1),
             ],
@@ -149,6 +162,7 @@ impl Outside {
                 addresses: program.map(TRANSLATION)?,
                 toward: program.map(TOWARD)?,
             },
+            slots: Some(SlotsWriter::new(program.map(NODES)?)),
             filters: settings.filter,
             filter: FilterMaps {
                 users: program.map(USERS)?,

@@ -91,7 +91,6 @@ pub struct InUse(mpsc::Sender<(u32, IpAddr)>);
 
 impl InUse {
     /// One that nobody hears.
-    #[cfg(test)]
     pub(in crate::dataplane) fn unheard() -> Self {
         Self(mpsc::channel(1).0)
     }

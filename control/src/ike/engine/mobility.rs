@@ -1,6 +1,6 @@
 //! Addresses that change (MOBIKE, RFC 4555).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::super::event::SaId;
@@ -35,5 +35,18 @@ impl Engine {
     pub fn peer_addresses(&self, id: SaId) -> &[IpAddr] {
         let entry = self.sas.get(&id);
         entry.map_or(&[], |entry| &entry.sa.core.peer_addresses[..])
+    }
+
+    /// The owner has heard an authentic, new ESP packet of a session from `remote`: a peer behind a
+    /// NAT is there now, unless we are behind one too.
+    pub fn peer_moved(&mut self, now: Instant, id: SaId, remote: SocketAddr) {
+        self.with(id, now, &mut NoHooks, |sa, _| {
+            sa.core.move_to(remote);
+        });
+    }
+
+    /// The owner has sent ESP to the peer of a session: a keep-alive is not needed for a while.
+    pub fn spoke(&mut self, now: Instant, id: SaId) {
+        self.with(id, now, &mut NoHooks, |sa, cx| sa.spoke(cx));
     }
 }

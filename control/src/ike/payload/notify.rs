@@ -59,6 +59,11 @@ pub mod kind {
     pub const TICKET_OPAQUE: u16 = 16413;
     /// RFC 6290.
     pub const QCD_TOKEN: u16 = 16419;
+    /// RFC 6311, these four.
+    pub const IKEV2_MESSAGE_ID_SYNC_SUPPORTED: u16 = 16420;
+    pub const IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED: u16 = 16421;
+    pub const IKEV2_MESSAGE_ID_SYNC: u16 = 16422;
+    pub const IPSEC_REPLAY_COUNTER_SYNC: u16 = 16423;
     /// RFC 7383.
     pub const IKEV2_FRAGMENTATION_SUPPORTED: u16 = 16430;
     /// RFC 7427 section 4.

@@ -18,8 +18,9 @@ use super::super::task::create_child::CreateChild;
 use super::super::task::informational::{Delete, DeleteChild, Liveness};
 use super::super::task::rekey_child::RekeyChild;
 use super::super::task::rekey_ike::RekeyIke;
+use super::super::task::replace_child::ReplaceChild;
 use super::super::task::ticket::AskForTicket;
-use super::super::task::{Cx, notify};
+use super::super::task::{Cx, Request, notify};
 use super::super::ts::TrafficSelector;
 use super::Sa;
 
@@ -101,7 +102,13 @@ impl Sa {
             self.start(Box::new(DeleteChild { spi_in }), cx);
         }
         for spi_in in due {
-            self.start(Box::new(RekeyChild::new(spi_in)), cx);
+            let child = self.core.child(spi_in);
+            let orphan = child.and_then(|child| Some((child, child.orphan?)));
+            let task: Box<dyn Request> = match orphan {
+                Some((child, orphan)) => Box::new(ReplaceChild::new(child, orphan)),
+                None => Box::new(RekeyChild::new(spi_in)),
+            };
+            self.start(task, cx);
         }
         if ike {
             let task = RekeyIke::new(&self.core);
@@ -193,6 +200,7 @@ impl Sa {
         self.expires = None;
         self.keep_alive = old.keep_alive;
         self.queue = std::mem::take(&mut old.queue);
+        self.inherit_step(old);
         // What is still on its way is our own rekeying, which is settled, or a question about the
         // peer's life, which is asked again here.
         let pending = old.pending.take().map(|pending| pending.task);
@@ -249,7 +257,8 @@ impl Sa {
 
     /// Asks whether the peer lives, unless a question is on its way already.
     pub(crate) fn check_liveness(&mut self, cx: &mut Cx<'_>) {
-        if self.core.phase == Phase::Established && self.pending.is_none() {
+        let asks = self.pending.is_some() || self.is_catching_up();
+        if self.core.phase == Phase::Established && !asks {
             self.start(Box::new(Liveness), cx);
         }
     }

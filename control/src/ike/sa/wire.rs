@@ -205,7 +205,7 @@ impl Sa {
             let pending = self.pending.as_ref();
             return pending.is_some_and(|p| p.id == id && p.task.exchange() == header.exchange);
         }
-        id == self.expected && !matches!(self.core.phase, Phase::Opening | Phase::Ended)
+        self.is_next(id) && !matches!(self.core.phase, Phase::Opening | Phase::Ended)
     }
 
     /// Notes a message of IKE_INTERMEDIATE for AUTH, before it is read.

@@ -26,7 +26,7 @@ use super::super::x509::Refused;
 use super::child::{self, Offer};
 use super::informational::{Abort, Delete};
 use super::{
-    Cx, Request, Response, Step, eap, error, find, mobike, notify, redirect, resume, ticket,
+    Cx, Request, Response, Step, eap, error, find, mobike, notify, redirect, resume, sync, ticket,
 };
 
 /// The exchange as initiator.
@@ -108,6 +108,7 @@ impl Request for Auth {
         payloads.extend(wanted.map(|id| Payload::IdR(Id::new(id))));
         payloads.push(Payload::Auth(auth));
         payloads.extend(mobike::announce(cx.settings));
+        payloads.extend(sync::announce(cx.settings));
         let offer = Offer::new(&self.initiate, cx);
         core.spi_in = Some(offer.spi);
         offer.write(cx.settings, &mut payloads);
@@ -144,6 +145,7 @@ impl Request for Auth {
         core.peer = Some(peer.unwrap_or(id.identity));
         core.take_token(payloads);
         mobike::learn(core, cx.settings, payloads);
+        core.sync = sync::learn(cx.settings, payloads);
         core.establish(cx, child, assigned);
         ticket::take(core, cx, payloads);
         ticket::take_lifetime(core, cx, payloads);
@@ -256,6 +258,8 @@ pub(super) fn finish(
             if core.mobike {
                 answer.extend(mobike::announce(cx.settings));
             }
+            core.sync = sync::learn(cx.settings, payloads);
+            answer.extend(core.sync.answer());
             core.establish(cx, child, assigned);
             answer.extend(ticket::answer(core, cx, payloads));
             answer.extend(ticket::lifetime(core, cx));

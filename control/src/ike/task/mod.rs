@@ -17,7 +17,9 @@ pub(crate) mod mobike;
 pub(crate) mod redirect;
 pub(crate) mod rekey_child;
 pub(crate) mod rekey_ike;
+pub(crate) mod replace_child;
 pub(crate) mod resume;
+pub(crate) mod sync;
 pub(crate) mod ticket;
 
 use std::time::Instant;

@@ -383,6 +383,7 @@ impl Core {
         self.wants_update = old.wants_update;
         self.follows_redirects = old.follows_redirects;
         self.redirectable = old.redirectable;
+        self.sync = old.sync;
         self.predecessor = Some(old.spi_local());
         (self.begun, self.established, self.ours) = (old.begun, old.established, old.ours);
         std::mem::swap(&mut self.id, &mut old.id);

@@ -88,7 +88,8 @@ fn every_key_in_both_roles() {
             // <-- HDR(A,B), SAr1, KEr, Nr, N(SIGNATURE_HASH_ALGORITHMS), …, CERTREQ
             // HDR(A,B), SK {IDi, CERT, CERTREQ, IDr, AUTH, …} -->
             // <-- HDR(A,B), SK {IDr, CERT, AUTH, …}
-            assert_eq!(pair.run(), 4);
+            // The longest keys make a message that goes in two parts.
+            assert!(matches!(pair.run(), 4 | 5));
             let (a, b) = (pair.a.established().unwrap(), pair.b.established().unwrap());
             assert_mirrored(a.1, b.1);
         }

@@ -178,10 +178,11 @@ fn a_user_gets_a_session_and_an_address() {
     let msk = peer.msk.unwrap();
     // HDR(A,B), SK {AUTH} -->
     let last = talk.auth(&msk);
-    // <-- HDR(A,B), SK {AUTH, CP(CFG_REPLY), SAr2, TSi, TSr}
+    // <-- HDR(A,B), SK {AUTH, CP(CFG_REPLY), SAr2, TSi, TSr, N(IKEV2_MESSAGE_ID_SYNC_SUPPORTED),
+    //     N(IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED)}
     let answer = talk.send(5, &[last]);
     let kinds: Vec<u8> = answer.iter().map(Payload::kind).collect();
-    assert_eq!(kinds, [39, 47, 33, 44, 45]);
+    assert_eq!(kinds, [39, 47, 33, 44, 45, 41, 41]);
     assert_eq!(auth(&answer).method, SHARED_KEY);
     let [Event::Established { peer, assigned, .. }] = &talk.pair.b.events[..] else {
         panic!("{:?}", talk.pair.b.events)

@@ -29,6 +29,8 @@ mod redirect;
 mod refused;
 mod rekey;
 mod rekey_network;
+mod restore;
+mod restore_chance;
 mod resume;
 mod resume_hostile;
 mod secrets;
@@ -65,6 +67,8 @@ pub(super) struct Owner {
     /// Whom it takes before and after it knows who it is.
     pub(super) admission: [Admission; 2],
     pub(super) may_move: bool,
+    /// What is assigned is its own, and not the peer's.
+    pub(super) is_client: bool,
     /// Who had sent the last one that it was asked of.
     pub(super) sent_from: Option<IpAddr>,
 }
@@ -132,6 +136,9 @@ impl Hooks for Owner {
         proposed_local: &[TrafficSelector],
         proposed_remote: &[TrafficSelector],
     ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), TsRefused> {
+        if self.is_client {
+            return Ok((proposed_local.to_vec(), proposed_remote.to_vec()));
+        }
         let local = narrow(proposed_local, &self.local_ts);
         let hosts: Vec<TrafficSelector> = assigned
             .iter()
@@ -189,6 +196,7 @@ impl Node {
             asked: None,
             admission: [Admission::Take, Admission::Take],
             may_move: true,
+            is_client: false,
             sent_from: None,
             local_ts: vec![
                 TrafficSelector::range([10, 0, 0, 0], [10, 0, 255, 255]),

@@ -17,7 +17,7 @@ use crate::node::sockets::Datagram;
 #[derive(Clone, Copy)]
 pub(super) struct Here {
     at: SocketAddr,
-    /// IKE goes that way.
+    /// IKE goes that way: as it came last.
     messages: bool,
 }
 
@@ -94,6 +94,15 @@ impl Authority {
         }
     }
 
+    /// IKE has come from an edge, by a message or by the channel: answers go the same way. An edge that does not
+    /// hear this node uses the channel.
+    pub(super) fn answer_by(&mut self, edge: EdgeId, messages: bool) {
+        let known = self.edges.get_mut(&edge);
+        if let Some(here) = known.and_then(|known| known.here.as_mut()) {
+            here.messages = messages;
+        }
+    }
+
     /// Sends an IKE message to an edge; what can not go in a datagram, or is not to, is given back.
     pub(super) fn relay_by_message(
         &mut self,
@@ -117,6 +126,7 @@ impl Authority {
             worked = true;
             match output {
                 Output::Ike { from, relayed } => {
+                    self.answer_by(from.number, true);
                     datagrams.extend(self.heard_from_client(from.number, relayed));
                 }
                 // Edges ask the authority by the channel.
@@ -140,5 +150,29 @@ impl Authority {
             }
             connectivity.core.poll(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_are_told_the_same_key_and_nobody_ever_the_same_again() {
+        let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 4511));
+        let (one, two) = ((EdgeId(1), at(1)), (EdgeId(2), at(2)));
+        let [told, tells] = introduce(one, two);
+        assert_eq!(
+            (told.own, told.number, told.at),
+            (EdgeId(1), EdgeId(2), at(2))
+        );
+        assert_eq!(
+            (tells.own, tells.number, tells.at),
+            (EdgeId(2), EdgeId(1), at(1))
+        );
+        assert_eq!((&told.key, told.epoch), (&tells.key, tells.epoch));
+        assert_eq!(told.key.expose().len(), KEY);
+        let [again, _] = introduce(one, two);
+        assert_ne!(told.key, again.key);
     }
 }

@@ -8,7 +8,6 @@ use crate::cluster::repository::Write;
 use crate::cluster::wire::{Carrier, Down, Succession};
 use crate::cluster::{EdgeId, Kept, Pair};
 use crate::ike::SaId;
-use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sessions::Live;
 use crate::sadb::{Producer, SessionId};
@@ -25,14 +24,22 @@ pub(super) struct Shared {
     pub(super) top: u64,
 }
 
+/// Edges that have only the keys can not tell the upper half of a number: the client is not sent there.
+const FAR: u64 = 1 << 31;
+
 impl Shared {
+    /// The client's numbers may be moved on.
+    pub(super) fn can_skip(&self) -> bool {
+        self.carrier.pair.esn && self.top < FAR
+    }
+
     pub(super) fn install(&self) -> Down {
         Down::Install(Box::new(self.carrier.clone()))
     }
 }
 
 /// Now, in milliseconds since 1970.
-fn millis() -> u64 {
+pub(super) fn millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -83,13 +90,10 @@ impl Authority {
             top: 0,
         };
         let connected = self.edges.iter().filter(|(_, edge)| edge.from.is_some());
-        let connected = connected.map(|(id, _)| *id);
-        let to: Vec<EdgeId> = match self.distribution {
-            Distribution::All => connected.collect(),
-            Distribution::Last => connected
-                .filter(|edge| owner.or(heard_by) == Some(*edge))
-                .collect(),
-        };
+        let to = connected.filter(|(id, edge)| {
+            edge.gets_all(self.distribution) || owner.or(heard_by) == Some(**id)
+        });
+        let to: Vec<EdgeId> = to.map(|(id, _)| *id).collect();
         for edge in &to {
             self.listener.send(*edge, shared.install());
         }

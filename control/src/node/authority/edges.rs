@@ -8,10 +8,11 @@ use tokio::task::coop::unconstrained;
 
 use super::Authority;
 use super::connectivity::Here;
+use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
-use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
+use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run, Terms};
 use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
@@ -34,6 +35,8 @@ pub(super) struct Edge {
     pub(super) run: Option<Run>,
     /// It is told of the pairs from this one on, piece by piece.
     pub(super) from_pair: Option<u32>,
+    /// It is one of few that get every pair when it is made.
+    chosen: bool,
     /// It takes part in the connectivity protocol.
     pub(super) here: Option<Here>,
     /// It gives clients' messages the address that stands for it, and they come by themselves.
@@ -44,9 +47,19 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(name: String) -> Self {
+    /// Whether it gets every pair when it is made.
+    pub(super) fn gets_all(&self, distribution: Distribution) -> bool {
+        match distribution {
+            Distribution::All => true,
+            Distribution::Chosen => self.chosen,
+            Distribution::Last => false,
+        }
+    }
+
+    pub(super) fn new(name: String, chosen: bool) -> Self {
         Self {
             name,
+            chosen,
             from: None,
             run: None,
             from_pair: None,
@@ -95,10 +108,10 @@ impl Authority {
 
     fn connected(&mut self, edge: EdgeId, from: SocketAddr) {
         self.takes_part_no_more(edge);
-        let everything = self.distribution == Distribution::All;
         let Some(known) = self.edges.get_mut(&edge) else {
             return;
         };
+        let everything = known.gets_all(self.distribution);
         known.from = Some(from);
         known.from_pair = everything.then_some(0);
         let text = format!("{} ({edge}) has connected from {from}", known.name);
@@ -149,7 +162,10 @@ impl Authority {
         match message {
             // The channel has seen to it.
             Up::Greeting { .. } => {}
-            Up::Ike(relayed) => return self.heard_from_client(edge, relayed),
+            Up::Ike(relayed) => {
+                self.answer_by(edge, false);
+                return self.heard_from_client(edge, relayed);
+            }
             Up::Here { at, messages } => self.takes_part(edge, at, messages),
             Up::Fetched { spi, sequence } => self.fetched(edge, spi, sequence),
             Up::Numbers(numbers) => self.on_numbers(edge, numbers, now),
@@ -274,7 +290,12 @@ impl Authority {
                 }
                 let live = session.and_then(|session| self.table.live.get(&session));
                 if let Some(live) = live.filter(|live| !live.retired) {
-                    self.engine.rekey_child(Instant::now(), live.sa, spi);
+                    let (sa, now) = (live.sa, Instant::now());
+                    // Beyond all that may have been accepted, if the client knows how to get there.
+                    let skips = lost && shared.is_some_and(Shared::can_skip);
+                    if !(skips && self.engine.ask_ahead(now, sa, Terms::default().reserve + 1)) {
+                        self.engine.rekey_child(now, sa, spi);
+                    }
                 }
             }
         }
@@ -301,15 +322,18 @@ impl Authority {
     fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
             Outcome::Done { number } => {
+                self.held.written(number);
                 if let Some((spi, kept)) = self.storing.remove(&number) {
                     self.ledger.stored(spi, kept);
                 }
             }
             Outcome::Away { why } => {
+                self.is_away = true;
                 let text = format!("the repository is away, new work waits: {why}");
                 self.note(NewEvent::new(EventKind::Repository, text));
             }
             Outcome::Back => {
+                self.is_away = false;
                 let text = "the repository is back".to_owned();
                 self.note(NewEvent::new(EventKind::Repository, text));
             }

@@ -1,5 +1,6 @@
 //! What is sent to a peer waits until the edges that get its new SA can receive on it: a peer that knows
-//! the SPI may use it at once (RFC 7296 section 2.8).
+//! the SPI may use it at once (RFC 7296 section 2.8). And until the repository has what the peer is about to
+//! know of its IKE SA.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -13,40 +14,58 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Messages to peers with new SAs that not all edges have yet.
 #[derive(Default)]
-pub(super) struct Held {
+pub struct Held {
     peers: HashMap<SocketAddr, Waiting>,
+    /// Who waits for a write of this number.
+    writes: HashMap<u64, SocketAddr>,
 }
 
 struct Waiting {
     missing: BTreeSet<(u32, EdgeId)>,
+    /// What is not durable yet.
+    writes: BTreeSet<u64>,
     until: Instant,
     messages: Vec<(EdgeId, Transmit)>,
 }
 
 impl Held {
     /// What goes to `remote` waits until these edges have the pair.
-    pub(super) fn wait_for(
-        &mut self,
-        remote: SocketAddr,
-        spi: u32,
-        edges: &[EdgeId],
-        now: Instant,
-    ) {
+    pub fn wait_for(&mut self, remote: SocketAddr, spi: u32, edges: &[EdgeId], now: Instant) {
         if edges.is_empty() {
             return;
         }
-        let waiting = self.peers.entry(remote).or_insert_with(|| Waiting {
-            missing: BTreeSet::new(),
-            until: now + PATIENCE,
-            messages: Vec::new(),
-        });
+        let waiting = self.waiting(remote, now);
         waiting
             .missing
             .extend(edges.iter().map(|edge| (spi, *edge)));
     }
 
+    fn waiting(&mut self, remote: SocketAddr, now: Instant) -> &mut Waiting {
+        self.peers.entry(remote).or_insert_with(|| Waiting {
+            missing: BTreeSet::new(),
+            writes: BTreeSet::new(),
+            until: now + PATIENCE,
+            messages: Vec::new(),
+        })
+    }
+
+    /// What goes to `remote` waits until this write is durable.
+    pub(super) fn wait_for_write(&mut self, remote: SocketAddr, number: u64, now: Instant) {
+        self.waiting(remote, now).writes.insert(number);
+        self.writes.insert(number, remote);
+    }
+
+    /// A write is durable.
+    pub(super) fn written(&mut self, number: u64) {
+        let remote = self.writes.remove(&number);
+        if let Some(waiting) = remote.and_then(|remote| self.peers.get_mut(&remote)) {
+            waiting.writes.remove(&number);
+        }
+    }
+
     /// Takes a message that has to wait; else gives it back.
-    pub(super) fn hold(&mut self, edge: EdgeId, transmit: Transmit) -> Option<Transmit> {
+    #[must_use]
+    pub fn hold(&mut self, edge: EdgeId, transmit: Transmit) -> Option<Transmit> {
         match self.peers.get_mut(&transmit.remote) {
             Some(waiting) => {
                 waiting.messages.push((edge, transmit));
@@ -57,22 +76,25 @@ impl Held {
     }
 
     /// An edge has the pair, or says that it can not use it.
-    pub(super) fn confirmed(&mut self, remote: SocketAddr, spi: u32, edge: EdgeId) {
+    pub fn confirmed(&mut self, remote: SocketAddr, spi: u32, edge: EdgeId) {
         if let Some(waiting) = self.peers.get_mut(&remote) {
             waiting.missing.remove(&(spi, edge));
         }
     }
 
     /// An edge is gone: nobody waits for it.
-    pub(super) fn gone(&mut self, edge: EdgeId) {
+    pub fn gone(&mut self, edge: EdgeId) {
         for waiting in self.peers.values_mut() {
             waiting.missing.retain(|(_, missing)| *missing != edge);
         }
     }
 
     /// What need not wait any more, and edges that were not waited for any longer.
-    pub(super) fn release(&mut self, now: Instant) -> (Vec<(EdgeId, Transmit)>, BTreeSet<EdgeId>) {
-        let done = |waiting: &Waiting| waiting.missing.is_empty() || waiting.until <= now;
+    #[must_use]
+    pub fn release(&mut self, now: Instant) -> (Vec<(EdgeId, Transmit)>, BTreeSet<EdgeId>) {
+        let done = |waiting: &Waiting| {
+            waiting.missing.is_empty() && waiting.writes.is_empty() || waiting.until <= now
+        };
         let (mut messages, mut late) = (Vec::new(), BTreeSet::new());
         for (_, waiting) in self.peers.extract_if(|_, waiting| done(waiting)) {
             late.extend(waiting.missing.into_iter().map(|(_, edge)| edge));
@@ -82,7 +104,8 @@ impl Held {
     }
 
     /// When [`Held::release`] has something to do, if nobody confirms anything before.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
         self.peers.values().map(|waiting| waiting.until).min()
     }
 }

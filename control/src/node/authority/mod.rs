@@ -6,6 +6,7 @@ mod connectivity;
 mod distribution;
 mod edges;
 mod held;
+mod memory;
 mod negotiation;
 mod stand_ins;
 mod start;
@@ -41,9 +42,9 @@ use crate::ike::{CookieKeys, Engine, SaId};
 
 use distribution::Shared;
 use edges::Edge;
-use held::Held;
+pub use held::Held;
 use stand_ins::StandIns;
-use status::Board;
+pub(super) use status::{Board, blank};
 
 pub(super) use start::start;
 
@@ -92,6 +93,8 @@ pub(super) struct Authority {
     /// Its own addresses that stand for edges.
     stand_ins: StandIns,
     repository: Repository,
+    /// The repository can not be written to for now.
+    is_away: bool,
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
     storing: HashMap<u64, (u32, crate::cluster::Kept)>,
     writes: u64,
@@ -258,6 +261,7 @@ impl Authority {
                 worked = true;
                 self.carry_out(order);
             }
+            worked |= self.keep_ike(Instant::now());
             while let Some(transmit) = self.engine.poll_transmit() {
                 worked = true;
                 self.transmit(transmit);
@@ -327,6 +331,7 @@ impl Authority {
                 self.listener.send(*edge, Down::Leaving);
             }
         }
+        self.keep_all_ike();
         let deadline = Instant::now() + FAREWELL;
         while self.repository.waiting() > 0 && Instant::now() < deadline {
             let outcome = tokio::time::timeout_at(deadline.into(), self.repository.next()).await;

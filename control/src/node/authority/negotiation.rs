@@ -91,6 +91,24 @@ impl Authority {
             }
             // Of a client's side.
             Event::Redirected { .. } | Event::Ticket { .. } | Event::ReauthIn { .. } => {}
+            // Which numbers are sent the ledger says: new keys are beyond all of the old ones.
+            Event::Ahead { id, .. } => {
+                if let Some(live) = self.table.of_sa(id).and_then(|id| self.table.live.get(&id))
+                    && let Some(inbound) = &live.spec.inbound
+                {
+                    self.engine.rekey_child(now, id, inbound.spi);
+                }
+            }
+            Event::PeerAhead { id } => {
+                let live = self.table.of_sa(id);
+                if let Some(live) = live.and_then(|id| self.table.live.get(&id)) {
+                    let text = format!(
+                        "{} goes on with numbers that nobody has accepted",
+                        live.peer
+                    );
+                    self.note(NewEvent::new(EventKind::SessionRekeyed, text));
+                }
+            }
             Event::Closed { id, reason, .. } => match self.table.of_sa(id) {
                 Some(session) => self.end_session(session, &reason.to_string(), false),
                 None => {

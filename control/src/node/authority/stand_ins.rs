@@ -122,27 +122,17 @@ impl Authority {
         };
         known.translates = expected == Some(to);
         let name = &known.name;
-        let (kind, text) = match expected {
-            Some(expected) if expected == to => (
-                EventKind::EdgeUp,
-                format!("{name} ({edge}) translates messages of IKE to {to}"),
-            ),
-            Some(expected) => (
-                EventKind::EdgeRefused,
-                format!(
-                    "{name} ({edge}) translates messages of IKE to {to}, where nobody hears them: expected \
-                     {expected}, its channel.edge.translated here"
-                ),
-            ),
-            None => (
-                EventKind::EdgeRefused,
-                format!(
-                    "{name} ({edge}) translates messages of IKE to {to}, where nobody hears them: it has no \
-                     channel.edge.translated here"
-                ),
-            ),
+        if known.translates {
+            return tracing::info!("{name} ({edge}) translates messages of IKE to {to}");
+        }
+        let expected = match expected {
+            Some(expected) => format!("expected {expected}, its channel.edge.translated here"),
+            None => "it has no channel.edge.translated here".to_owned(),
         };
-        self.note(NewEvent::new(kind, text));
+        let text = format!(
+            "{name} ({edge}) translates messages of IKE to {to}, where nobody hears them: {expected}"
+        );
+        self.note(NewEvent::new(EventKind::EdgeRefused, text));
     }
 
     /// A client's message has come by this edge.

@@ -88,7 +88,8 @@ pub(in crate::node) async fn start(
         },
     };
     // It may have to wait for another one that was the writer before.
-    let (repository, stored) = Repository::open(&settings, key).await?;
+    let (mut repository, stored) = Repository::open(&settings, key).await?;
+    let (run, ike) = (repository.run(), repository.take_ike());
     let known = edges.iter().map(|edge| Known {
         edge: edge.number,
         name: edge.name.clone(),
@@ -96,7 +97,7 @@ pub(in crate::node) async fn start(
     let listener = Listener::bind(*listen, &credentials, known.collect()).await?;
     let known = edges
         .iter()
-        .map(|edge| (edge.number, Edge::new(edge.name.clone())));
+        .map(|edge| (edge.number, Edge::new(edge.name.clone(), edge.chosen)));
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let stand_ins = StandIns::bind(edges, address).await?;
     let board = Arc::new(Board::new(blank(&config, 0), started));
@@ -149,6 +150,7 @@ pub(in crate::node) async fn start(
         edges: known.collect(),
         stand_ins,
         repository,
+        is_away: false,
         storing: HashMap::new(),
         writes: 0,
         batch: HashMap::new(),
@@ -177,12 +179,15 @@ pub(in crate::node) async fn start(
         post_earliest: started,
         config,
     };
+    let kept = authority.engine.keep(run);
+    kept.context("the repository has been opened too often: begin with an empty one")?;
     let count = stored.len();
     for pair in stored {
         authority.restore(pair);
     }
+    let sessions = authority.restore_ike(ike);
     let text = format!(
-        "authority {} is up on {} for {address}, with {count} pairs of SAs of before",
+        "authority {} is up on {} for {address}, with {count} pairs of SAs and {sessions} IKE SAs of before",
         authority.config.name,
         authority.listener.local_addr(),
     );

@@ -14,18 +14,18 @@ use crate::node::events::{EventKind, NewEvent};
 use crate::sadb::{Direction, SessionId};
 
 /// Where the core posts and others read.
-pub(super) struct Board(ArcSwap<(Instant, Status)>);
+pub(in crate::node) struct Board(ArcSwap<(Instant, Status)>);
 
 impl Board {
-    pub(super) fn new(status: Status, now: Instant) -> Self {
+    pub(in crate::node) fn new(status: Status, now: Instant) -> Self {
         Self(ArcSwap::from_pointee((now, status)))
     }
 
-    pub(super) fn post(&self, status: Status, now: Instant) {
+    pub(in crate::node) fn post(&self, status: Status, now: Instant) {
         self.0.store(Arc::new((now, status)));
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(in crate::node) fn status(&self) -> Status {
         let posted = self.0.load();
         let (at, status) = &**posted;
         let age = at.elapsed().as_millis() as u64;
@@ -38,7 +38,7 @@ impl Board {
 }
 
 /// The status of a node that has done nothing yet.
-pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
+pub(in crate::node) fn blank(config: &Config, uptime_ms: u64) -> Status {
     Status {
         name: config.name.clone(),
         role: config.role,
@@ -51,6 +51,7 @@ pub(super) fn blank(config: &Config, uptime_ms: u64) -> Status {
         edges: Vec::new(),
         authorities: Vec::new(),
         connectivity: None,
+        front: None,
         filter: Vec::new(),
         clusters: Vec::new(),
         tunnels: Vec::new(),

@@ -63,6 +63,8 @@ pub struct NamedEdge {
     pub number: EdgeId,
     /// Of its certificate.
     pub name: String,
+    /// It gets every SA when it is made, with [`Distribution::Chosen`].
+    pub chosen: bool,
     /// The authority's own address that stands for this edge, where it translates addresses.
     pub translated: Option<IpAddr>,
 }
@@ -97,6 +99,8 @@ pub enum Distribution {
     /// All of them.
     #[default]
     All,
+    /// Those that are chosen, and the one that the client was heard by.
+    Chosen,
     /// The one that the client was heard by; others ask when they need it.
     Last,
 }
@@ -123,8 +127,8 @@ impl Checker<'_> {
         outside: Option<&Outside>,
         inside: Option<&Inside>,
     ) -> Option<Channel> {
-        if role == Role::Client {
-            let why = "a client knows nothing of authorities";
+        if matches!(role, Role::Client | Role::Front) {
+            let why = "it knows nothing of authorities";
             self.unused(table.as_ref(), "[channel]", role, why);
             return None;
         }
@@ -173,7 +177,24 @@ impl Checker<'_> {
                 self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
                 let why = "its routes say by which interface it answers";
                 self.unused(table.interface.as_ref(), "channel.interface", role, why);
+                let distribution_at = table
+                    .distribution
+                    .as_ref()
+                    .map_or(at.clone(), Spanned::span);
                 let distribution = self.named_or(table.distribution, "channel.distribution");
+                let chosen = edges.iter().filter(|edge| edge.chosen).count();
+                let said = match (distribution, chosen) {
+                    (Distribution::Chosen, 0) => Some(
+                        "channel.distribution: found `chosen`, and no edge with `chosen = true`",
+                    ),
+                    (Distribution::All | Distribution::Last, 1..) => {
+                        Some("channel.edge.chosen has no effect without distribution = \"chosen\"")
+                    }
+                    _ => None,
+                };
+                if let Some(said) = said {
+                    self.warn(&distribution_at, said);
+                }
                 let number = self.authority_number(table.number, "channel.number");
                 ChannelEnd::Authority {
                     listen: listen?,
@@ -182,7 +203,7 @@ impl Checker<'_> {
                     distribution,
                 }
             }
-            Role::Gateway | Role::Client => {
+            Role::Gateway | Role::Client | Role::Front => {
                 if let Some(first) = table.edges.first() {
                     let said = "[[channel.edge]]: found on a gateway, expected on its authority";
                     self.error(&first.span(), said);
@@ -290,6 +311,7 @@ impl Checker<'_> {
                 edges.push(NamedEdge {
                     number,
                     name,
+                    chosen: edge.chosen.is_some_and(Spanned::into_inner),
                     translated,
                 });
             }

@@ -59,7 +59,7 @@ pub(super) fn check(path: &Path, source: &str, file: File) -> Result<Config, Vec
 fn a(role: Role) -> String {
     match role {
         Role::Authority => format!("an {role}"),
-        Role::Client | Role::Gateway => format!("a {role}"),
+        Role::Client | Role::Gateway | Role::Front => format!("a {role}"),
     }
 }
 
@@ -84,6 +84,7 @@ impl Checker<'_> {
     }
 
     fn config(&mut self, file: File) -> Option<Config> {
+        self.of_no_use(&file);
         let File {
             name,
             role,
@@ -98,12 +99,18 @@ impl Checker<'_> {
             role,
             &TOP,
             "role",
-            "\"client\", \"gateway\" or \"authority\"",
+            "\"client\", \"gateway\", \"authority\" or \"front\"",
         );
         let role: Option<Role> = role.and_then(|role| self.named(&role, "role"));
         let expected = "the node's IKE identity, such as \"gw-a.example\"";
-        let identity = self.required(identity, &TOP, "identity", expected);
-        let identity = identity.and_then(|text| self.identity(&text, "identity"));
+        let identity = match (role, identity) {
+            // It authenticates to nobody.
+            (Some(Role::Front), None) => name.clone().map(Identity::Fqdn),
+            (_, text) => {
+                let text = self.required(text, &TOP, "identity", expected);
+                text.and_then(|text| self.identity(&text, "identity"))
+            }
+        };
         let socket = self.socket(socket, name.as_deref());
         // What is right depends on the role, so without one nothing further is judged.
         let role = role?;
@@ -112,7 +119,7 @@ impl Checker<'_> {
         let inside = self.inside(file.inside, role);
         if let (Some((outside, _)), Some((inside, at))) = (&outside, &inside)
             && outside.interface == inside.interface
-            && role != Role::Authority
+            && !matches!(role, Role::Authority | Role::Front)
         {
             let found = &inside.interface;
             self.error(
@@ -132,6 +139,7 @@ impl Checker<'_> {
         let esp = self.esp(file.esp);
         let ike = self.ike(file.ike);
         let drain = self.drain(file.drain, role);
+        let steering_at = file.steering.as_ref().map_or(TOP, Spanned::span);
         let steering = self.steering(file.steering, role, outside.as_ref().map(|(o, _)| o));
         let channel = self.channel(
             file.channel,
@@ -141,6 +149,15 @@ impl Checker<'_> {
         );
         let connectivity = self.connectivity(file.connectivity, role, channel.as_ref());
         let filter = self.filter(file.filter, role, outside.as_ref().map(|(o, _)| o));
+        let at = outside.as_ref().map(|(o, _)| o);
+        let front = self.front(file.front, role, at, channel.as_ref());
+        let (channelled, fronted) = (channel.as_ref(), front.as_ref());
+        let behind = self.behind(file.behind, role, at, channelled, &heartbeat, fronted);
+        if let (Some(_), true) = (&steering, front.is_some() || behind.is_some()) {
+            let said = "[steering]: found beside [front] or [behind], expected one of the two ways: by numbers \
+                        in SPIs, or by clients";
+            self.error(&steering_at, said);
+        }
         let repository = self.repository(file.repository, role, &state);
         let privileges = self.privileges(file.privileges);
         let any_pool = file.pool.is_some();
@@ -161,7 +178,10 @@ impl Checker<'_> {
             self.users(file.users, role, &x509, &peers, any_pool.then_some(&pool));
         groups.extend(of_users);
         let known = !(peers.is_empty() && users.is_empty() && groups.is_empty());
-        if role != Role::Client && channel_is_own(channel.as_ref()) && !known {
+        if matches!(role, Role::Gateway | Role::Authority)
+            && channel_is_own(channel.as_ref())
+            && !known
+        {
             self.warn(
                 &pool_at,
                 "no [[peer]]: no client can authenticate; only SAs that are \
@@ -184,6 +204,8 @@ impl Checker<'_> {
             ike,
             drain,
             steering,
+            front,
+            behind,
             channel,
             connectivity,
             filter,
@@ -473,7 +495,9 @@ impl Checker<'_> {
     fn outside(&mut self, table: Table<file::Outside>, role: Role) -> Option<(Outside, Place)> {
         let what = match role {
             Role::Authority => "the address that the edges share",
-            Role::Client | Role::Gateway => "the interface toward the untrusted network",
+            Role::Client | Role::Gateway | Role::Front => {
+                "the interface toward the untrusted network"
+            }
         };
         let table = self.required(table, &TOP, "[outside]", what)?;
         let at = table.span();
@@ -508,8 +532,11 @@ impl Checker<'_> {
         let what = match role {
             Role::Client => "the name of the TUN device to create",
             Role::Gateway => "the interface toward the LAN",
-            Role::Authority => {
-                let why = "it has no packets to carry";
+            Role::Authority | Role::Front => {
+                let why = match role {
+                    Role::Authority => "it has no packets to carry",
+                    _ => "it has no tunnels, the nodes behind it have them",
+                };
                 self.unused(table.as_ref(), "[inside]", role, why);
                 let none = Inside {
                     interface: String::new(),
@@ -535,7 +562,7 @@ impl Checker<'_> {
                 let why = "it uses the interface's own MTU";
                 self.unused(table.mtu.as_ref(), "inside.mtu", role, why);
             }
-            Role::Authority => {}
+            Role::Authority | Role::Front => {}
         }
         let mtu = self.number(table.mtu, "inside.mtu", 576..=3400);
         let xdp: XdpMode = self.named_or(table.xdp, "inside.xdp");

@@ -36,6 +36,8 @@ pub(super) struct File {
     pub(super) ike: Table<Ike>,
     pub(super) drain: Table<Drain>,
     pub(super) steering: Table<Steering>,
+    pub(super) front: Table<Front>,
+    pub(super) behind: Table<Behind>,
     pub(super) channel: Table<Channel>,
     pub(super) connectivity: Table<Connectivity>,
     pub(super) filter: Table<Filter>,
@@ -173,6 +175,28 @@ pub(super) struct SteeredGateway {
     pub(super) address: Text,
     pub(super) by: Text,
     pub(super) mtu: Number,
+    pub(super) interface: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Front {
+    pub(super) number: Number,
+    pub(super) address: Text,
+    pub(super) key: Text,
+    pub(super) heartbeat: Time,
+    pub(super) tries: Number,
+    #[serde(default, rename = "node")]
+    pub(super) nodes: Vec<Spanned<SteeredGateway>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Behind {
+    pub(super) address: Text,
+    pub(super) key: Text,
+    #[serde(default)]
+    pub(super) fronts: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -198,6 +222,7 @@ pub(super) struct Channel {
 pub(super) struct ChannelEdge {
     pub(super) number: Number,
     pub(super) name: Text,
+    pub(super) chosen: Flag,
     pub(super) translated: Text,
 }
 

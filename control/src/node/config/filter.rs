@@ -36,8 +36,8 @@ impl Checker<'_> {
         role: Role,
         outside: Option<&Outside>,
     ) -> Option<Filter> {
-        if role != Role::Gateway {
-            let why = "only a gateway forwards for others";
+        if !matches!(role, Role::Gateway | Role::Front) {
+            let why = "only a gateway or a front forwards for others";
             self.unused(table.as_ref(), "[filter]", role, why);
             return None;
         }

@@ -28,6 +28,8 @@ pub struct SteeredGateway {
     pub way: SteeredWay,
     /// Largest packet that goes there, IP around it included; otherwise as the route says.
     pub mtu: Option<u16>,
+    /// The interface that leads there; otherwise the outside one.
+    pub interface: Option<String>,
 }
 
 /// How packets get to another gateway.
@@ -81,7 +83,8 @@ impl Checker<'_> {
         for gateway in table.gateways {
             let at = gateway.span();
             let gateway = gateway.into_inner();
-            gateways.extend(self.steered(gateway, &at, address, &mut numbers, &mut addresses));
+            let key = "steering.gateway";
+            gateways.extend(self.steered(key, gateway, &at, address, &mut numbers, &mut addresses));
         }
         if gateways.is_empty() {
             self.warn(
@@ -96,51 +99,64 @@ impl Checker<'_> {
         })
     }
 
-    fn steered(
+    /// Another node of the shared address; `table` names it.
+    pub(super) fn steered(
         &mut self,
-        table: file::SteeredGateway,
+        table: &str,
+        gateway: file::SteeredGateway,
         at: &Place,
         own: Option<IpAddr>,
         numbers: &mut HashSet<u8>,
         addresses: &mut HashSet<IpAddr>,
     ) -> Option<SteeredGateway> {
-        let number_at = table.number.as_ref().map_or(at.clone(), Spanned::span);
-        let number = self.steering_number(table.number, at, "steering.gateway.number");
+        let number_at = gateway.number.as_ref().map_or(at.clone(), Spanned::span);
+        let number = self.steering_number(gateway.number, at, &format!("{table}.number"));
         if let Some(number) = number.filter(|number| !numbers.insert(*number)) {
-            let said = format!("steering.gateway.number: {number} is there twice");
+            let said = format!("{table}.number: {number} is there twice");
             self.error(&number_at, said);
         }
-        let what = "the gateway's own address";
-        let text = self.required(table.address, at, "steering.gateway.address", what);
+        let (what, key) = ("the node's own address", format!("{table}.address"));
+        let text = self.required(gateway.address, at, &key, what);
         let place = text.as_ref().map_or(at.clone(), Spanned::span);
-        let address = text.and_then(|text| self.unicast(&text, "steering.gateway.address"));
+        let address = text.and_then(|text| self.unicast(&text, &key));
         if let Some(address) = address {
             if !addresses.insert(address) {
-                let said = format!("steering.gateway.address: {address} is there twice");
+                let said = format!("{key}: {address} is there twice");
                 self.error(&place, said);
             }
             if own.is_some_and(|own| own.is_ipv4() != address.is_ipv4()) {
                 let said = format!(
-                    "steering.gateway.address: found {address}, expected one of the same family as \
-                     steering.address"
+                    "{key}: found {address}, expected one of the same family as {}",
+                    own_key(table)
                 );
                 self.error(&place, said);
             }
         }
-        let way: SteeredWay = self.named_or(table.by, "steering.gateway.by");
-        let mtu = self.number(table.mtu, "steering.gateway.mtu", 576..=9000);
+        let way: SteeredWay = self.named_or(gateway.by, &format!("{table}.by"));
+        let mtu = self.number(gateway.mtu, &format!("{table}.mtu"), 576..=9000);
+        let interface = match gateway.interface {
+            None => None,
+            found => Some(self.interface(found, at, &format!("{table}.interface"), "")?),
+        };
         Some(SteeredGateway {
             number: number?,
             address: address?,
             way,
             mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
+            interface,
         })
     }
 
-    fn steering_number(&mut self, number: Number, at: &Place, key: &str) -> Option<u8> {
+    pub(super) fn steering_number(&mut self, number: Number, at: &Place, key: &str) -> Option<u8> {
         let what = format!("a number from 1 to {HIGHEST_NUMBER}, another one for each gateway");
         let number = self.required(number, at, key, &what)?;
         let found = self.number(Some(number), key, 1..=HIGHEST_NUMBER.into())?;
         u8::try_from(found).ok()
     }
+}
+
+/// The key of the node's own address in the same table.
+fn own_key(table: &str) -> String {
+    let table = table.split('.').next().unwrap_or_default();
+    format!("{table}.address")
 }

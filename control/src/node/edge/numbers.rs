@@ -18,13 +18,16 @@ const PARTING: Duration = Duration::from_millis(300);
 impl Node {
     /// Does what the numbers' core wants to be done, and says which pairs can be received on: to be called
     /// when they can. Says whether there was anything.
-    pub(in crate::node) fn pump_edge(&mut self) -> bool {
+    pub(in crate::node) fn pump_edge(&mut self) -> Result<bool> {
         let links = self.edge.as_ref().map_or(0, |edge| edge.links.len());
-        let worked = (0..links).filter(|link| self.pump_link(*link));
-        worked.count() > 0
+        let mut worked = false;
+        for link in 0..links {
+            worked |= self.pump_link(link)?;
+        }
+        Ok(worked)
     }
 
-    fn pump_link(&mut self, index: usize) -> bool {
+    fn pump_link(&mut self, index: usize) -> Result<bool> {
         let mut worked = false;
         while let Some(edge) = &mut self.edge
             && let Some(link) = edge.links.get_mut(index)
@@ -70,10 +73,14 @@ impl Node {
                     outbound,
                 },
                 Act::Stop { spi, term, tell } => Lease::Stop { spi, term, tell },
+                Act::Forget { spi } => {
+                    self.drop_pair_of(index, spi)?;
+                    continue;
+                }
             };
             self.dataplane.command(Command::Lease(lease));
         }
-        worked
+        Ok(worked)
     }
 
     /// Time has passed for an edge.
@@ -160,7 +167,9 @@ impl Node {
         edge.give_back(false);
         let deadline = Instant::now() + PARTING;
         loop {
-            self.pump_edge();
+            if self.pump_edge().is_err() {
+                break;
+            }
             self.dataplane.wake();
             if self.edge.as_ref().is_none_or(|edge| edge.holds() == 0) {
                 break;
@@ -174,7 +183,8 @@ impl Node {
         for link in self.edge.iter_mut().flat_map(|edge| &mut edge.links) {
             link.core.leave();
         }
-        self.pump_edge();
+        // It ends: an error would change nothing any more.
+        let _ = self.pump_edge();
         let leaving = self.inputs.uplinks.iter_mut().map(Uplink::leave);
         futures_util::future::join_all(leaving).await;
     }

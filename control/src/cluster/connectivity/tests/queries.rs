@@ -232,6 +232,11 @@ fn all_pairs_of_a_client_are_found_by_its_address() {
         .map(|(from, c)| (from.number, c.pair.spi()))
         .collect();
     assert_eq!(order, [(TWO, 1), (THREE, 1), (THREE, 2), (TWO, 2)]);
+    let tally = net.node(ONE).tally();
+    assert_eq!(
+        (tally.stations, tally.stations_found, tally.asked),
+        (1, 1, 0)
+    );
 }
 
 proptest! {

@@ -43,6 +43,26 @@ impl Keys {
         format!("{}{spi:08x}", self.table(table))
     }
 
+    /// The number of the last run.
+    pub(super) fn run(&self) -> String {
+        format!("{}/run", self.0)
+    }
+
+    pub(super) fn ike(&self, spi: u64) -> String {
+        format!("{}{spi:016x}", self.all_ike())
+    }
+
+    /// What all keys of IKE SAs begin with.
+    pub(super) fn all_ike(&self) -> String {
+        format!("{}/ike/", self.0)
+    }
+
+    /// The SPI in the key of an IKE SA.
+    pub(super) fn ike_spi(&self, key: &[u8]) -> Option<u64> {
+        let digits = key.strip_prefix(self.all_ike().as_bytes())?;
+        u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    }
+
     /// What all keys of a table begin with.
     pub(super) fn table(&self, table: Table) -> String {
         let name = match table {

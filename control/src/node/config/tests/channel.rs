@@ -161,6 +161,36 @@ fn an_edge_knows_authorities_and_no_clients() {
 }
 
 #[test]
+fn a_few_edges_can_be_chosen() {
+    let chosen = |flag: &str| {
+        let text = AUTHORITY.replacen("[channel]", "[channel]\ndistribution = \"chosen\"", 1);
+        text.replacen("[[channel.edge]]", &format!("[[channel.edge]]\n{flag}"), 1)
+    };
+    let config = read(&chosen("chosen = true")).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let ChannelEnd::Authority {
+        edges,
+        distribution,
+        ..
+    } = config.channel.unwrap().end
+    else {
+        panic!("an edge's end");
+    };
+    let flags: Vec<_> = edges.iter().map(|edge| edge.chosen).collect();
+    assert_eq!(
+        (distribution, &flags[..]),
+        (Distribution::Chosen, &[true, false][..])
+    );
+    for text in [
+        chosen(""),
+        AUTHORITY.replacen("[[channel.edge]]", "[[channel.edge]]\nchosen = true", 1),
+    ] {
+        let warned = format!("{:?}", read(&text).unwrap().warnings);
+        assert!(warned.contains("chosen"), "{warned}");
+    }
+}
+
+#[test]
 fn several_authorities_have_numbers() {
     let number = |text: &str| text.replacen("[channel]", "[channel]\nnumber = 62", 1);
     let config = read(&number(AUTHORITY)).unwrap();
