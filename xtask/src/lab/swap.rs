@@ -21,12 +21,12 @@ impl Lab {
         let members: Vec<String> = edges.iter().map(u8::to_string).collect();
         let members = members.join("/");
         let group = ["ip", "nexthop", "replace", "id", GROUP, "group", &members];
-        // Ways that are not in use go to an edge that has come back, and after a second the others too.
+        // So few that all are in use: of more, an edge that has come back would get those that nobody uses.
         let kept = [
             "type",
             "resilient",
             "buckets",
-            "96",
+            "6",
             "idle_timer",
             "1",
             "unbalanced_timer",
