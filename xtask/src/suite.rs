@@ -22,7 +22,7 @@ const HERD: usize = 10_000;
 /// How many failovers are simulated after the tests.
 pub(crate) const FAILOVERS: u64 = 100_000;
 /// How many edges are lost in simulations with an authority.
-const EDGES_LOST: u64 = 20_000;
+const EDGES_LOST: u64 = 2_000;
 /// How many histories machine and reference model live through.
 pub(crate) const HISTORIES: u64 = 100_000;
 

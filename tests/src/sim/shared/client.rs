@@ -44,8 +44,10 @@ pub(super) struct Client {
     asked: Instant,
     number: u64,
     pub(super) out: Vec<Packet>,
-    /// IKE SAs that it began; told once.
+    /// It began its first session, or one in the place of another that has ended; told once.
     pub(super) begun: u64,
+    /// It has had a session since it began one.
+    had: bool,
     pub(super) wake_at: Option<Duration>,
 }
 
@@ -71,6 +73,7 @@ impl Client {
             number: 0,
             out: Vec::new(),
             begun: 0,
+            had: true,
             wake_at: None,
         }
     }
@@ -168,7 +171,7 @@ impl Client {
             follows_redirects: false,
             redirected_from: None,
         };
-        self.begun += 1;
+        self.begun += u64::from(std::mem::take(&mut self.had));
         let id = self.engine.initiate(now, wish, &mut self.owner);
         self.pending.insert(id);
     }
@@ -277,6 +280,7 @@ impl Client {
                     self.table.let_die(other, now);
                 }
                 (self.heard, self.asked) = (now, now);
+                self.had = true;
             }
             Event::Failed { id, spi_in, .. } => {
                 if let Some(spi) = spi_in {
