@@ -259,7 +259,8 @@ impl Sa {
             false => Phase::Established,
         };
         for child in &snapshot.children {
-            let rekey_at = spread(child.life.rekey_at);
+            // What is replaced or deleted already is not replaced once more: nothing would ever do so.
+            let rekey_at = spread(child.life.rekey_at).filter(|_| child.is_in_use());
             let ends_at = child.life.ends_at.and_then(|time| at.read(time));
             core.children.push(ChildSa {
                 spi_in: child.spi_in,
