@@ -87,8 +87,8 @@ where
         Some(number) => number,
     };
     match world.gateway(number) {
-        Some(node) => Steered::toward(node, &parsed, ip),
-        None => Steered::stays(Counter::SteerSilent),
+        Some(node) if node.exists() => Steered::toward(node, &parsed, ip),
+        _ => Steered::stays(Counter::SteerSilent),
     }
 }
 

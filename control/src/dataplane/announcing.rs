@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use evergate_common::reason::Counter;
 
 use super::command::WorkerEvent;
-use super::core::{Core, Way};
+use super::core::{Core, ETHERNET, Way};
 use super::handover::{FIRST, Note};
 use super::net::announce::{Activation, Announcer, FRAME};
 use super::net::arp::{Arp, Operation};
@@ -116,6 +116,18 @@ fn question(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
     // One from the unspecified address only checks for a duplicate (RFC 4862 section 5.4).
     let asks = matches!(nd.message, Message::Solicitation { .. }) && !nd.source.is_unspecified();
     asks.then_some((IpAddr::V6(nd.target), nd.ethernet.source))
+}
+
+/// The address that a station says it has.
+fn claimed(frame: &[u8]) -> Option<IpAddr> {
+    if let Ok(arp) = Arp::parse(frame) {
+        return Some(IpAddr::V4(arp.sender));
+    }
+    let nd = Nd::parse(frame).ok()?;
+    Some(match nd.message {
+        Message::Solicitation { .. } => nd.source.into(),
+        Message::Advertisement { .. } => nd.target.into(),
+    })
 }
 
 impl Core {
@@ -271,6 +283,7 @@ impl Core {
         let mut answer = [0; FRAME];
         let bytes = &*umem.packet(frame);
         let heard = lan.announcer.on_frame(bytes, now, &mut answer);
+        let gone = claimed(bytes).filter(|address| lan.announcer.owner(*address).is_some());
         let unanswered = question(bytes).filter(|(target, asker)| {
             !lan.announcer.is_active(*target) && lan.asked_again(*target, *asker, now)
         });
@@ -283,7 +296,37 @@ impl Core {
         if let Some((target, _)) = unanswered {
             self.nobody_answers(target, now);
         }
+        if let Some(address) = gone {
+            self.pass_on(address, umem, now);
+        }
         Way::Done
+    }
+
+    /// Another gateway has a client now: what waits here for numbers of its session goes there.
+    fn pass_on(&mut self, client: IpAddr, umem: &mut Umem, now: Instant) {
+        let group = self.groups.lookup(client);
+        let group = group.and_then(|group| self.groups.get(group));
+        let index = group.and_then(|group| self.sessions.by_id(group.active?));
+        let session = index.and_then(|index| self.sessions.get(index));
+        let spi = session.filter(|session| session.spec.shared && !session.has_numbers());
+        if let Some(spi) = spi.map(|session| session.spi) {
+            self.release(spi, umem, now);
+        }
+    }
+
+    /// The header of a packet to a client whose session has no numbers here, toward the gateway that has told
+    /// the LAN that the client is there. The packet's TTL is lowered each time it goes on, so it ends.
+    pub(super) fn toward_owner(&self, client: IpAddr) -> Option<[u8; ETHERNET]> {
+        let lan = self.lan.as_ref()?;
+        let to = lan.announcer.owner(client)?;
+        let mut header = [0; ETHERNET];
+        let (macs, kind) = header.split_at_mut(2 * to.len());
+        let (destination, source) = macs.split_at_mut(to.len());
+        destination.copy_from_slice(&to);
+        source.copy_from_slice(&lan.mac);
+        let ethertype: u16 = if client.is_ipv4() { 0x0800 } else { 0x86dd };
+        kind.copy_from_slice(&ethertype.to_be_bytes());
+        Some(header)
     }
 
     /// A station of the LAN asks for an inner address in vain. Whoever has a session with its

@@ -181,6 +181,8 @@ pub(super) struct Ports {
     /// For inner packets whose next hop the kernel has to resolve; a TUN device needs none.
     slow_inside: Option<SlowPath>,
     slow_rate: RateLimit,
+    /// Rings were full and could not be emptied: it is not tried again before the next kick.
+    stuck: bool,
 }
 
 impl Ports {
@@ -198,6 +200,7 @@ impl Ports {
             desk,
             slow_inside,
             slow_rate,
+            stuck: false,
         }
     }
 
@@ -206,19 +209,26 @@ impl Ports {
         let refused = match way {
             Way::Outside => match &mut self.outside {
                 Outside::Nic { sockets, .. } => {
-                    send(sockets, frame).map_err(|f| (f, Counter::TxRingFull))
+                    let sent = send(sockets, umem, frame, &mut self.stuck);
+                    sent.map_err(|f| (f, Counter::TxRingFull))
                 }
                 Outside::Udp { .. } => Err((frame, Counter::NoNeighbour)),
             },
             Way::Inside => match &mut self.inside {
-                Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
+                Inside::Nic(sockets) => {
+                    let sent = send(sockets, umem, frame, &mut self.stuck);
+                    sent.map_err(|f| (f, Counter::TxRingFull))
+                }
                 Inside::Tun(tun) | Inside::Routed(tun, _) => {
                     count(core, Counter::InsideRefused, tun.send(umem, frame));
                     Ok(())
                 }
             },
             Way::Lan => match &mut self.inside {
-                Inside::Nic(sockets) => send(sockets, frame).map_err(|f| (f, Counter::TxRingFull)),
+                Inside::Nic(sockets) => {
+                    let sent = send(sockets, umem, frame, &mut self.stuck);
+                    sent.map_err(|f| (f, Counter::TxRingFull))
+                }
                 Inside::Routed(_, segment) => match segment.send(umem.packet(&frame)) {
                     Ok(()) => {
                         umem.free(frame);
@@ -280,6 +290,7 @@ impl Ports {
     /// receive into. Says whether frames still wait for being sent.
     pub(super) fn kick(&mut self, core: &mut Core, umem: &mut Umem) -> bool {
         let mut waiting = false;
+        self.stuck = false;
         let inside: &mut [Socket] = match &mut self.inside {
             Inside::Nic(sockets) => sockets,
             Inside::Tun(tun) | Inside::Routed(tun, _) => {
@@ -335,8 +346,31 @@ fn slow(
     }
 }
 
+/// Puts a frame into a transmit ring. If all are full the kernel is woken first: what comes together, as when
+/// many clients change hands, is more than a ring holds.
+fn send(
+    sockets: &mut [Socket],
+    umem: &mut Umem,
+    frame: Frame,
+    stuck: &mut bool,
+) -> Result<(), Frame> {
+    let Err(frame) = put(sockets, frame) else {
+        return Ok(());
+    };
+    if *stuck {
+        return Err(frame);
+    }
+    for socket in sockets.iter_mut() {
+        socket.kick();
+        socket.complete(umem);
+    }
+    let sent = put(sockets, frame);
+    *stuck = sent.is_err();
+    sent
+}
+
 /// Puts a frame into the first transmit ring that has room.
-fn send(sockets: &mut [Socket], mut frame: Frame) -> Result<(), Frame> {
+fn put(sockets: &mut [Socket], mut frame: Frame) -> Result<(), Frame> {
     for socket in sockets {
         match socket.send(frame) {
             Ok(()) => return Ok(()),

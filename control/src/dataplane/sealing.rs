@@ -178,7 +178,16 @@ impl Core {
         let esp = match outbound.seal(chunk, range, next_header) {
             Ok(esp) => esp,
             // It is as it was, its TTL lowered.
-            Err(Refused::LeaseExhausted) => return Ok(Way::Park(session.spi, Waits::Inner)),
+            Err(Refused::LeaseExhausted) => {
+                let spi = session.spi;
+                let lent = session.has_numbers();
+                let elsewhere = self.toward_owner(inner.dst).filter(|_| !lent);
+                return match elsewhere {
+                    // Its sender has not heard yet where the client is.
+                    Some(header) => prepend(frame, umem, &header).map(|()| Way::Lan),
+                    None => Ok(Way::Park(spi, Waits::Inner)),
+                };
+            }
             Err(reason) => return Err(counter(reason)),
         };
         let outer = awake.outer.write(chunk, esp, marks).map_err(counter)?;

@@ -173,3 +173,46 @@ fn the_lan_hears_of_a_client_before_it_hears_of_its_packets() {
     assert!(!told.is_empty() && told.iter().all(|fate| *fate == Fate::Announced));
     assert!(edge.announces());
 }
+
+// A drain: the client is elsewhere already, and its targets have not heard of it yet.
+#[test]
+fn answers_go_on_to_the_gateway_that_has_the_client_now() {
+    let spec = spec(0);
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
+    edge.take((0, 0), ALL, (1, 9));
+    assert_eq!(edge.hear(&client.send()), Fate::Inside(1));
+    edge.stop();
+    assert_eq!(edge.send(1), Fate::Waits, "who has the client is not known");
+    let next = [2, 0, 0, 0, 0, 0x33];
+    let mut told = vec![0xff; 6];
+    told.extend(next);
+    told.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    told.extend(next);
+    told.extend(CLIENT);
+    told.extend([0; 6]);
+    told.extend(CLIENT);
+    told.resize(60, 0);
+    let mut frame = edge.frame(&told);
+    let way = edge.core.take_inside(&mut frame, &mut edge.umem, edge.now);
+    assert!(matches!(way, Way::Done), "{way:?}");
+    edge.umem.free(frame);
+    let sent_on = |edge: &mut Edge| -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some((frame, way)) = edge.core.next_outgoing() {
+            assert!(matches!(way, Way::Lan), "{way:?}");
+            all.push(edge.umem.packet(&frame).to_vec());
+            edge.umem.free(frame);
+        }
+        all
+    };
+    let waited = sent_on(&mut edge);
+    assert_eq!(waited.len(), 1);
+    let header = [&next[..], &[2, 0, 0, 0, 0, 3, 8, 0]].concat();
+    assert_eq!((&waited[0][..14], number(&waited[0])), (&header[..], 1));
+    assert_eq!(edge.send(2), Fate::Announced, "it goes by the LAN at once");
+    // The client comes back: its answers are sealed here again.
+    let (packet, fate) = (client.send(), Fate::Inside(2));
+    assert_eq!(edge.hear(&packet), Fate::Waits);
+    assert_eq!(edge.take((1, 0), ALL, (10, 19)), [fate]);
+    assert!(matches!(edge.send(3), Fate::Outside(_)));
+}

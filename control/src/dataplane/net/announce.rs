@@ -190,6 +190,12 @@ impl Announcer {
             .is_some_and(|entry| entry.active.is_some())
     }
 
+    /// The station that has claimed an address last, which is not active here.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<Mac> {
+        self.entries.get(&address)?.owner
+    }
+
     /// The addresses that are active here, in no order.
     pub fn active(&self) -> impl Iterator<Item = IpAddr> {
         self.entries

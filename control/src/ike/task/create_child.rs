@@ -471,10 +471,12 @@ impl Core {
         }
     }
 
-    /// An IKE SA without any child SA is of no use.
+    /// An IKE SA without any child SA in use is of no use. What was replaced waits for its end, and it may wait
+    /// in vain if the peer has forgotten by what.
     pub(super) fn close_if_childless(&mut self) {
         let making = matches!(self.busy, Busy::Create | Busy::RekeyChild { .. });
-        if self.children.is_empty() && self.phase == Phase::Established && !making {
+        let childless = !self.children.iter().any(ChildSa::is_in_use);
+        if childless && self.phase == Phase::Established && !making {
             self.wants_delete = true;
         }
     }

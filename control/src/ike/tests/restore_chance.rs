@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::life::Busy;
 use super::restore::{MILLIS, World, with_sync, without_sync};
 use super::*;
 
@@ -97,6 +98,15 @@ fn acts() -> impl Strategy<Value = Vec<(Act, u8)>> {
 }
 
 impl World {
+    /// Whether both ends are about to replace a child SA.
+    fn rekeys_cross(&self, a: SaId, b: SaId) -> bool {
+        let rekeys = |node: &Node, id| {
+            let busy = node.engine.core(id).map(|core| &core.busy);
+            matches!(busy, Some(Busy::RekeyChild { .. }))
+        };
+        rekeys(&self.pair.a, a) && rekeys(&self.pair.b, b)
+    }
+
     /// Begins something, and lets so many datagrams come.
     fn act(&mut self, a: SaId, b: SaId, act: Act, datagrams: u8) {
         let now = self.pair.now;
@@ -131,7 +141,7 @@ proptest! {
     #![proptest_config(config(128))]
 
     /// The gateway is killed at any moment of any exchanges, several times: the session goes on. Only an
-    /// exchange of its own that replaces the IKE SA is beyond that.
+    /// exchange of its own that replaces the IKE SA is beyond that, and rekeys that cross may be.
     #[test]
     fn a_gateway_that_is_killed_goes_on(
         lives in prop::collection::vec((acts(), any::<bool>()), 1..4),
@@ -145,11 +155,16 @@ proptest! {
             for (act, datagrams) in acts {
                 world.act(a, b, act, datagrams);
             }
+            let crossed = world.rekeys_cross(a, b);
             let restored = world.kill(lost);
             prop_assert_eq!(restored.len(), 1);
             b = restored[0];
             // What either side had begun comes to its end.
             world.pass(Duration::from_secs(20));
+            let closed = [&world.pair.a, &world.pair.b].map(|node| node.closed().is_some());
+            if crossed && closed == [true, true] {
+                return Ok(());
+            }
         }
         world.must_be_well(a, b);
     }
@@ -177,4 +192,19 @@ proptest! {
             while engine.poll_transmit().is_some() {}
         }
     }
+}
+
+/// Each end has made a child SA in the place of the same one, and the gateway has forgotten its own: none is left
+/// that both have, and the session ends at both ends, for a new one.
+#[test]
+fn a_gateway_that_is_killed_when_rekeys_cross_ends_the_session() {
+    let (mut world, a, b) = World::up(without_sync);
+    world.keeper.lazy = false;
+    for (act, datagrams) in [(Act::ChildA, 4), (Act::ChildA, 0), (Act::ChildB, 1)] {
+        world.act(a, b, act, datagrams);
+    }
+    assert!(world.rekeys_cross(a, b));
+    world.kill(false);
+    world.pass(Duration::from_secs(20));
+    assert!(world.pair.a.closed().is_some() && world.pair.b.closed().is_some());
 }

@@ -244,11 +244,11 @@ fn each_mistake_is_told_at_its_place() {
         ("\"client-1\"", "\"a b\"", "1:8: name: found `a b`, expected 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"),
         ("\"client-1\"", "7", "1:8: name: found integer `7`, expected a string"),
         ("role = \"client\"", "role = \"cleint\"", "2:8: role: found `cleint`, expected one of `client`, `gateway`, `authority`, `front`; did you mean `client`?"),
-        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\", \"gateway\" or \"authority\""),
+        ("role = \"client\"\n", "", "1:1: `role` is missing: expected \"client\", \"gateway\", \"authority\" or \"front\""),
         ("client-1.example", "client 1", "3:12: identity: found `client 1`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("client-1.example", "10.0.0.256", "3:12: identity: found `10.0.0.256`, expected a host name, an e-mail address, an IP address or a distinguished name"),
         ("policy = \"policy.conf\"\n", "", "1:1: `policy` is missing: expected the policy file of this client, such as \"policy.conf\""),
-        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `channel`, `connectivity`, `filter`, `repository`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
+        ("[outside]\n", "[outsdie]\n", "6:2: found unknown key `outsdie`, expected one of `name`, `role`, `identity`, `socket`, `state`, `policy`, `privileges`, `local`, `outside`, `inside`, `heartbeat`, `esp`, `ike`, `drain`, `steering`, `front`, `behind`, `channel`, `connectivity`, `filter`, `repository`, `pool`, `peer`, `eap_user`; did you mean `outside`?"),
         ("interface = \"wan0\"", "intreface = \"wan0\"", "7:1: found unknown key `intreface`, expected one of `interface`, `address`, `xdp`, `path_mtu`; did you mean `interface`?"),
         ("interface = \"wan0\"", "", "6:1: `outside.interface` is missing: expected the interface toward the untrusted network"),
         ("[outside]\ninterface = \"wan0\"\n", "", "1:1: `[outside]` is missing: expected the interface toward the untrusted network"),
@@ -414,7 +414,7 @@ fn the_manual_s_examples_are_good() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    // Seven whole files; the third of all needs files, which `certificates` has; the proposals belong into
+    // Eight whole files; the third of all needs files, which `certificates` has; the proposals belong into
     // either.
     let [
         client,
@@ -422,6 +422,7 @@ fn the_manual_s_examples_are_good() {
         _,
         authority,
         edge,
+        translating,
         front,
         proposals,
         sharing,
@@ -436,6 +437,7 @@ fn the_manual_s_examples_are_good() {
         (sharing, Role::Gateway),
         (authority, Role::Authority),
         (edge, Role::Gateway),
+        (translating, Role::Gateway),
         (front, Role::Front),
         (filter, Role::Gateway),
     ] {

@@ -94,7 +94,11 @@ impl Authority {
         settings.retransmit = RETRANSMIT;
         settings.half_open_per_source = 64;
         settings.cookie_threshold = usize::MAX;
-        let terms: Terms = scenario.terms.clone();
+        let mut terms: Terms = scenario.terms.clone();
+        if scenario.lies {
+            // Else an end that is told so late is not taken for that of a process, whoever lies.
+            terms.alone = Duration::from_secs(60);
+        }
         let mut authority = Authority {
             engine: Engine::new(settings, StdRng::from_rng(rng)),
             owner: Owner::new(rng),
