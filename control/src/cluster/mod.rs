@@ -84,7 +84,7 @@ impl Default for Terms {
             block: 1 << 17,
             chunk: 1 << 24,
             least_margin: 1,
-            burst: 8,
+            burst: 2,
             most_margin: 1 << 16,
             reserve: 1 << 28,
             alone: Duration::from_secs(1),
