@@ -277,7 +277,8 @@ fn second(lab: &mut Lab) -> Result<()> {
     let event = now_ns();
     lab.kill_and(front, |lab| lab.bring_to(1))?;
     std::thread::sleep(Duration::from_millis(1000));
-    let outage = probe.finish()?.outage(event, now_ns()).millis();
+    let until = now_ns();
+    let outage = probe.finish()?.outage(event, until).millis();
     let served = serving(lab)?;
     ensure(served == node, || {
         format!("gw{served} serves, not gw{node}")
