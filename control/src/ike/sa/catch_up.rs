@@ -166,6 +166,15 @@ impl Sa {
         let Some(mut catch_up) = self.catch_up.take() else {
             return;
         };
+        if let Way::Sync { m1, .. } = catch_up.way
+            && catch_up.sent >= cx.settings.retransmit.tries
+            && catch_up.by.is_none()
+        {
+            // strongSwan 5.9.8 takes the second such message of an IKE SA, and can not seal the answer. It expects
+            // what it was told to all the same.
+            catch_up.way = Way::Ask { first: m1, id: m1 };
+            catch_up.sent = 0;
+        }
         let sent = catch_up.sent;
         let next = match &mut catch_up.way {
             Way::Sync { nonce, m1 } => {
