@@ -67,7 +67,8 @@ impl Sa {
         }
         let first = self.next;
         let jump = run.saturating_sub(before).max(1).saturating_mul(JUMP);
-        let way = match self.core.sync.ids {
+        // strongSwan 5.9.8 ends an IKE SA with the second such message: it can not seal the answer.
+        let way = match self.core.sync.ids && self.last_sync.is_none() {
             true => Way::Sync {
                 nonce: [0; NONCE],
                 m1: first.saturating_add(jump),
@@ -170,8 +171,7 @@ impl Sa {
             && catch_up.sent >= cx.settings.retransmit.tries
             && catch_up.by.is_none()
         {
-            // strongSwan 5.9.8 takes the second such message of an IKE SA, and can not seal the answer. It expects
-            // what it was told to all the same.
+            // Perhaps the answers are what is lost: the peer expects what it was told to all the same.
             catch_up.way = Way::Ask { first: m1, id: m1 };
             catch_up.sent = 0;
         }
