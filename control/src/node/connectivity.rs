@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
 use tokio::net::UdpSocket;
 
-use super::config;
+use super::{clock, config};
 use crate::api::model;
 use crate::cluster::Run;
 use crate::cluster::connectivity::{Connectivity as Core, Output};
@@ -28,14 +28,6 @@ pub(super) struct Connectivity {
     at: SocketAddr,
     socket: Arc<UdpSocket>,
     buffer: Box<[u8]>,
-}
-
-/// Milliseconds since 1970.
-pub(super) fn millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 /// Waits until a socket has something, for ever if there is none.
@@ -82,7 +74,7 @@ impl Connectivity {
 
     /// Takes what has come, as much as is taken at once.
     pub(super) fn receive(&mut self) {
-        let (now, seconds) = (Instant::now(), millis() / 1000);
+        let (now, seconds) = (Instant::now(), clock::seconds());
         for _ in 0..BATCH {
             let Ok((length, _)) = self.socket.try_recv_from(&mut self.buffer) else {
                 return;

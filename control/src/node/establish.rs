@@ -12,7 +12,7 @@ use super::core::{Node, Purpose, Role};
 use super::events::{EventKind, NewEvent};
 use super::hooks::Answers;
 use super::inner::KEPT;
-use super::life::{GIVEN_UP, Worry};
+use super::life::GIVEN_UP;
 use super::reload::covers;
 use super::roaming::encapsulation;
 use super::sessions::{Live, Outline, VENDOR_ID, spec};
@@ -175,20 +175,11 @@ impl Node {
             self.keylog.esp(&spec);
             let id = spec.id;
             self.table.insert(Live {
-                sa,
-                peer: peer.clone(),
-                spec: Arc::clone(&spec),
-                group,
                 rank: rank.clone(),
-                since: now,
-                retired: false,
-                redundant: false,
-                alive: now,
-                asked: now,
                 resumed,
                 reauth_at,
                 lanes_at: self.wants_lanes(&spec).then_some(now),
-                worry: Worry::default(),
+                ..Live::new(sa, peer.clone(), Arc::clone(&spec), group, now)
             });
             if gateway.is_some() {
                 // A client has few sessions: they are shown before they can become active.

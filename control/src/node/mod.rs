@@ -5,6 +5,7 @@
 
 mod authority;
 mod client;
+mod clock;
 mod commands;
 pub mod config;
 mod connectivity;

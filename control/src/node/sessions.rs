@@ -46,6 +46,32 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// One that begins now, and has no rank yet: nobody has begun another one at the same time.
+    pub(super) fn new(
+        sa: SaId,
+        peer: Identity,
+        spec: Arc<SessionSpec>,
+        group: GroupId,
+        now: Instant,
+    ) -> Self {
+        Self {
+            sa,
+            peer,
+            spec,
+            group,
+            rank: Rank::unknown(),
+            since: now,
+            retired: false,
+            redundant: false,
+            alive: now,
+            asked: now,
+            resumed: false,
+            reauth_at: None,
+            lanes_at: None,
+            worry: Worry::default(),
+        }
+    }
+
     pub(super) fn contender(&self) -> Contender<'_> {
         Contender {
             id: self.sa,
@@ -267,21 +293,10 @@ mod tests {
         let outside = "192.0.2.1".parse().unwrap();
         let mut spec = SessionSpec::new(outside, outside, Producer::Ike);
         spec.id = SessionId(id);
+        let (peer, group) = (Identity::from(outside), GroupId::Cluster(ClusterId(1)));
         Live {
-            sa: SaId(sa),
-            peer: Identity::from(outside),
-            spec: Arc::new(spec),
-            group: GroupId::Cluster(ClusterId(1)),
             rank: Rank::new(&[vec![1], vec![2]]),
-            since: start,
-            retired: false,
-            redundant: false,
-            alive: start,
-            asked: start,
-            resumed: false,
-            reauth_at: None,
-            lanes_at: None,
-            worry: Worry::default(),
+            ..Live::new(SaId(sa), peer, Arc::new(spec), group, start)
         }
     }
 

@@ -1,7 +1,7 @@
 //! Several authorities, and clients whose SAs are there before their packets.
 
 use super::sharing::{same_session, up};
-use super::{Case, ensure, must_ping};
+use super::{Case, ensure, must_lose_nothing, must_ping};
 use crate::lab::sharing::{AUTHORITY, SECOND_AUTHORITY, Sharing};
 use crate::lab::topology::{CLIENT_OUTSIDE, TARGETS};
 use crate::lab::{Lab, Place};
@@ -84,12 +84,7 @@ fn another_serves(lab: &mut Lab) -> Result<()> {
         },
     )?;
     std::thread::sleep(Duration::from_millis(500));
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     ensure(by_session(lab)?.0 == other, || "it has gone back".into())?;
     print!("anew after {anew} ms … ");

@@ -1,7 +1,7 @@
 //! The connectivity protocol: edges get pairs of SAs from each other, and IKE goes in its messages.
 
 use super::sharing::{kill_and_measure, same_session, up};
-use super::{Case, ensure, must_ping};
+use super::{Case, ensure, must_be_whole, must_ping};
 use crate::lab::sharing::{AUTHORITY, Negotiation, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
 use crate::lab::{Connectivity, Lab, Place};
@@ -48,10 +48,7 @@ fn ask_each_other(lab: &mut Lab) -> Result<()> {
     std::thread::sleep(Duration::from_millis(300));
     lab.bring_to(2)?;
     std::thread::sleep(Duration::from_millis(700));
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     let second = of(lab, Place::Gateway(2))?;
     ensure((second.found, second.lacking) == (1, 0), || {
         format!("gw2 has it from elsewhere: {second:?}")
@@ -89,10 +86,7 @@ fn carries_ike(lab: &mut Lab) -> Result<()> {
         std::thread::sleep(Duration::from_millis(300));
         lab.bring_to(round % 3 + 1)?;
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     let authority = of(lab, AUTHORITY)?;
     // IKE_SA_INIT, IKE_AUTH, and what the rekeying took, by several edges.

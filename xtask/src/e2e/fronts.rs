@@ -1,7 +1,7 @@
 //! A front before encryption nodes: it follows which of them live, and clients notice nothing but that.
 
-use super::sharing::{same_session, spis, up_to};
-use super::{Case, ensure, must_ping, wait_event};
+use super::sharing::{one_session, same_session, spis, up_to};
+use super::{Case, ensure, must_be_whole, must_lose_nothing, must_ping, wait_event};
 use crate::lab::fronting::Front;
 use crate::lab::sharing::Sharing;
 use crate::lab::topology::{GATEWAYS, TARGETS};
@@ -107,10 +107,7 @@ fn killed(lab: &mut Lab) -> Result<()> {
     let again = serving(lab)?;
     ensure(again == node, || format!("node {again} serves"))?;
     same_session(lab, &session)?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     print!("{outage:.1} ms … ");
     Ok(())
 }
@@ -132,12 +129,7 @@ fn drained(lab: &mut Lab) -> Result<()> {
     lab.evergate(Place::Gateway(node), &["drain", "--undo"])?;
     wait_share(lab, front, node, share)?;
     std::thread::sleep(Duration::from_millis(500));
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
     ensure(serving(lab)? == node, || "it is not back".into())?;
     same_session(lab, &session)
 }
@@ -182,15 +174,9 @@ fn rekeys(lab: &mut Lab) -> Result<()> {
         wait_state(lab, front, node, "well")?;
         std::thread::sleep(Duration::from_millis(1500));
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     ensure(spis(lab)? != session, || "no fresh keys".into())?;
-    let ups = lab.events(Place::Client, 0)?;
-    let ups = ups.iter().filter(|event| event.kind == "session_up");
-    let ups = ups.count();
-    ensure(ups == 1, || format!("{ups} sessions were made"))
+    one_session(lab)
 }
 
 fn far(lab: &mut Lab) -> Result<()> {
@@ -201,10 +187,7 @@ fn far(lab: &mut Lab) -> Result<()> {
     ensure(outage < 300.0, || {
         format!("{outage:.1} ms; dropped were {}", lab.drops())
     })?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     same_session(lab, &session)?;
     let wrapped = lab.status(front)?.counter("steer_wrapped");
     ensure(wrapped > 100, || format!("{wrapped} went in IP"))
@@ -217,10 +200,7 @@ fn between(lab: &mut Lab) -> Result<()> {
     ensure(outage < 300.0, || {
         format!("{outage:.1} ms; dropped were {}", lab.drops())
     })?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     same_session(lab, &session)?;
     let sent = lab.status(front)?.counter("steer_sent");
     ensure(sent > 100, || format!("{sent} were sent on"))
@@ -249,16 +229,8 @@ fn first(lab: &mut Lab) -> Result<()> {
         }
         std::thread::sleep(Duration::from_secs(1));
     }
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
+    must_be_whole(lab, stream)?;
     same_session(lab, &session)?;
     let sent = lab.status(front)?.counter("steer_sent");
     ensure(sent > 20, || format!("{sent} were sent on"))
@@ -286,10 +258,7 @@ fn second(lab: &mut Lab) -> Result<()> {
     ensure(outage < 100.0, || {
         format!("{outage:.1} ms; dropped were {}", lab.drops())
     })?;
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     same_session(lab, &session)?;
     print!("{outage:.1} ms … ");
     Ok(())

@@ -2,7 +2,7 @@
 //! by whoever has it: an edge dies, and its clients' packets come to others.
 
 use super::sharing::{same_session, up};
-use super::{Case, ensure, must_ping};
+use super::{Case, ensure, must_be_whole, must_ping};
 use crate::lab::herd::{Herd, sharing};
 use crate::lab::sharing::Sharing;
 use crate::lab::topology::{GATEWAYS, TARGETS};
@@ -73,10 +73,7 @@ fn equal_costs(lab: &mut Lab) -> Result<()> {
             )
         })?;
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     same_session(lab, &session)?;
     let fared = herd.settled()?;
@@ -109,10 +106,7 @@ fn announced(lab: &mut Lab) -> Result<()> {
         lab.start_gateway(dead)?;
         std::thread::sleep(Duration::from_millis(500));
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    let report = must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     same_session(lab, &session)?;
     print!(

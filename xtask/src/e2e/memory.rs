@@ -1,6 +1,7 @@
 //! An authority that is killed goes on with its sessions: they get fresh keys, and survive the death of their
 //! edge, with no new key exchange.
 
+use super::sharing::one_session;
 use super::{Case, ensure, must_ping};
 use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::TARGETS;
@@ -30,11 +31,6 @@ fn spis(lab: &Lab) -> Result<Vec<String>> {
 fn count(lab: &Lab, place: Place, kind: &str) -> Result<usize> {
     let events = lab.events(place, 0)?;
     Ok(events.iter().filter(|event| event.kind == kind).count())
-}
-
-fn one_session(lab: &Lab) -> Result<()> {
-    let ups = count(lab, Place::Client, "session_up")?;
-    ensure(ups == 1, || format!("{ups} sessions were made"))
 }
 
 /// Kills the authority, which is away for a while, and comes back with what its repository has.

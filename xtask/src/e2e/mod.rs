@@ -32,6 +32,7 @@ use self::failover::{SOON, survives};
 use crate::cases;
 use crate::lab::topology::TARGETS;
 use crate::lab::{Event, Lab, Place, Setup, Status};
+use crate::probe::{Probe, Stream, StreamReport, now_ns};
 use anyhow::{Result, bail};
 use std::time::Duration;
 
@@ -164,6 +165,26 @@ fn must_ping(lab: &Lab, from: Place, words: &[&str]) -> Result<()> {
         (true, _) => Ok(()),
         (false, said) => bail!("ping {} from {from}: {}", words.join(" "), said.trim()),
     }
+}
+
+/// A stream that has run for a while is whole: its content was right, and there was much of it.
+fn must_be_whole(lab: &Lab, stream: Stream) -> Result<StreamReport> {
+    let report = stream.finish()?;
+    ensure(report.error.is_none() && report.checked > 100_000, || {
+        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
+    })?;
+    Ok(report)
+}
+
+/// Of what was sent from then until now nothing is lost.
+fn must_lose_nothing(lab: &Lab, probe: Probe, from: u64) -> Result<()> {
+    let until = now_ns();
+    // What is on its way.
+    std::thread::sleep(Duration::from_millis(200));
+    let lost = probe.finish()?.lost(from, until);
+    ensure(lost == 0, || {
+        format!("{lost} lost; dropped were {}", lab.drops())
+    })
 }
 
 fn ensure(condition: bool, what: impl FnOnce() -> String) -> Result<()> {

@@ -1,7 +1,7 @@
 //! One negotiation, many edges: a client's packets come to another edge, or its edge dies, and its session
 //! goes on with no new key exchange.
 
-use super::{Case, ensure, must_ping};
+use super::{Case, ensure, must_be_whole, must_lose_nothing, must_ping};
 use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, Place};
@@ -47,12 +47,7 @@ pub(super) fn spis(lab: &Lab) -> Result<(String, String)> {
 
 /// Nothing was negotiated since.
 pub(super) fn same_session(lab: &Lab, before: &(String, String)) -> Result<()> {
-    let ups = lab.events(Place::Client, 0)?;
-    let ups = ups
-        .iter()
-        .filter(|event| event.kind == "session_up")
-        .count();
-    ensure(ups == 1, || format!("{ups} sessions were made"))?;
+    one_session(lab)?;
     let after = spis(lab)?;
     ensure(after == *before, || format!("{after:?} was {before:?}"))
 }
@@ -73,10 +68,7 @@ fn moves(lab: &mut Lab) -> Result<()> {
         lab.bring_to(number)?;
     }
     std::thread::sleep(Duration::from_millis(300));
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     same_session(lab, &session)?;
     for number in [1, 2, 3] {
@@ -147,18 +139,10 @@ fn rekeys(lab: &mut Lab) -> Result<()> {
         std::thread::sleep(Duration::from_millis(300));
         lab.bring_to(round % 3 + 1)?;
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     ensure(spis(lab)? != session, || "no fresh keys".into())?;
-    let ups = lab.events(Place::Client, 0)?;
-    let ups = ups
-        .iter()
-        .filter(|event| event.kind == "session_up")
-        .count();
-    ensure(ups == 1, || format!("{ups} sessions were made"))
+    one_session(lab)
 }
 
 fn drains(lab: &mut Lab) -> Result<()> {
@@ -176,12 +160,7 @@ fn drains(lab: &mut Lab) -> Result<()> {
             .then_some(()))
     })?;
     std::thread::sleep(Duration::from_millis(500));
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
     same_session(lab, &session)
 }
 
@@ -194,12 +173,7 @@ fn restarted(lab: &mut Lab) -> Result<()> {
     lab.stop(AUTHORITY)?;
     std::thread::sleep(Duration::from_secs(2));
     come_back(lab)?;
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
     one_session(lab)?;
     // It knows from its repository who may do what, and gives the pair to another edge.
     lab.bring_to(2)?;
@@ -235,12 +209,7 @@ fn authority_killed(lab: &mut Lab) -> Result<()> {
     })?;
     let from = now_ns();
     come_back(lab)?;
-    let until = now_ns();
-    std::thread::sleep(Duration::from_millis(200));
-    let lost = probe.finish()?.lost(from, until);
-    ensure(lost == 0, || {
-        format!("{lost} lost; dropped were {}", lab.drops())
-    })?;
+    must_lose_nothing(lab, probe, from)?;
     // It goes on with what it had: fresh keys for what is lost with an edge, and no new negotiation.
     let event = now_ns();
     lab.kill(Place::Gateway(1))?;

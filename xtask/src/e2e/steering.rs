@@ -1,6 +1,6 @@
 //! Gateways that share one outside address, and a router that brings packets to the wrong one.
 
-use super::{Case, ensure, general, must_ping, ping};
+use super::{Case, ensure, general, must_be_whole, must_ping, ping};
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, Place, Setup, Status};
 use crate::probe::Stream;
@@ -146,10 +146,7 @@ fn brought_elsewhere(lab: &mut Lab, way: Way, workers: u32) -> Result<()> {
         },
     )?;
     std::thread::sleep(Duration::from_millis(500));
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
 
     // Silence is asked about, and the owner answers.

@@ -1,8 +1,8 @@
 //! Messages of IKE that get to the authority by address translation: by the edges' inside interfaces, and by one
 //! of their own.
 
-use super::sharing::{spis, up};
-use super::{Case, ensure, must_ping, wait_event};
+use super::sharing::{one_session, spis, up};
+use super::{Case, ensure, must_be_whole, must_ping, wait_event};
 use crate::lab::sharing::{AUTHORITY, Negotiation, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
 use crate::lab::{Lab, Place};
@@ -71,15 +71,9 @@ fn negotiates(lab: &mut Lab, negotiation: Negotiation) -> Result<()> {
         std::thread::sleep(Duration::from_millis(150));
         lab.bring_to(round % 3 + 1)?;
     }
-    let report = stream.finish()?;
-    ensure(report.error.is_none() && report.checked > 100_000, || {
-        format!("the TCP stream: {report:?}; dropped were {}", lab.drops())
-    })?;
+    must_be_whole(lab, stream)?;
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
-    let ups = lab.events(Place::Client, 0)?;
-    let ups = ups.iter().filter(|event| event.kind == "session_up");
-    let ups = ups.count();
-    ensure(ups == 1, || format!("{ups} sessions were made"))?;
+    one_session(lab)?;
     // The authority knows by which way they came.
     let edges = lab.status(AUTHORITY)?.edges;
     let right = edges.iter().filter(|e| e.relayed == 0 && e.translated > 0);

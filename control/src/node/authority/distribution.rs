@@ -1,13 +1,14 @@
 //! Pairs of SAs on their way to edges and into the repository, and their end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::Authority;
 use crate::cluster::repository::Write;
 use crate::cluster::wire::{Carrier, Down, Succession};
 use crate::cluster::{EdgeId, Kept, Pair};
 use crate::ike::SaId;
+use crate::node::clock::{millis, seconds};
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::sessions::Live;
 use crate::sadb::{Producer, SessionId};
@@ -38,14 +39,6 @@ impl Shared {
     }
 }
 
-/// Now, in milliseconds since 1970.
-pub(super) fn millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
 impl Authority {
     /// Gives a pair to the edges that are to have it, and to the repository. `beside`: the pair whose place it
     /// takes.
@@ -60,7 +53,7 @@ impl Authority {
     ) {
         // What can not be replaced in time ends at twice its age.
         let lifetime = self.config.ike.rekey_child.as_secs().saturating_mul(2) + 60;
-        let expires = millis() / 1000 + lifetime;
+        let expires = seconds() + lifetime;
         let class = self
             .answers
             .peer(&live.peer)
@@ -247,7 +240,7 @@ impl Authority {
 
     /// Pairs of earlier runs end when their time is over, or when their client has come anew.
     pub(super) fn let_expired_go(&mut self) {
-        let now = millis() / 1000;
+        let now = seconds();
         let over = |shared: &Shared| shared.sa.is_none() && shared.carrier.pair.expires <= now;
         let over = self.shared.iter().filter(|(_, shared)| over(shared));
         let over: Vec<(u32, SessionId)> = over.map(|(spi, s)| (*spi, s.session)).collect();

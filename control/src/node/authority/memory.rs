@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Authority;
-use super::distribution::millis;
+
 use crate::cluster::Bytes;
 use crate::cluster::repository::{StoredIke, Write};
-use crate::ike::{BadSnapshot, Changed, Identity, Rank, SaId, Snapshot};
+use crate::ike::{BadSnapshot, Changed, Identity, SaId, Snapshot};
+use crate::node::clock::millis;
 use crate::node::establish::AFTERLIFE;
-use crate::node::life::Worry;
 use crate::node::sessions::Live;
 
 impl Authority {
@@ -113,20 +113,8 @@ impl Authority {
         let inner = &shared.carrier.pair.inner;
         let (group, _) = self.clients.know(peer, inner, Some(spec.peer_at()));
         self.table.insert(Live {
-            sa,
-            peer: peer.clone(),
-            spec,
-            group,
-            rank: Rank::unknown(),
-            since: now,
             retired,
-            redundant: false,
-            alive: now,
-            asked: now,
-            resumed: false,
-            reauth_at: None,
-            lanes_at: None,
-            worry: Worry::default(),
+            ..Live::new(sa, peer.clone(), spec, group, now)
         });
         if !retired && self.ledger.kept(spi).is_some_and(|kept| kept.rekey) {
             self.engine.rekey_child(now, sa, spi);

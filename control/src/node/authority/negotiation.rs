@@ -1,6 +1,5 @@
 //! What IKE agrees with clients becomes sessions that edges share.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Authority;
@@ -9,7 +8,6 @@ use crate::ike::{Event, SaId, survivor};
 use crate::node::establish::{AFTERLIFE, Refusal, install, refused};
 use crate::node::events::{EventKind, NewEvent};
 use crate::node::gateway::inner_of;
-use crate::node::life::Worry;
 use crate::node::roaming::encapsulation;
 use crate::node::sessions::{Live, Outline, VENDOR_ID, spec};
 use crate::node::sockets::Datagram;
@@ -171,20 +169,9 @@ impl Authority {
             self.keylog.esp(&spec);
             let id = spec.id;
             let live = Live {
-                sa,
-                peer: peer.clone(),
-                spec: Arc::clone(&spec),
-                group,
                 rank: rank.clone(),
-                since: now,
-                retired: false,
-                redundant: false,
-                alive: now,
-                asked: now,
                 resumed,
-                reauth_at: None,
-                lanes_at: None,
-                worry: Worry::default(),
+                ..Live::new(sa, peer.clone(), spec, group, now)
             };
             self.table.insert(live.clone());
             self.share(&live, inner.clone(), Succession::First, remote, None, now);

@@ -12,8 +12,8 @@ use crate::cluster::connectivity::{AUTHORITY, Asked, CARRIERS, Introduction, Out
 use crate::cluster::wire::{Carrier, Relayed, Up};
 use crate::cluster::{EdgeId, Pair};
 use crate::dataplane::WorkerEvent;
+use crate::node::clock::{millis, seconds};
 use crate::node::config::Channel;
-use crate::node::connectivity::millis;
 use crate::node::core::{Node, Role};
 use crate::sadb::SessionId;
 
@@ -193,7 +193,7 @@ impl Node {
         let Some(edge) = &self.edge else {
             return Vec::new();
         };
-        let seconds = millis() / 1000;
+        let seconds = seconds();
         let carriers = spis.into_iter().filter_map(|spi| {
             let known = edge.pairs.get(&spi)?;
             let own = known.link == link && known.expires > seconds;

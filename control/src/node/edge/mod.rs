@@ -20,6 +20,7 @@ use rand::Rng as _;
 
 use super::config::NamedAuthority;
 use super::core::Node;
+use super::departures::Departures;
 use super::events::{EventKind, NewEvent};
 use super::roaming::Witness;
 use super::sockets::Datagram;
@@ -47,8 +48,8 @@ pub(super) struct Edge {
     links: Vec<Link>,
     /// By inbound SPI.
     pairs: HashMap<u32, Known>,
-    /// Pairs in whose place another authority's have come, and when they go; the first one first.
-    replaced: Vec<(Instant, u32)>,
+    /// Pairs in whose place another authority's have come, and when they go.
+    replaced: Departures,
     /// Of the packet filter, by client.
     classes: HashMap<Identity, String>,
     limits: Limits,
@@ -113,7 +114,7 @@ impl Edge {
         let edge = Self {
             links: numbers.into_iter().map(Link::new).collect(),
             pairs: HashMap::new(),
-            replaced: Vec::new(),
+            replaced: Departures::default(),
             classes: HashMap::new(),
             limits: Limits::new(now),
             outside,
@@ -141,8 +142,7 @@ impl Edge {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let cores = self.links.iter().filter_map(|link| link.core.deadline());
-        let replaced = self.replaced.first().map(|(at, _)| *at);
-        cores.chain(replaced).min()
+        cores.chain(self.replaced.next()).min()
     }
 
     /// Pairs that may be used here.

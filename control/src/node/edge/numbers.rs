@@ -1,6 +1,6 @@
 //! Numbers that authorities lend an edge: what its data plane may do with them, and what it says of them.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -9,6 +9,7 @@ use crate::cluster::connectivity::Asked;
 use crate::cluster::wire::Up;
 use crate::cluster::{Act, Claim};
 use crate::dataplane::{Command, Lease, WorkerEvent};
+use crate::node::clock;
 use crate::node::core::Node;
 use crate::node::events::{EventKind, NewEvent};
 
@@ -95,8 +96,7 @@ impl Node {
         if !ticked {
             return Ok(());
         }
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
-        let seconds = seconds.map_or(0, |since| since.as_secs());
+        let seconds = clock::seconds();
         self.drop_pairs(|known| known.expires <= seconds)?;
         let refused = self.edge.as_mut().map(|edge| &mut edge.limits.refused);
         let refused = refused.map_or(0, std::mem::take);

@@ -9,10 +9,9 @@ use rustc_hash::FxBuildHasher;
 
 use crate::cluster::wire::{Carrier, Succession, Up};
 use crate::dataplane::{GroupId, Sending};
-use crate::ike::{Identity, Rank, SaId};
+use crate::ike::{Identity, SaId};
 use crate::node::core::Node;
 use crate::node::establish::AFTERLIFE;
-use crate::node::life::Worry;
 use crate::node::sessions::Live;
 use crate::sadb::{Change, Path, SessionId};
 
@@ -66,9 +65,13 @@ impl Node {
     /// Forgets what another authority's pairs have replaced for long enough, and tells whose it was.
     pub(super) fn drop_replaced(&mut self, now: Instant) -> Result<()> {
         while let Some(edge) = &mut self.edge
-            && edge.replaced.first().is_some_and(|(at, _)| *at <= now)
+            && let Some(id) = edge.replaced.pop(now)
         {
-            let (_, spi) = edge.replaced.remove(0);
+            let live = self.table.live.get(&id);
+            let inbound = live.and_then(|live| live.spec.inbound.as_ref());
+            let Some(spi) = inbound.map(|inbound| inbound.spi) else {
+                continue;
+            };
             if let Some(link) = edge.pairs.get(&spi).map(|known| known.link) {
                 self.drop_pair(spi)?;
                 self.tell(link, Up::Superseded { spi });
@@ -141,18 +144,16 @@ impl Node {
     }
 
     /// The pairs of a client's group that other authorities have negotiated: the last seconds of the newest of
-    /// them, and all their SPIs.
-    fn of_others(&self, group: GroupId, link: usize) -> (u64, Vec<u32>) {
+    /// them, and the sessions of all.
+    fn of_others(&self, group: GroupId, link: usize) -> (u64, Vec<SessionId>) {
         let spi = |live: &Live| live.spec.inbound.as_ref().map(|sa| sa.spi);
         let spis = self.table.of_group(group).filter_map(spi);
-        let known = |spi: u32| {
-            let known = self.edge.as_ref()?.pairs.get(&spi)?;
-            (known.link != link).then_some((known.expires, spi))
-        };
-        let others: Vec<(u64, u32)> = spis.filter_map(known).collect();
+        let known = |spi: u32| self.edge.as_ref()?.pairs.get(&spi);
+        let others = spis.filter_map(known).filter(|known| known.link != link);
+        let others: Vec<(u64, SessionId)> = others.map(|k| (k.expires, k.session)).collect();
         let newest = others.iter().map(|(expires, _)| *expires).max();
-        let spis = others.into_iter().map(|(_, spi)| spi);
-        (newest.unwrap_or(0), spis.collect())
+        let sessions = others.into_iter().map(|(_, session)| session);
+        (newest.unwrap_or(0), sessions.collect())
     }
 
     pub(super) async fn install_pair(
@@ -191,23 +192,10 @@ impl Node {
             let Change::Add(spec) = change else { continue };
             self.keylog.esp(&spec);
             let id = spec.id;
-            self.table.insert(Live {
-                // Only what is shown hangs on it: the pair in use of each client.
-                sa: SaId(FxBuildHasher.hash_one((&pair.client, pair.lane))),
-                peer: client.clone(),
-                spec: Arc::clone(&spec),
-                group,
-                rank: Rank::new(&[Vec::new(), Vec::new()]),
-                since: now,
-                retired: false,
-                redundant: false,
-                alive: now,
-                asked: now,
-                resumed: false,
-                reauth_at: None,
-                lanes_at: None,
-                worry: Worry::default(),
-            });
+            // Only what is shown hangs on it: the pair in use of each client.
+            let sa = SaId(FxBuildHasher.hash_one((&pair.client, pair.lane)));
+            let live = Live::new(sa, client.clone(), Arc::clone(&spec), group, now);
+            self.table.insert(live);
             let sending = match carrier.succession {
                 Succession::First => None,
                 Succession::AtOnce => Some(Sending::AtOnce),
@@ -233,8 +221,9 @@ impl Node {
                 };
                 edge.pairs.insert(spi, known);
                 edge.confirm(link, spi);
-                let replaced = others.iter().map(|other| (now + AFTERLIFE, *other));
-                edge.replaced.extend(replaced);
+                for other in &others {
+                    edge.replaced.insert(now + AFTERLIFE, *other);
+                }
             }
         }
         Ok(Ok(()))
