@@ -67,11 +67,14 @@ impl Sa {
         }
         let first = self.next;
         let jump = run.saturating_sub(before).max(1).saturating_mul(JUMP);
-        // strongSwan 5.9.8 ends an IKE SA with the second such message: it can not seal the answer.
-        let way = match self.core.sync.ids && self.last_sync.is_none() {
+        // strongSwan 5.9.8 ends an IKE SA with the second such message: it can not seal the answer. Whoever knows
+        // of sequence numbers, too, is not that.
+        let again = self.last_sync.is_none() || self.core.sync.counters;
+        let way = match self.core.sync.ids && again {
             true => Way::Sync {
                 nonce: [0; NONCE],
-                m1: first.saturating_add(jump),
+                // What was said last may never have been answered.
+                m1: first.max(self.last_sync.unwrap_or(0)).saturating_add(jump),
             },
             false => Way::Ask { first, id: first },
         };
@@ -96,6 +99,14 @@ impl Sa {
             Some(catch_up) => {
                 catch_up.by = Some(by.max(catch_up.by.unwrap_or(0)));
                 catch_up.patient = false;
+                // A question can not say so.
+                if let Way::Ask { first, .. } = catch_up.way {
+                    let nonce = [0; NONCE];
+                    let m1 = self
+                        .last_sync
+                        .map_or(first, |last| first.max(last.saturating_add(1)));
+                    (catch_up.way, catch_up.sent) = (Way::Sync { nonce, m1 }, 0);
+                }
                 if catch_up.again.is_some() {
                     catch_up.again = Some(cx.now);
                 }

@@ -472,13 +472,13 @@ impl Core {
     }
 
     /// An IKE SA without any child SA in use is of no use. What was replaced waits for its end, and it may wait
-    /// in vain if the peer has forgotten by what.
-    pub(super) fn close_if_childless(&mut self) {
+    /// in vain if the peer has forgotten by what. Says whether it is to be deleted.
+    pub(super) fn close_if_childless(&mut self) -> bool {
         let making = matches!(self.busy, Busy::Create | Busy::RekeyChild { .. });
         let childless = !self.children.iter().any(ChildSa::is_in_use);
-        if childless && self.phase == Phase::Established && !making {
-            self.wants_delete = true;
-        }
+        let over = childless && self.phase == Phase::Established && !making;
+        self.wants_delete |= over;
+        over
     }
 
     /// The peer and we are out of step: only another IKE SA helps.

@@ -157,10 +157,9 @@ pub(crate) fn respond(core: &mut Core, cx: &mut Cx<'_>, payloads: &[Payload]) ->
                     let ours = gone.iter().map(|c| c.spi_in).collect();
                     answer.push(Payload::Delete(DeletePayload::Esp(ours)));
                     cx.events.extend(gone.iter().map(|c| c.closed(core.id)));
-                }
-                if core.children.is_empty() {
-                    core.closing = CloseReason::PeerDeleted;
-                    core.close_if_childless();
+                    if core.close_if_childless() {
+                        core.closing = CloseReason::PeerDeleted;
+                    }
                 }
             }
             _ => {}

@@ -423,6 +423,48 @@ fn sequence_numbers_are_moved_on() {
 }
 
 #[test]
+fn sequence_numbers_are_moved_on_after_each_death() {
+    let (mut world, a, _) = World::up(with_sync);
+    // Each time it is known less of what the peer was told before.
+    for (by, lazy) in [(7, true), (8, false), (9, true), (10, true)] {
+        world.keeper.lazy = lazy;
+        let restored = world.kill(false);
+        let now = world.pair.now;
+        world.pair.a.events.clear();
+        assert!(world.pair.b.engine.ask_ahead(now, restored[0], by));
+        world.pass(Duration::from_secs(1));
+        let told = world.pair.a.events.iter().filter_map(|event| match event {
+            Event::Ahead { id, by } => Some((*id, *by)),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(a, by)]);
+        world.must_be_well(a, restored[0]);
+    }
+    // It has begun with questions, as the call was not answered.
+    let restored = world.kill(false);
+    let now = world.pair.now;
+    world.pair.b.engine.check_liveness(now, restored[0]);
+    for _ in 0..40 {
+        world.take();
+        world.wire.clear();
+        world.pair.now += Duration::from_secs(1);
+        let now = world.pair.now;
+        world
+            .pair
+            .b
+            .engine
+            .handle_timeout(now, &mut world.pair.b.owner);
+    }
+    let now = world.pair.now;
+    world.pair.a.events.clear();
+    assert!(world.pair.b.engine.ask_ahead(now, restored[0], 11));
+    world.pass(Duration::from_secs(1));
+    let mut told = world.pair.a.events.iter();
+    assert!(told.any(|event| matches!(event, Event::Ahead { by: 11, .. })));
+    world.must_be_well(a, restored[0]);
+}
+
+#[test]
 fn what_the_dead_one_has_not_heard_is_asked_again() {
     let (mut world, a, _) = World::up(with_sync);
     let spi_in = world.pair.a.engine.core(a).unwrap().children[0].spi_in;

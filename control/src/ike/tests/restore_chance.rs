@@ -212,6 +212,24 @@ proptest! {
     }
 }
 
+/// The child SA that is left was replaced by one that the gateway has forgotten: it carries nothing, and the
+/// session ends, for a new one.
+#[test]
+fn a_gateway_that_has_forgotten_the_winner_of_crossing_rekeys_ends_the_session() {
+    let (mut world, a, b) = World::up(without_sync);
+    world.keeper.lazy = false;
+    world.act(a, b, Act::IkeA, 1);
+    let restored = world.kill(false);
+    world.pass(Duration::from_secs(20));
+    world.act(a, restored[0], Act::ChildB, 1);
+    world.act(a, restored[0], Act::ChildA, 1);
+    let restored = world.kill(false);
+    world.pass(Duration::from_secs(20));
+    let both = world.have_one_together(a, restored[0]);
+    let closed = [&world.pair.a, &world.pair.b].map(|node| node.closed().is_some());
+    assert!(both || closed == [true, true], "{closed:?}");
+}
+
 /// Each end has made a child SA in the place of the same one, and the gateway has forgotten its own: none is left
 /// that both have, and the session ends at both ends, for a new one.
 #[test]
