@@ -12,6 +12,9 @@ use entry::{Entry, Holder, Rest};
 /// Acknowledgements of an edge whose times are remembered until they are echoed.
 const ACKNOWLEDGED: usize = 64;
 
+/// Who has been slower than its limits allow for for so many reports may have to wait long for them to be passed.
+const CALM: u32 = 10;
+
 /// What an authority has to do. All of it may be done in any order, but what is sent to one edge stays in
 /// order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +27,8 @@ pub enum Order {
     /// Have the repository forget the SA, after all that was to be stored of it.
     Erase { spi: u32 },
     /// Give the pair fresh keys soon: numbers were skipped that the peer still has to use, or none are left.
-    /// `lost`: what the peer sends is lost until then.
-    Rekey { spi: u32, lost: bool },
+    /// `lost`: so many of the peer's next packets may be lost until then.
+    Rekey { spi: u32, lost: u64 },
 }
 
 /// How a connection to an edge ended.
@@ -83,7 +86,7 @@ impl Ledger {
         let fresh = kept.is_none();
         let kept = kept.unwrap_or_default();
         if kept.rekey {
-            self.orders.push_back(Order::Rekey { spi, lost: false });
+            self.orders.push_back(Order::Rekey { spi, lost: 0 });
         }
         let holder = match kept.owner {
             Some(owner) => Holder::Owner(owner),
@@ -100,6 +103,8 @@ impl Ledger {
             next: None,
             leased: kept.reserved,
             top: 0,
+            reported: kept.hard.saturating_sub(self.terms.reserve),
+            rushed: None,
             soft: kept.hard,
             wide: !fresh,
             restored: !fresh,
@@ -173,9 +178,12 @@ impl Ledger {
                 && std::mem::take(&mut entry.restored)
                 && !mark.wide
             {
+                // As far as it has come an earlier authority knew.
+                entry.top = entry.top.max(mark.top);
+                entry.reported = entry.reported.max(mark.top);
                 (entry.soft, entry.wide) = (mark.soft, false);
             }
-            self.mark(edge, mark);
+            self.mark(edge, mark, None);
         }
         freed.into_iter().for_each(|spi| self.settle(spi));
     }
@@ -202,11 +210,12 @@ impl Ledger {
             && !contact.leaving
             && until.is_some_and(|until| now < until);
         self.forget_orders(edge);
+        let terms = &self.terms;
         let mut freed = Vec::new();
         for (spi, entry) in &mut self.entries {
             match entry.holder {
                 Holder::Owner(owner) | Holder::Asked(owner, _) if owner == edge && proven => {
-                    entry.free(entry.past_soft());
+                    entry.free(entry.past_soft(terms, now));
                     freed.push(*spi);
                 }
                 Holder::Granting(to, rest) if to == edge => entry.holder = Holder::Nobody(rest),
@@ -263,6 +272,7 @@ impl Ledger {
         {
             // Whoever gets it must be able to take the packet for which it has asked.
             entry.wanted = entry.wanted.max(seen);
+            entry.reported = entry.reported.max(seen);
         }
         match refusal {
             Some(refusal) => self.send(edge, ToEdge::Refuse { spi, refusal }),
@@ -294,7 +304,7 @@ impl Ledger {
     /// An owner has stopped.
     pub fn yielded(&mut self, edge: EdgeId, yielded: &Yielded) {
         let Yielded { mark, missing } = yielded;
-        self.mark(edge, mark);
+        self.mark(edge, mark, None);
         if let Some(entry) = self.entries.get_mut(&mark.spi)
             && entry.is_of(edge, mark.term)
         {
@@ -312,7 +322,7 @@ impl Ledger {
     /// An edge says how far it has come.
     pub fn report(&mut self, edge: EdgeId, report: &Report, now: Instant) {
         for mark in &report.marks {
-            self.mark(edge, mark);
+            self.mark(edge, mark, Some(now));
         }
         let Some(contact) = self.edges.get_mut(&edge).filter(|edge| edge.connected) else {
             return;
@@ -366,6 +376,7 @@ impl Ledger {
             }
             return self.settle(spi);
         };
+        let lost = rest.floor.saturating_sub(entry.reported);
         entry.kept = kept;
         entry.holder = Holder::Owner(edge);
         entry.top = rest.floor;
@@ -383,7 +394,7 @@ impl Ledger {
             limits: entry.limits(),
         };
         if rest.guessed {
-            self.orders.push_back(Order::Rekey { spi, lost: true });
+            self.orders.push_back(Order::Rekey { spi, lost });
         }
         self.send(edge, ToEdge::Grant { spi, grant });
     }
@@ -409,7 +420,7 @@ impl Ledger {
     }
 
     /// Takes note of how far an owner has come. Who is none is told.
-    fn mark(&mut self, edge: EdgeId, mark: &Mark) {
+    fn mark(&mut self, edge: EdgeId, mark: &Mark, now: Option<Instant>) {
         let Mark { spi, term, .. } = *mark;
         let terms = &self.terms;
         match self.entries.get_mut(&spi) {
@@ -420,11 +431,17 @@ impl Ledger {
                     .saturating_mul(2)
                     .saturating_sub(1)
                     .clamp(terms.least_margin, terms.most_margin);
+                if margin > terms.burst {
+                    entry.rushed = now.or(entry.rushed);
+                }
+                if mark.top > entry.top {
+                    entry.reported = entry.reported.max(mark.top);
+                }
                 entry.top = entry.top.max(mark.top);
                 entry.wide |= mark.wide;
                 if mark.wide && !std::mem::replace(&mut entry.rekey, true) {
                     // What it may have accepted is far above what it has: only fresh keys bring these together.
-                    self.orders.push_back(Order::Rekey { spi, lost: false });
+                    self.orders.push_back(Order::Rekey { spi, lost: 0 });
                 }
                 let soft = entry.top.saturating_add(margin).min(entry.kept.hard);
                 entry.soft = entry.soft.max(soft);
@@ -461,7 +478,7 @@ impl Ledger {
                 if entry.leased >= highest {
                     let refusal = Refusal::Exhausted;
                     self.send(edge, ToEdge::Refuse { spi, refusal });
-                    self.orders.push_back(Order::Rekey { spi, lost: false });
+                    self.orders.push_back(Order::Rekey { spi, lost: 0 });
                     return;
                 }
                 kept.term = kept.term.saturating_add(1);

@@ -57,6 +57,9 @@ pub struct Uplink {
 struct Current {
     outgoing: Outgoing,
     end: End,
+    /// Something was not sent, and nothing may follow. What is queued stays until the connection has ended: a
+    /// writer with nothing left to write would end it in good order, as if the edge were leaving.
+    broken: bool,
 }
 
 /// What the task of the connection says.
@@ -115,7 +118,7 @@ impl Uplink {
     /// Sends a message, and never waits; false: there is no connection. One that does not take what is sent
     /// is ended.
     pub fn send(&mut self, message: Up) -> bool {
-        let Some(current) = &mut self.current else {
+        let Some(current) = self.current.as_mut().filter(|c| !c.broken) else {
             return false;
         };
         match current.outgoing.push(&message) {
@@ -126,8 +129,7 @@ impl Uplink {
                 let _ = current.end.try_send(Ending::Now(error.to_string()));
             }
         }
-        // Nothing may follow what was not sent.
-        self.current = None;
+        current.broken = true;
         false
     }
 
@@ -198,6 +200,7 @@ impl Keeper {
         let current = Current {
             outgoing,
             end: end.clone(),
+            broken: false,
         };
         if tell.send(Told::Connected(authority, current)).await.is_ok() {
             let message = |message| match message {

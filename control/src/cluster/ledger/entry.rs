@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use crate::cluster::EdgeId;
+use super::CALM;
 use crate::cluster::message::{Kept, Limits};
+use crate::cluster::{EdgeId, Terms};
 
 /// Who may use an SA.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ pub(super) enum Holder {
 pub(super) struct Rest {
     pub(super) floor: u64,
     pub(super) missing: u64,
-    /// It is only known what it may have done.
+    /// It is only known what it may have done, and that may be far from what it has.
     pub(super) guessed: bool,
 }
 
@@ -38,6 +39,10 @@ pub(super) struct Entry {
     pub(super) leased: u64,
     /// As the owner last said.
     pub(super) top: u64,
+    /// The highest number that is known to be the peer's: above it there is what an owner may have accepted.
+    pub(super) reported: u64,
+    /// When numbers came last so fast that more than a few may be accepted above those that are reported.
+    pub(super) rushed: Option<Instant>,
     pub(super) soft: u64,
     pub(super) wide: bool,
     /// Its owner was told its soft limit by another authority.
@@ -89,13 +94,18 @@ impl Entry {
     }
 
     /// Above all that its owner may have accepted, as long as it was in contact.
-    pub(super) fn past_soft(&self) -> Rest {
+    pub(super) fn past_soft(&self, terms: &Terms, now: Instant) -> Rest {
+        let doubt = self.soft.saturating_sub(self.top);
+        let calm = self
+            .rushed
+            .is_none_or(|at| at + terms.interval * CALM <= now);
         match self.wide {
             true => self.past_all(),
+            // A peer that has become slow would take long to get there by itself.
             false => Rest {
                 floor: self.soft,
                 missing: 0,
-                guessed: false,
+                guessed: calm && doubt > terms.burst,
             },
         }
     }

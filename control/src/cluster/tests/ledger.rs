@@ -82,6 +82,67 @@ fn a_dead_owner_costs_as_much_as_it_may_have_accepted() {
     assert_eq!((edge, grant.floor, rekeys), (TWO, soft, 0));
 }
 
+/// One that sent a lot and now sends now and then would be kept waiting by what may have been accepted.
+#[test]
+fn a_peer_that_has_become_slow_is_told_to_go_on_above_that() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 100, 0)], now + ms(4));
+    report(&mut ledger, ONE, 4, 3, &[mark(1, 101, 0)], now + ms(500));
+    let soft = 299;
+    orders(&mut ledger);
+    ledger.gone(ONE, Run(1), Parting::Closed, now + ms(600));
+    ledger.claim(TWO, claim(103), now + ms(601));
+    let (mut granted, mut told) = (None, None);
+    while let Some(order) = ledger.order() {
+        match order {
+            Order::Store { spi, kept } => ledger.stored(spi, kept),
+            Order::Rekey { lost, .. } => told = Some(lost),
+            Order::Send {
+                message: ToEdge::Grant { grant, .. },
+                ..
+            } => granted = Some(grant),
+            _ => {}
+        }
+    }
+    assert_eq!(granted.map(|grant| grant.floor), Some(soft));
+    assert_eq!(told, Some(soft - 103), "from the last one that was heard");
+    // One that is there already loses nothing.
+    let mut ledger = two(now);
+    report(&mut ledger, ONE, 3, 2, &[mark(1, 100, 0)], now + ms(4));
+    report(&mut ledger, ONE, 4, 3, &[mark(1, 298, 0)], now + ms(500));
+    report(&mut ledger, ONE, 5, 4, &[mark(1, 299, 0)], now + ms(600));
+    ledger.gone(ONE, Run(1), Parting::Closed, now + ms(700));
+    ledger.claim(TWO, claim(1000), now + ms(701));
+    while let Some(order) = ledger.order() {
+        match order {
+            Order::Store { spi, kept } => ledger.stored(spi, kept),
+            Order::Rekey { lost, .. } => assert_eq!(lost, 0),
+            _ => {}
+        }
+    }
+}
+
+/// How far it came with another authority is not how fast it is.
+#[test]
+fn an_edge_of_an_earlier_authority_may_accept_no_more_than_before() {
+    let now = Instant::now();
+    let mut first = two(now);
+    report(&mut first, ONE, 3, 2, &[mark(1, 5000, 0)], now);
+    let mut ledger = Ledger::new(Terms::default());
+    ledger.add(SPI, true, first.kept(SPI));
+    ledger.hello(ONE, Run(1), &[mark(1, 5001, 40)]);
+    ledger.hello(TWO, Run(2), &[]);
+    for number in [1, 2] {
+        report(&mut ledger, ONE, number, number - 1, &[], now);
+    }
+    orders(&mut ledger);
+    ledger.gone(ONE, Run(1), Parting::Closed, now + ms(1));
+    ledger.claim(TWO, claim(5002), now + ms(2));
+    let (sent, _) = orders(&mut ledger);
+    assert_eq!(granted(&sent).1.floor, 5005, "as its edge has said");
+}
+
 #[test]
 fn an_owner_that_may_live_costs_fresh_keys() {
     let now = Instant::now();
@@ -312,13 +373,7 @@ fn fresh_keys_that_are_wanted_are_not_forgotten_with_the_authority() {
     };
     let mut next = Ledger::new(Terms::default());
     next.add(SPI, true, Some(has));
-    assert_eq!(
-        next.order(),
-        Some(Order::Rekey {
-            spi: SPI,
-            lost: false
-        })
-    );
+    assert_eq!(next.order(), Some(Order::Rekey { spi: SPI, lost: 0 }));
     // And an edge that was in contact all the time need not be taken for one that was not.
     let has = Kept {
         rekey: false,
@@ -333,7 +388,7 @@ fn fresh_keys_that_are_wanted_are_not_forgotten_with_the_authority() {
     let [(TWO, ToEdge::Acknowledge { limits, .. })] = &sent[..] else {
         panic!("{sent:?}");
     };
-    assert_eq!((limits[0].1.soft, rekeys), (26, 0), "9, and twice as many");
+    assert_eq!((limits[0].1.soft, rekeys), (13, 0), "as it has said");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::{Outcome, Write};
 use crate::cluster::wire::{Down, Relayed, Up};
-use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run, Terms};
+use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
 use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
@@ -278,7 +278,7 @@ impl Authority {
             Order::Rekey { spi, lost } => {
                 let shared = self.shared.get(&spi);
                 let session = shared.map(|shared| shared.session);
-                if let Some(shared) = shared.filter(|s| lost && s.sa.is_none()) {
+                if let Some(shared) = shared.filter(|s| lost > 0 && s.sa.is_none()) {
                     // Nobody can give it fresh keys. Without it its client finds out, and comes anew.
                     let text = format!(
                         "the SAs of {} are given up: their edge is gone, and the authority that negotiated them",
@@ -292,8 +292,8 @@ impl Authority {
                 if let Some(live) = live.filter(|live| !live.retired) {
                     let (sa, now) = (live.sa, Instant::now());
                     // Beyond all that may have been accepted, if the client knows how to get there.
-                    let skips = lost && shared.is_some_and(Shared::can_skip);
-                    if !(skips && self.engine.ask_ahead(now, sa, Terms::default().reserve + 1)) {
+                    let skips = lost > 0 && shared.is_some_and(Shared::can_skip);
+                    if !(skips && self.engine.ask_ahead(now, sa, lost.saturating_add(1))) {
                         self.engine.rekey_child(now, sa, spi);
                     }
                 }

@@ -230,7 +230,7 @@ impl Authority {
                 told: spec.peer_at(),
                 session: spec.id,
                 sa: None,
-                top: 0,
+                top: kept.hard.saturating_sub(Terms::default().reserve),
                 carrier: Carrier {
                     stamp: 0,
                     sequence: 0,

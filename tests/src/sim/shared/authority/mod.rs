@@ -331,7 +331,7 @@ impl Authority {
             Order::Rekey { spi, lost } => {
                 let shared = self.shared.get(&spi);
                 let session = shared.map(|shared| shared.session);
-                if let Some(shared) = shared.filter(|s| lost && s.sa.is_none()) {
+                if let Some(shared) = shared.filter(|s| lost > 0 && s.sa.is_none()) {
                     // Nobody can give it fresh keys. Without it its client finds out, and comes anew.
                     self.given_up += 1;
                     let session = shared.session;
