@@ -6,6 +6,9 @@ use anyhow::{Result, anyhow};
 use std::io::Write;
 use std::time::Instant;
 
+/// So many lines of what was wrong are told once more at the end.
+const LAST: usize = 4;
+
 /// What a case does in its lab.
 pub(crate) type Act = Box<dyn Fn(&mut Lab) -> Result<()>>;
 
@@ -31,15 +34,21 @@ pub(crate) fn run(what: &str, prefix: &str, cases: &[Case]) -> Result<(usize, us
                 println!("{} {seconds}", green("ok"));
             }
             Err(error) => {
-                println!("{} {seconds}\n    {error:#}", red("FAILED"));
-                failures.push(&case.name);
+                let why = format!("{error:#}");
+                println!("{} {seconds}\n    {why}", red("FAILED"));
+                failures.push((&case.name, why));
             }
         }
     }
     if !failures.is_empty() {
         println!("\n{}", bold(&format!("failed {what}:")));
-        for name in &failures {
+        // Whoever sees only the end of a long log sees why.
+        for (name, why) in &failures {
             println!("    {name}");
+            let mut last: Vec<&str> = why.lines().filter(|l| !l.trim().is_empty()).collect();
+            for line in last.split_off(last.len().saturating_sub(LAST)) {
+                println!("        {}", line.trim());
+            }
         }
     }
     Ok((passed, failures.len()))
