@@ -97,6 +97,7 @@ impl Ledger {
             }),
         };
         let entry = Entry {
+            term: kept.term,
             kept,
             storing: None,
             holder,
@@ -123,7 +124,7 @@ impl Ledger {
             return;
         };
         if let Some(edge) = entry.owner() {
-            let term = entry.kept.term;
+            let term = entry.term;
             self.send(edge, ToEdge::Revoke { spi, term });
         }
         self.orders.push_back(Order::Erase { spi });
@@ -167,7 +168,7 @@ impl Ledger {
         let terms: HashMap<u32, u32> = held.iter().map(|mark| (mark.spi, mark.term)).collect();
         let mut freed = Vec::new();
         for (spi, entry) in &mut self.entries {
-            if entry.owner() == Some(edge) && terms.get(spi) != Some(&entry.kept.term) {
+            if entry.owner() == Some(edge) && terms.get(spi) != Some(&entry.term) {
                 entry.free(entry.past_all());
                 freed.push(*spi);
             }
@@ -259,7 +260,7 @@ impl Ledger {
                 Holder::Owner(owner) => {
                     entry.next = Some(edge);
                     entry.asked = Some(now);
-                    let (until, term) = (now + self.terms.patience, entry.kept.term);
+                    let (until, term) = (now + self.terms.patience, entry.term);
                     entry.holder = Holder::Asked(owner, until);
                     self.asked.insert((until, spi));
                     self.send(owner, ToEdge::AskBack { spi, term });
@@ -359,34 +360,38 @@ impl Ledger {
             return;
         }
         entry.storing = None;
-        let Holder::Granting(edge, rest) = entry.holder else {
-            // Whoever owns it, these are the numbers that may be used.
-            entry.kept.reserved = kept.reserved;
-            entry.kept.hard = kept.hard;
-            entry.kept.term = entry.kept.term.max(kept.term);
-            entry.kept.rekey |= kept.rekey;
-            // What its owner has claimed may have been beyond all that was kept.
-            let claimed = entry.wanted > entry.soft;
-            let owner = entry.owner().filter(|_| claimed);
-            if claimed
-                && entry.reach(0, self.terms.burst)
-                && let Some(owner) = owner
-            {
-                self.widen(owner, spi);
-            }
+        entry.kept = kept;
+        if let Holder::Granting(edge, rest) = entry.holder {
+            self.grant(spi, edge, rest);
             return self.settle(spi);
+        }
+        // What its owner has claimed may have been beyond all that was kept.
+        let claimed = entry.wanted > entry.soft;
+        let owner = entry.owner().filter(|_| claimed);
+        if claimed
+            && entry.reach(0, self.terms.burst)
+            && let Some(owner) = owner
+        {
+            self.widen(owner, spi);
+        }
+        self.settle(spi);
+    }
+
+    /// An edge gets what the repository knows to be used up.
+    fn grant(&mut self, spi: u32, edge: EdgeId, rest: Rest) {
+        let Some(entry) = self.entries.get_mut(&spi) else {
+            return;
         };
         let lost = rest.floor.saturating_sub(entry.reported);
-        entry.kept = kept;
         entry.holder = Holder::Owner(edge);
         entry.top = rest.floor;
         entry.wide = false;
         let highest = rest.floor.max(entry.wanted);
         let soft = highest.saturating_add(self.terms.burst);
-        entry.soft = soft.min(kept.hard);
+        entry.soft = soft.min(entry.kept.hard);
         (entry.restored, entry.base) = (false, entry.leased);
         let first = entry.leased.saturating_add(1);
-        entry.leased = (entry.leased.saturating_add(self.terms.block)).min(kept.reserved);
+        entry.leased = (entry.leased.saturating_add(self.terms.block)).min(entry.kept.reserved);
         let grant = Grant {
             floor: rest.floor,
             missing: rest.missing,
@@ -411,7 +416,7 @@ impl Ledger {
             if let Holder::Asked(owner, at) = entry.holder
                 && at == until
             {
-                let term = entry.kept.term;
+                let term = entry.term;
                 entry.free(entry.past_all());
                 self.send(owner, ToEdge::Revoke { spi, term });
                 self.settle(spi);
@@ -456,8 +461,38 @@ impl Ledger {
         }
     }
 
-    /// Grants a pair to who waits for it, and has the repository keep more of its numbers where they run out.
+    /// Grants a pair to who waits for it, and has the repository keep more of its numbers where they run out. What
+    /// the repository has for used up is enough: who owns it is kept later. Nobody else has that part then, or whoever
+    /// had it has stopped; and the next authority begins beyond all of it.
     fn settle(&mut self, spi: u32) {
+        let Some(entry) = self.entries.get_mut(&spi) else {
+            return;
+        };
+        if let (Holder::Nobody(rest), Some(edge)) = (entry.holder.clone(), entry.next) {
+            let enough = entry.leased < entry.kept.reserved
+                && rest.floor.max(entry.wanted) < entry.kept.hard;
+            if entry.storing.is_some() && !enough {
+                return;
+            }
+            entry.next = None;
+            entry.rekey |= rest.guessed;
+            if entry.leased >= entry.highest {
+                let refusal = Refusal::Exhausted;
+                self.send(edge, ToEdge::Refuse { spi, refusal });
+                self.orders.push_back(Order::Rekey { spi, lost: 0 });
+                return;
+            }
+            entry.term = entry.term.saturating_add(1);
+            match enough {
+                true => self.grant(spi, edge, rest),
+                false => entry.holder = Holder::Granting(edge, rest),
+            }
+        }
+        self.keep(spi);
+    }
+
+    /// Has the repository keep who owns a pair, and which numbers it may use.
+    fn keep(&mut self, spi: u32) {
         let terms = &self.terms;
         let Some(entry) = self.entries.get_mut(&spi) else {
             return;
@@ -468,34 +503,17 @@ impl Ledger {
         let highest = entry.highest;
         let more = |from: u64, by: u64| from.saturating_add(by).min(highest);
         let mut kept = entry.kept;
+        let (owner, top) = match entry.holder {
+            Holder::Owner(owner) => (owner, entry.top.max(entry.wanted)),
+            Holder::Granting(edge, rest) => (edge, rest.floor.max(entry.wanted)),
+            Holder::Nobody(_) | Holder::Asked(..) => return,
+        };
+        (kept.owner, kept.term) = (Some(owner), entry.term);
         if kept.reserved.saturating_sub(entry.leased) <= terms.chunk / 2 {
             kept.reserved = kept.reserved.max(more(entry.leased, terms.chunk));
         }
-        match (&entry.holder, entry.next) {
-            (Holder::Nobody(rest), Some(edge)) => {
-                entry.next = None;
-                entry.rekey |= rest.guessed;
-                if entry.leased >= highest {
-                    let refusal = Refusal::Exhausted;
-                    self.send(edge, ToEdge::Refuse { spi, refusal });
-                    self.orders.push_back(Order::Rekey { spi, lost: 0 });
-                    return;
-                }
-                kept.term = kept.term.saturating_add(1);
-                kept.owner = Some(edge);
-                let highest = rest.floor.max(entry.wanted);
-                kept.hard = kept.hard.max(more(highest, terms.reserve));
-                entry.holder = Holder::Granting(edge, *rest);
-            }
-            (Holder::Owner(_), _)
-                if kept.hard.saturating_sub(entry.top.max(entry.wanted)) <= terms.reserve / 2 =>
-            {
-                kept.hard = kept
-                    .hard
-                    .max(more(entry.top.max(entry.wanted), terms.reserve));
-            }
-            (Holder::Owner(_), _) => (),
-            (Holder::Nobody(_) | Holder::Granting(..) | Holder::Asked(..), _) => return,
+        if kept.hard.saturating_sub(top) <= terms.reserve / 2 {
+            kept.hard = kept.hard.max(more(top, terms.reserve));
         }
         kept.rekey |= entry.rekey;
         if kept != entry.kept {

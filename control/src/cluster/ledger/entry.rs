@@ -10,7 +10,7 @@ use crate::cluster::{EdgeId, Terms};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
     Nobody(Rest),
-    /// To be granted as soon as the repository has it.
+    /// To be granted as soon as the repository has more of it for used up.
     Granting(EdgeId, Rest),
     Owner(EdgeId),
     /// The owner was asked to give it back, until then.
@@ -28,6 +28,8 @@ pub(super) struct Rest {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
+    /// Of the owner, or of the one to be.
+    pub(super) term: u32,
     /// What the repository is known to have.
     pub(super) kept: Kept,
     /// What it was asked to keep.
@@ -68,7 +70,7 @@ impl Entry {
     }
 
     pub(super) fn is_of(&self, edge: EdgeId, term: u32) -> bool {
-        self.owner() == Some(edge) && self.kept.term == term
+        self.owner() == Some(edge) && self.term == term
     }
 
     /// Its owner has seen a number that it may not accept. Says whether it may now.
@@ -86,7 +88,7 @@ impl Entry {
 
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            term: self.kept.term,
+            term: self.term,
             soft: self.soft,
             hard: self.kept.hard,
             last: self.leased,

@@ -211,11 +211,83 @@ fn nobody_gets_it_for_an_old_packet_or_twice() {
     assert_eq!(refused(&mut ledger, three, SPI, 52), Some(Refusal::Busy));
 }
 
+/// What an owner that is dead or has stopped leaves is granted although the repository is away: all of it is kept for
+/// used up already.
 #[test]
-fn nothing_is_granted_before_the_repository_has_it() {
+fn a_pair_moves_while_the_repository_is_away() {
     let now = Instant::now();
     let mut ledger = two(now);
     ledger.gone(ONE, Run(1), Parting::Closed, now);
+    ledger.claim(TWO, claim(1), now);
+    let mut sent = Vec::new();
+    let mut stored = Vec::new();
+    let mut take = |ledger: &mut Ledger| {
+        sent.clear();
+        while let Some(order) = ledger.order() {
+            match order {
+                Order::Send { edge, message } => sent.push((edge, message)),
+                Order::Store { kept, .. } => stored.push(kept),
+                other => panic!("{other:?}"),
+            }
+        }
+        (sent.clone(), stored.clone())
+    };
+    let (told, asked) = take(&mut ledger);
+    let (edge, grant) = granted(&told);
+    assert_eq!((edge, grant.limits.term), (TWO, 2));
+    let [one] = asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((one.term, one.owner), (2, Some(TWO)), "told later");
+    assert!(grant.limits.last <= one.reserved && grant.limits.hard <= one.hard);
+    // The second goes too, before that is kept.
+    ledger.gone(TWO, Run(2), Parting::Closed, now);
+    let three = EdgeId(3);
+    ledger.hello(three, Run(3), &[]);
+    ledger.claim(three, claim(2), now);
+    let (told, asked) = take(&mut ledger);
+    let (edge, next) = granted(&told);
+    assert_eq!((edge, next.limits.term), (three, 3));
+    assert!(next.first > grant.limits.last);
+    assert_eq!(asked.len(), 1, "one write at a time");
+    ledger.stored(SPI, one);
+    let (_, asked) = take(&mut ledger);
+    let last = asked.last().map(|kept| (kept.term, kept.owner));
+    assert_eq!(last, Some((3, Some(three))));
+}
+
+/// The next authority may know less than what was granted: its edge is told to stop, and what it had is used up.
+#[test]
+fn what_the_repository_did_not_hear_of_is_not_granted_again() {
+    let now = Instant::now();
+    let mut first = two(now);
+    let has = first.kept(SPI);
+    first.gone(ONE, Run(1), Parting::Closed, now);
+    first.claim(TWO, claim(1), now);
+    let mut sent = Vec::new();
+    while let Some(order) = first.order() {
+        if let Order::Send { edge, message } = order {
+            sent.push((edge, message));
+        }
+    }
+    let (_, unheard) = granted(&sent);
+    let mut next = Ledger::new(Terms::default());
+    next.add(SPI, true, has);
+    next.hello(ONE, Run(9), &[]);
+    next.hello(TWO, Run(2), &[mark(2, 5, 40)]);
+    let revoke = (TWO, ToEdge::Revoke { spi: SPI, term: 2 });
+    assert_eq!(orders(&mut next).0, [revoke]);
+    next.claim(TWO, claim(6), now);
+    let (_, grant) = granted(&orders(&mut next).0);
+    assert!(grant.floor >= unheard.limits.hard, "{grant:?} {unheard:?}");
+    assert!(grant.first > unheard.limits.last, "{grant:?} {unheard:?}");
+}
+
+#[test]
+fn nothing_is_granted_beyond_what_the_repository_has() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.gone(ONE, Run(1), Parting::Lost, now);
     ledger.claim(TWO, claim(1), now);
     let stored = kept(&mut ledger);
     let [one] = stored[..] else {
