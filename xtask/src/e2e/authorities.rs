@@ -140,9 +140,9 @@ fn chosen(lab: &mut Lab) -> Result<()> {
     };
     let session = up(lab, &sharing)?;
     for (number, expected) in [(1, 1), (2, 0), (3, 1)] {
-        let found = pairs(lab, number)?;
-        ensure(found == expected, || {
-            format!("gw{number} has {found} pairs, {expected} was expected")
+        let what = format!("gw{number} has {expected} pairs");
+        lab.wait(&what, SOON, |lab| {
+            Ok((pairs(lab, number)? == expected).then_some(()))
         })?;
     }
     lab.bring_to(3)?;
