@@ -58,6 +58,8 @@ pub enum EventKind {
     Link,
     /// An edge has connected to its authority; on an edge: it has an authority.
     EdgeUp,
+    /// An edge has all pairs of SAs that its authority gives it when it connects.
+    EdgeComplete,
     /// It has none any more.
     EdgeDown,
     /// Somebody who is no edge has tried to be one; on an edge: no authority takes it.
@@ -100,6 +102,7 @@ impl EventKind {
             Self::CertsReloaded => "certs_reloaded",
             Self::Link => "link",
             Self::EdgeUp => "edge_up",
+            Self::EdgeComplete => "edge_complete",
             Self::EdgeDown => "edge_down",
             Self::EdgeRefused => "edge_refused",
             Self::Repository => "repository",

@@ -2,6 +2,7 @@
 //! nothing has all.
 
 use super::{Effort, keep, median};
+use crate::lab::Lab;
 use crate::lab::Place;
 use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
@@ -125,15 +126,19 @@ fn filled(effort: Effort<'_>) -> Result<f64> {
     lab.stop(edge)?;
     let start = Instant::now();
     lab.start(edge)?;
-    lab.wait("the edge has all pairs", Duration::from_secs(60), |lab| {
-        let authority = lab
-            .status(edge)?
-            .authorities
+    // A status of so many sessions would keep the node busy.
+    let complete = |lab: &Lab| {
+        let events = lab.events(edge, 0)?;
+        Ok(events
             .into_iter()
-            .next()
-            .unwrap_or_default();
-        Ok((authority.pairs >= PAIRS).then_some(()))
-    })
-    .with_context(|| format!("the authority: {}", lab.log_tail(AUTHORITY)))?;
-    Ok(start.elapsed().as_secs_f64())
+            .find(|event| event.kind == "edge_complete"))
+    };
+    let event = lab
+        .wait("the edge has all pairs", Duration::from_secs(60), complete)
+        .with_context(|| format!("the authority: {}", lab.log_tail(AUTHORITY)))?;
+    let took = start.elapsed().as_secs_f64();
+    if !event.text.contains(&format!(" {PAIRS} pairs")) {
+        bail!("expected {PAIRS} pairs, found: {}", event.text);
+    }
+    Ok(took)
 }

@@ -323,7 +323,10 @@ impl Node {
             Down::Part { number } => self.part_from(index, number, now),
             Down::Install(carrier) => self.take_pair(index, *carrier, now).await?,
             Down::Forget { spi } => self.drop_pair_of(index, spi)?,
-            Down::Complete => self.drop_pairs(|known| known.link == index && known.stale)?,
+            Down::Complete => {
+                self.drop_pairs(|known| known.link == index && known.stale)?;
+                self.is_complete(index);
+            }
             Down::Moved { spi, remote } => {
                 if let Some(id) = self.pair(index, spi) {
                     self.peer_moved(id, remote, Witness::Ike)?;
@@ -340,6 +343,19 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Says that it has all that it gets by itself.
+    fn is_complete(&self, index: usize) {
+        let Some(edge) = &self.edge else { return };
+        let number = edge.links.get(index).and_then(|link| link.number);
+        let which = number.map_or_else(String::new, |n| format!(" {n}"));
+        let pairs = edge.pairs.values().filter(|pair| pair.link == index);
+        let text = format!(
+            "the SAs of the authority{which} are here: {} pairs",
+            pairs.count()
+        );
+        self.note(NewEvent::new(EventKind::EdgeComplete, text));
     }
 
     /// Sends a client what its authority has for it.
