@@ -2,10 +2,9 @@
 //! nothing has all.
 
 use super::{Effort, keep, median};
-use crate::lab::Lab;
-use crate::lab::Place;
 use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::{GATEWAYS, TARGETS};
+use crate::lab::{Lab, Place};
 use crate::probe::{Probe, now_ns};
 use crate::{build, sh};
 use anyhow::{Context as _, Result, bail};

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
-use super::CALM;
 use crate::cluster::message::{Kept, Limits};
 use crate::cluster::{EdgeId, Terms};
+
+/// Who has sent less than its limits allow for during so many reports would be long in passing them.
+const CALM: u32 = 10;
 
 /// Who may use an SA.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

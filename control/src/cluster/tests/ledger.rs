@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{ONE, SPI, TWO, kept, ms, orders, report, two};
+use super::{ONE, SPI, TWO, kept, ms, orders, report, said, two, unstored};
 use crate::cluster::{
     Claim, EdgeId, Grant, Kept, Ledger, Mark, Order, Parting, Refusal, Run, Terms, ToEdge, Yielded,
 };
@@ -93,20 +93,9 @@ fn a_peer_that_has_become_slow_is_told_to_go_on_above_that() {
     orders(&mut ledger);
     ledger.gone(ONE, Run(1), Parting::Closed, now + ms(600));
     ledger.claim(TWO, claim(103), now + ms(601));
-    let (mut granted, mut told) = (None, None);
-    while let Some(order) = ledger.order() {
-        match order {
-            Order::Store { spi, kept } => ledger.stored(spi, kept),
-            Order::Rekey { lost, .. } => told = Some(lost),
-            Order::Send {
-                message: ToEdge::Grant { grant, .. },
-                ..
-            } => granted = Some(grant),
-            _ => {}
-        }
-    }
-    assert_eq!(granted.map(|grant| grant.floor), Some(soft));
-    assert_eq!(told, Some(soft - 103), "from the last one that was heard");
+    let (sent, lost) = said(&mut ledger);
+    assert_eq!(granted(&sent).1.floor, soft);
+    assert_eq!(lost, [soft - 103], "from the last one that was heard");
     // One that is there already loses nothing.
     let mut ledger = two(now);
     report(&mut ledger, ONE, 3, 2, &[mark(1, 100, 0)], now + ms(4));
@@ -114,13 +103,9 @@ fn a_peer_that_has_become_slow_is_told_to_go_on_above_that() {
     report(&mut ledger, ONE, 5, 4, &[mark(1, 299, 0)], now + ms(600));
     ledger.gone(ONE, Run(1), Parting::Closed, now + ms(700));
     ledger.claim(TWO, claim(1000), now + ms(701));
-    while let Some(order) = ledger.order() {
-        match order {
-            Order::Store { spi, kept } => ledger.stored(spi, kept),
-            Order::Rekey { lost, .. } => assert_eq!(lost, 0),
-            _ => {}
-        }
-    }
+    let (sent, lost) = said(&mut ledger);
+    assert_eq!(granted(&sent).0, TWO);
+    assert!(lost.iter().all(|lost| *lost == 0), "{lost:?}");
 }
 
 /// How far it came with another authority is not how fast it is.
@@ -219,20 +204,8 @@ fn a_pair_moves_while_the_repository_is_away() {
     let mut ledger = two(now);
     ledger.gone(ONE, Run(1), Parting::Closed, now);
     ledger.claim(TWO, claim(1), now);
-    let mut sent = Vec::new();
-    let mut stored = Vec::new();
-    let mut take = |ledger: &mut Ledger| {
-        sent.clear();
-        while let Some(order) = ledger.order() {
-            match order {
-                Order::Send { edge, message } => sent.push((edge, message)),
-                Order::Store { kept, .. } => stored.push(kept),
-                other => panic!("{other:?}"),
-            }
-        }
-        (sent.clone(), stored.clone())
-    };
-    let (told, asked) = take(&mut ledger);
+    let (told, asked, others) = unstored(&mut ledger);
+    assert_eq!(others, 0);
     let (edge, grant) = granted(&told);
     assert_eq!((edge, grant.limits.term), (TWO, 2));
     let [one] = asked[..] else {
@@ -245,13 +218,15 @@ fn a_pair_moves_while_the_repository_is_away() {
     let three = EdgeId(3);
     ledger.hello(three, Run(3), &[]);
     ledger.claim(three, claim(2), now);
-    let (told, asked) = take(&mut ledger);
+    let (told, asked, others) = unstored(&mut ledger);
+    assert_eq!(others, 0);
     let (edge, next) = granted(&told);
     assert_eq!((edge, next.limits.term), (three, 3));
     assert!(next.first > grant.limits.last);
-    assert_eq!(asked.len(), 1, "one write at a time");
+    assert_eq!(asked, [], "one write at a time");
     ledger.stored(SPI, one);
-    let (_, asked) = take(&mut ledger);
+    let (_, asked, others) = unstored(&mut ledger);
+    assert_eq!(others, 0);
     let last = asked.last().map(|kept| (kept.term, kept.owner));
     assert_eq!(last, Some((3, Some(three))));
 }
@@ -264,12 +239,7 @@ fn what_the_repository_did_not_hear_of_is_not_granted_again() {
     let has = first.kept(SPI);
     first.gone(ONE, Run(1), Parting::Closed, now);
     first.claim(TWO, claim(1), now);
-    let mut sent = Vec::new();
-    while let Some(order) = first.order() {
-        if let Order::Send { edge, message } = order {
-            sent.push((edge, message));
-        }
-    }
+    let (sent, ..) = unstored(&mut first);
     let (_, unheard) = granted(&sent);
     let mut next = Ledger::new(Terms::default());
     next.add(SPI, true, has);

@@ -14,18 +14,25 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What is to be sent, and what is to be done else; everything is stored at once.
-fn orders(ledger: &mut Ledger) -> (Vec<(EdgeId, ToEdge)>, usize) {
-    let (mut sent, mut rekeys) = (Vec::new(), 0);
+/// What is to be sent, and what each pair that is to have fresh keys loses until then; everything is stored at
+/// once.
+fn said(ledger: &mut Ledger) -> (Vec<(EdgeId, ToEdge)>, Vec<u64>) {
+    let (mut sent, mut lost) = (Vec::new(), Vec::new());
     while let Some(order) = ledger.order() {
         match order {
             Order::Send { edge, message } => sent.push((edge, message)),
             Order::Store { spi, kept } => ledger.stored(spi, kept),
-            Order::Rekey { .. } => rekeys += 1,
+            Order::Rekey { lost: most, .. } => lost.push(most),
             Order::Erase { .. } => (),
         }
     }
-    (sent, rekeys)
+    (sent, lost)
+}
+
+/// The same, where only the count of fresh keys matters.
+fn orders(ledger: &mut Ledger) -> (Vec<(EdgeId, ToEdge)>, usize) {
+    let (sent, lost) = said(ledger);
+    (sent, lost.len())
 }
 
 /// Two edges in contact, the first with the SA pair.
@@ -65,12 +72,19 @@ fn report(
     ledger.report(edge, &report, now);
 }
 
-fn kept(ledger: &mut Ledger) -> Vec<Kept> {
-    let mut all = Vec::new();
+/// What is to be sent, what is to be kept while nothing is, and how many other things are to be done.
+fn unstored(ledger: &mut Ledger) -> (Vec<(EdgeId, ToEdge)>, Vec<Kept>, usize) {
+    let (mut sent, mut stored, mut others) = (Vec::new(), Vec::new(), 0);
     while let Some(order) = ledger.order() {
-        if let Order::Store { kept, .. } = order {
-            all.push(kept);
+        match order {
+            Order::Send { edge, message } => sent.push((edge, message)),
+            Order::Store { kept, .. } => stored.push(kept),
+            Order::Rekey { .. } | Order::Erase { .. } => others += 1,
         }
     }
-    all
+    (sent, stored, others)
+}
+
+fn kept(ledger: &mut Ledger) -> Vec<Kept> {
+    unstored(ledger).1
 }

@@ -51,6 +51,14 @@ enum Way {
     Ask { first: u32, id: u32 },
 }
 
+impl Way {
+    /// The nonce is drawn for each message.
+    fn sync(m1: u32) -> Self {
+        let nonce = [0; NONCE];
+        Way::Sync { nonce, m1 }
+    }
+}
+
 impl CatchUp {
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         Some((self.again?, "catching up"))
@@ -71,11 +79,8 @@ impl Sa {
         // of sequence numbers, too, is not that.
         let again = self.last_sync.is_none() || self.core.sync.counters;
         let way = match self.core.sync.ids && again {
-            true => Way::Sync {
-                nonce: [0; NONCE],
-                // What was said last may never have been answered.
-                m1: first.max(self.last_sync.unwrap_or(0)).saturating_add(jump),
-            },
+            // What was said last may never have been answered.
+            true => Way::sync(first.max(self.last_sync.unwrap_or(0)).saturating_add(jump)),
             false => Way::Ask { first, id: first },
         };
         self.ahead = AHEAD;
@@ -94,6 +99,8 @@ impl Sa {
         if !can || self.core.phase != Phase::Established {
             return false;
         }
+        // Higher than every one before.
+        let m1 = self.last_sync.map_or(0, |last| last.saturating_add(1));
         match self.catch_up.as_mut() {
             // It says so once more, with a nonce of its own.
             Some(catch_up) => {
@@ -101,23 +108,15 @@ impl Sa {
                 catch_up.patient = false;
                 // A question can not say so.
                 if let Way::Ask { first, .. } = catch_up.way {
-                    let nonce = [0; NONCE];
-                    let m1 = self
-                        .last_sync
-                        .map_or(first, |last| first.max(last.saturating_add(1)));
-                    (catch_up.way, catch_up.sent) = (Way::Sync { nonce, m1 }, 0);
+                    (catch_up.way, catch_up.sent) = (Way::sync(m1.max(first)), 0);
                 }
                 if catch_up.again.is_some() {
                     catch_up.again = Some(cx.now);
                 }
             }
             None => {
-                // Higher than every one before.
-                let m1 = self.last_sync.map_or(0, |last| last.saturating_add(1));
-                let m1 = m1.max(self.next);
-                let nonce = [0; NONCE];
                 self.catch_up = Some(Box::new(CatchUp {
-                    way: Way::Sync { nonce, m1 },
+                    way: Way::sync(m1.max(self.next)),
                     by: Some(by),
                     patient: false,
                     sent: 0,
@@ -134,10 +133,7 @@ impl Sa {
         let by = old.catch_up.take().and_then(|catch_up| catch_up.by);
         self.catch_up = by.map(|by| {
             Box::new(CatchUp {
-                way: Way::Sync {
-                    nonce: [0; NONCE],
-                    m1: self.next,
-                },
+                way: Way::sync(self.next),
                 by: Some(by),
                 patient: false,
                 sent: 0,

@@ -30,6 +30,7 @@ mod refused;
 mod rekey;
 mod rekey_network;
 mod restore;
+mod restore_ahead;
 mod restore_chance;
 mod resume;
 mod resume_hostile;

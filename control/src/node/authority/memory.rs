@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Authority;
-
 use crate::cluster::Bytes;
 use crate::cluster::repository::{StoredIke, Write};
 use crate::ike::{BadSnapshot, Changed, Identity, SaId, Snapshot};

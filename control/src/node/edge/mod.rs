@@ -325,7 +325,7 @@ impl Node {
             Down::Forget { spi } => self.drop_pair_of(index, spi)?,
             Down::Complete => {
                 self.drop_pairs(|known| known.link == index && known.stale)?;
-                self.is_complete(index);
+                self.note_complete(index);
             }
             Down::Moved { spi, remote } => {
                 if let Some(id) = self.pair(index, spi) {
@@ -346,7 +346,7 @@ impl Node {
     }
 
     /// Says that it has all that it gets by itself.
-    fn is_complete(&self, index: usize) {
+    fn note_complete(&self, index: usize) {
         let Some(edge) = &self.edge else { return };
         let number = edge.links.get(index).and_then(|link| link.number);
         let which = number.map_or_else(String::new, |n| format!(" {n}"));
