@@ -1,10 +1,8 @@
 //! Ways to parsers that nothing outside of this crate needs, but for the fuzz targets.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::api::Shared;
@@ -16,33 +14,14 @@ use crate::dataplane::net::fib::{Fib, NextHop};
 use crate::dataplane::net::offline;
 use crate::ike::{TicketKey, Tickets};
 
-/// A listener that has one connection.
-struct Once<S>(Option<S>);
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Listener for Once<S> {
-    type Io = S;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (S, ()) {
-        match self.0.take() {
-            Some(stream) => (stream, ()),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Answers on one connection as the API does, for ever.
+/// Answers on one connection as the API does, until it ends.
 pub async fn serve_api<S>(stream: S, shared: Shared, command_timeout: Duration)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let router = crate::api::router(shared, command_timeout);
-    // It ends only with an error, of which a connection in memory has none.
-    let _ = axum::serve(Once(Some(stream)), router).await;
+    // What a client sends wrong ends its connection with an error.
+    let _ = crate::api::connection(stream, router).await;
 }
 
 /// What `evergate status` shows.

@@ -18,4 +18,5 @@ mod tests;
 
 pub use client::Client;
 pub(crate) use routes::router;
+pub(crate) use server::connection;
 pub use server::{ApiServer, Command, CommandError, Reply, Shared};

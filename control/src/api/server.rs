@@ -8,6 +8,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::model::{Done, SaView, SaWords, Spi, Status};
@@ -19,6 +24,9 @@ use crate::node::events::EventLog;
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long open requests may take to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_millis(200);
+
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where a command's answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
@@ -200,25 +208,44 @@ async fn serve(
     owned: Owned,
     stopped: oneshot::Receiver<()>,
 ) {
-    let (grace, in_grace) = oneshot::channel::<()>();
     let until_stopped = async move {
         // Resolves when the sender is dropped, which is how `ApiServer` stops.
         let _ = stopped.await;
         // Nobody new connects from here on, and a successor may take the path.
         drop(owned);
-        drop(grace);
     };
-    let serving = axum::serve(listener, app).with_graceful_shutdown(until_stopped);
-    let out_of_grace = async move {
-        let _ = in_grace.await;
-        tokio::time::sleep(STOP_GRACE).await;
-    };
-    tokio::select! {
-        result = serving => {
-            if let Err(error) = result {
-                tracing::error!(%error, "the API stopped answering");
+    let mut until_stopped = std::pin::pin!(until_stopped);
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut until_stopped => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connections.watch(connection(stream, app.clone()));
+                // A client that hangs up in the middle is no concern of ours.
+                tokio::spawn(async move { drop(connection.await) });
+            }
+            // Without descriptors, as one way: there will be some again.
+            Err(error) => {
+                tracing::warn!(%error, "the API can not accept a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
-        () = out_of_grace => {}
     }
+    // A connection that outlives the grace ends with the runtime.
+    let _ = tokio::time::timeout(STOP_GRACE, connections.shutdown()).await;
+}
+
+/// One connection that is answered. HTTP/1 only: a library that others bring with them knows HTTP/2 too, which
+/// nobody needs here.
+pub(crate) fn connection<S>(
+    stream: S,
+    app: axum::Router,
+) -> http1::Connection<TokioIo<S>, TowerToHyperService<axum::Router>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
 }

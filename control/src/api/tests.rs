@@ -313,6 +313,24 @@ async fn raw(node: &Node, request: &str) -> (String, String) {
     )
 }
 
+/// Of what else is linked with the node some brings HTTP/2 with it; the API has no use for it.
+#[tokio::test]
+async fn http_2_is_not_spoken() {
+    let node = node();
+    let mut stream = tokio::net::UnixStream::connect(&node.socket).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(preface).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || text.starts_with("HTTP/1.1 4"),
+        "{text}"
+    );
+    node.client.status().await.unwrap();
+}
+
 #[tokio::test]
 async fn every_mistake_gets_json_and_its_code() {
     let node = node();
