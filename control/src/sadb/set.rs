@@ -53,7 +53,13 @@ pub struct Sadb {
     last_id: u64,
     /// In the highest bits of every SPI that is drawn; 0: there is none.
     number: u8,
+    /// Where the high bits of drawn SPIs begin, of all that there are as a part of 2^32; `None`: anywhere.
+    first: Option<u32>,
 }
+
+/// The golden ratio as a part of 2^32: its multiples are as far from each other, however many there are, as multiples
+/// can be.
+const GOLDEN: u32 = 0x9E37_79B1;
 
 impl Sadb {
     /// An empty set of a node with so many workers, which take turns to have a session, or
@@ -78,6 +84,14 @@ impl Sadb {
     #[must_use]
     pub fn with_number(self, number: u8) -> Self {
         Self { number, ..self }
+    }
+
+    /// The same for the `run`th run of a node that counts them, and whose SAs outlive it: the SPIs that it draws are not
+    /// those of SAs that ended shortly before it began.
+    #[must_use]
+    pub fn with_run(self, run: u32) -> Self {
+        let first = Some(run.wrapping_mul(GOLDEN));
+        Self { first, ..self }
     }
 
     /// Adds a session, naming it if it has no id. An inbound SPI of IKE may be one that

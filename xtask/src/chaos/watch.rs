@@ -82,6 +82,7 @@ pub(crate) fn watch() -> Result<()> {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => (0, None),
             Err(error) => return Err(error).context("reading frames"),
         };
+        checker.now_ns = now_ns();
         begun.try_iter().for_each(|number| checker.forget(number));
         if let Some(from) = from.filter(|from| ports.contains(&from.ifindex())) {
             let way = match from.pkttype() {

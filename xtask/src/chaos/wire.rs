@@ -6,7 +6,6 @@ use crate::lab::topology::{gateway_number, is_inner};
 use crate::probe::MARK;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether a frame comes from the node at the other end of the cable, or goes to it.
@@ -52,10 +51,17 @@ type Key = (u8, u32);
 /// All edges that share an address, as a receiver.
 const EDGES: u8 = u8::MAX;
 
+/// Keys at edges are replaced every 10 s, and used all the time until then. An authority that is restarted does not know
+/// for ever which SPIs it had.
+const RETIRED_NS: u64 = 60_000_000_000;
+
 /// The checker.
 #[derive(Default)]
 pub(super) struct Checker {
     pub(super) seen: Seen,
+    /// The time, in nanoseconds since any.
+    pub(super) now_ns: u64,
+    /// When they were last used.
     keys: HashMap<Key, u64>,
     /// For each nonce of a key a print of the packet that was sealed with it; 0: not seen. Their
     /// IVs count up, so pages are full.
@@ -143,10 +149,14 @@ impl Checker {
     }
 
     fn slot(&mut self, key: Key, iv: u64) -> Option<&mut u32> {
-        if let Entry::Vacant(entry) = self.keys.entry(key) {
-            entry.insert(iv);
+        let last = self.keys.insert(key, self.now_ns);
+        if let (EDGES, Some(last)) = (key.0, last)
+            && self.now_ns.saturating_sub(last) > RETIRED_NS
+        {
+            self.pages.retain(|(of, _), _| *of != key);
             self.seen.keys += 1;
         }
+        self.seen.keys += u64::from(last.is_none());
         let page = self.pages.entry((key, iv / PAGE));
         let page = page.or_insert_with(|| Box::new([0; PAGE as usize]));
         page.get_mut(usize::try_from(iv % PAGE).ok()?)
@@ -314,6 +324,22 @@ mod tests {
         assert_eq!(look(&mut checker, true, 2), None);
         assert!(look(&mut checker, true, 3).is_some());
         assert!(look(&mut checker, false, 2).is_some(), "the client did not");
+    }
+
+    #[test]
+    fn an_spi_that_was_silent_for_a_minute_is_another_key() {
+        let mut checker = Checker::default();
+        let to = crate::lab::sharing::SHARED.parse::<Ipv4Addr>().unwrap();
+        let mut look = |seconds: u64, content| {
+            checker.now_ns = seconds * 1_000_000_000;
+            let frame = frame(CLIENT, to.octets(), 50, &esp(7, 1, content));
+            checker.look(&frame, Way::FromNode)
+        };
+        assert_eq!(look(0, 1), None);
+        assert!(look(59, 2).is_some());
+        assert_eq!(look(120, 3), None);
+        assert!(look(121, 4).is_some());
+        assert_eq!(checker.seen.keys, 2);
     }
 
     #[test]

@@ -137,7 +137,9 @@ pub(in crate::node) async fn start(
             peers: Peers::from(peers),
             users: config.users.clone(),
             groups: config.groups.clone(),
-            sadb: Sadb::for_workers(config.esp.workers, false).with_number(number.unwrap_or(0)),
+            sadb: Sadb::for_workers(config.esp.workers, false)
+                .with_number(number.unwrap_or(0))
+                .with_run(run),
             rng: StdRng::from_rng(&mut rand::rng()),
             side: Side::Gateway { pool },
             elsewhere: None,

@@ -63,7 +63,9 @@ impl Sadb {
         let place = self.draw_place(worker);
         let free = |spi: &u32| self.by_inbound_spi(*spi).is_none() && !self.pending.contains(spi);
         if place < 1 << PLACE_BITS {
-            let (workers, mut first) = (self.places.len().max(1), rng.next_u32());
+            let workers = self.places.len().max(1);
+            let part = self.first.unwrap_or_else(|| rng.next_u32());
+            let mut first = ((u64::from(part) * u64::from(highs)) >> u32::BITS) as u32;
             let at = place as usize / workers;
             let last = self
                 .places

@@ -447,3 +447,18 @@ fn an_spi_does_not_come_again_soon() {
         }
     }
 }
+
+/// An SA of an earlier run may still be somewhere, and an edge that is cut off have its keys.
+#[test]
+fn an_spi_of_the_last_runs_does_not_come_again() {
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut seen = HashSet::new();
+    for run in 1..=100 {
+        let mut sadb = Sadb::for_workers(1, false).with_run(run);
+        for _ in 0..12 {
+            let spi = sadb.allocate_spi(&mut rng);
+            assert!(seen.insert(spi), "{spi:08x} again in run {run}");
+            sadb.release_spi(spi);
+        }
+    }
+}
