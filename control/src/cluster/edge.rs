@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::message::{Claim, FromEdge, Grant, Limits, Mark, Refusal, Report, ToEdge, Yielded};
+use super::pace::Pace;
 use super::{Run, Terms};
 
 /// Marks of one report; what is left goes with the next.
@@ -43,10 +44,11 @@ struct Held {
     sent: u64,
     /// It may have gone past its soft limit.
     wide: bool,
-    /// The authority does not know all of this yet.
-    news: bool,
+    /// From when on the authority is to be told what it does not know of this.
+    news: Option<Instant>,
     /// The highest inbound number that the authority was told.
     told: u64,
+    pace: Pace,
     /// The data plane was told to stop.
     stopping: bool,
 }
@@ -116,7 +118,7 @@ impl Edge {
         self.claims.clear();
         for held in self.held.values_mut() {
             // What was answered last may have been lost: it is asked for anew.
-            held.news = true;
+            held.news = Some(now);
         }
         let held = self.held.iter().map(|(spi, held)| held.mark(*spi));
         let hello = FromEdge::Hello {
@@ -145,7 +147,7 @@ impl Edge {
         match message {
             ToEdge::Grant { spi, grant } => {
                 self.claims.remove(&spi);
-                self.take(spi, grant);
+                self.take(spi, grant, now);
                 // What was on its way when it began to drain goes back at once.
                 if self.draining
                     && let Some(held) = self.held.get_mut(&spi)
@@ -153,12 +155,17 @@ impl Edge {
                     self.acts.push_back(held.stop(spi));
                 }
             }
-            ToEdge::AskBack { spi, term } => {
+            ToEdge::AskBack { spi, term, seen } => {
                 if let Some(held) = self.held.get_mut(&spi)
                     && held.limits.term == term
                     && !held.stopping
                 {
-                    self.acts.push_back(held.stop(spi));
+                    if seen > held.top {
+                        self.acts.push_back(held.stop(spi));
+                    } else {
+                        // A copy of what has come here: the report that says so is to be there in time.
+                        (held.news, self.news_at) = (Some(now), Some(now));
+                    }
                 }
             }
             ToEdge::Revoke { spi, term } => {
@@ -220,18 +227,24 @@ impl Edge {
         if held.top >= top && held.sent >= sent {
             return;
         }
+        if top > held.top {
+            held.pace.moved(now);
+        }
         held.top = held.top.max(top);
         held.sent = held.sent.max(sent);
-        held.news = true;
         let half = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
-        // Who may accept one more packet sends so few that the usual report is soon enough.
         let one = held.limits.soft.saturating_sub(held.told) <= 1;
         let short = held.top > half(held.told, held.limits.soft) && !one
             || held.limits.last.saturating_sub(held.sent) <= self.terms.block / 4;
-        let at = match short && !held.wide {
-            true => now,
-            false => now + self.terms.interval,
+        let interval = self.terms.interval;
+        let at = match (short && !held.wide, one && !held.wide) {
+            (true, _) => now,
+            // The answer lets the next packet pass, and lets it be lost should the edge die: the later the better.
+            (_, true) => now + held.pace.pause(self.terms.alone / 4).max(interval),
+            _ => now + interval,
         };
+        let at = held.news.map_or(at, |before| before.min(at));
+        held.news = Some(at);
         if self.connected {
             self.news_at = Some(self.news_at.map_or(at, |before| before.min(at)));
         }
@@ -276,9 +289,9 @@ impl Edge {
     }
 
     /// The authority ends, and has said so: from now on the edge goes on by itself.
-    pub fn abandoned(&mut self) {
+    pub fn abandoned(&mut self, now: Instant) {
         self.alone_at = None;
-        self.widen_all();
+        self.widen_all(now);
     }
 
     /// Takes pairs again, after [`Edge::give_back`].
@@ -300,7 +313,7 @@ impl Edge {
     pub fn poll(&mut self, now: Instant) {
         if self.alone_at.is_some_and(|at| at <= now) {
             self.alone_at = None;
-            self.widen_all();
+            self.widen_all(now);
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.connected || !(due(self.news_at) || due(self.report_at)) {
@@ -309,16 +322,23 @@ impl Edge {
         if due(self.report_at) {
             // Whoever may go no further has no news to tell, but waits for some.
             for held in self.held.values_mut() {
-                held.news |= held.top >= held.inbound() || held.sent >= held.limits.last;
+                if held.top >= held.inbound() || held.sent >= held.limits.last {
+                    held.news.get_or_insert(now);
+                }
             }
         }
         let start = self.cursor.take().map_or(0, |spi| spi.saturating_add(1));
-        let news = self.held.iter_mut().filter(|(_, held)| held.news);
+        let mut later = None::<Instant>;
+        let news = self.held.iter_mut().filter(|(_, held)| {
+            let wait = held.news.filter(|at| *at > now);
+            later = later.into_iter().chain(wait).min();
+            held.news.is_some() && wait.is_none()
+        });
         let (before, after): (Vec<_>, Vec<_>) = news.partition(|(spi, _)| **spi < start);
         let cut = before.len() + after.len() > MARKS;
         let mut marks = Vec::new();
         for (spi, held) in after.into_iter().chain(before).take(MARKS) {
-            (held.news, held.told) = (false, held.top);
+            (held.news, held.told) = (None, held.top);
             marks.push(held.mark(*spi));
         }
         if cut {
@@ -326,7 +346,9 @@ impl Edge {
         } else {
             self.echoed = self.echo;
         }
-        self.news_at = cut.then_some(now);
+        // What is not due yet waits for others, so that many pairs need few reports.
+        let later = later.map(|at| at.max(now + self.terms.interval));
+        self.news_at = if cut { Some(now) } else { later };
         self.reports += 1;
         self.report_at = Some(now + self.terms.alone / 8);
         let report = Report {
@@ -344,18 +366,19 @@ impl Edge {
         all.into_iter().flatten().min()
     }
 
-    fn take(&mut self, spi: u32, grant: Grant) {
+    fn take(&mut self, spi: u32, grant: Grant, now: Instant) {
         let mut held = Held {
             limits: grant.limits,
             top: grant.floor,
             sent: grant.first.saturating_sub(1),
             wide: false,
-            news: false,
+            news: None,
             told: grant.floor,
+            pace: Pace::default(),
             stopping: false,
         };
         if self.alone_at.is_none() {
-            held.widen();
+            held.widen(now);
         }
         let inbound = held.inbound();
         self.held.insert(spi, held);
@@ -367,9 +390,9 @@ impl Edge {
     }
 
     /// All pairs may be used as far as without an authority.
-    fn widen_all(&mut self) {
+    fn widen_all(&mut self, now: Instant) {
         for (spi, held) in &mut self.held {
-            held.widen();
+            held.widen(now);
             self.acts.push_back(held.bound(*spi));
         }
     }
@@ -401,9 +424,10 @@ impl Held {
     }
 
     /// From now on it counts as gone past its soft limit.
-    fn widen(&mut self) {
-        self.news |= !self.wide;
-        self.wide = true;
+    fn widen(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.wide, true) {
+            self.news = Some(now);
+        }
     }
 
     /// From now on the data plane does no more for it.

@@ -213,7 +213,7 @@ impl Ledger {
         let mut freed = Vec::new();
         for (spi, entry) in &mut self.entries {
             match entry.holder {
-                Holder::Owner(owner) | Holder::Asked(owner, _) if owner == edge && proven => {
+                Holder::Owner(owner) | Holder::Asked { owner, .. } if owner == edge && proven => {
                     entry.free(entry.past_soft(terms, now));
                     freed.push(*spi);
                 }
@@ -244,8 +244,8 @@ impl Ledger {
                     entry.next = Some(edge);
                     None
                 }
-                Holder::Owner(_) | Holder::Asked(..) if seen <= entry.top => Some(Refusal::Old),
-                Holder::Asked(..) => None,
+                Holder::Owner(_) | Holder::Asked { .. } if seen <= entry.top => Some(Refusal::Old),
+                Holder::Asked { .. } => None,
                 Holder::Owner(owner) if !connected(owner) => {
                     entry.next = Some(edge);
                     entry.free(entry.past_all());
@@ -259,9 +259,9 @@ impl Ledger {
                     entry.next = Some(edge);
                     entry.asked = Some(now);
                     let (until, term) = (now + self.terms.patience, entry.term);
-                    entry.holder = Holder::Asked(owner, until);
+                    entry.holder = Holder::Asked { owner, until, seen };
                     self.asked.insert((until, spi));
-                    self.send(owner, ToEdge::AskBack { spi, term });
+                    self.send(owner, ToEdge::AskBack { spi, term, seen });
                     None
                 }
             },
@@ -322,6 +322,7 @@ impl Ledger {
     pub fn report(&mut self, edge: EdgeId, report: &Report, now: Instant) {
         for mark in &report.marks {
             self.mark(edge, mark, Some(now));
+            self.judge_claim(edge, mark);
         }
         let Some(contact) = self.edges.get_mut(&edge).filter(|edge| edge.connected) else {
             return;
@@ -358,7 +359,9 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&spi) else {
                 continue;
             };
-            if let Holder::Asked(owner, at) = entry.holder
+            if let Holder::Asked {
+                owner, until: at, ..
+            } = entry.holder
                 && at == until
             {
                 let term = entry.term;
@@ -403,6 +406,33 @@ impl Ledger {
                 self.settle(spi);
             }
             _ => self.send(edge, ToEdge::Revoke { spi, term }),
+        }
+    }
+
+    /// An owner that was asked to give a pair back has come so far as it says: what was claimed may be a copy of what
+    /// it has had itself.
+    fn judge_claim(&mut self, edge: EdgeId, mark: &Mark) {
+        let Mark { spi, term, top, .. } = *mark;
+        let Some(entry) = self.entries.get_mut(&spi) else {
+            return;
+        };
+        let Holder::Asked { owner, until, seen } = entry.holder else {
+            return;
+        };
+        if !entry.is_of(edge, term) || top < seen {
+            return;
+        }
+        if top < entry.wanted {
+            // It does not give back what it was asked for; something newer has been claimed since.
+            let seen = entry.wanted;
+            entry.holder = Holder::Asked { owner, until, seen };
+            return self.send(owner, ToEdge::AskBack { spi, term, seen });
+        }
+        entry.holder = Holder::Owner(owner);
+        entry.asked = None;
+        if let Some(edge) = entry.next.take() {
+            let refusal = Refusal::Old;
+            self.send(edge, ToEdge::Refuse { spi, refusal });
         }
     }
 

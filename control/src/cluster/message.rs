@@ -98,10 +98,12 @@ pub enum ToEdge {
         spi: u32,
         grant: Grant,
     },
-    /// The edge is to stop using the SA, and to say where it stopped.
+    /// The edge is to stop using the SA, and to say where it stopped; or that it has had the packet of this
+    /// number, which another edge has now.
     AskBack {
         spi: u32,
         term: u32,
+        seen: u64,
     },
     /// Another one owns the SA, or nobody does: stop.
     Revoke {

@@ -15,8 +15,12 @@ pub(super) enum Holder {
     /// To be granted as soon as the repository has more of it for used up.
     Granting(EdgeId, Rest),
     Owner(EdgeId),
-    /// The owner was asked to give it back, until then.
-    Asked(EdgeId, Instant),
+    /// The owner was asked to give it back until then, unless it has had the packet of this number itself.
+    Asked {
+        owner: EdgeId,
+        until: Instant,
+        seen: u64,
+    },
 }
 
 /// Where the last owner of an SA stopped, at most.
@@ -66,7 +70,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn owner(&self) -> Option<EdgeId> {
         match self.holder {
-            Holder::Owner(edge) | Holder::Asked(edge, _) => Some(edge),
+            Holder::Owner(owner) | Holder::Asked { owner, .. } => Some(owner),
             Holder::Nobody(_) | Holder::Granting(..) => None,
         }
     }

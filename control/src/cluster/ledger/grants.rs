@@ -104,7 +104,7 @@ impl Ledger {
         let (owner, top) = match entry.holder {
             Holder::Owner(owner) => (owner, entry.top.max(entry.wanted)),
             Holder::Granting(edge, rest) => (edge, rest.floor.max(entry.wanted)),
-            Holder::Nobody(_) | Holder::Asked(..) => return,
+            Holder::Nobody(_) | Holder::Asked { .. } => return,
         };
         (kept.owner, kept.term) = (Some(owner), entry.term);
         if kept.reserved.saturating_sub(entry.leased) <= terms.chunk / 2 {

@@ -114,9 +114,14 @@ fn it_goes_on_alone_and_says_so() {
 fn it_stops_before_it_gives_back() {
     let now = Instant::now();
     let mut edge = owner(now);
-    edge.hear(ToEdge::AskBack { spi: SPI, term: 3 }, now);
+    let ask_back = |term| ToEdge::AskBack {
+        spi: SPI,
+        term,
+        seen: 11,
+    };
+    edge.hear(ask_back(3), now);
     assert_eq!(acts(&mut edge), [], "about an earlier tenure");
-    edge.hear(ToEdge::AskBack { spi: SPI, term: 4 }, now);
+    edge.hear(ask_back(4), now);
     edge.give_back();
     let stop = Act::Stop {
         spi: SPI,
@@ -138,6 +143,62 @@ fn it_stops_before_it_gives_back() {
         (yielded.mark.top, yielded.mark.sent, yielded.missing),
         (12, 450, 1)
     );
+}
+
+#[test]
+fn it_keeps_what_it_is_asked_for_because_of_a_copy() {
+    let now = Instant::now();
+    let mut edge = owner(now);
+    edge.progress(SPI, 12, 399, now);
+    let (term, seen) = (4, 12);
+    edge.hear(
+        ToEdge::AskBack {
+            spi: SPI,
+            term,
+            seen,
+        },
+        now,
+    );
+    edge.poll(now);
+    let done = acts(&mut edge);
+    assert_eq!(report(&done).marks[0].top, 12);
+    assert!(done.len() == 1 && edge.owns(SPI), "{done:?}");
+}
+
+// Until the report is answered no next packet can be in doubt; once it is, that one is lost if the edge dies.
+#[test]
+fn of_a_packet_now_and_then_it_tells_halfway_to_the_next() {
+    let interval = Terms::default().interval;
+    let start = Instant::now();
+    let mut edge = owner(start);
+    let (mut top, mut now) = (14, start);
+    for round in 0..6 {
+        edge.progress(SPI, top, 399, now);
+        if top == 14 {
+            edge.poll(now);
+        }
+        // How often they come is known by the third.
+        let wait = if round < 2 { interval } else { ms(10) };
+        if top > 14 {
+            edge.poll(now + wait - ms(1));
+            assert_eq!(acts(&mut edge), [], "{round}");
+            edge.poll(now + wait);
+        }
+        let done = acts(&mut edge);
+        let told = report(&done);
+        assert_eq!(told.marks[0].top, top, "{round}");
+        top += 1;
+        acknowledge(&mut edge, told.number, Some(top), now + wait);
+        assert_eq!(acts(&mut edge), [bound(top)]);
+        now += ms(20);
+    }
+    // One that comes too early waits for the answer to a claim; what is told then is told at once.
+    edge.progress(SPI, top, 399, now);
+    edge.claim(Claim { spi: SPI, seen: 21 }, now + ms(1));
+    assert!(matches!(
+        acts(&mut edge)[..],
+        [Act::Send(FromEdge::Claim(_))]
+    ));
 }
 
 #[test]

@@ -36,13 +36,18 @@ fn granted(sent: &[(EdgeId, ToEdge)]) -> (EdgeId, Grant) {
     (edge, grant)
 }
 
+fn ask_back(edge: EdgeId, term: u32, seen: u64) -> (EdgeId, ToEdge) {
+    let spi = SPI;
+    (edge, ToEdge::AskBack { spi, term, seen })
+}
+
 #[test]
 fn a_living_owner_is_asked_and_nothing_is_lost() {
     let now = Instant::now();
     let mut ledger = two(now);
     ledger.claim(TWO, claim(10), now);
     let (sent, _) = orders(&mut ledger);
-    assert_eq!(sent, [(ONE, ToEdge::AskBack { spi: SPI, term: 1 })]);
+    assert_eq!(sent, [ask_back(ONE, 1, 10)]);
     ledger.yielded(
         ONE,
         &Yielded {
@@ -400,8 +405,54 @@ fn a_pair_does_not_move_with_each_packet() {
     let refused = (ONE, ToEdge::Refuse { spi: SPI, refusal });
     assert_eq!(orders(&mut ledger).0, [refused]);
     ledger.claim(ONE, claim(7), now + Terms::default().tenure);
-    let asked = (TWO, ToEdge::AskBack { spi: SPI, term: 2 });
-    assert_eq!(orders(&mut ledger).0, [asked]);
+    assert_eq!(orders(&mut ledger).0, [ask_back(TWO, 2, 7)]);
+}
+
+// Whoever repeats a packet elsewhere before it is reported could else take the pair away for as long as a tenure lasts.
+#[test]
+fn a_copy_of_a_packet_that_is_not_reported_yet_moves_nothing() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.claim(TWO, claim(5), now);
+    assert_eq!(orders(&mut ledger).0, [ask_back(ONE, 1, 5)]);
+    report(&mut ledger, ONE, 3, 0, &[mark(1, 4, 0)], now);
+    assert!(orders(&mut ledger).0.iter().all(|(edge, _)| *edge == ONE));
+    report(&mut ledger, ONE, 4, 0, &[mark(1, 5, 0)], now);
+    let refused = (
+        TWO,
+        ToEdge::Refuse {
+            spi: SPI,
+            refusal: Refusal::Old,
+        },
+    );
+    assert!(orders(&mut ledger).0.contains(&refused));
+    assert_eq!(ledger.owner(SPI), Some(ONE));
+    // Nor is the client held up that moves there next.
+    ledger.claim(TWO, claim(6), now + ms(1));
+    assert_eq!(orders(&mut ledger).0, [ask_back(ONE, 1, 6)]);
+    ledger.poll(now + Terms::default().patience);
+    assert_eq!(
+        ledger.owner(SPI),
+        Some(ONE),
+        "the first question is no more"
+    );
+}
+
+#[test]
+fn an_owner_is_asked_anew_for_what_came_after_a_copy() {
+    let now = Instant::now();
+    let mut ledger = two(now);
+    ledger.claim(TWO, claim(5), now);
+    ledger.claim(TWO, claim(6), now);
+    orders(&mut ledger);
+    report(&mut ledger, ONE, 3, 0, &[mark(1, 5, 0)], now);
+    assert!(orders(&mut ledger).0.contains(&ask_back(ONE, 1, 6)));
+    let yielded = Yielded {
+        mark: mark(1, 5, 0),
+        missing: 0,
+    };
+    ledger.yielded(ONE, &yielded);
+    assert_eq!(granted(&orders(&mut ledger).0).0, TWO);
 }
 
 #[test]

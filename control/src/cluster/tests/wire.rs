@@ -90,7 +90,7 @@ fn to_edge() -> impl Strategy<Value = ToEdge> {
                 limits
             }
         }),
-        any::<(u32, u32)>().prop_map(|(spi, term)| ToEdge::AskBack { spi, term }),
+        any::<(u32, u32, u64)>().prop_map(|(spi, term, seen)| ToEdge::AskBack { spi, term, seen }),
         any::<(u32, u32)>().prop_map(|(spi, term)| ToEdge::Revoke { spi, term }),
         (any::<u32>(), refusal).prop_map(|(spi, refusal)| ToEdge::Refuse { spi, refusal }),
         (any::<u32>(), limits()).prop_map(|(spi, limits)| ToEdge::Widen { spi, limits }),
