@@ -176,7 +176,7 @@ enum Task {
         show: bool,
     },
     /// Runs models of what threads share, the unsafe code under Miri and the unit tests under the
-    /// address sanitizer, all or those that are named
+    /// address and the thread sanitizer, all or those that are named
     CheckMemory { watchers: Vec<memory::Watcher> },
     /// Makes the corpus of the fuzz targets anew: of sessions that the cases with tshark record
     Corpus {

@@ -1,5 +1,5 @@
 //! `cargo xtask check-memory`: models of what threads share, the unsafe code under Miri, the unit tests
-//! under the address sanitizer. All but the first need rustup's nightly.
+//! under the address and the thread sanitizer. All but the first need rustup's nightly.
 
 use crate::style::{bold, green, red};
 use crate::{build, paths, sh, toolchain};
@@ -16,9 +16,16 @@ pub(crate) enum Watcher {
     Miri,
     /// Use after free, beyond ends, leaks
     Address,
+    /// Data races, the standard library's part in them included
+    Thread,
 }
 
-const ALL: [Watcher; 3] = [Watcher::Loom, Watcher::Miri, Watcher::Address];
+const ALL: [Watcher; 4] = [
+    Watcher::Loom,
+    Watcher::Miri,
+    Watcher::Address,
+    Watcher::Thread,
+];
 const NIGHTLY: &str = "nightly";
 /// What Miri can run of the unsafe code: the rest are system calls.
 const MIRI: &str = "dataplane::xsk";
@@ -57,7 +64,11 @@ impl Watcher {
         match self {
             Self::Loom => loom(),
             Self::Miri => miri(),
-            Self::Address => address(),
+            Self::Address => sanitize("address", &[]),
+            // Without its own locks and channels it would see races in each of them.
+            Self::Thread => {
+                component("rust-src").and_then(|()| sanitize("thread", &["-Zbuild-std"]))
+            }
         }
     }
 }
@@ -110,15 +121,16 @@ fn miri() -> Result<()> {
     sh::run(&mut command)
 }
 
-/// Unit tests, and what they are linked with but for assembly, C and the standard library, under the
-/// address sanitizer.
-fn address() -> Result<()> {
+/// Unit tests, and what they are linked with but for assembly, C and, if it is not built too, the standard
+/// library, under a sanitizer.
+fn sanitize(sanitizer: &str, options: &[&str]) -> Result<()> {
     let host = sh::read(Command::new("rustc").args(["--print", "host-tuple"]))?;
-    let mut command = nightly("address");
+    let mut command = nightly(sanitizer);
     command
         .args(["test", "--lib", "--target", host.trim()])
         .args(["--package", "evergate", "--package", "evergate-common"])
-        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .args(options)
+        .env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"))
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     sh::run(&mut command)
 }

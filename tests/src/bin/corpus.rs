@@ -48,6 +48,13 @@ impl Corpus {
         let examples = self.0.entry(target).or_default();
         examples.entry(kind.into()).or_insert(data);
     }
+
+    /// A whole IKE datagram.
+    fn add_ike(&mut self, kind: &str, datagram: &[u8]) {
+        for target in ["ike_message", "ike_responder"] {
+            self.add(target, kind, datagram);
+        }
+    }
 }
 
 fn main() {
@@ -271,16 +278,15 @@ impl IkeReader {
 
     fn take(&mut self, corpus: &mut Corpus, name: &str, datagram: &[u8]) {
         let Ok(header) = Header::parse(datagram) else {
-            corpus.add("ike_message", format!("odd {}", datagram.len()), datagram);
+            corpus.add_ike(&format!("odd {}", datagram.len()), datagram);
             return;
         };
         if header.exchange == exchange::IKE_SA_INIT {
-            let kinds = format!("{name} {}", header.response);
-            corpus.add("ike_message", kinds, datagram);
+            corpus.add_ike(&format!("{name} {}", header.response), datagram);
             return;
         }
         let what = format!("{} {} {}", header.exchange, header.response, header.next);
-        corpus.add("ike_message", what.clone(), datagram);
+        corpus.add_ike(&what, datagram);
         let of_sa = self.keys.get(&(header.spi_i, header.spi_r));
         let place = match header.next {
             kind::ENCRYPTED_FRAGMENT => Place::parse(datagram).ok(),
@@ -364,6 +370,7 @@ fn inside(corpus: &mut Corpus, header: &Header, first: u8, plain: &[u8]) {
             data.extend_from_slice(certificate);
             data.extend_from_slice(&auth.data);
             let what = format!("{} {length} {}", auth.method, header.response);
+            corpus.add("ike_certificate", what.clone(), &data[1..]);
             corpus.add("ike_proof", what, data);
         }
     }

@@ -7,7 +7,7 @@ use evergate::ike::Identity;
 use evergate::ike::eap::{EapUser, Outcome, Server};
 use evergate::ike::payload::auth::Auth;
 use evergate::ike::payload::eap::{Eap, RESPONSE};
-use evergate::ike::x509::{Scheme, Trust};
+use evergate::ike::x509::Trust;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustls_pki_types::CertificateDer;
@@ -49,9 +49,6 @@ pub fn ike_proof(data: &[u8]) {
             let _ = key.verify(&auth, b"octets");
         }
     }
-    let _ = Trust::new(&[first.to_vec()], &[second.to_vec()]);
-    let _ = Scheme::from_der(first);
-
     let mut rng = StdRng::seed_from_u64(1);
     let (mut server, mut request) = Server::new(&mut rng);
     let mut users = |name: &str| {

@@ -1,4 +1,4 @@
-//! ARP and neighbour discovery: any frame; and a LAN on which an announcer hears what stations say.
+//! A LAN on which an announcer hears what stations say by ARP and neighbour discovery.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use evergate::dataplane::net::announce::{Activation, Announcer, FRAME, REPEATS};
 use evergate::dataplane::net::arp::{self, Arp, Operation};
-use evergate::dataplane::net::checksum::transport_v6;
 use evergate::dataplane::net::nd::{self, Nd};
 
+use super::neighbour_frame::{OURS, any_frame, mend};
 use super::script::Script;
 
-const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CAPACITY: usize = 6;
 
 /// Eight addresses of each family: more than there is room for.
@@ -25,42 +24,6 @@ fn address(byte: u8) -> IpAddr {
 /// A station with a lower MAC than ours, ours, and one with a higher.
 fn station(byte: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, 1 + byte % 3]
-}
-
-/// Corrects the checksum of a message of neighbour discovery, so that what it says is looked at.
-fn mend(frame: &mut [u8]) {
-    let Some((header, icmp)) = frame
-        .get_mut(14..)
-        .and_then(|ip| ip.split_at_mut_checked(40))
-    else {
-        return;
-    };
-    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let Some(icmp) = icmp.get_mut(..length).filter(|icmp| icmp.len() >= 8) else {
-        return;
-    };
-    let at = |from: usize| <[u8; 16]>::try_from(&header[from..from + 16]).expect("16 bytes");
-    icmp[2..4].fill(0);
-    let sum = transport_v6(at(8).into(), at(24).into(), 58, icmp);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-}
-
-fn any_frame(frame: &[u8]) {
-    let mut out = [0; FRAME];
-    if let Ok(arp) = Arp::parse(frame)
-        && let Some(length) = arp.reply(OURS, &mut out)
-    {
-        let answer = Arp::parse(&out[..length]).expect("an answer of ours is right");
-        assert_eq!((answer.sender, answer.sender_mac), (arp.target, OURS));
-        assert_eq!(answer.ethernet.tag, arp.ethernet.tag);
-    }
-    if let Ok(nd) = Nd::parse(frame)
-        && let Some(length) = nd.reply(OURS, &mut out)
-    {
-        let answer = Nd::parse(&out[..length]).expect("an answer of ours is right");
-        assert_eq!(answer.target, nd.target);
-        assert_eq!(answer.reply(OURS, &mut [0; FRAME]), None);
-    }
 }
 
 /// What is said on the LAN: a frame of any bytes, or one that is well formed.
@@ -103,11 +66,6 @@ fn said(script: &mut Script<'_>) -> Vec<u8> {
 }
 
 pub fn neighbours(data: &[u8]) {
-    any_frame(data);
-    let mut mended = data.to_vec();
-    mend(&mut mended);
-    any_frame(&mended);
-
     let mut script = Script::new(data);
     let mut announcer = Announcer::new(OURS, None, CAPACITY);
     let mut active = BTreeSet::new();

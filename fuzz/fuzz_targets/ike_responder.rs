@@ -1,0 +1,4 @@
+//! A datagram to an IKE engine.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| evergate_tests::fuzz::ike_responder(data));
