@@ -37,9 +37,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::agenda::Agenda;
-use super::client_at;
 use super::clock::Clock;
 use super::watch::{Broken, Key, Promises, Watch};
+use super::{RETRANSMIT, client_at};
 use authority::Authority;
 use client::Client;
 use edge::{Edge, Frame, Leaves};
@@ -335,6 +335,8 @@ impl World {
             return self.go_until(self.now + STEP);
         }
         self.calm = true;
+        // An exchange that was begun while a way was shut may still be given up by one end.
+        self.go_until(self.now + RETRANSMIT.total())?;
         let over = self.now + ORPHANED;
         while (0..self.clients.len()).any(|client| self.is_orphan(client)) && self.now < over {
             self.go_until(self.now + STEP)?;
