@@ -240,7 +240,10 @@ impl Edge {
         let at = match (short && !held.wide, one && !held.wide) {
             (true, _) => now,
             // The answer lets the next packet pass, and lets it be lost should the edge die: the later the better.
-            (_, true) => now + held.pace.pause(self.terms.alone / 4).max(interval),
+            (_, true) => {
+                let pause = held.pace.pause(3 * interval, self.terms.alone / 4);
+                now + pause.max(interval)
+            }
             _ => now + interval,
         };
         let at = held.news.map_or(at, |before| before.min(at));

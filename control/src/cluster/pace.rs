@@ -20,10 +20,11 @@ impl Pace {
     }
 
     /// In so long no further packet is to be expected: half of what lay between the last ones, so that one that
-    /// comes early is not too early. `most` at most.
-    pub(super) fn pause(&self, most: Duration) -> Duration {
+    /// comes early is not too early, and at least `spare` less than it. `most` at most.
+    pub(super) fn pause(&self, spare: Duration, most: Duration) -> Duration {
         let [one, other] = self.gaps;
-        (one.min(other) / 2).min(most)
+        let gap = one.min(other);
+        gap.saturating_sub(spare).min(gap / 2).min(most)
     }
 }
 
@@ -36,13 +37,15 @@ mod tests {
         let ms = Duration::from_millis;
         let start = Instant::now();
         // When packets come, and the pause after the last one, in milliseconds.
-        let rows: [(&[u64], u64); 6] = [
+        let rows: [(&[u64], u64); 8] = [
             (&[], 0),
             (&[0], 0),
             (&[0, 20], 0),
-            (&[0, 20, 41], 10),
+            (&[0, 30, 61], 15),
+            (&[0, 20, 41], 8),
+            (&[0, 11, 22], 0),
             // One that came early says that the next one may.
-            (&[0, 20, 23, 43], 1),
+            (&[0, 20, 23, 43], 0),
             (&[0, 1000, 2000], 250),
         ];
         for (packets, pause) in rows {
@@ -50,7 +53,11 @@ mod tests {
             for at in packets {
                 pace.moved(start + ms(*at));
             }
-            assert_eq!(pace.pause(ms(250)).as_millis(), pause.into(), "{packets:?}");
+            assert_eq!(
+                pace.pause(ms(12), ms(250)).as_millis(),
+                pause.into(),
+                "{packets:?}"
+            );
         }
     }
 }

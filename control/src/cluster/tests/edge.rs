@@ -178,7 +178,7 @@ fn of_a_packet_now_and_then_it_tells_halfway_to_the_next() {
             edge.poll(now);
         }
         // How often they come is known by the third.
-        let wait = if round < 2 { interval } else { ms(10) };
+        let wait = if round < 2 { interval } else { ms(15) };
         if top > 14 {
             edge.poll(now + wait - ms(1));
             assert_eq!(acts(&mut edge), [], "{round}");
@@ -190,7 +190,7 @@ fn of_a_packet_now_and_then_it_tells_halfway_to_the_next() {
         top += 1;
         acknowledge(&mut edge, told.number, Some(top), now + wait);
         assert_eq!(acts(&mut edge), [bound(top)]);
-        now += ms(20);
+        now += ms(30);
     }
     // One that comes too early waits for the answer to a claim; what is told then is told at once.
     edge.progress(SPI, top, 399, now);

@@ -558,7 +558,9 @@ impl World {
 
     /// All tables have their bounds, and no frame is lost.
     fn look_at_tables(&mut self) {
-        let most = 24 * self.clients.len();
+        // What was replaced just before an authority died the next one keeps until it expires, after a minute.
+        let runs = usize::try_from(self.authority_run).unwrap_or(usize::MAX);
+        let most = (24 * self.clients.len()).saturating_mul(runs.max(1));
         let authority = self.authority.as_ref().map_or(0, Authority::size);
         let edges = self.edges.iter().flat_map(Edge::sizes);
         let size = edges.chain([authority]).max().unwrap_or_default();
