@@ -67,6 +67,8 @@ const UNIX: u64 = 1_893_456_000;
 /// Frames of an edge: many more than wait in it at these paces.
 const FRAMES: u32 = 512;
 const STEP: Duration = Duration::from_millis(500);
+/// A pair that was replaced stays for so long: packets under its keys are on their way.
+const REPLACED: Duration = Duration::from_secs(3);
 const AFTERMATH: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_secs(4);
 /// What becomes of a session without an authority has come of it until then.
@@ -559,12 +561,19 @@ impl World {
     /// All tables have their bounds, and no frame is lost.
     fn look_at_tables(&mut self) {
         // What was replaced just before an authority died the next one keeps until it expires, after a minute.
-        let runs = usize::try_from(self.authority_run).unwrap_or(usize::MAX);
-        let most = (24 * self.clients.len()).saturating_mul(runs.max(1));
+        let (pace, rekeying) = (self.scenario.pace, self.scenario.rekeying);
+        let replaced = rekeying.map_or(0, |rekeying| {
+            let each = pace.as_micros().saturating_mul(rekeying.packets.into());
+            REPLACED.as_micros() / each.max(1)
+        });
+        let most = u128::from(self.authority_run.max(1))
+            .saturating_mul(24 + 2 * replaced)
+            .saturating_mul(self.clients.len() as u128);
         let authority = self.authority.as_ref().map_or(0, Authority::size);
         let edges = self.edges.iter().flat_map(Edge::sizes);
         let size = edges.chain([authority]).max().unwrap_or_default();
-        self.watch.holds(size <= most, "pairs of SAs pile up");
+        self.watch
+            .holds(size as u128 <= most, "pairs of SAs pile up");
         let lost = self.edges.iter().any(|edge| edge.lost_frames);
         self.watch.holds(!lost, "an edge has lost frames");
     }
