@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn an_spi_that_was_silent_for_a_minute_is_another_key() {
         let mut checker = Checker::default();
-        let to = crate::lab::sharing::SHARED.parse::<Ipv4Addr>().unwrap();
+        let to = SHARED.parse::<Ipv4Addr>().unwrap();
         let mut look = |seconds: u64, content| {
             checker.now_ns = seconds * 1_000_000_000;
             let frame = frame(CLIENT, to.octets(), 50, &esp(7, 1, content));
