@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::message::{Claim, FromEdge, Grant, Limits, Mark, Refusal, Report, ToEdge, Yielded};
-use super::pace::Pace;
 use super::{Run, Terms};
 
 /// Marks of one report; what is left goes with the next.
@@ -48,7 +47,6 @@ struct Held {
     news: Option<Instant>,
     /// The highest inbound number that the authority was told.
     told: u64,
-    pace: Pace,
     /// The data plane was told to stop.
     stopping: bool,
 }
@@ -227,24 +225,17 @@ impl Edge {
         if held.top >= top && held.sent >= sent {
             return;
         }
-        if top > held.top {
-            held.pace.moved(now);
-        }
         held.top = held.top.max(top);
         held.sent = held.sent.max(sent);
         let half = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
+        // Who may accept one more packet sends so few that the usual report is soon enough.
         let one = held.limits.soft.saturating_sub(held.told) <= 1;
         let short = held.top > half(held.told, held.limits.soft) && !one
             || held.limits.last.saturating_sub(held.sent) <= self.terms.block / 4;
         let interval = self.terms.interval;
-        let at = match (short && !held.wide, one && !held.wide) {
-            (true, _) => now,
-            // The answer lets the next packet pass, and lets it be lost should the edge die: the later the better.
-            (_, true) => {
-                let pause = held.pace.pause(3 * interval, self.terms.alone / 4);
-                now + pause.max(interval)
-            }
-            _ => now + interval,
+        let at = match short && !held.wide {
+            true => now,
+            false => now + interval,
         };
         let at = held.news.map_or(at, |before| before.min(at));
         held.news = Some(at);
@@ -377,7 +368,6 @@ impl Edge {
             wide: false,
             news: None,
             told: grant.floor,
-            pace: Pace::default(),
             stopping: false,
         };
         if self.alone_at.is_none() {

@@ -13,7 +13,6 @@ mod edge;
 pub mod front;
 mod ledger;
 mod message;
-mod pace;
 mod pair;
 pub mod repository;
 #[cfg(test)]

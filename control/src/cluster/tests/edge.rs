@@ -165,42 +165,6 @@ fn it_keeps_what_it_is_asked_for_because_of_a_copy() {
     assert!(done.len() == 1 && edge.owns(SPI), "{done:?}");
 }
 
-// Until the report is answered no next packet can be in doubt; once it is, that one is lost if the edge dies.
-#[test]
-fn of_a_packet_now_and_then_it_tells_halfway_to_the_next() {
-    let interval = Terms::default().interval;
-    let start = Instant::now();
-    let mut edge = owner(start);
-    let (mut top, mut now) = (14, start);
-    for round in 0..6 {
-        edge.progress(SPI, top, 399, now);
-        if top == 14 {
-            edge.poll(now);
-        }
-        // How often they come is known by the third.
-        let wait = if round < 2 { interval } else { ms(15) };
-        if top > 14 {
-            edge.poll(now + wait - ms(1));
-            assert_eq!(acts(&mut edge), [], "{round}");
-            edge.poll(now + wait);
-        }
-        let done = acts(&mut edge);
-        let told = report(&done);
-        assert_eq!(told.marks[0].top, top, "{round}");
-        top += 1;
-        acknowledge(&mut edge, told.number, Some(top), now + wait);
-        assert_eq!(acts(&mut edge), [bound(top)]);
-        now += ms(30);
-    }
-    // One that comes too early waits for the answer to a claim; what is told then is told at once.
-    edge.progress(SPI, top, 399, now);
-    edge.claim(Claim { spi: SPI, seen: 21 }, now + ms(1));
-    assert!(matches!(
-        acts(&mut edge)[..],
-        [Act::Send(FromEdge::Claim(_))]
-    ));
-}
-
 #[test]
 fn it_stops_at_once_when_another_one_owns_it() {
     let now = Instant::now();
