@@ -43,8 +43,8 @@ struct Held {
     sent: u64,
     /// It may have gone past its soft limit.
     wide: bool,
-    /// From when on the authority is to be told what it does not know of this.
-    news: Option<Instant>,
+    /// The authority does not know all of this yet.
+    news: bool,
     /// The highest inbound number that the authority was told.
     told: u64,
     /// The data plane was told to stop.
@@ -116,7 +116,7 @@ impl Edge {
         self.claims.clear();
         for held in self.held.values_mut() {
             // What was answered last may have been lost: it is asked for anew.
-            held.news = Some(now);
+            held.news = true;
         }
         let held = self.held.iter().map(|(spi, held)| held.mark(*spi));
         let hello = FromEdge::Hello {
@@ -145,7 +145,7 @@ impl Edge {
         match message {
             ToEdge::Grant { spi, grant } => {
                 self.claims.remove(&spi);
-                self.take(spi, grant, now);
+                self.take(spi, grant);
                 // What was on its way when it began to drain goes back at once.
                 if self.draining
                     && let Some(held) = self.held.get_mut(&spi)
@@ -162,7 +162,7 @@ impl Edge {
                         self.acts.push_back(held.stop(spi));
                     } else {
                         // A copy of what has come here: the report that says so is to be there in time.
-                        (held.news, self.news_at) = (Some(now), Some(now));
+                        (held.news, self.news_at) = (true, Some(now));
                     }
                 }
             }
@@ -227,18 +227,16 @@ impl Edge {
         }
         held.top = held.top.max(top);
         held.sent = held.sent.max(sent);
+        held.news = true;
         let half = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
         // Who may accept one more packet sends so few that the usual report is soon enough.
         let one = held.limits.soft.saturating_sub(held.told) <= 1;
         let short = held.top > half(held.told, held.limits.soft) && !one
             || held.limits.last.saturating_sub(held.sent) <= self.terms.block / 4;
-        let interval = self.terms.interval;
         let at = match short && !held.wide {
             true => now,
-            false => now + interval,
+            false => now + self.terms.interval,
         };
-        let at = held.news.map_or(at, |before| before.min(at));
-        held.news = Some(at);
         if self.connected {
             self.news_at = Some(self.news_at.map_or(at, |before| before.min(at)));
         }
@@ -283,9 +281,9 @@ impl Edge {
     }
 
     /// The authority ends, and has said so: from now on the edge goes on by itself.
-    pub fn abandoned(&mut self, now: Instant) {
+    pub fn abandoned(&mut self) {
         self.alone_at = None;
-        self.widen_all(now);
+        self.widen_all();
     }
 
     /// Takes pairs again, after [`Edge::give_back`].
@@ -307,7 +305,7 @@ impl Edge {
     pub fn poll(&mut self, now: Instant) {
         if self.alone_at.is_some_and(|at| at <= now) {
             self.alone_at = None;
-            self.widen_all(now);
+            self.widen_all();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.connected || !(due(self.news_at) || due(self.report_at)) {
@@ -316,23 +314,16 @@ impl Edge {
         if due(self.report_at) {
             // Whoever may go no further has no news to tell, but waits for some.
             for held in self.held.values_mut() {
-                if held.top >= held.inbound() || held.sent >= held.limits.last {
-                    held.news.get_or_insert(now);
-                }
+                held.news |= held.top >= held.inbound() || held.sent >= held.limits.last;
             }
         }
         let start = self.cursor.take().map_or(0, |spi| spi.saturating_add(1));
-        let mut later = None::<Instant>;
-        let news = self.held.iter_mut().filter(|(_, held)| {
-            let wait = held.news.filter(|at| *at > now);
-            later = later.into_iter().chain(wait).min();
-            held.news.is_some() && wait.is_none()
-        });
+        let news = self.held.iter_mut().filter(|(_, held)| held.news);
         let (before, after): (Vec<_>, Vec<_>) = news.partition(|(spi, _)| **spi < start);
         let cut = before.len() + after.len() > MARKS;
         let mut marks = Vec::new();
         for (spi, held) in after.into_iter().chain(before).take(MARKS) {
-            (held.news, held.told) = (None, held.top);
+            (held.news, held.told) = (false, held.top);
             marks.push(held.mark(*spi));
         }
         if cut {
@@ -340,9 +331,7 @@ impl Edge {
         } else {
             self.echoed = self.echo;
         }
-        // What is not due yet waits for others, so that many pairs need few reports.
-        let later = later.map(|at| at.max(now + self.terms.interval));
-        self.news_at = if cut { Some(now) } else { later };
+        self.news_at = cut.then_some(now);
         self.reports += 1;
         self.report_at = Some(now + self.terms.alone / 8);
         let report = Report {
@@ -360,18 +349,18 @@ impl Edge {
         all.into_iter().flatten().min()
     }
 
-    fn take(&mut self, spi: u32, grant: Grant, now: Instant) {
+    fn take(&mut self, spi: u32, grant: Grant) {
         let mut held = Held {
             limits: grant.limits,
             top: grant.floor,
             sent: grant.first.saturating_sub(1),
             wide: false,
-            news: None,
+            news: false,
             told: grant.floor,
             stopping: false,
         };
         if self.alone_at.is_none() {
-            held.widen(now);
+            held.widen();
         }
         let inbound = held.inbound();
         self.held.insert(spi, held);
@@ -383,9 +372,9 @@ impl Edge {
     }
 
     /// All pairs may be used as far as without an authority.
-    fn widen_all(&mut self, now: Instant) {
+    fn widen_all(&mut self) {
         for (spi, held) in &mut self.held {
-            held.widen(now);
+            held.widen();
             self.acts.push_back(held.bound(*spi));
         }
     }
@@ -417,10 +406,9 @@ impl Held {
     }
 
     /// From now on it counts as gone past its soft limit.
-    fn widen(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.wide, true) {
-            self.news = Some(now);
-        }
+    fn widen(&mut self) {
+        self.news |= !self.wide;
+        self.wide = true;
     }
 
     /// From now on the data plane does no more for it.

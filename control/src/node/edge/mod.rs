@@ -313,7 +313,7 @@ impl Node {
         match message {
             // The channel has seen to it. Who does not know a pair can not be asked for it.
             Down::Greeting { .. } | Down::Unknown { .. } => {}
-            Down::Leaving => link.core.abandoned(now),
+            Down::Leaving => link.core.abandoned(),
             Down::Cookies { current, before } => {
                 link.cookies = Some(CookieKeys { current, before })
             }

@@ -462,7 +462,7 @@ impl Edge {
             return;
         }
         match message {
-            Down::Leaving => self.core.abandoned(step.now),
+            Down::Leaving => self.core.abandoned(),
             Down::Numbers(numbers) => self.core.hear(numbers, step.now),
             Down::Ike(Relayed {
                 local,
