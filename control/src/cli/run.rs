@@ -8,6 +8,7 @@ use crate::privilege::{self, Folders, memory};
 
 /// Reads the configuration and runs the node until it is told to stop.
 pub(super) fn run(path: &Path, keylog: Option<PathBuf>) -> anyhow::Result<()> {
+    memory::keep_tables_apart();
     // Before the first key is read.
     memory::forbid_core_dumps();
     let config = Config::load(path)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
 use crate::esp::{BadSecret, Cipher, Key, UdpEncap};
-use crate::sadb::{Nets, Producer, SaSpec, SessionSpec};
+use crate::sadb::{Producer, SaSpec, SessionSpec};
 
 /// Both directions of a child SA that an authority negotiated, as an edge has them: inbound is what the
 /// client sends.
@@ -181,8 +181,8 @@ impl Pair {
         spec.own_port = self.own_port;
         spec.inbound = Some(self.inbound.spec(self.esn, self.replay_window)?);
         spec.outbound = Some(self.outbound.spec(self.esn, self.replay_window)?);
-        spec.remote_inner = Nets::from_slice(&self.remote_inner);
-        spec.local_inner = Nets::from_slice(&self.local_inner);
+        spec.remote_inner = self.remote_inner.as_slice().into();
+        spec.local_inner = self.local_inner.as_slice().into();
         spec.heartbeat_key = match &self.heartbeat_key {
             Some(key) => Some(key.array::<16>()?.into()),
             None => None,

@@ -140,11 +140,11 @@ impl Core {
             return;
         };
         let left = |group: usize| self.groups.get(group).is_some_and(|group| group.left);
-        if session.announced && !(session.spec.shared && left(session.group)) {
+        if session.announced && !(session.spec.shared && left(session.group())) {
             return;
         }
         session.announced = true;
-        let Some(state) = self.groups.get_mut(session.group) else {
+        let Some(state) = self.groups.get_mut(session.group()) else {
             return;
         };
         state.left = false;
@@ -219,7 +219,7 @@ impl Core {
         if !std::mem::take(&mut session.announced) {
             return;
         }
-        let group = session.group;
+        let group = session.group();
         if self.is_first() {
             return self.client_has_left(group);
         }
@@ -242,7 +242,7 @@ impl Core {
         let (id, prefixes) = (state.id, state.prefixes.clone());
         // A session of it that another worker has, and that is in use, announces it anew.
         self.tell_all(Note::Left(id));
-        for prefix in prefixes {
+        for prefix in &prefixes {
             let address = prefix.addr();
             let Some(lan) = &mut self.lan else { return };
             if prefix.prefix_len() == prefix.max_prefix_len() && lan.announcer.is_active(address) {
@@ -367,7 +367,7 @@ impl Core {
                 continue;
             }
             session.announced = false;
-            if let Some(group) = self.groups.get(session.group).map(|group| group.id) {
+            if let Some(group) = self.groups.get(session.group()).map(|group| group.id) {
                 self.tell_all(Note::Unannounced(Some(group)));
                 self.send_event(WorkerEvent::InnerActive {
                     group,

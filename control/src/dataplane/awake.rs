@@ -138,9 +138,9 @@ impl Session {
     fn outer_config(&self) -> OuterConfig {
         let encap = self.spec.encap.map(|encap| UdpEncap {
             local_port: self.port().unwrap_or(encap.local_port),
-            remote_port: self.peer_at.port(),
+            remote_port: self.peer_at().port(),
         });
-        OuterConfig::new(self.spec.outside_local, self.peer_at.ip(), encap)
+        OuterConfig::new(self.spec.outside_local, self.peer_at().ip(), encap)
     }
 
     /// Whether its SAs take no memory.

@@ -230,7 +230,7 @@ impl Core {
             Command::Cease(id) => {
                 if let Some(session) = self.sessions.by_id_mut(id) {
                     session.sending = Sending::Told;
-                    let group = session.group;
+                    let group = session.group();
                     self.settle_lane(group);
                 }
             }
@@ -285,7 +285,7 @@ impl Core {
 
     /// Prepares the Ethernet header toward a session's peer.
     pub(super) fn resolve_outside(&self, session: &mut Session, now: Instant) {
-        let (mtu, header) = self.way_to(session.peer_at.ip());
+        let (mtu, header) = self.way_to(session.peer_at().ip());
         session.follow_mtu(mtu, now);
         session.ethernet = header;
     }
@@ -315,7 +315,11 @@ impl Core {
             let Some(session) = self.sessions.get(index) else {
                 continue;
             };
-            let (mtu, header) = self.way_to(session.peer_at.ip());
+            let (mtu, header) = self.way_to(session.peer_at().ip());
+            // Most news are about others; whatever is changed is shown anew.
+            if session.goes(mtu, header) {
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(index) {
                 session.follow_mtu(mtu, self.now);
                 session.ethernet = header;
@@ -331,7 +335,7 @@ impl Core {
             if session.sends_with().is_none() {
                 continue;
             }
-            let remote = session.peer_at.ip();
+            let remote = session.peer_at().ip();
             let next = self.fib.lookup_on(self.outside_index, remote).next(remote);
             // Many peers, few routers.
             if reported.len() < 64 && !reported.contains(&next) {
@@ -358,7 +362,7 @@ impl Core {
         self.view_wanted = false;
         let (groups, worker, gateway) = (&self.groups, self.worker, self.lan.is_some());
         let show = |session: &Session| {
-            let group = groups.get(session.group)?;
+            let group = groups.get(session.group())?;
             Some(SessionView {
                 id: session.spec.id,
                 active: match gateway {
@@ -375,7 +379,7 @@ impl Core {
         // What a client shows hangs on its groups too; it has few sessions.
         let pieces = self.sessions.take_changed(!gateway).map(|sessions| {
             let own = sessions?.filter(|session| usize::from(session.worker) == worker);
-            Some(own.filter_map(show).collect())
+            Some(Arc::new(own.filter_map(show).collect()))
         });
         self.shown.renew(pieces);
         // Of the others nobody wants to know anything, and a gateway has one for each client.

@@ -245,8 +245,8 @@ impl Groups {
             .get(index)
             .map(|g| g.prefixes.clone())
             .unwrap_or_default();
-        for prefix in prefixes {
-            match prefix {
+        for prefix in &prefixes {
+            match *prefix {
                 IpNet::V4(prefix) => self.v4.insert(prefix, index as u32),
                 IpNet::V6(prefix) => self.v6.insert(prefix, index as u32),
             };
@@ -317,14 +317,14 @@ impl Groups {
             .get(index)
             .map(|g| g.prefixes.clone())
             .unwrap_or_default();
-        for prefix in prefixes {
+        for prefix in &prefixes {
             // A prefix that another group took since is not ours to remove; one that another group
             // has as well becomes that group's again.
             let heir = self.groups.iter().enumerate().find_map(|(at, group)| {
-                let also = group.as_ref().is_some_and(|g| g.prefixes.contains(&prefix));
+                let also = group.as_ref().is_some_and(|g| g.prefixes.contains(prefix));
                 (at != index && also).then_some(at as u32)
             });
-            match (prefix, heir) {
+            match (*prefix, heir) {
                 (IpNet::V4(prefix), _) if self.v4.get(&prefix) != Some(&(index as u32)) => {}
                 (IpNet::V6(prefix), _) if self.v6.get(&prefix) != Some(&(index as u32)) => {}
                 (IpNet::V4(prefix), Some(heir)) => drop(self.v4.insert(prefix, heir)),

@@ -1,7 +1,6 @@
 //! The data plane as the node's core sees it: commands in order, a view to read.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -21,10 +20,11 @@ use super::intake::Intake;
 use super::listener::Listener;
 use super::loader::{self, Attached, LoadError};
 use super::net::quote::TooLong;
+use super::owners::Owners;
 use super::pulse::Pulse;
 use super::view::Views;
 use super::whereabouts::Whereabouts;
-use crate::sadb::{Nets, SessionId, SessionSpec};
+use crate::sadb::{Named, Nets, SessionId};
 
 /// The core waits so long for a worker to carry a command out.
 const BARRIER: Duration = Duration::from_secs(1);
@@ -55,15 +55,14 @@ pub struct Dataplane {
     pub(super) pulse: Arc<Pulse>,
     pub(super) listener: Option<Listener>,
     pub(super) intake: Intake,
-    pub(super) sessions: HashMap<SessionId, Arc<SessionSpec>>,
+    pub(super) sessions: HashSet<Named>,
     /// Where their peers are.
     pub(super) at: Whereabouts,
     /// Those that nothing is steered to yet, and whether they become active then.
     pub(super) outdoors: Vec<(SessionId, bool)>,
     /// The prefixes of each group, every one once.
     pub(super) groups: HashMap<GroupId, Nets>,
-    /// How many groups have a prefix: mostly one.
-    pub(super) owners: HashMap<IpNet, u32>,
+    pub(super) owners: Owners,
     /// Classes of users.
     pub(super) filter: Filter,
     pub(super) inside_name: String,
@@ -134,7 +133,7 @@ impl Dataplane {
     pub fn set_group(&mut self, spec: GroupSpec) -> Result<(), LoadError> {
         let id = spec.id;
         let before = self.groups.get(&id).cloned().unwrap_or_default();
-        let mut now = Nets::new();
+        let mut now = Vec::with_capacity(spec.prefixes.len());
         for prefix in &spec.prefixes {
             if !now.contains(prefix) {
                 now.push(*prefix);
@@ -153,7 +152,7 @@ impl Dataplane {
             if let Some(inside) = &mut self.inside {
                 inside.add_prefix(*prefix, TunnelEntry::new(0))?;
             }
-            *self.owners.entry(*prefix).or_default() += 1;
+            self.owners.add(*prefix);
             if let Some(nets) = self.groups.get_mut(&id) {
                 nets.push(*prefix);
             }
@@ -168,23 +167,16 @@ impl Dataplane {
         };
         self.command(Command::RemoveGroup(id));
         let mut done = Ok(());
-        for prefix in prefixes {
-            done = done.and(self.remove_prefix(prefix));
+        for prefix in &prefixes {
+            done = done.and(self.remove_prefix(*prefix));
         }
         done
     }
 
     /// Takes a prefix that a group had out of the map, unless another one has it as well.
     fn remove_prefix(&mut self, prefix: IpNet) -> Result<(), LoadError> {
-        let Entry::Occupied(mut owners) = self.owners.entry(prefix) else {
-            return Ok(());
-        };
-        if *owners.get() > 1 {
-            *owners.get_mut() -= 1;
-            return Ok(());
-        }
-        owners.remove();
-        match &mut self.inside {
+        let last = self.owners.remove(prefix);
+        match self.inside.as_mut().filter(|_| last) {
             Some(inside) => inside.remove_prefix(prefix),
             None => Ok(()),
         }
@@ -264,7 +256,7 @@ impl Dataplane {
         // Each of the worker that has its SAs.
         let mut sessions: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
         for id in self.at.of(peer).take(NEIGHBOURS) {
-            if let Some(spec) = self.sessions.get(&id) {
+            if let Some(Named(spec)) = self.sessions.get(&id) {
                 let worker = spec.worker(self.workers.len());
                 sessions.entry(worker).or_default().push(id);
             }

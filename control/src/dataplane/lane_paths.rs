@@ -24,7 +24,7 @@ impl Core {
     /// A session whose path was followed is gone: what its lanes were told holds no more.
     pub(super) fn path_gone(&mut self, session: &Session) {
         if session.path.is_some() && session.spec.lane == 0 {
-            self.tell_lanes(session.group, session.spec.gateway, u32::MAX);
+            self.tell_lanes(session.group(), session.spec.gateway, u32::MAX);
         }
     }
 

@@ -145,7 +145,7 @@ impl Core {
                 outbound,
                 ..
             } => {
-                let (had, group) = (session.has_numbers(), session.group);
+                let (had, group) = (session.has_numbers(), session.group());
                 let awake = session.awake.as_deref();
                 let claimed = awake.is_some_and(|awake| awake.claimed.is_some());
                 let has = session.take_numbers((floor, missing, inbound), (first, outbound));

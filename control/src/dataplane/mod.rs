@@ -23,6 +23,7 @@ pub mod net;
 mod notes;
 mod opening;
 mod own_port;
+mod owners;
 mod parking;
 mod paths;
 pub mod pmtu;

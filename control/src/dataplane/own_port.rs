@@ -223,7 +223,7 @@ impl Core {
 
     fn is_in_use(&self, index: usize) -> bool {
         self.sessions.get(index).is_some_and(|session| {
-            let group = self.groups.get(session.group);
+            let group = self.groups.get(session.group());
             let using = group.and_then(|group| group.rare().using);
             session.sending == Sending::AtOnce && using == session.spec.gateway
         })

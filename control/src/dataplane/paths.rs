@@ -112,6 +112,11 @@ impl Session {
         }
     }
 
+    /// Whether its packets go that way already.
+    pub(super) fn goes(&self, outside: u32, ethernet: Option<[u8; 14]>) -> bool {
+        self.ethernet == ethernet && (outside == 0 || self.limit == outside.min(LONGEST))
+    }
+
     /// Takes up what the path carries, as found here or by another worker.
     pub(super) fn fit(&mut self) {
         self.mtu = self.inner_mtu(self.path_size().0 as usize) as u32;
@@ -134,8 +139,8 @@ impl Session {
             .spec
             .encap
             .map(|encap| self.port().unwrap_or(encap.local_port))
-            .map(|local| (local, self.peer_at.port()));
-        if said.destination != self.peer_at.ip() || said.ports != ports {
+            .map(|local| (local, self.peer_at().port()));
+        if said.destination != self.peer_at().ip() || said.ports != ports {
             return false;
         }
         match said.esp {
@@ -186,8 +191,9 @@ impl Core {
             .paths
             .iter()
             .filter_map(|index| self.sessions.get(*index));
-        let mut same =
-            known.filter(|other| other.group == session.group && other.peer_at == session.peer_at);
+        let mut same = known.filter(|other| {
+            other.group() == session.group() && other.peer_at() == session.peer_at()
+        });
         if let Some(mut path) = same.find_map(|other| other.path.clone()) {
             // They were sent on the other one.
             path.probes.clear();
@@ -198,7 +204,7 @@ impl Core {
         if session.spec.lane > 0 {
             let told = self
                 .groups
-                .get(session.group)
+                .get(session.group())
                 .map(|group| &group.rare().paths_told);
             let gateway = session.spec.gateway;
             let mut told = told.into_iter().flatten();
@@ -233,7 +239,7 @@ impl Core {
         };
         // What is true of a lane is its session's to find out.
         if session.spec.lane > 0
-            && let Some(group) = self.groups.get(session.group).map(|group| group.id)
+            && let Some(group) = self.groups.get(session.group()).map(|group| group.id)
         {
             return self.tell_all(Note::TooLong(group, session.spec.gateway, said.mtu));
         }
@@ -291,7 +297,7 @@ impl Core {
         if path.said.0 != size {
             path.said = (size, 0, now);
         }
-        let (group, gateway, lane) = (session.group, session.spec.gateway, session.spec.lane);
+        let (group, gateway, lane) = (session.group(), session.spec.gateway, session.spec.lane);
         if before != size && lane == 0 {
             self.tell_lanes(group, gateway, size);
         }

@@ -15,7 +15,7 @@ use super::awake::{Awake, Rest, sas};
 use super::command::Sending;
 use super::handover::FIRST;
 use super::paths::{Path, same_path};
-use super::view::Traffic;
+use super::view::{PIECE, Traffic};
 use crate::esp::{Backend, MixedFamilies, Outer, OuterConfig, WrongKeyLength};
 use crate::sadb::{SadbError, SessionId, SessionSpec, UdpEncap, spi_place};
 
@@ -27,9 +27,6 @@ const STAY: Duration = Duration::from_millis(100);
 
 /// Seconds between two looks at a session: one that is idle for so long, or twice as long, sleeps.
 const LOOKS: usize = 300;
-
-/// Slots that are shown to readers together.
-const PIECE: usize = 256;
 
 /// So far beyond the last slot may the place of an inbound SPI be.
 const GAP: usize = 1024;
@@ -54,7 +51,7 @@ type Tokens = ArrayVec<(u32, [u8; 8]), TOKENS>;
 /// A session in a worker. There may be a million, most of them idle.
 pub(super) struct Session {
     pub(super) spec: Arc<SessionSpec>,
-    pub(super) group: usize,
+    group: u32,
     /// The worker that has its SAs; the others only know where they are.
     pub(super) worker: u16,
     pub(super) here: bool,
@@ -65,7 +62,7 @@ pub(super) struct Session {
     /// Of the SA that receives, if it is here; else 0, which is no SPI.
     pub(super) spi: u32,
     /// Where the peer is; it may have moved since the session was made.
-    pub(super) peer_at: SocketAddr,
+    at: (IpAddr, u16),
     /// The port that it is sent from, if that is not the one that it shares with IKE.
     port: Option<u16>,
     /// Ethernet header toward the peer, if its next hop is resolved.
@@ -94,6 +91,9 @@ pub(super) struct Session {
     pub(super) sending: Sending,
 }
 
+// So many bytes times all clients.
+const _: () = assert!(size_of::<Option<Session>>() == 168);
+
 impl Session {
     /// A session whose SAs another worker has.
     pub(super) fn elsewhere(spec: Arc<SessionSpec>, group: usize) -> Result<Self, SessionError> {
@@ -117,11 +117,11 @@ impl Session {
         let inbound = spec.inbound.as_ref().filter(|_| here);
         let asks = here && spec.gateway.is_some() && spec.outbound.is_some();
         Self {
-            peer_at: spec.peer_at(),
+            at: apart(spec.peer_at()),
             spi: inbound.map_or(0, |sa| sa.spi),
             port: None,
             spec,
-            group,
+            group: group as u32,
             worker: FIRST as u16,
             here,
             backend,
@@ -182,16 +182,16 @@ impl Session {
     pub(super) fn move_to(&mut self, remote: SocketAddr, now: Instant) -> bool {
         // Of the other IP version nothing can have come: the address is one that we heard from.
         let outer = self.outer_to(remote, self.port);
-        let Some(outer) = outer.filter(|_| remote != self.peer_at) else {
+        let Some(outer) = outer.filter(|_| remote != self.peer_at()) else {
             return false;
         };
         // What a client has found is mostly its own link's, and it does not know of its NAT's doings, so
         // it would not say it again.
         let told = self.path_size().1 == super::pmtu::Phase::Followed;
-        if !same_path(self.peer_at, remote) && !told {
+        if !same_path(self.peer_at(), remote) && !told {
             self.forget_path(now);
         }
-        self.peer_at = remote;
+        self.at = apart(remote);
         if let Some(awake) = self.awake() {
             awake.outer = outer;
             // What waits in another queue from before must not move it back at once.
@@ -210,6 +210,18 @@ impl Session {
         Outer::new(&OuterConfig::new(local, remote, Some(encap))).ok()
     }
 
+    /// Where its group lies.
+    #[inline]
+    pub(super) fn group(&self) -> usize {
+        self.group as usize
+    }
+
+    /// Where the peer is.
+    #[inline]
+    pub(super) fn peer_at(&self) -> SocketAddr {
+        self.at.into()
+    }
+
     /// The port that it is sent from, if that is not the one that it shares with IKE.
     pub(super) fn port(&self) -> Option<u16> {
         self.port
@@ -220,7 +232,7 @@ impl Session {
         if port == self.port {
             return false;
         }
-        let Some(outer) = self.outer_to(self.peer_at, port) else {
+        let Some(outer) = self.outer_to(self.peer_at(), port) else {
             return false;
         };
         self.port = port;
@@ -237,7 +249,7 @@ impl Session {
         now: Instant,
     ) -> Result<(), MixedFamilies> {
         let outer = spec.outer()?;
-        self.peer_at = spec.peer_at();
+        self.at = apart(spec.peer_at());
         self.forget_path(now);
         self.port = None;
         self.spec = spec;
@@ -252,11 +264,11 @@ impl Session {
     /// newest sequence number of all.
     pub(super) fn may_follow(&mut self, source: SocketAddr, now: Instant) -> bool {
         // A client's gateway is known by its address, which stays.
-        let gateway = self.spec.gateway.is_some() && source.ip() != self.peer_at.ip();
+        let gateway = self.spec.gateway.is_some() && source.ip() != self.peer_at().ip();
         // A client with a port of its own is behind the same address.
         let port =
-            self.spec.own_port && self.spec.gateway.is_none() && source.ip() == self.peer_at.ip();
-        if !(self.spec.roams || port) || source == self.peer_at || gateway {
+            self.spec.own_port && self.spec.gateway.is_none() && source.ip() == self.peer_at().ip();
+        if !(self.spec.roams || port) || source == self.peer_at() || gateway {
             return false;
         }
         let Some(awake) = self.awake() else {
@@ -268,6 +280,11 @@ impl Session {
         }
         settled
     }
+}
+
+/// An address and a port take less room than a socket's address.
+fn apart(at: SocketAddr) -> (IpAddr, u16) {
+    (at.ip(), at.port())
 }
 
 /// All sessions of a worker, by name, by inbound SPI and by gateway.
@@ -480,7 +497,7 @@ impl Sessions {
 
     /// The youngest session of a group that can send, one that may do so first.
     pub(super) fn newest_of(&self, group: usize) -> Option<SessionId> {
-        let of_group = self.iter().filter(|s| s.group == group && s.sends());
+        let of_group = self.iter().filter(|s| s.group() == group && s.sends());
         let newest = of_group.max_by_key(|session| (session.sending, session.spec.id));
         newest.map(|session| session.spec.id)
     }
@@ -489,7 +506,7 @@ impl Sessions {
     pub(super) fn unannounce(&mut self, group: Option<Option<usize>>) {
         self.changed.fill(true);
         for session in self.slots.iter_mut().flatten() {
-            if group.is_none_or(|group| group == Some(session.group)) {
+            if group.is_none_or(|group| group == Some(session.group())) {
                 session.announced = false;
             }
         }

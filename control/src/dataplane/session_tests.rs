@@ -43,7 +43,7 @@ fn a_session_follows_its_peer_and_not_too_often() {
         !session.move_to(at("[2001:db8::1]:2"), now),
         "another IP version"
     );
-    assert_eq!(session.peer_at, at("203.0.113.12:2"));
+    assert_eq!(session.peer_at(), at("203.0.113.12:2"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The start of the data plane: what it is given, and in which order it is put together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -28,6 +28,7 @@ use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
 use super::net::segment::Segment;
 use super::net::slow::{self, SlowPath};
+use super::owners::Owners;
 use super::paths::Discovery;
 use super::ports::{Inside, Outside, Ports};
 use super::pulse::{DeadMan, Pulse};
@@ -349,11 +350,11 @@ impl Dataplane {
             pulse,
             listener,
             intake,
-            sessions: HashMap::new(),
+            sessions: HashSet::new(),
             at: Whereabouts::default(),
             outdoors: Vec::new(),
             groups: HashMap::new(),
-            owners: HashMap::new(),
+            owners: Owners::default(),
             filter: Filter::default(),
             inside_name,
             tun_name,

@@ -11,7 +11,7 @@ use super::handle::Dataplane;
 use super::loader::LoadError;
 use super::start::own_socket;
 use super::udp;
-use crate::sadb::{SessionId, SessionSpec};
+use crate::sadb::{Named, SessionId, SessionSpec};
 
 impl Dataplane {
     /// Installs a session: first in the worker, then, by [`let_all_in`](Self::let_all_in), in the maps
@@ -42,7 +42,7 @@ impl Dataplane {
         }
         self.settled().await;
         for (id, activate) in std::mem::take(&mut self.outdoors) {
-            if let Some(spec) = self.sessions.get(&id).cloned() {
+            if let Some(Named(spec)) = self.sessions.get(&id).cloned() {
                 self.let_in(&spec)?;
                 self.command(Command::Begin { id, activate });
             }
@@ -128,7 +128,7 @@ impl Dataplane {
     /// The peer of a session is elsewhere now: its heartbeats are answered there. `tell`: the worker
     /// does not know yet.
     pub fn move_session(&mut self, spec: &Arc<SessionSpec>, tell: bool) -> Result<(), LoadError> {
-        if !self.sessions.contains_key(&spec.id) {
+        if !self.sessions.contains(&spec.id) {
             return Ok(());
         }
         if tell {
@@ -148,7 +148,7 @@ impl Dataplane {
         if !self.has_peer(spec.outside_remote) {
             self.steer(Steer::AddPeer(spec.outside_remote))?;
         }
-        let before = self.sessions.insert(spec.id, spec);
+        let before = self.sessions.replace(Named(spec)).map(|Named(spec)| spec);
         if let Some(before) = &before {
             self.at.remove(before.outside_remote, before.id);
         }
@@ -159,7 +159,7 @@ impl Dataplane {
     /// A session goes between other outer addresses, or with UDP where it was without: in the worker,
     /// and for its heartbeats.
     pub fn relocate_session(&mut self, spec: &Arc<SessionSpec>) -> Result<(), LoadError> {
-        if self.sessions.contains_key(&spec.id) {
+        if self.sessions.contains(&spec.id) {
             self.command(Command::Relocate(Arc::clone(spec)));
         }
         self.move_session(spec, false)
@@ -204,7 +204,7 @@ impl Dataplane {
 
     /// Removes a session: first from the maps, then from the worker.
     pub fn remove_session(&mut self, id: SessionId) -> Result<(), LoadError> {
-        let Some(spec) = self.sessions.remove(&id) else {
+        let Some(Named(spec)) = self.sessions.take(&id) else {
             return Ok(());
         };
         self.at.remove(spec.outside_remote, id);

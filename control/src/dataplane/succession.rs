@@ -54,7 +54,7 @@ impl Core {
             && self
                 .sessions
                 .iter()
-                .any(|other| other.group == group && other.announced);
+                .any(|other| other.group() == group && other.announced);
         let (id, lane) = (session.spec.id, session.spec.lane);
         let index = self.sessions.insert(session);
         self.adopt_path(index);
@@ -80,7 +80,7 @@ impl Core {
             return;
         };
         session.sending = Sending::AtOnce;
-        let (spec, group) = (Arc::clone(&session.spec), session.group);
+        let (spec, group) = (Arc::clone(&session.spec), session.group());
         if let Some(gateway) = spec.gateway {
             for at in 0..self.groups.clusters().len() {
                 let Some(&index) = self.groups.clusters().get(at) else {
@@ -122,7 +122,7 @@ impl Core {
                 let used = self.sessions.by_gateway(gateway)?;
                 Some(self.sessions.get(used)?.spec.id)
             }
-            None => self.groups.get(session.group)?.active,
+            None => self.groups.get(session.group())?.active,
         }
     }
 
@@ -132,7 +132,7 @@ impl Core {
             return;
         };
         session.sending = Sending::AtOnce;
-        let (id, group) = (session.spec.id, session.group);
+        let (id, group) = (session.spec.id, session.group());
         if session.spec.lane > 0 {
             return self.settle_lane(group);
         }
@@ -170,7 +170,7 @@ impl Core {
             return;
         };
         session.sending = Sending::AtOnce;
-        let (id, group) = (session.spec.id, session.group);
+        let (id, group) = (session.spec.id, session.group());
         if session.spec.lane > 0 {
             return self.settle_lane(group);
         }
@@ -223,12 +223,12 @@ impl Core {
         }
         self.path_gone(session);
         if session.spec.lane > 0 {
-            if let Some(state) = self.groups.get_mut(session.group) {
+            if let Some(state) = self.groups.get_mut(session.group()) {
                 state.rare_mut().lanes.retain(|lane| *lane != id);
             }
-            return self.settle_lane(session.group);
+            return self.settle_lane(session.group());
         }
-        let successor = self.sessions.newest_of(session.group);
+        let successor = self.sessions.newest_of(session.group());
         let same_gateway = session
             .spec
             .gateway

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
 use evergate_common::reason::Counter;
 
 use super::command::GroupId;
@@ -45,9 +46,15 @@ pub struct SessionView {
     pub last_heard: Option<Instant>,
 }
 
+/// Slots of sessions that are shown to readers together.
+pub(super) const PIECE: usize = 256;
+
+/// All pieces take as much memory, so that one fits where another one was.
+type Piece = ArrayVec<SessionView, PIECE>;
+
 /// Sessions in pieces: those in which nothing has changed are the same in one view and the next.
 #[derive(Clone, Debug, Default)]
-pub struct SessionViews(Vec<Arc<[SessionView]>>);
+pub struct SessionViews(Vec<Arc<Piece>>);
 
 impl SessionViews {
     /// All of them.
@@ -68,7 +75,7 @@ impl SessionViews {
     }
 
     /// Takes up the pieces that have changed.
-    pub(super) fn renew(&mut self, pieces: impl Iterator<Item = Option<Arc<[SessionView]>>>) {
+    pub(super) fn renew(&mut self, pieces: impl Iterator<Item = Option<Arc<Piece>>>) {
         for (at, piece) in pieces.enumerate() {
             match (self.0.get_mut(at), piece) {
                 (_, None) => {}
@@ -170,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_has_not_changed_is_shown_again_as_it_is() {
-        let piece = |ids: &[u64]| -> Option<Arc<[SessionView]>> {
+        let piece = |ids: &[u64]| -> Option<Arc<Piece>> {
             let views = ids.iter().map(|id| SessionView {
                 id: SessionId(*id),
                 active: false,
@@ -179,7 +186,7 @@ mod tests {
                 path: (1500, Phase::Followed),
                 last_heard: None,
             });
-            Some(views.collect())
+            Some(Arc::new(views.collect()))
         };
         let ids = |views: &SessionViews| views.iter().map(|view| view.id.0).collect::<Vec<_>>();
         let mut views = SessionViews::default();

@@ -8,7 +8,7 @@ use crate::esp::{Cipher, Key};
 use crate::ike::Psk;
 use crate::kms::{Action, RequestState, Settings};
 use crate::policy::ClusterId;
-use crate::sadb::SaSpec;
+use crate::sadb::{Nets, SaSpec};
 
 const ONE: ClusterId = ClusterId(1);
 
@@ -33,7 +33,7 @@ fn what_is_refused_leaves_nothing_in_the_set() {
     let no_key: Make = |_| Err(BadSecret::NotHex);
     let no_selectors: Make = |spi| {
         let mut spec = session(Producer::Ike, spi, 1);
-        spec.remote_inner.clear();
+        spec.remote_inner = Nets::new();
         Ok(spec)
     };
     let here = || Ok(GroupId::Cluster(ONE));

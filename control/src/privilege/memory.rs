@@ -47,6 +47,20 @@ pub(super) fn lock() -> Result<(), NotLocked> {
     Ok(())
 }
 
+/// Large tables lie in pages of their own from now on, so that one that has grown leaves no hole behind: a GNU libc
+/// puts them among small things once a large one was freed (`mallopt(3)`, `M_MMAP_THRESHOLD`). Before threads begin.
+pub fn keep_tables_apart() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// Bytes from which on an allocation is a table: what it is at first.
+        const TABLE: libc::c_int = 128 * 1024;
+        // SAFETY: it sets a number of the allocator's and takes no pointer.
+        if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, TABLE) } == 0 {
+            tracing::debug!("tables that grow leave holes: mallopt was refused");
+        }
+    }
+}
+
 /// Keys must not reach a disk by way of a crash, nor another process of the same user by ptrace. A
 /// node that can not have that runs all the same, and says so.
 pub fn forbid_core_dumps() {

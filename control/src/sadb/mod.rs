@@ -3,6 +3,8 @@
 //! the command line) are equals; the data plane follows the [`Change`]s and knows no producer.
 
 mod error;
+mod named;
+mod nets;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -13,9 +15,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 pub use error::{SadbError, TextError};
+pub use named::Named;
+pub use nets::Nets;
 pub use set::{Change, Sadb};
 pub use text::Secrets;
 
@@ -26,9 +30,6 @@ pub use crate::esp::{Cipher, Key, Salt, Secret, UdpEncap};
 
 /// The key of keyed heartbeats (SipHash-2-4).
 pub type HeartbeatKey = Secret<16>;
-
-/// Inner addresses on one side of a session: mostly one prefix, which takes no memory of its own then.
-pub type Nets = SmallVec<[IpNet; 1]>;
 
 /// SPIs below this one are reserved, RFC 4303 section 2.1.
 pub const LOWEST_SPI: u32 = 256;
@@ -153,9 +154,9 @@ pub struct SessionSpec {
     /// The name of the session; [`SessionId::NONE`] lets the set pick one.
     #[serde(default)]
     pub id: SessionId,
-    /// The peer's identity, or a note.
+    /// The peer's identity, or a note; up to 23 bytes take no memory of their own.
     #[serde(default)]
-    pub peer: Box<str>,
+    pub peer: SmolStr,
     /// Our outer address.
     pub outside_local: IpAddr,
     /// The peer's outer address, of the same IP version.

@@ -3,12 +3,14 @@
 mod index;
 mod spis;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Direction, Path, Producer, SaSpec, SadbError, SessionId, SessionSpec, UdpEncap};
+use super::{
+    Direction, Named, Path, Producer, SaSpec, SadbError, SessionId, SessionSpec, UdpEncap,
+};
 use index::Index;
 use spis::Places;
 
@@ -31,7 +33,7 @@ pub enum Change {
 /// data plane; an error changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Sadb {
-    sessions: BTreeMap<SessionId, Arc<SessionSpec>>,
+    sessions: BTreeSet<Named>,
     /// By SPI.
     inbound: Index,
     /// By where the peer is (several may be behind one NAT), and its SPI.
@@ -109,7 +111,7 @@ impl Sadb {
     /// # Errors
     /// No such session.
     pub fn remove(&mut self, producer: Producer, id: SessionId) -> Result<Vec<Change>, SadbError> {
-        match self.sessions.get(&id) {
+        match self.get(id) {
             Some(spec) if spec.origin == producer => {
                 self.take(id);
                 Ok(vec![Change::Remove(id)])
@@ -128,10 +130,7 @@ impl Sadb {
         id: SessionId,
         remote: SocketAddr,
     ) -> Result<Vec<Change>, SadbError> {
-        let found = self
-            .sessions
-            .get(&id)
-            .filter(|spec| spec.origin == producer);
+        let found = self.get(id).filter(|spec| spec.origin == producer);
         let Some((old, Some(encap))) = found.map(|spec| (Arc::clone(spec), spec.encap)) else {
             return Err(SadbError::NoSuchSession { id, producer });
         };
@@ -158,7 +157,7 @@ impl Sadb {
         id: SessionId,
         path: &Path,
     ) -> Result<Vec<Change>, SadbError> {
-        let found = self.sessions.get(&id);
+        let found = self.get(id);
         let Some(old) = found.filter(|spec| spec.origin == producer).cloned() else {
             return Err(SadbError::NoSuchSession { id, producer });
         };
@@ -187,7 +186,7 @@ impl Sadb {
                 .remove(self.outbound_hash(old.peer_at(), spi), id);
         }
         let spec = Arc::new(spec);
-        self.sessions.insert(id, Arc::clone(&spec));
+        self.sessions.replace(Named(Arc::clone(&spec)));
         self.enter_outbound(&spec);
         Ok(vec![Change::Move(spec)])
     }
@@ -198,10 +197,7 @@ impl Sadb {
     /// No such SA.
     pub fn remove_spi(&mut self, producer: Producer, spi: u32) -> Result<Vec<Change>, SadbError> {
         let has = |direction| {
-            let mut own = self
-                .sessions
-                .values()
-                .filter(|spec| spec.origin == producer);
+            let mut own = self.iter().filter(|spec| spec.origin == producer);
             own.find(|spec| {
                 spec.sas()
                     .any(|(dir, sa)| (dir, sa.spi) == (direction, spi))
@@ -229,15 +225,12 @@ impl Sadb {
         specs: Vec<SessionSpec>,
     ) -> Result<Vec<Change>, SadbError> {
         let mut next = self.clone();
-        let (kept, new): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| {
-            self.sessions
-                .get(&spec.id)
-                .is_some_and(|old| **old == *spec)
-        });
+        let (kept, new): (Vec<_>, Vec<_>) = specs
+            .into_iter()
+            .partition(|spec| self.get(spec.id).is_some_and(|old| **old == *spec));
         let kept: HashSet<SessionId> = kept.into_iter().map(|spec| spec.id).collect();
         let leaving: Vec<Arc<SessionSpec>> = self
-            .sessions
-            .values()
+            .iter()
             .filter(|spec| spec.origin == producer && !kept.contains(&spec.id))
             .cloned()
             .collect();
@@ -277,10 +270,7 @@ impl Sadb {
 
     /// Removes all that `producer` has.
     pub fn flush(&mut self, producer: Producer) -> Vec<Change> {
-        let own = self
-            .sessions
-            .values()
-            .filter(|spec| spec.origin == producer);
+        let own = self.iter().filter(|spec| spec.origin == producer);
         let ids: Vec<_> = own.map(|spec| spec.id).collect();
         ids.into_iter()
             .map(|id| {
@@ -299,14 +289,14 @@ impl Sadb {
     /// The session of this name.
     #[must_use]
     pub fn get(&self, id: SessionId) -> Option<&Arc<SessionSpec>> {
-        self.sessions.get(&id)
+        self.sessions.get(&id).map(|Named(spec)| spec)
     }
 
     /// The session that receives on this SPI.
     #[must_use]
     pub fn by_inbound_spi(&self, spi: u32) -> Option<&Arc<SessionSpec>> {
         let ids = self.inbound.of(self.inbound_hash(spi));
-        let mut specs = ids.filter_map(|id| self.sessions.get(&id));
+        let mut specs = ids.filter_map(|id| self.get(id));
         specs.find(|spec| spec.inbound.as_ref().is_some_and(|sa| sa.spi == spi))
     }
 
@@ -314,7 +304,7 @@ impl Sadb {
     #[must_use]
     pub fn by_outbound_spi(&self, remote: SocketAddr, spi: u32) -> Option<&Arc<SessionSpec>> {
         let ids = self.outbound.of(self.outbound_hash(remote, spi));
-        let mut specs = ids.filter_map(|id| self.sessions.get(&id));
+        let mut specs = ids.filter_map(|id| self.get(id));
         specs.find(|spec| {
             let sends = spec.outbound.as_ref().is_some_and(|sa| sa.spi == spi);
             sends && spec.peer_at() == remote
@@ -323,7 +313,7 @@ impl Sadb {
 
     /// All sessions in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<SessionSpec>> {
-        self.sessions.values()
+        self.sessions.iter().map(|Named(spec)| spec)
     }
 
     /// How many sessions there are.
@@ -345,7 +335,7 @@ impl Sadb {
         used: &HashSet<u64>,
     ) -> Result<Arc<SessionSpec>, SadbError> {
         spec.check()?;
-        if self.sessions.contains_key(&spec.id) {
+        if self.sessions.contains(&spec.id) {
             return Err(SadbError::SessionExists { id: spec.id });
         }
         let (remote, at) = (spec.outside_remote, spec.peer_at());
@@ -383,14 +373,14 @@ impl Sadb {
             self.pending.remove(&sa.spi);
         }
         let spec = Arc::new(spec);
-        self.sessions.insert(spec.id, Arc::clone(&spec));
+        self.sessions.insert(Named(Arc::clone(&spec)));
         self.enter_inbound(&spec);
         self.enter_outbound(&spec);
         Ok(spec)
     }
 
     fn take(&mut self, id: SessionId) {
-        let Some(spec) = self.sessions.remove(&id) else {
+        let Some(Named(spec)) = self.sessions.take(&id) else {
             return;
         };
         for (direction, sa) in spec.sas() {
@@ -427,7 +417,7 @@ impl Sadb {
             |set: &Self, spec: &SessionSpec| Some(set.inbound_hash(spec.inbound.as_ref()?.spi));
         if let Some(hash) = of(self, spec) {
             let mut index = std::mem::take(&mut self.inbound);
-            index.insert(hash, spec.id, |id| of(self, self.sessions.get(&id)?));
+            index.insert(hash, spec.id, |id| of(self, self.get(id)?));
             self.inbound = index;
         }
     }
@@ -439,7 +429,7 @@ impl Sadb {
         };
         if let Some(hash) = of(self, spec) {
             let mut index = std::mem::take(&mut self.outbound);
-            index.insert(hash, spec.id, |id| of(self, self.sessions.get(&id)?));
+            index.insert(hash, spec.id, |id| of(self, self.get(id)?));
             self.outbound = index;
         }
     }

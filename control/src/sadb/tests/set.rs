@@ -149,11 +149,11 @@ fn conflicts_are_refused_and_change_nothing() {
             "up to 4294967295 was expected without ESN, found 4294967296",
         ),
         (
-            with(&|spec| spec.remote_inner.clear()),
+            with(&|spec| spec.remote_inner = Nets::new()),
             "on the remote side was expected",
         ),
         (
-            with(&|spec| spec.local_inner.clear()),
+            with(&|spec| spec.local_inner = Nets::new()),
             "on the local side was expected",
         ),
         (
@@ -252,7 +252,7 @@ fn replacing_all_touches_only_what_differs() {
 
     // All or nothing.
     let mut wrong = named(8);
-    wrong.local_inner.clear();
+    wrong.local_inner = Nets::new();
     assert!(
         sadb.replace_all(Producer::Manual, vec![named(7), wrong])
             .is_err()
