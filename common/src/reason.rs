@@ -170,6 +170,9 @@ counters! {
     IkeNoAuthority Drop "ike_no_authority" "message of IKE for an authority that the edge is not connected to"
     // Program `outside`: a front before encryption nodes.
     FrontNoNode Drop "front_no_node" "packet for the shared address while no encryption node lives"
+    // Workers: what the kernel could not give them.
+    RxRingFull Drop "rx_ring_full" "packet for a worker that is behind: its receive ring was full"
+    RxNoFrame Drop "rx_no_frame" "packet for a worker that the kernel had no frame for: the worker is behind, or the packet too long"
 }
 
 #[cfg(test)]

@@ -188,6 +188,13 @@ impl Core {
         }
     }
 
+    /// Takes over what somebody else has counted.
+    pub(super) fn set_count(&mut self, counter: Counter, packets: u64) {
+        if let Some(count) = self.counters.get_mut(counter.index()) {
+            *count = packets;
+        }
+    }
+
     pub(super) fn push(&mut self, frame: Frame, way: Way) {
         self.outgoing.push_back((frame, way));
     }

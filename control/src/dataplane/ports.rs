@@ -273,6 +273,21 @@ impl Ports {
         }
     }
 
+    /// Packets that sockets could not take, since they were opened.
+    pub(super) fn lost(&self) -> [(Counter, u64); 2] {
+        let outside = match &self.outside {
+            Outside::Nic { sockets, .. } => sockets.as_slice(),
+            Outside::Udp { .. } => &[],
+        };
+        let inside = match &self.inside {
+            Inside::Nic(sockets) => sockets.as_slice(),
+            Inside::Tun(_) | Inside::Routed(..) => &[],
+        };
+        let all = outside.iter().chain(inside).map(Socket::lost);
+        let [full, no_frame] = all.fold([0; 2], |[a, b], [c, d]| [a + c, b + d]);
+        [(Counter::RxRingFull, full), (Counter::RxNoFrame, no_frame)]
+    }
+
     /// Has the kernel look into the queues now.
     pub(super) fn look(&mut self) {
         let outside = match &mut self.outside {

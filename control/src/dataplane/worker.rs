@@ -484,6 +484,9 @@ impl Worker {
 
     /// Shows the present state to readers.
     fn show(&mut self, now: Instant) {
+        for (counter, packets) in self.ports.lost() {
+            self.core.set_count(counter, packets);
+        }
         let view = self.core.view(&self.umem, now);
         self.views.show(self.core.worker, view);
     }

@@ -23,7 +23,7 @@ use serde::Serialize;
 use std::io::{BufRead as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -255,6 +255,27 @@ impl<'a> Stage<'a> {
         Ok(outcome)
     }
 
+    /// Freezes the gateway in a storm for its workers, of so many frames or more. Yields how many it says that it missed.
+    pub(crate) fn overrun(&mut self, frames: u64) -> Result<u64> {
+        const RATE: u64 = 20_000;
+        let missed = |lab: &Lab| -> Result<u64> {
+            let status = lab.status(GATEWAY)?;
+            Ok(status.counter("rx_ring_full") + status.counter("rx_no_frame"))
+        };
+        let before = missed(self.lab)?;
+        let storm = Sender::start(self.lab, Kind::Forged, RATE, &self.secret, 0)?;
+        self.lab.freeze(GATEWAY)?;
+        let begin = storm.frames();
+        let patience = Instant::now() + Duration::from_secs(30);
+        while storm.frames() < begin + frames && Instant::now() < patience {
+            std::thread::sleep(SETTLE);
+        }
+        self.lab.thaw(GATEWAY)?;
+        storm.finish()?;
+        std::thread::sleep(SETTLE);
+        Ok(missed(self.lab)? - before)
+    }
+
     /// Whether all is as it was before the storms: the stream runs, through gw1, and never went
     /// elsewhere.
     pub(crate) fn check(&mut self) -> Result<()> {
@@ -371,6 +392,11 @@ impl Sender {
             reader,
             _alive: alive,
         })
+    }
+
+    /// How many frames were sent by now.
+    fn frames(&self) -> u64 {
+        self.sent().last().map_or(0, |sample| sample.bytes)
     }
 
     /// How many frames were sent by when.

@@ -254,6 +254,14 @@ impl Socket {
         received
     }
 
+    /// Packets that came since the socket was opened and were lost: because the receive ring was full, and because
+    /// there was no frame for them (kernel: `Documentation/networking/af_xdp.rst`, `XDP_STATISTICS`).
+    pub fn lost(&self) -> [u64; 2] {
+        // It is a count for people: without it the socket works as well.
+        sockopt::xdp_statistics(&self.fd)
+            .map_or([0; 2], |said| [said.rx_ring_full, said.rx_dropped])
+    }
+
     /// Puts a frame into the transmit ring, or gives it back when the ring is full. It leaves with
     /// the next [`Self::kick`].
     pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
