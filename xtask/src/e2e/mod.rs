@@ -25,6 +25,7 @@ mod steering;
 mod throughput;
 mod translation;
 mod tunnel;
+mod unit;
 mod wireshark;
 mod workers;
 
@@ -64,6 +65,7 @@ const CASES: &[&[Case]] = &[
     certificates::CASES,
     rekey::CASES,
     life::CASES,
+    unit::CASES,
     wireshark::CASES,
     workers::CASES,
     chaos::CASES,

@@ -20,6 +20,7 @@ pub(crate) mod sharing;
 mod short;
 mod swap;
 pub(crate) mod topology;
+pub(crate) mod unit;
 
 pub(crate) use build::Offloads;
 pub(crate) use nat::Mapping;
