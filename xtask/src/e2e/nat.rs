@@ -143,7 +143,11 @@ fn mapping_changes_v6(lab: &mut Lab) -> Result<()> {
 fn follows_mappings(lab: &mut Lab, outside: Outside) -> Result<()> {
     up_behind(lab, outside, in_order(0))?;
     let gateway = Place::Gateway(active(lab)?);
-    let before = lab.status(gateway)?;
+    // Its status is a moment behind its packets.
+    let what = "the gateway shows the session";
+    let before = lab.wait(what, Duration::from_secs(3), |lab| {
+        Ok(Some(lab.status(gateway)?).filter(|status| status.sessions.len() == 1))
+    })?;
     let stream = Stream::start(lab)?;
     for mapping in [
         Mapping {
@@ -169,7 +173,8 @@ fn follows_mappings(lab: &mut Lab, outside: Outside) -> Result<()> {
         sessions.map(|s| s.spi_in.clone()).collect::<Vec<_>>()
     };
     ensure(spis(&before) == spis(&after), || {
-        format!("the session was made anew: {after:?}")
+        let (before, after) = (&before.sessions, &after.sessions);
+        format!("the session was made anew: {before:?}, {after:?}")
     })?;
     let last = Mapping {
         host: 253,
