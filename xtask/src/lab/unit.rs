@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running systemd with one node. Dropped: all of it is killed.
@@ -74,23 +74,20 @@ impl Booted {
 
     /// What a command in there says; an error if it fails.
     pub(crate) fn exec(&self, words: &[&str]) -> Result<String> {
-        let output = self.try_exec(words)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {said}", words.join(" "));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn try_exec(&self, words: &[&str]) -> Result<Output> {
         let own = self.child.id();
         // The process that `unshare` has started is the first one in there.
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
-        let first = children
-            .split_whitespace()
-            .next()
-            .context("nothing has begun")?;
+        let first = children.split_whitespace().next();
+        let first = first.context("nothing has begun")?;
+        // Before, what is in there is this machine's.
+        let name = fs::read_to_string(format!("/proc/{first}/comm"))?;
+        ensure!(name.trim() == "systemd", "systemd has not begun");
         let mut command = Command::new("nsenter");
         command.args(["-t", first, "--all"]).args(words);
-        Ok(command.output()?)
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {said}", words.join(" "));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Has systemd do something with the unit.
