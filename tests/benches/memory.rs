@@ -33,8 +33,9 @@ const PAIRS: u32 = 100_000;
 const AT_ONCE: u32 = 500;
 
 fn main() -> Result<()> {
-    // `cargo test --benches` only wants to know that it runs.
+    // As a node does.
     evergate::privilege::memory::keep_tables_apart();
+    // `cargo test --benches` only wants to know that it runs.
     let quick = !std::env::args().any(|argument| argument == "--bench");
     let pairs = if quick { 2 * AT_ONCE } else { PAIRS };
     let lab = Lab::new();
