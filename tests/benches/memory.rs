@@ -57,6 +57,7 @@ async fn measure(watched: &Watched, pairs: u32) -> Result<()> {
     };
     let outside_address = IpAddr::from([192, 0, 2, 1]);
     let (mut dataplane, mut reports) = Dataplane::start(Options {
+        logbook: None,
         outside: interface("wan0")?,
         outside_address,
         port: OutsideOptions::Xdp(XdpMode::Auto),

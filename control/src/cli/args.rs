@@ -40,6 +40,13 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR")]
         keylog: Option<PathBuf>,
     },
+    /// What an edge starts beside itself, to tell its authorities how far it came if it dies
+    #[command(hide = true)]
+    Notary {
+        /// The edge's configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Check a node's configuration and the policy that it names; changes nothing
     Check {
         /// The node's configuration

@@ -77,6 +77,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn obey(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config, keylog } => run::run(&config, keylog).map(|()| ExitCode::SUCCESS),
+        Command::Notary { config } => crate::node::notary::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => check::node(&config, json),
         Command::TicketKey => ticket_key().map(|()| ExitCode::SUCCESS),
         Command::Policy {
@@ -144,6 +145,7 @@ async fn ask(command: Command) -> anyhow::Result<()> {
             command: DebugCommand::Keylog { node, switch },
         } => debug::keylog(&node, switch).await,
         Command::Run { .. }
+        | Command::Notary { .. }
         | Command::Check { .. }
         | Command::Bench { .. }
         | Command::TicketKey

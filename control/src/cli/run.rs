@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::node::config::{ChannelEnd, Config, Store};
+use crate::node::notary::Notary;
 use crate::privilege::{self, Folders, memory};
 
 /// Reads the configuration and runs the node until it is told to stop.
@@ -15,12 +16,13 @@ pub(super) fn run(path: &Path, keylog: Option<PathBuf>) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{}:{warning}", config.path.display());
     }
+    let notary = Notary::start(&config);
     let folders = folders(&config, keylog.as_deref());
     let confinement = privilege::enter(&config.privileges, &folders)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(crate::node::run(config, keylog, &confinement))
+    runtime.block_on(crate::node::run(config, keylog, &confinement, notary))
 }
 
 /// What the running node reads again, and where it writes.

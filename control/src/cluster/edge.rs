@@ -56,6 +56,8 @@ struct Held {
 pub struct Edge {
     terms: Terms,
     run: Run,
+    /// Somebody else can say how far it came if its process dies.
+    notary: bool,
     held: BTreeMap<u32, Held>,
     connected: bool,
     /// Reports sent on this connection, and the last one that was acknowledged.
@@ -83,6 +85,7 @@ impl Edge {
         Self {
             terms,
             run,
+            notary: false,
             held: BTreeMap::new(),
             connected: false,
             reports: 0,
@@ -95,6 +98,15 @@ impl Edge {
             news_at: None,
             report_at: None,
             acts: VecDeque::new(),
+        }
+    }
+
+    /// The same, with somebody who can say how far it came if its process dies.
+    #[must_use]
+    pub fn with_notary(self) -> Self {
+        Self {
+            notary: true,
+            ..self
         }
     }
 
@@ -121,6 +133,7 @@ impl Edge {
         let held = self.held.iter().map(|(spi, held)| held.mark(*spi));
         let hello = FromEdge::Hello {
             run: self.run,
+            notary: self.notary,
             held: held.collect(),
         };
         self.acts.push_back(Act::Send(hello));

@@ -2,6 +2,7 @@
 
 mod entry;
 mod grants;
+mod partings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
@@ -49,6 +50,18 @@ struct Contact {
     heard: Option<Instant>,
     /// Numbers and times of acknowledgements since.
     sent: VecDeque<(u64, Instant)>,
+    notary: Notary,
+}
+
+/// Whether somebody can say how far a run of an edge came, after its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Notary {
+    None,
+    /// It has not said anything yet.
+    Silent,
+    /// The edge's connection was closed at this time, and nothing is taken from it until the notary has spoken.
+    Awaited(Instant),
+    Heard,
 }
 
 /// Who owns which SA of an authority's, and how far.
@@ -59,6 +72,8 @@ pub struct Ledger {
     edges: BTreeMap<EdgeId, Contact>,
     /// Until when owners were asked to give which SA back; some have.
     asked: BTreeSet<(Instant, u32)>,
+    /// Until when the notaries of which edges are waited for; some have spoken.
+    awaited: BTreeSet<(Instant, EdgeId)>,
     orders: VecDeque<Order>,
 }
 
@@ -71,6 +86,7 @@ impl Ledger {
             entries: BTreeMap::new(),
             edges: BTreeMap::new(),
             asked: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             orders: VecDeque::new(),
         }
     }
@@ -149,17 +165,21 @@ impl Ledger {
     /// When [`Ledger::poll`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.asked.first().map(|(until, _)| *until)
+        let asked = self.asked.first().map(|(until, _)| *until);
+        let awaited = self.awaited.first().map(|(until, _)| *until);
+        asked.into_iter().chain(awaited).min()
     }
 
     /// An edge has connected, and owns what it says. An earlier connection of it has ended.
     pub fn hello(&mut self, edge: EdgeId, run: Run, held: &[Mark]) {
+        self.wait_no_more(edge);
         let contact = Contact {
             run,
             connected: true,
             leaving: false,
             heard: None,
             sent: VecDeque::new(),
+            notary: Notary::None,
         };
         self.edges.insert(edge, contact);
         self.forget_orders(edge);
@@ -187,42 +207,18 @@ impl Ledger {
         freed.into_iter().for_each(|spi| self.settle(spi));
     }
 
+    /// Somebody can say how far an edge that has connected came, should its process die.
+    pub fn has_notary(&mut self, edge: EdgeId) {
+        if let Some(contact) = self.edges.get_mut(&edge) {
+            contact.notary = Notary::Silent;
+        }
+    }
+
     /// An edge is about to end its connection, and lives on.
     pub fn leaving(&mut self, edge: EdgeId) {
         if let Some(contact) = self.edges.get_mut(&edge) {
             contact.leaving = true;
         }
-    }
-
-    /// The connection to a run of an edge has ended. `now`: taken after its end was read, or later.
-    pub fn gone(&mut self, edge: EdgeId, run: Run, parting: Parting, now: Instant) {
-        let found = self.edges.get_mut(&edge);
-        let Some(contact) = found.filter(|edge| edge.run == run && edge.connected) else {
-            return;
-        };
-        contact.connected = false;
-        // Until then it kept to its soft limits: it was not alone.
-        let until = contact
-            .heard
-            .and_then(|heard| (heard + self.terms.alone).checked_sub(self.terms.drift));
-        let proven = parting == Parting::Closed
-            && !contact.leaving
-            && until.is_some_and(|until| now < until);
-        self.forget_orders(edge);
-        let terms = &self.terms;
-        let mut freed = Vec::new();
-        for (spi, entry) in &mut self.entries {
-            match entry.holder {
-                Holder::Owner(owner) | Holder::Asked { owner, .. } if owner == edge && proven => {
-                    entry.free(entry.past_soft(terms, now));
-                    freed.push(*spi);
-                }
-                Holder::Granting(to, rest) if to == edge => entry.holder = Holder::Nobody(rest),
-                _ => (),
-            }
-            entry.next = entry.next.filter(|next| *next != edge);
-        }
-        freed.into_iter().for_each(|spi| self.settle(spi));
     }
 
     /// An edge has an authentic packet for an SA that it does not own.
@@ -284,7 +280,8 @@ impl Ledger {
     /// peer.
     pub fn offer(&mut self, spi: u32, edge: EdgeId) {
         let connected = |owner| self.edges.get(&owner).is_some_and(|edge| edge.connected);
-        if !connected(edge) {
+        let there = |edge: &Contact| !matches!(edge.notary, Notary::Awaited(_));
+        if !connected(edge) || !self.edges.get(&edge).is_some_and(there) {
             return;
         }
         if let Some(entry) = self.entries.get_mut(&spi) {
@@ -352,6 +349,12 @@ impl Ledger {
 
     /// Time has passed.
     pub fn poll(&mut self, now: Instant) {
+        while let Some((until, edge)) = self.awaited.first().copied()
+            && until <= now
+        {
+            self.awaited.remove(&(until, edge));
+            self.wait_no_more(edge);
+        }
         while let Some((until, spi)) = self.asked.first().copied()
             && until <= now
         {

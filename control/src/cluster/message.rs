@@ -45,6 +45,16 @@ pub struct Mark {
     pub wide: bool,
 }
 
+/// How far the process of an owner had come with one SA pair when it died, exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reached {
+    /// The inbound SPI.
+    pub spi: u32,
+    pub term: u32,
+    /// The highest inbound number accepted.
+    pub top: u64,
+}
+
 /// What an edge tells at intervals: what has changed since it last did.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Report {
@@ -81,6 +91,8 @@ pub enum FromEdge {
     /// The first message of a connection.
     Hello {
         run: Run,
+        /// If its process dies, somebody else on its machine can say how far it came: [`Reached`].
+        notary: bool,
         /// All that the edge owns.
         held: Vec<Mark>,
     },

@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 
 pub use edge::{Act, Edge};
 pub use ledger::{Ledger, Order, Parting};
-pub use message::{Claim, FromEdge, Grant, Kept, Limits, Mark, Refusal, Report, ToEdge, Yielded};
+pub use message::{
+    Claim, FromEdge, Grant, Kept, Limits, Mark, Reached, Refusal, Report, ToEdge, Yielded,
+};
 pub use pair::{Bytes, Half, NotUsable, Pair};
 
 /// The number of an edge among those of an authority.
@@ -76,6 +78,8 @@ pub struct Terms {
     pub tenure: Duration,
     /// An edge claims an SA again when there was no answer for so long.
     pub again: Duration,
+    /// How long the testimony of a dead edge's notary is waited for.
+    pub testimony: Duration,
 }
 
 impl Default for Terms {
@@ -93,6 +97,7 @@ impl Default for Terms {
             patience: Duration::from_millis(40),
             tenure: Duration::from_millis(100),
             again: Duration::from_millis(50),
+            testimony: Duration::from_millis(30),
         }
     }
 }

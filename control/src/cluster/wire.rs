@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::EdgeId;
 use super::connectivity::Introduction;
-use super::message::{FromEdge, ToEdge};
+use super::message::{FromEdge, Reached, ToEdge};
 use super::pair::Pair;
+use super::{EdgeId, Run};
 
 /// Of the protocol that is spoken here: both ends must have the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The longest message, in bytes of its content: an edge that owns 250,000 pairs says so in one.
 pub const LONGEST: usize = 8 << 20;
@@ -105,6 +105,12 @@ pub enum Up {
     Fetched {
         spi: u32,
         sequence: u64,
+    },
+    /// The only message of a connection that an edge's notary makes: the process of this run has ended.
+    Testimony {
+        version: u16,
+        run: Run,
+        reached: Vec<Reached>,
     },
 }
 

@@ -195,6 +195,8 @@ pub enum Lease {
     Take {
         /// The inbound SPI.
         spi: u32,
+        /// The tenure that they are for.
+        term: u32,
         /// Inbound numbers up to this one count as seen,
         floor: u64,
         /// but for these: bit n is set if the number `floor - n` was not seen.

@@ -22,6 +22,7 @@ use super::groups::Groups;
 use super::handover::{Door, Note};
 use super::hops::Hops;
 use super::leases::Leases;
+use super::logbook::Logbook;
 use super::net::fib::{Fib, Resolution};
 use super::net::fib_watch::InUse;
 use super::net::icmp::RateLimit;
@@ -82,6 +83,8 @@ pub(super) struct Settings {
     pub(super) in_use: InUse,
     /// The node may get a session for an SPI that it does not know.
     pub(super) shared: bool,
+    /// Where it is written how far shared sessions have come, if anybody reads it.
+    pub(super) logbook: Option<Arc<Logbook>>,
     pub(super) reports: tokio::sync::mpsc::Sender<WorkerReport>,
     pub(super) rng: StdRng,
 }
@@ -169,7 +172,7 @@ impl Core {
             published_fib: settings.fib,
             counters: [0; Counter::COUNT],
             outgoing: VecDeque::with_capacity(256),
-            leases: Leases::new(settings.shared, now),
+            leases: Leases::new(settings.shared, settings.logbook, now),
             reports: settings.reports,
             unsent: VecDeque::with_capacity(256),
             now,

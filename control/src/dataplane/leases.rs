@@ -4,6 +4,7 @@
 //! and seals nothing. What needs numbers that are not there waits in the [`Parking`], so the ways of a
 //! packet do not know of leases but by a refusal.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evergate_common::reason::Counter;
@@ -11,6 +12,7 @@ use evergate_common::reason::Counter;
 use super::asking::{Asked, Questions};
 use super::command::{Lease, WorkerEvent};
 use super::core::{Core, Way, counter};
+use super::logbook::Logbook;
 use super::parking::{Parking, Waits};
 use super::session::Session;
 use super::tenure::Reached;
@@ -62,12 +64,15 @@ pub(super) struct Leases {
     stops: Vec<Stop>,
     stop_by: Instant,
     pub(super) parking: Parking,
+    /// Where it is written how far each has come.
+    logbook: Option<Arc<Logbook>>,
 }
 
 impl Leases {
-    pub(super) fn new(asks: bool, now: Instant) -> Self {
+    pub(super) fn new(asks: bool, logbook: Option<Arc<Logbook>>, now: Instant) -> Self {
         Self {
             asks,
+            logbook,
             tenures: 0,
             news: Vec::new(),
             missed: false,
@@ -95,6 +100,7 @@ impl Leases {
         else {
             return;
         };
+        tenure.note(inbound.sequence());
         self.urgent |= tenure.runs_short(inbound.sequence(), outbound.sequence());
         if std::mem::replace(&mut tenure.news, true) {
             return;
@@ -138,6 +144,7 @@ impl Core {
         };
         match lease {
             Lease::Take {
+                term,
                 floor,
                 missing,
                 inbound,
@@ -148,7 +155,9 @@ impl Core {
                 let (had, group) = (session.has_numbers(), session.group());
                 let awake = session.awake.as_deref();
                 let claimed = awake.is_some_and(|awake| awake.claimed.is_some());
-                let has = session.take_numbers((floor, missing, inbound), (first, outbound));
+                let logbook = self.leases.logbook.as_ref();
+                let page = |top| logbook?.open(spi, term, top);
+                let has = session.take_numbers((floor, missing, inbound), (first, outbound), page);
                 // Else the LAN is told with the first packet: another gateway may have told it something
                 // meanwhile.
                 let announced = self.in_use(group);

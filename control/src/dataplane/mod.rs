@@ -19,6 +19,7 @@ mod lane_paths;
 mod leases;
 mod listener;
 pub mod loader;
+pub mod logbook;
 pub mod net;
 mod notes;
 mod opening;

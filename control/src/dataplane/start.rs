@@ -23,6 +23,7 @@ use super::handover::{Desk, FIRST, Sleeper};
 use super::intake::{Intake, intake};
 use super::listener::{Hears, Listener};
 use super::loader::{self, LoadError, NodeStateWriter, OutsideSettings, XdpMode};
+use super::logbook::Logbook;
 use super::net::announce::Announcer;
 use super::net::fib::{Fib, Interface};
 use super::net::fib_watch::InUse;
@@ -142,6 +143,8 @@ pub struct Options {
     pub busy_poll: Duration,
     /// Silence after which a NAT's mapping of a port has to be kept alive.
     pub keep_alive: Duration,
+    /// Where it is written how far shared sessions have come, if anybody reads it.
+    pub logbook: Option<Arc<Logbook>>,
     /// How many workers are wanted; there are no more than every interface has receive queues.
     pub workers: usize,
 }
@@ -286,6 +289,7 @@ impl Dataplane {
                     fib: Arc::clone(&options.fib),
                     in_use: options.in_use.clone(),
                     shared: options.reflect.shared,
+                    logbook: options.logbook.clone(),
                     reports: reports.clone(),
                     rng: StdRng::from_rng(&mut rand::rng()),
                 },

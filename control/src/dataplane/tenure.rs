@@ -1,10 +1,11 @@
 //! The numbers of a shared session while they are this node's.
 
 use super::command::Progress;
+use super::logbook::Page;
 use super::session::Session;
 
 /// The numbers of a shared session that are this node's, and what was said of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Tenure {
     /// The last inbound number that may be accepted, and the last outbound one that may be used.
     inbound: u64,
@@ -17,9 +18,19 @@ pub(super) struct Tenure {
     pub(super) news: bool,
     /// It ends once what had come for it is carried.
     stops: bool,
+    /// Where it is written how far it has come, should the process die.
+    page: Option<Page>,
 }
 
 impl Tenure {
+    /// It has come so far: to be called before the packet that had this number goes on.
+    #[inline]
+    pub(super) fn note(&self, top: u64) {
+        if let Some(page) = &self.page {
+            page.note(top);
+        }
+    }
+
     /// Whether numbers run short, and nobody was told of that yet.
     pub(super) fn runs_short(&self, top: u64, sent: u64) -> bool {
         let half = |from: u64, to: u64| from.saturating_add(to.saturating_sub(from) / 2);
@@ -52,7 +63,8 @@ impl Session {
 
     /// Whether its tenure is about to end.
     pub(super) fn is_stopping(&self) -> bool {
-        let tenure = self.awake.as_deref().and_then(|awake| awake.tenure);
+        let awake = self.awake.as_deref();
+        let tenure = awake.and_then(|awake| awake.tenure.as_ref());
         tenure.is_some_and(|tenure| tenure.stops)
     }
 
@@ -81,11 +93,12 @@ impl Session {
         })
     }
 
-    /// Goes on with these numbers. Says whether it can.
+    /// Goes on with these numbers, and writes on a page how far it comes. Says whether it can.
     pub(super) fn take_numbers(
         &mut self,
         (floor, missing, inbound): (u64, u64, u64),
         (first, outbound): (u64, u64),
+        page: impl FnOnce(u64) -> Option<Page>,
     ) -> bool {
         self.give_up_numbers();
         // Of what came before only this counts, and only as a limit: no number is ever used twice here, even
@@ -112,6 +125,7 @@ impl Session {
                 told: (receiver.sequence(), sender.sequence()),
                 news: false,
                 stops: false,
+                page: page(receiver.sequence()),
             });
         });
         self.rest.opened = opened;

@@ -28,6 +28,7 @@ mod lanes;
 mod leaving;
 mod life;
 mod mobility;
+pub mod notary;
 mod peers;
 mod pool;
 mod rekey;
@@ -46,11 +47,13 @@ use std::path::PathBuf;
 #[doc(hidden)]
 pub use authority::Held;
 use config::Config;
+use notary::Notary;
 
 use crate::privilege::Confinement;
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or can not go on. `keylog`: a folder that
 /// the keys of all sessions are written to. `confinement`: how far the process is confined already.
+/// `notary`: of an edge, if it has one.
 ///
 /// # Errors
 /// It can not start or go on, and why.
@@ -58,6 +61,7 @@ pub async fn run(
     config: Config,
     keylog: Option<PathBuf>,
     confinement: &Confinement,
+    notary: Option<Notary>,
 ) -> anyhow::Result<()> {
     match config.role {
         config::Role::Authority => {
@@ -66,7 +70,7 @@ pub async fn run(
         }
         config::Role::Front => front::start(config, confinement).await?.run().await,
         config::Role::Client | config::Role::Gateway => {
-            let node = start::start(config, keylog, confinement);
+            let node = start::start(config, keylog, confinement, notary);
             node.await?.run().await
         }
     }

@@ -32,6 +32,7 @@ use super::interfaces::Interfaces;
 use super::keylog::KeyLog;
 use super::leaving::Leaving;
 use super::life::{self, Wallet};
+use super::notary::Notary;
 use super::peers::{Peer, Peers, identity, pool_key};
 use super::pool::Pool;
 use super::reload::read_policy;
@@ -74,6 +75,7 @@ pub(super) async fn start(
     config: Config,
     keylog: Option<PathBuf>,
     confinement: &Confinement,
+    notary: Option<Notary>,
 ) -> Result<Node> {
     let started = Instant::now();
     let events = EventLog::new();
@@ -194,6 +196,7 @@ pub(super) async fn start(
         backend: config.esp.backend,
         fib: Arc::clone(&fib),
         in_use: subscription.in_use,
+        logbook: notary.as_ref().map(Notary::logbook),
         workers: config.esp.workers,
         busy_poll: config.esp.busy_poll,
         keep_alive: config.ike.keep_alive,
@@ -330,7 +333,7 @@ pub(super) async fn start(
     let connectivity = Connectivity::bind(config.connectivity.as_ref()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = config.ike.threads.unwrap_or((cores / 2).clamp(1, 8));
-    let (edge, uplinks) = edge_of(&config, outside.interface.index)?;
+    let (edge, uplinks) = edge_of(&config, outside.interface.index, notary)?;
     let mut node = Node {
         threads: Threads::new(threads)?,
         engine: Engine::new(
@@ -407,7 +410,11 @@ pub(super) async fn start(
 }
 
 /// What a node is as an edge, and its ways to authorities.
-fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Uplink>)> {
+fn edge_of(
+    config: &Config,
+    outside: u32,
+    notary: Option<Notary>,
+) -> Result<(Option<Box<Edge>>, Vec<Uplink>)> {
     let Some(channel) = &config.channel else {
         return Ok((None, Vec::new()));
     };
@@ -415,7 +422,7 @@ fn edge_of(config: &Config, outside: u32) -> Result<(Option<Box<Edge>>, Vec<Upli
         return Ok((None, Vec::new()));
     };
     let credentials = Credentials::read(&channel.cert, &channel.key, &channel.ca)?;
-    let (edge, uplinks) = Edge::start(authorities, &credentials, outside);
+    let (edge, uplinks) = Edge::start(authorities, &credentials, outside, notary);
     Ok((Some(Box::new(edge)), uplinks))
 }
 

@@ -6,9 +6,9 @@ mod world;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use evergate::cluster::{Claim, Edge, EdgeId, FromEdge, Ledger, Parting, Run, Terms};
+use evergate::cluster::{Claim, EdgeId, FromEdge, Ledger, Parting, Reached, Run, Terms};
 use stateright::{Checker, Model, Property};
-use world::{Bounds, Link, Node, SPI, Step, TICK, World, at};
+use world::{Bounds, Link, Node, SPI, Step, TICK, World, at, ones};
 
 struct Cluster(Bounds);
 
@@ -20,9 +20,10 @@ impl Model for Cluster {
         let mut ledger = Ledger::new(self.0.terms.clone());
         ledger.add(SPI, true, None);
         let node = |run| Node {
-            core: Some(Edge::new(self.0.terms.clone(), Run(run))),
+            core: Some(self.0.edge(run)),
             run,
             link_run: run,
+            reached: None,
             plane: None,
             link: Link::Down,
             up: VecDeque::new(),
@@ -41,6 +42,8 @@ impl Model for Cluster {
             used_twice: false,
             rekeyed: false,
             moved: false,
+            doubtful: 0,
+            saved: false,
             deaths: 0,
             starts: 0,
             cuts: 0,
@@ -89,6 +92,9 @@ impl Model for Cluster {
             }
             if !node.down.is_empty() {
                 steps.push(Step::Down(index));
+            }
+            if node.reached.is_some() {
+                steps.push(Step::Testimony(index));
             }
             if node.core.is_none() {
                 if world.starts < bounds.starts {
@@ -143,6 +149,7 @@ impl Model for Cluster {
                         world.accepted_twice |= world.accepted >> number & 1 == 1;
                         world.accepted |= 1 << number;
                         world.moved |= index == 1;
+                        world.saved |= index == 1 && world.doubtful >> number & 1 == 1;
                         core.progress(SPI, plane.top, plane.sent, now);
                     }
                     _ => {
@@ -169,7 +176,12 @@ impl Model for Cluster {
                 let edge = EdgeId(index as u16);
                 let node = &mut world.nodes[index];
                 match node.up.pop_front() {
-                    Some(FromEdge::Hello { run, held }) => world.ledger.hello(edge, run, &held),
+                    Some(FromEdge::Hello { run, notary, held }) => {
+                        world.ledger.hello(edge, run, &held);
+                        if notary {
+                            world.ledger.has_notary(edge);
+                        }
+                    }
                     Some(FromEdge::Report(report)) => world.ledger.report(edge, &report, now),
                     Some(FromEdge::Claim(claim)) => world.ledger.claim(edge, claim, now),
                     Some(FromEdge::Yielded(yielded)) => world.ledger.yielded(edge, &yielded),
@@ -199,8 +211,16 @@ impl Model for Cluster {
                     world.cut(index);
                 }
                 let node = &mut world.nodes[index];
-                (node.core, node.plane) = (None, None);
+                let (_, plane) = (node.core.take(), node.plane.take());
                 node.down.clear();
+                if matches!(step, Step::Kill(..)) && self.0.notaries {
+                    node.reached = plane.map(|plane| {
+                        world.doubtful |= ones(plane.inbound) & !ones(plane.top);
+                        let (term, top) = (plane.term, plane.top);
+                        let spi = SPI;
+                        (Run(node.run), Reached { spi, term, top })
+                    });
+                }
                 if let Step::Kill(_, left) = step
                     && was == Link::Up
                 {
@@ -208,11 +228,16 @@ impl Model for Cluster {
                     node.link = Link::Closing;
                 }
             }
+            Step::Testimony(index) => {
+                let (run, reached) = world.nodes[index].reached.take()?;
+                let edge = EdgeId(index as u16);
+                world.ledger.testified(edge, run, &[reached]);
+            }
             Step::Start(index) => {
                 world.starts += 1;
                 let node = &mut world.nodes[index];
                 node.run += 1;
-                node.core = Some(Edge::new(self.0.terms.clone(), Run(node.run)));
+                node.core = Some(self.0.edge(node.run));
             }
             Step::Cut(index) => {
                 world.cuts += 1;
@@ -267,6 +292,9 @@ impl Model for Cluster {
                 let living = |node: &Node| node.core.is_some();
                 world.moved && !world.rekeyed && world.nodes.iter().all(living)
             }),
+            Property::sometimes("a dead edge's notary saves a packet", |_, world: &World| {
+                world.saved && !world.rekeyed
+            }),
             Property::sometimes(
                 "an edge that is not heard of costs fresh keys",
                 |_, world: &World| world.rekeyed && world.nodes[1].plane.is_some(),
@@ -287,6 +315,7 @@ impl Default for Bounds {
             cuts: 0,
             restarts: 0,
             claims: 1,
+            notaries: false,
             terms: Terms {
                 block: 2,
                 chunk: 4,
@@ -300,6 +329,7 @@ impl Default for Bounds {
                 patience: TICK,
                 tenure: Duration::ZERO,
                 again: Duration::ZERO,
+                testimony: TICK,
             },
         }
     }
@@ -333,6 +363,23 @@ fn no_packet_is_accepted_twice_when_an_edge_dies() {
         ..Bounds::default()
     });
     assert_eq!(found.len(), 3, "{found:?}");
+}
+
+/// The same with notaries, whose testimony comes at any time, or never.
+#[test]
+fn no_packet_is_accepted_twice_when_a_notary_speaks() {
+    let some = Bounds {
+        arriving: 3,
+        ticks: 1,
+        deaths: 1,
+        notaries: true,
+        ..Bounds::default()
+    };
+    let found = check(some);
+    assert!(
+        found.contains(&"a dead edge's notary saves a packet"),
+        "{found:?}"
+    );
 }
 
 /// A new authority knows what the repository has.
@@ -386,6 +433,22 @@ fn no_packet_is_accepted_twice_when_connections_break() {
         starts: 1,
         cuts: 0,
         claims: 2,
+        ..some.clone()
+    });
+    check(Bounds {
+        deaths: 1,
+        starts: 1,
+        restarts: 1,
+        arriving: 2,
+        cuts: 0,
+        notaries: true,
+        ..some.clone()
+    });
+    check(Bounds {
+        deaths: 1,
+        starts: 1,
+        cuts: 1,
+        notaries: true,
         ..some
     });
 }

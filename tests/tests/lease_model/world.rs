@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use evergate::cluster::{
-    Act, Edge, EdgeId, FromEdge, Kept, Ledger, Order, Parting, Run, Terms, ToEdge,
+    Act, Edge, EdgeId, FromEdge, Kept, Ledger, Order, Parting, Reached, Run, Terms, ToEdge,
 };
 
 pub(crate) const SPI: u32 = 0x1000;
@@ -32,12 +32,25 @@ pub(crate) struct Bounds {
     pub(crate) cuts: u8,
     pub(crate) restarts: u8,
     pub(crate) claims: u8,
+    /// Edges have notaries, who can say how far one that was killed came.
+    pub(crate) notaries: bool,
     pub(crate) terms: Terms,
+}
+
+impl Bounds {
+    pub(crate) fn edge(&self, run: u64) -> Edge {
+        let edge = Edge::new(self.terms.clone(), Run(run));
+        match self.notaries {
+            true => edge.with_notary(),
+            false => edge,
+        }
+    }
 }
 
 /// The data plane of an edge that owns the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Plane {
+    pub(crate) term: u32,
     pub(crate) top: u64,
     /// Bit n: the number n has been seen, or counts as seen.
     pub(crate) seen: u64,
@@ -61,6 +74,8 @@ pub(crate) struct Node {
     pub(crate) run: u64,
     /// The one that made the connection.
     pub(crate) link_run: u64,
+    /// What the notary of one that was killed has to say.
+    pub(crate) reached: Option<(Run, Reached)>,
     pub(crate) plane: Option<Plane>,
     pub(crate) link: Link,
     pub(crate) up: VecDeque<FromEdge>,
@@ -83,6 +98,9 @@ pub(crate) struct World {
     pub(crate) rekeyed: bool,
     /// Accepted by the second edge, when the first had owned the pair.
     pub(crate) moved: bool,
+    /// What an edge that was killed could have accepted, and has not; and the second one did.
+    pub(crate) doubtful: u64,
+    pub(crate) saved: bool,
     pub(crate) deaths: u8,
     pub(crate) starts: u8,
     pub(crate) cuts: u8,
@@ -105,6 +123,8 @@ pub(crate) enum Step {
     /// nobody is told.
     Kill(usize, usize),
     Vanish(usize),
+    /// What the notary of one that was killed says is heard.
+    Testimony(usize),
     Start(usize),
     Cut(usize),
     /// A living edge ends its connection.
@@ -174,6 +194,7 @@ impl World {
                         }
                     }
                     node.plane = Some(Plane {
+                        term: grant.limits.term,
                         top: grant.floor,
                         seen,
                         inbound,

@@ -98,6 +98,14 @@ fn killed(lab: &mut Lab) -> Result<()> {
     let first = kill_and_measure(lab, 1, 2)?;
     let second = kill_and_measure(lab, 2, 3)?;
     same_session(lab, &session)?;
+    let events = lab.events(AUTHORITY, 0)?;
+    let heard = events
+        .iter()
+        .filter(|event| event.text.contains("its notary says"));
+    let heard = heard.count();
+    ensure(heard == 2, || {
+        format!("{heard} notaries were heard, of 2 edges")
+    })?;
     // The router's part, and the process's end, are in it.
     ensure(first < 200.0 && second < 200.0, || {
         format!(

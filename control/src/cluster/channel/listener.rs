@@ -18,7 +18,7 @@ use super::queue::{NotQueued, Outgoing, queue};
 use super::socket::Socket;
 use super::{ALPN, ChannelError, Credentials, HANDSHAKE};
 use crate::cluster::wire::{Down, Up, VERSION};
-use crate::cluster::{EdgeId, Parting};
+use crate::cluster::{EdgeId, Parting, Reached, Run};
 
 /// Connections that have not shown yet who they are; one more ends the oldest.
 const HANDSHAKES: usize = 64;
@@ -51,6 +51,12 @@ pub enum Heard {
         parting: Parting,
         why: String,
     },
+    /// The notary of an edge says that the process of this run has ended, and how far it came.
+    Testimony {
+        edge: EdgeId,
+        run: Run,
+        reached: Vec<Reached>,
+    },
     /// Somebody was not let in. Not each one is told of.
     Refused { from: SocketAddr, why: String },
 }
@@ -58,7 +64,7 @@ pub enum Heard {
 /// Takes connections of edges.
 pub struct Listener {
     local: SocketAddr,
-    arrivals: mpsc::Receiver<Arrival>,
+    arrivals: mpsc::Receiver<Met>,
     refusals: mpsc::Receiver<Heard>,
     told: mpsc::Sender<(u64, Told)>,
     heard: mpsc::Receiver<(u64, Told)>,
@@ -93,6 +99,13 @@ struct Arrival {
     edge: EdgeId,
     from: SocketAddr,
     line: Line,
+}
+
+/// Who has connected.
+enum Met {
+    Edge(Arrival),
+    /// An edge's notary, which has no more to say.
+    Notary(EdgeId, Run, Vec<Reached>),
 }
 
 /// What a connection's task says.
@@ -166,7 +179,12 @@ impl Listener {
             // All senders but the clones are here: none of these ends.
             let heard = tokio::select! {
                 Some((serial, told)) = self.heard.recv() => self.hear(serial, told),
-                Some(arrival) = self.arrivals.recv() => self.arrive(arrival),
+                Some(met) = self.arrivals.recv() => match met {
+                    Met::Edge(arrival) => self.arrive(arrival),
+                    Met::Notary(edge, run, reached) => {
+                        return Heard::Testimony { edge, run, reached };
+                    }
+                },
                 Some(refused) = self.refusals.recv() => Some(refused),
                 Some(_) = self.lines.join_next() => None,
             };
@@ -239,7 +257,7 @@ impl Listener {
         });
         self.lines.spawn(async move {
             let tell = |message| match message {
-                Up::Greeting { .. } => None,
+                Up::Greeting { .. } | Up::Testimony { .. } => None,
                 message => Some((serial, Told::Message(edge, message))),
             };
             let (parting, why) = line.run(queued, end, ending, &told, tell).await;
@@ -303,7 +321,7 @@ impl Names {
 struct Door {
     acceptor: TlsAcceptor,
     known: Arc<Names>,
-    arrived: mpsc::Sender<Arrival>,
+    arrived: mpsc::Sender<Met>,
     refused: mpsc::Sender<Heard>,
 }
 
@@ -332,8 +350,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
         let door = Arc::clone(&door);
         let task = tasks.spawn(async move {
             match timeout(HANDSHAKE, door.meet(stream, from)).await {
-                Ok(Ok(arrival)) => {
-                    let _ = door.arrived.send(arrival).await;
+                Ok(Ok(met)) => {
+                    let _ = door.arrived.send(met).await;
                 }
                 Ok(Err(why)) => door.refuse(from, &why),
                 Err(_) => door.refuse(from, "it has not shown in time who it is"),
@@ -351,7 +369,7 @@ impl Door {
     }
 
     /// TLS, the name, and the greetings. Nothing is decoded before the certificate is known.
-    async fn meet(&self, stream: TcpStream, from: SocketAddr) -> Result<Arrival, String> {
+    async fn meet(&self, stream: TcpStream, from: SocketAddr) -> Result<Met, String> {
         let (socket, watched) = Socket::new(stream).map_err(|error| error.to_string())?;
         let accepted = self.acceptor.accept(socket).await;
         let tls = accepted.map_err(|error| error.to_string())?;
@@ -369,17 +387,25 @@ impl Door {
             frames: Frames::new(),
             of_edge: false,
         };
-        let greeting = line.first::<Up>().await;
-        let Up::Greeting { version } = greeting.map_err(|error| format!("{edge}: {error}"))? else {
-            return Err(format!("{edge}: a message came before its greeting"));
+        let first = line.first::<Up>().await;
+        let (version, testimony) = match first.map_err(|error| format!("{edge}: {error}"))? {
+            Up::Greeting { version } => (version, None),
+            Up::Testimony {
+                version,
+                run,
+                reached,
+            } => (version, Some((run, reached))),
+            _ => return Err(format!("{edge}: a message came before its greeting")),
         };
         // Also to one that speaks another version, so that it can tell its owner.
-        line.greet(&Down::Greeting { version: VERSION }).await?;
-        match version {
-            VERSION => Ok(Arrival { edge, from, line }),
-            _ => Err(format!(
+        let greeted = line.greet(&Down::Greeting { version: VERSION }).await;
+        match testimony {
+            _ if version != VERSION => Err(format!(
                 "{edge} speaks version {version} of the protocol, this node {VERSION}"
             )),
+            // Whether the notary hears that it was heard is its own affair.
+            Some((run, reached)) => Ok(Met::Notary(edge, run, reached)),
+            None => greeted.map(|()| Met::Edge(Arrival { edge, from, line })),
         }
     }
 }

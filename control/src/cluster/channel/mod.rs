@@ -1,5 +1,5 @@
 //! The channel between an authority and its edges: TLS 1.3 over TCP, in which both sides show a
-//! certificate. The authority has a [`Listener`], each edge an [`Uplink`]. What is said is in
+//! certificate. The authority has a [`Listener`], each edge an [`Uplink`] and a [`Notary`]. What is said is in
 //! [`super::wire`]; how a connection ended is told with what [`Parting`](super::Parting) rests on.
 //!
 //! This is a shell: it has sockets, tasks and clocks. What came in is taken apart in [`frames`], which has
@@ -9,6 +9,7 @@ mod credentials;
 mod frames;
 mod line;
 mod listener;
+mod notary;
 mod queue;
 mod socket;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 pub use credentials::Credentials;
 pub use listener::{Heard, Known, Listener};
+pub use notary::{MOST, Notary};
 pub use uplink::{News, Uplink};
 
 /// Until then a new connection must have shown who it is, and greeted.

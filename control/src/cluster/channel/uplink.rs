@@ -219,37 +219,53 @@ impl Keeper {
             Ok(connector) => connector,
             Err(error) => return Err(error.to_string()),
         };
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| format!("found {name:?}, expected the DNS name of its certificate"))?;
-        let connected = timeout(CONNECT, TcpStream::connect(authority)).await;
-        let connected = connected.map_err(|_| "it does not answer")?;
-        let stream = connected.map_err(|error| error.to_string())?;
-        let (socket, watched) = Socket::new(stream).map_err(|error| error.to_string())?;
-        let shown = async {
-            let connected = connector.connect(name, socket).await;
-            let tls = connected.map_err(|error| error.to_string())?;
-            if tls.get_ref().1.alpn_protocol() != Some(ALPN) {
-                return Err("it does not want to speak with edges".to_owned());
-            }
-            let mut line = Line {
-                tls: tls.into(),
-                watched,
-                frames: Frames::new(),
-                of_edge: true,
-            };
-            line.greet(&Up::Greeting { version: VERSION }).await?;
-            match line.first::<Down>().await {
-                Ok(Down::Greeting { version: VERSION }) => Ok(line),
-                Ok(Down::Greeting { version }) => Err(format!(
-                    "it speaks version {version} of the protocol, this node {VERSION}"
-                )),
-                Ok(_) => Err("a message came before its greeting".to_owned()),
-                Err(why) => Err(format!("it did not take this node for an edge: {why}")),
-            }
-        };
-        match timeout(HANDSHAKE, shown).await {
-            Ok(result) => result,
-            Err(_) => Err("it has not shown in time who it is".to_owned()),
+        connect(
+            connector,
+            authority,
+            name,
+            &Up::Greeting { version: VERSION },
+        )
+        .await
+    }
+}
+
+/// TCP and TLS to an authority, the first message, and its greeting.
+pub(super) async fn connect(
+    connector: &TlsConnector,
+    authority: SocketAddr,
+    name: &str,
+    first: &Up,
+) -> Result<Line, String> {
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("found {name:?}, expected the DNS name of its certificate"))?;
+    let connected = timeout(CONNECT, TcpStream::connect(authority)).await;
+    let connected = connected.map_err(|_| "it does not answer")?;
+    let stream = connected.map_err(|error| error.to_string())?;
+    let (socket, watched) = Socket::new(stream).map_err(|error| error.to_string())?;
+    let shown = async {
+        let connected = connector.connect(name, socket).await;
+        let tls = connected.map_err(|error| error.to_string())?;
+        if tls.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err("it does not want to speak with edges".to_owned());
         }
+        let mut line = Line {
+            tls: tls.into(),
+            watched,
+            frames: Frames::new(),
+            of_edge: true,
+        };
+        line.greet(first).await?;
+        match line.first::<Down>().await {
+            Ok(Down::Greeting { version: VERSION }) => Ok(line),
+            Ok(Down::Greeting { version }) => Err(format!(
+                "it speaks version {version} of the protocol, this node {VERSION}"
+            )),
+            Ok(_) => Err("a message came before its greeting".to_owned()),
+            Err(why) => Err(format!("it did not take this node for an edge: {why}")),
+        }
+    };
+    match timeout(HANDSHAKE, shown).await {
+        Ok(result) => result,
+        Err(_) => Err("it has not shown in time who it is".to_owned()),
     }
 }

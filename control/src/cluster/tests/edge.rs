@@ -99,7 +99,12 @@ fn it_goes_on_alone_and_says_so() {
     // Also what it is granted before it is answered again counts as gone past its limit.
     edge.connected(alone);
     let done = acts(&mut edge);
-    let [Act::Send(FromEdge::Hello { run: Run(9), held })] = &done[..] else {
+    let [
+        Act::Send(FromEdge::Hello {
+            run: Run(9), held, ..
+        }),
+    ] = &done[..]
+    else {
         panic!("{done:?}");
     };
     assert!(held[0].wide && held[0].term == 4);

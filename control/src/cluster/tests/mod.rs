@@ -1,5 +1,6 @@
 mod edge;
 mod ledger;
+mod notary;
 pub(super) mod wire;
 
 use std::time::{Duration, Instant};

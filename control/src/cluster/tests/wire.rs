@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::cluster::connectivity::Introduction;
 use crate::cluster::message::{
-    Claim, FromEdge, Grant, Limits, Mark, Refusal, Report, ToEdge, Yielded,
+    Claim, FromEdge, Grant, Limits, Mark, Reached, Refusal, Report, ToEdge, Yielded,
 };
 use crate::cluster::wire::{
     Carrier, Down, LONGEST, PREFIX, Relayed, Succession, Up, WireError, content_len, decode, encode,
@@ -42,6 +42,10 @@ fn mark() -> impl Strategy<Value = Mark> {
     })
 }
 
+fn reached() -> impl Strategy<Value = Reached> {
+    any::<(u32, u32, u64)>().prop_map(|(spi, term, top)| Reached { spi, term, top })
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
     any::<(u32, u64, u64, u64)>().prop_map(|(term, soft, hard, last)| Limits {
         term,
@@ -60,9 +64,12 @@ fn from_edge() -> impl Strategy<Value = FromEdge> {
         })
     });
     prop_oneof![
-        (any::<u64>(), vec(mark(), 0..20)).prop_map(|(run, held)| FromEdge::Hello {
-            run: Run(run),
-            held
+        (any::<u64>(), any::<bool>(), vec(mark(), 0..20)).prop_map(|(run, notary, held)| {
+            FromEdge::Hello {
+                notary,
+                run: Run(run),
+                held,
+            }
         }),
         report,
         any::<(u32, u64)>().prop_map(|(spi, seen)| FromEdge::Claim(Claim { spi, seen })),
@@ -202,6 +209,14 @@ fn introduction() -> impl Strategy<Value = Introduction> {
 pub(crate) fn up() -> impl Strategy<Value = Up> {
     prop_oneof![
         any::<u16>().prop_map(|version| Up::Greeting { version }),
+        (any::<(u16, u64)>(), vec(reached(), 0..20)).prop_map(|((version, run), reached)| {
+            let run = Run(run);
+            Up::Testimony {
+                version,
+                run,
+                reached,
+            }
+        }),
         from_edge().prop_map(Up::Numbers),
         relayed().prop_map(Up::Ike),
         any::<u32>().prop_map(|spi| Up::Installed { spi }),

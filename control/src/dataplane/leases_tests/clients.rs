@@ -25,6 +25,7 @@ fn the_lan_is_told_by_the_first_packet_and_no_more_after_the_last() {
     let spi = SPI + 1;
     edge.command(Command::Lease(Lease::Take {
         spi,
+        term: 5,
         floor: 0,
         missing: 0,
         inbound: ALL,
@@ -44,6 +45,7 @@ fn the_lan_is_told_by_the_first_packet_and_no_more_after_the_last() {
     assert!(!edge.announces());
     edge.command(Command::Lease(Lease::Take {
         spi,
+        term: 5,
         floor: 1,
         missing: 0,
         inbound: ALL,
@@ -75,6 +77,7 @@ fn the_worker_that_has_the_session_has_its_numbers() {
         edge.add(&odd);
         let out = edge.command(Command::Lease(Lease::Take {
             spi: SPI + 1,
+            term: 5,
             floor: 0,
             missing: 0,
             inbound: ALL,
@@ -132,6 +135,7 @@ fn a_client_stays_announced_through_a_rekey() {
     let take = |floor| {
         Command::Lease(Lease::Take {
             spi,
+            term: 5,
             floor,
             missing: 0,
             inbound: ALL,

@@ -5,6 +5,7 @@ mod clients;
 mod numbers;
 mod waiting;
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::cluster::Run;
 use crate::dataplane::announcing::Lan;
 use crate::dataplane::command::{Command, GroupId, GroupSpec, Sending, WorkerReport};
 use crate::dataplane::core::Settings;
 use crate::dataplane::handover::{Door, Note};
+use crate::dataplane::logbook::{self, Logbook};
 use crate::dataplane::net::announce::Announcer;
 use crate::dataplane::net::checksum::checksum;
 use crate::dataplane::net::fib::{
@@ -148,6 +151,8 @@ struct Edge {
     core: Core,
     umem: Umem,
     reports: mpsc::Receiver<WorkerReport>,
+    /// Its logbook, as whoever outlives it has it.
+    left: File,
     start: Instant,
     now: Instant,
 }
@@ -163,6 +168,7 @@ impl Edge {
     fn of_workers(worker: usize, workers: usize, shared: bool, room: usize) -> Self {
         let now = Instant::now();
         let (reports, heard) = mpsc::channel(room);
+        let (logbook, left) = Logbook::create(Run(1)).unwrap();
         let mac = [2, 0, 0, 0, 0, 3];
         let settings = Settings {
             worker,
@@ -184,6 +190,7 @@ impl Edge {
             fib: Arc::new(ArcSwap::from_pointee(fib())),
             in_use: InUse::unheard(),
             shared,
+            logbook: Some(logbook),
             reports,
             rng: StdRng::seed_from_u64(1),
         };
@@ -191,6 +198,7 @@ impl Edge {
             core: Core::new(settings, now),
             umem: Umem::new(FRAMES).unwrap(),
             reports: heard,
+            left,
             start: now,
             now,
         };
@@ -240,6 +248,7 @@ impl Edge {
     ) -> Vec<Fate> {
         self.command(Command::Lease(Lease::Take {
             spi: SPI,
+            term: 5,
             floor,
             missing,
             inbound,
@@ -255,6 +264,13 @@ impl Edge {
             inbound,
             outbound,
         }))
+    }
+
+    /// How far it had come if it had died now: SPI, term, and the highest number of each tenure.
+    fn logbook(&self) -> Vec<(u32, u32, u64)> {
+        let (_, reached) = logbook::read(&self.left).unwrap();
+        let all = reached.iter().map(|at| (at.spi, at.term, at.top));
+        all.collect()
     }
 
     /// How far it had come, top and sent, and what is missing.

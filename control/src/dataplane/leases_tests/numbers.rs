@@ -35,6 +35,30 @@ fn no_number_is_used_before_a_tenure_or_after_it() {
     assert_eq!(late, [dropped, Fate::Dropped(Counter::ParkedLate)]);
 }
 
+// Its notary says what is there when it dies: no packet may have gone on that is not.
+#[test]
+fn what_has_been_opened_is_in_the_logbook() {
+    let spec = spec(0);
+    let (mut edge, mut client) = (Edge::new(slice::from_ref(&spec)), Client::of(&spec));
+    let packets = client.send_many(9);
+    assert_eq!(edge.logbook(), []);
+    edge.take((2, 0), 6, (1, 100));
+    assert_eq!(edge.logbook(), [(SPI, 5, 2)], "what counts as seen");
+    for (number, top) in [(3, 3), (5, 5), (4, 5)] {
+        assert_eq!(edge.hear(&packets[number - 1]), Fate::Inside(number as u32));
+        assert_eq!(edge.logbook(), [(SPI, 5, top)]);
+    }
+    // What it may not accept yet, and what is no packet of the client's, changes nothing.
+    assert_eq!(edge.hear(&packets[7]), Fate::Waits);
+    assert_eq!(edge.hear(&packets[2]), Fate::Dropped(Counter::Replayed));
+    assert_eq!(edge.logbook(), [(SPI, 5, 5)]);
+    // What waited goes on when it may, and not before that is written.
+    assert_eq!(edge.bound(20, 100), inside(8..=8));
+    assert_eq!(edge.logbook(), [(SPI, 5, 8)]);
+    edge.stop();
+    assert_eq!(edge.logbook(), [], "the tenure is over, and was told of");
+}
+
 // Whatever the ledger says, this node never uses one of its own numbers twice.
 #[test]
 fn numbers_that_are_lent_twice_are_used_once() {
@@ -370,6 +394,7 @@ fn no_answer_is_lost_where_many_stop() {
         edge.add(&spec);
         edge.command(Command::Lease(Lease::Take {
             spi: SPI + number,
+            term: 5,
             floor: 7,
             missing: 0,
             inbound: 9,

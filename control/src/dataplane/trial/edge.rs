@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::dataplane::announcing::Lan;
 use crate::dataplane::command::{Command, WorkerReport};
 use crate::dataplane::core::{Core, Settings, Way};
+use crate::dataplane::logbook::Logbook;
 use crate::dataplane::net::announce::Announcer;
 use crate::dataplane::net::fib::{
     Fib, Hop, Interface, Neighbours, Route, RouteKind, RouteTables, TABLE_MAIN,
@@ -55,7 +56,13 @@ pub struct EdgeWorker {
 impl EdgeWorker {
     /// One whose LAN interface has this address, with the frames of `umem`.
     #[must_use]
-    pub fn new(mac: [u8; 6], umem: Umem, seed: u64, now: Instant) -> Self {
+    pub fn new(
+        mac: [u8; 6],
+        umem: Umem,
+        logbook: Option<Arc<Logbook>>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let (reports, heard) = mpsc::channel(REPORTS);
         let announcer = Announcer::new(mac, None, ADDRESSES);
         let settings = Settings {
@@ -78,6 +85,7 @@ impl EdgeWorker {
             fib: Arc::new(ArcSwap::from_pointee(fib(mac))),
             in_use: InUse::unheard(),
             shared: true,
+            logbook,
             reports,
             rng: StdRng::seed_from_u64(seed),
         };

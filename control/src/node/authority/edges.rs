@@ -101,6 +101,15 @@ impl Authority {
                 let text = format!("somebody at {from} is no edge: {why}");
                 self.note(NewEvent::new(EventKind::EdgeRefused, text));
             }
+            Heard::Testimony { edge, run, reached } => {
+                self.ledger.testified(edge, run, &reached);
+                let name = self.edges.get(&edge).map_or("", |known| &known.name);
+                let text = format!(
+                    "{name} ({edge}) has died with {} pairs, and its notary says how far it came",
+                    reached.len()
+                );
+                self.note(NewEvent::new(EventKind::EdgeDown, text));
+            }
             Heard::Message { edge, message } => return self.on_up(edge, message),
         }
         None
@@ -161,7 +170,7 @@ impl Authority {
         let now = Instant::now();
         match message {
             // The channel has seen to it.
-            Up::Greeting { .. } => {}
+            Up::Greeting { .. } | Up::Testimony { .. } => {}
             Up::Ike(relayed) => {
                 self.answer_by(edge, false);
                 return self.heard_from_client(edge, relayed);
@@ -214,12 +223,15 @@ impl Authority {
 
     fn on_numbers(&mut self, edge: EdgeId, numbers: FromEdge, now: Instant) {
         match numbers {
-            FromEdge::Hello { run, held } => {
+            FromEdge::Hello { run, notary, held } => {
                 if let Some(known) = self.edges.get_mut(&edge) {
                     known.run = Some(run);
                 }
                 self.came_so_far(edge, &held, now);
                 self.ledger.hello(edge, run, &held);
+                if notary {
+                    self.ledger.has_notary(edge);
+                }
             }
             FromEdge::Report(report) => {
                 self.came_so_far(edge, &report.marks, now);

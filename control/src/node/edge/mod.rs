@@ -22,6 +22,7 @@ use super::config::NamedAuthority;
 use super::core::Node;
 use super::departures::Departures;
 use super::events::{EventKind, NewEvent};
+use super::notary::Notary;
 use super::roaming::Witness;
 use super::sockets::Datagram;
 use crate::api::model;
@@ -57,6 +58,8 @@ pub(super) struct Edge {
     outside: u32,
     arrivals: RateLimit,
     by_client: ByClient,
+    /// As long as it is here, the notary keeps silent.
+    _notary: Option<Notary>,
 }
 
 /// An authority as an edge knows it, with those that take its place when it is gone.
@@ -76,10 +79,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn new(number: Option<u8>) -> Self {
+    fn new(number: Option<u8>, notary: Option<&Notary>) -> Self {
+        let terms = Terms::default();
         Self {
             number,
-            core: cluster::Edge::new(Terms::default(), Run(rand::rng().next_u64())),
+            core: match notary {
+                Some(notary) => cluster::Edge::new(terms, notary.run()).with_notary(),
+                None => cluster::Edge::new(terms, Run(rand::rng().next_u64())),
+            },
             at: None,
             lost_at: Instant::now(),
             cookies: None,
@@ -100,6 +107,7 @@ impl Edge {
         authorities: &[NamedAuthority],
         credentials: &Credentials,
         outside: u32,
+        notary: Option<Notary>,
     ) -> (Self, Vec<Uplink>) {
         let mut numbers: Vec<_> = authorities.iter().map(|at| at.number).collect();
         numbers.sort_unstable();
@@ -112,7 +120,10 @@ impl Edge {
         let uplinks = numbers.iter().map(uplink).collect();
         let now = Instant::now();
         let edge = Self {
-            links: numbers.into_iter().map(Link::new).collect(),
+            links: numbers
+                .into_iter()
+                .map(|number| Link::new(number, notary.as_ref()))
+                .collect(),
             pairs: HashMap::new(),
             replaced: Departures::default(),
             classes: HashMap::new(),
@@ -120,6 +131,7 @@ impl Edge {
             outside,
             arrivals: RateLimit::new(associations::TOLD.0, associations::TOLD.1, now),
             by_client: ByClient::default(),
+            _notary: notary,
         };
         (edge, uplinks)
     }

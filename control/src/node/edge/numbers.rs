@@ -58,6 +58,7 @@ impl Node {
                     inbound,
                 } => Lease::Take {
                     spi,
+                    term: grant.limits.term,
                     floor: grant.floor,
                     missing: grant.missing,
                     inbound,

@@ -2,11 +2,13 @@
 //! Core and worker are two threads there; what they say to each other takes a while here, too.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evergate::cluster::wire::{Carrier, Down, Relayed, Succession, Up};
-use evergate::cluster::{self, Act, Claim, FromEdge, Run, Terms};
+use evergate::cluster::{self, Act, Claim, FromEdge, Reached, Run, Terms};
+use evergate::dataplane::logbook::{self, Logbook};
 use evergate::dataplane::trial::edge::{EdgeWorker, Out};
 use evergate::dataplane::xsk::Umem;
 use evergate::dataplane::{Command, GroupId, GroupSpec, Lease, Sending, WorkerEvent, WorkerReport};
@@ -71,6 +73,8 @@ struct Known {
 pub(super) struct Edge {
     pub(super) state: State,
     pub(super) run: u64,
+    /// Its logbook, as its notary has it.
+    left: Option<File>,
     terms: Terms,
     mac: [u8; 6],
     core: cluster::Edge,
@@ -99,15 +103,29 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(index: usize, terms: Terms, umem: Umem, run: u64, now: Instant) -> Edge {
+    pub(super) fn new(
+        index: usize,
+        terms: Terms,
+        umem: Umem,
+        notary: bool,
+        run: u64,
+        now: Instant,
+    ) -> Edge {
         let mac = [2, 0, 0, 0, 1, index as u8 + 1];
+        let core = cluster::Edge::new(terms.clone(), Run(run));
+        let logbook = notary.then(|| Logbook::create(Run(run)).expect("there is memory"));
+        let (logbook, left) = logbook.unzip();
         Edge {
             state: State::Runs,
             run,
-            core: cluster::Edge::new(terms.clone(), Run(run)),
+            core: match notary {
+                true => core.with_notary(),
+                false => core,
+            },
+            left,
             terms,
             mac,
-            worker: Some(EdgeWorker::new(mac, umem, run, now)),
+            worker: Some(EdgeWorker::new(mac, umem, logbook, run, now)),
             spare: None,
             sadb: Sadb::new(),
             specs: BTreeMap::new(),
@@ -143,6 +161,12 @@ impl Edge {
         self.state == State::Runs && self.drain.is_none()
     }
 
+    /// What its notary will have to say if it is killed now.
+    pub(super) fn logbook(&self) -> Option<(Run, Vec<Reached>)> {
+        let left = self.left.as_ref()?;
+        Some(logbook::read(left).expect("its logbook is in order"))
+    }
+
     /// The process is gone.
     pub(super) fn die(&mut self) {
         self.state = State::Dead;
@@ -171,7 +195,8 @@ impl Edge {
         };
         let index = usize::from(self.mac[5]) - 1;
         let lost_frames = self.lost_frames;
-        *self = Edge::new(index, self.terms.clone(), umem, run, now);
+        let notary = self.left.is_some();
+        *self = Edge::new(index, self.terms.clone(), umem, notary, run, now);
         self.lost_frames = lost_frames;
     }
 
@@ -702,6 +727,7 @@ impl Edge {
                     inbound,
                 } => Lease::Take {
                     spi,
+                    term: grant.limits.term,
                     floor: grant.floor,
                     missing: grant.missing,
                     inbound,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evergate::cluster::Parting;
 use evergate::cluster::wire::{self, Down, Up, VERSION};
+use evergate::cluster::{Parting, Reached, Run};
 use rand::RngExt as _;
 
 use super::line::{Line, Seat, Segment};
@@ -319,6 +319,34 @@ impl World {
             let due = line.up.send(due, Segment::End);
             self.later(due - self.now, What::Line(serial));
         }
+    }
+
+    /// An edge was killed, and its notary connects to the authority, unless it dies too. It may be late.
+    pub(super) fn notary_wakes(&mut self, edge: usize, run: Run, reached: Vec<Reached>) {
+        if self.rng.random_range(0..8) == 0 {
+            return;
+        }
+        let late = match self.rng.random_range(0..4) {
+            0 => self
+                .rng
+                .random_range(Duration::ZERO..=2 * self.scenario.terms.testimony),
+            _ => Duration::ZERO,
+        };
+        let greetings = self.greetings();
+        self.later(late + greetings, What::Testimony(edge, run, reached));
+    }
+
+    /// It tries once: an authority that can not be reached does not hear it.
+    pub(super) fn testimony(&mut self, edge: usize, run: Run, reached: Vec<Reached>) {
+        if self.dials[edge].cut.is_some() || self.authority.is_none() || self.authority_parts {
+            return;
+        }
+        if self.authority_frozen {
+            // It lies in its kernel.
+            return self.later(SHOWN / 4, What::Testimony(edge, run, reached));
+        }
+        trace!("{:?} testimony of edge {edge}: {reached:x?}", self.now);
+        self.with_authority(|authority, step| authority.testified(edge, run, &reached, step));
     }
 
     /// A machine is gone.

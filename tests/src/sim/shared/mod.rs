@@ -29,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evergate::cluster::Pair;
+use evergate::cluster::{Pair, Reached, Run};
 use evergate::dataplane::trial::edge::EdgeWorker;
 use evergate::dataplane::xsk::Umem;
 use evergate::ike::Transmit;
@@ -111,6 +111,8 @@ enum What {
     Silence(u64, Duration),
     /// An edge tries for a connection, for the time being of this run.
     Connect(usize, u64),
+    /// The notary of a dead edge has reached the authority.
+    Testimony(usize, Run, Vec<Reached>),
     Wake(Place),
     Payload(usize),
     /// The authority's end, in good order, of this run.
@@ -252,7 +254,8 @@ impl World {
             .collect();
         let edges = (0..scenario.edges).map(|index| {
             let umem = frames();
-            Edge::new(index, scenario.terms.clone(), umem, rng.random(), start)
+            let (terms, notary) = (scenario.terms.clone(), scenario.notaries);
+            Edge::new(index, terms, umem, notary, rng.random(), start)
         });
         let edges: Vec<Edge> = edges.collect();
         let mut world = World {
@@ -386,6 +389,7 @@ impl World {
             What::Line(serial) => self.look_at(serial),
             What::Silence(serial, since) => self.silence(serial, since),
             What::Connect(edge, run) => self.connect(edge, run),
+            What::Testimony(edge, run, reached) => self.testimony(edge, run, reached),
             What::Wake(place) => self.wake(place),
             What::Payload(client) => {
                 self.later(self.scenario.pace, What::Payload(client));

@@ -218,7 +218,11 @@ impl World {
         let said = 8 * scenario.channel + 3 * scenario.write;
         let reports = 2 * terms.interval;
         let lost = 4 * reports + 8 * scenario.pace;
-        let all = asked + said + lost + self.round_trip() + Duration::from_millis(30);
+        let silent = match scenario.notaries {
+            true => terms.testimony,
+            false => Duration::ZERO,
+        };
+        let all = asked + said + lost + silent + self.round_trip() + Duration::from_millis(30);
         Some(all + all / 20)
     }
 

@@ -84,6 +84,8 @@ pub struct Scenario {
     pub troubles: Vec<(Duration, Trouble)>,
     /// The channel takes every end of a connection for that of a process: a lie, for tests.
     pub lies: bool,
+    /// Edges have notaries.
+    pub notaries: bool,
     /// How long it goes on after the last one, at most.
     pub settle: Duration,
 }
@@ -118,6 +120,7 @@ impl Scenario {
             repeated: [0, 20, 100][rng.random_range(0..3)],
             troubles: Vec::new(),
             lies: false,
+            notaries: false,
             settle: Duration::from_secs(120),
         };
         scenario.drift = (0..=edges + clients)
@@ -134,6 +137,7 @@ impl Scenario {
             0 => scenario.draw_one_by_one(rng),
             _ => scenario.draw(rng),
         }
+        scenario.notaries = rng.random();
         scenario
     }
 

@@ -15,8 +15,12 @@ impl World {
             Trouble::Kill(e) => {
                 if self.edges[e].state != State::Dead {
                     self.dies(e);
+                    let left = self.edges[e].logbook();
                     self.edges[e].die();
                     self.edge_ended(e, false);
+                    if let Some((run, reached)) = left {
+                        self.notary_wakes(e, run, reached);
+                    }
                 }
             }
             Trouble::Vanish(e) => {

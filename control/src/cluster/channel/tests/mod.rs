@@ -2,6 +2,7 @@
 
 mod ends;
 mod frames;
+mod notary;
 mod talk;
 mod trust;
 

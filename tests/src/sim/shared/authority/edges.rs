@@ -42,10 +42,13 @@ impl Authority {
 
     fn on_numbers(&mut self, edge: usize, numbers: FromEdge, now: Instant) {
         match numbers {
-            FromEdge::Hello { run, held } => {
+            FromEdge::Hello { run, notary, held } => {
                 self.edges[edge].run = Some(run);
                 self.came_so_far(edge, &held, now);
                 self.ledger.hello(id(edge), run, &held);
+                if notary {
+                    self.ledger.has_notary(id(edge));
+                }
             }
             FromEdge::Report(report) => {
                 self.came_so_far(edge, &report.marks, now);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use evergate::cluster::repository::{Stored, Write};
 use evergate::cluster::wire::{Down, Relayed, Up};
-use evergate::cluster::{EdgeId, Kept, Ledger, Order, Parting, Run, Terms, ToEdge};
+use evergate::cluster::{EdgeId, Kept, Ledger, Order, Parting, Reached, Run, Terms, ToEdge};
 use evergate::ike::{Engine, Event, Identity, SaId, Settings, Transmit};
 use evergate::node::Held;
 use evergate::sadb::{Path, SessionId, SessionSpec};
@@ -210,6 +210,19 @@ impl Authority {
             self.ledger.gone(id(edge), run, parting, step.now);
         }
         self.held.gone(id(edge));
+        self.on_time(step);
+        self.pump(step);
+    }
+
+    /// The notary of a dead edge has spoken.
+    pub(super) fn testified(
+        &mut self,
+        edge: usize,
+        run: Run,
+        reached: &[Reached],
+        step: &mut Step<'_>,
+    ) {
+        self.ledger.testified(id(edge), run, reached);
         self.on_time(step);
         self.pump(step);
     }
