@@ -103,7 +103,7 @@ struct Arrival {
 
 /// Who has connected.
 enum Met {
-    Edge(Arrival),
+    Edge(Box<Arrival>),
     /// An edge's notary, which has no more to say.
     Notary(EdgeId, Run, Vec<Reached>),
 }
@@ -180,7 +180,7 @@ impl Listener {
             let heard = tokio::select! {
                 Some((serial, told)) = self.heard.recv() => self.hear(serial, told),
                 Some(met) = self.arrivals.recv() => match met {
-                    Met::Edge(arrival) => self.arrive(arrival),
+                    Met::Edge(arrival) => self.arrive(*arrival),
                     Met::Notary(edge, run, reached) => {
                         return Heard::Testimony { edge, run, reached };
                     }
@@ -405,7 +405,7 @@ impl Door {
             )),
             // Whether the notary hears that it was heard is its own affair.
             Some((run, reached)) => Ok(Met::Notary(edge, run, reached)),
-            None => greeted.map(|()| Met::Edge(Arrival { edge, from, line })),
+            None => greeted.map(|()| Met::Edge(Box::new(Arrival { edge, from, line }))),
         }
     }
 }

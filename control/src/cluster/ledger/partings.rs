@@ -16,7 +16,7 @@ impl Ledger {
         };
         match contact.notary {
             // The first word counts: this is how it ended.
-            Notary::Awaited(_) => return self.wait_no_more(edge),
+            Notary::Awaited(_) => self.wait_no_more(edge),
             Notary::Silent if parting == Parting::Closed && !contact.leaving => {
                 contact.notary = Notary::Awaited(now);
                 self.awaited.insert((now + self.terms.testimony, edge));

@@ -36,11 +36,11 @@ fn claimed(ledger: &mut Ledger, seen: u64, now: Instant) -> (Option<u64>, usize)
 
 fn granted(ledger: &mut Ledger) -> (Option<u64>, usize) {
     let (sent, rekeys) = orders(ledger);
-    let grants = sent.into_iter().filter_map(|said| match said {
+    let mut grants = sent.into_iter().filter_map(|said| match said {
         (TWO, ToEdge::Grant { grant, .. }) => Some(grant.floor),
         _ => None,
     });
-    (grants.last(), rekeys)
+    (grants.next_back(), rekeys)
 }
 
 /// What it may have accepted at most goes up to 299.
