@@ -290,6 +290,7 @@ impl World {
         let longest = (self.now - since).min(Duration::from_millis(1500));
         let late = self.rng.random_range(Duration::ZERO..=longest);
         let now = self.now;
+        self.dials[edge].stalled = now + late;
         let mut again = Vec::new();
         for (serial, line) in self.lines.iter_mut().filter(|(_, line)| line.edge == edge) {
             line.up.put_off(now + late);

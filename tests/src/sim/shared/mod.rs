@@ -186,6 +186,8 @@ struct Dial {
     since: Duration,
     /// No way to the authority since then.
     cut: Option<Duration>,
+    /// What was on its way when there was none is sent again then, and all that follows behind it.
+    stalled: Duration,
 }
 
 struct Links {

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use evergate::ike::Lifetime;
+
 use super::super::RETRANSMIT;
+use super::super::scenario::lifetimes;
 use super::client::{RETRY, SILENCE};
 use super::line::Seat;
 use super::{Trouble, World};
@@ -68,8 +71,9 @@ impl World {
 
     /// Remembers when IKE gets from a client to the authority, and when it does not.
     pub(super) fn look_at_ike(&mut self, client: usize) {
-        let shut = !self.is_well(client) || !self.is_connected(self.routes[client]);
-        let now = self.now;
+        let (now, edge) = (self.now, self.routes[client]);
+        let stalled = now < self.dials[edge].stalled;
+        let shut = !self.is_well(client) || !self.is_connected(edge) || stalled;
         let well = &mut self.well[client];
         match (shut, well.shut.back_mut()) {
             (true, Some((_, until))) if well.is_shut => *until = now,
@@ -99,7 +103,8 @@ impl World {
         self.watch.holds(excused, &why);
     }
 
-    /// Whether an exchange may have been given up since then, by either end: none of its messages had a way.
+    /// Whether an exchange may have been given up since then, by either end, or was too late for the lifetime of what it
+    /// was to replace: none of its messages until then had a way.
     fn gave_up(&self, client: usize, since: Duration) -> bool {
         let well = &self.well[client];
         let no_way = |at: Duration| {
@@ -112,10 +117,19 @@ impl World {
             Some(sent)
         });
         let sent: Vec<Duration> = sent.collect();
+        // From the latest moment in which it is begun to the end.
+        let left = |life: Lifetime| life.hard - life.rekey.mul_f64(1.0 + life.jitter);
+        let (child, ike) = lifetimes(self.scenario.rekeying);
+        let lifetimes = [child, ike].into_iter().flatten().map(left);
+        let longest: Vec<Duration> = lifetimes.chain([Duration::MAX]).collect();
         let step = Duration::from_millis(20);
         let mut start = since;
         while start < self.now {
-            if sent.iter().all(|after| no_way(start + *after)) {
+            let in_vain = |longest: &Duration| {
+                let mut sent = sent.iter().take_while(|after| *after < longest);
+                sent.all(|after| no_way(start + *after))
+            };
+            if longest.iter().any(in_vain) {
                 return true;
             }
             start += step;
