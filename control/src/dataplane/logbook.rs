@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::cluster::channel::MOST;
-use crate::cluster::{Reached, Run};
+/// Pages of a logbook: tenures that it has room for at a time.
+pub const MOST: usize = 1 << 18;
 
 /// Marks the file, and the form of what is in it.
 const FORM: u64 = u64::from_be_bytes(*b"evglog01");
@@ -33,7 +33,7 @@ const LENGTH: usize = (HEAD + PAGE * MOST) * WORD;
 #[derive(Debug)]
 pub struct Logbook {
     words: NonNull<u8>,
-    run: Run,
+    run: u64,
     pages: Mutex<Pages>,
 }
 
@@ -54,7 +54,7 @@ impl Logbook {
     ///
     /// # Errors
     /// The kernel has no such memory.
-    pub fn create(run: Run) -> io::Result<(Arc<Self>, File)> {
+    pub fn create(run: u64) -> io::Result<(Arc<Self>, File)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = memfd_create(c"evergate-logbook", flags)?;
         ftruncate(&file, LENGTH as u64)?;
@@ -79,13 +79,13 @@ impl Logbook {
             pages: Mutex::default(),
         };
         logbook.word(0).store(FORM, Ordering::Release);
-        logbook.word(1).store(run.0, Ordering::Release);
+        logbook.word(1).store(run, Ordering::Release);
         Ok((Arc::new(logbook), file.into()))
     }
 
     /// The run that it is about.
     #[must_use]
-    pub fn run(&self) -> Run {
+    pub fn run(&self) -> u64 {
         self.run
     }
 
@@ -166,11 +166,21 @@ fn key(spi: u32, term: u32) -> u64 {
     u64::from(spi) << 32 | u64::from(term)
 }
 
+/// What is on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The inbound SPI.
+    pub spi: u32,
+    pub term: u32,
+    /// The highest inbound number accepted.
+    pub top: u64,
+}
+
 /// What a process that is dead has left in this file.
 ///
 /// # Errors
 /// It can not be read, or is no logbook.
-pub fn read(file: &File) -> io::Result<(Run, Vec<Reached>)> {
+pub fn read(file: &File) -> io::Result<(u64, Vec<Entry>)> {
     let mut head = [0; HEAD * WORD];
     file.read_exact_at(&mut head, 0)?;
     let mut words = words(&head);
@@ -183,14 +193,14 @@ pub fn read(file: &File) -> io::Result<(Run, Vec<Reached>)> {
     let mut pages = vec![0; MOST.min(used as usize) * PAGE * WORD];
     file.read_exact_at(&mut pages, head.len() as u64)?;
     let mut words = self::words(&pages);
-    let mut reached = Vec::new();
+    let mut entries = Vec::new();
     while let (Some(key), Some(top)) = (words.next(), words.next()) {
         if key != 0 {
             let (spi, term) = ((key >> 32) as u32, key as u32);
-            reached.push(Reached { spi, term, top });
+            entries.push(Entry { spi, term, top });
         }
     }
-    Ok((Run(run), reached))
+    Ok((run, entries))
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
@@ -202,43 +212,40 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
 mod tests {
     use super::*;
 
-    fn reached(spi: u32, term: u32, top: u64) -> Reached {
-        Reached { spi, term, top }
+    fn entry(spi: u32, term: u32, top: u64) -> Entry {
+        Entry { spi, term, top }
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no memfd")]
     fn what_was_noted_last_is_what_is_read() {
-        let (logbook, file) = Logbook::create(Run(77)).unwrap();
-        assert_eq!(read(&file).unwrap(), (Run(77), vec![]));
+        let (logbook, file) = Logbook::create(77).unwrap();
+        assert_eq!(read(&file).unwrap(), (77, vec![]));
         let first = logbook.open(0x1000, 3, 40).unwrap();
         let second = logbook.open(u32::MAX, u32::MAX, 0).unwrap();
         first.note(41);
         second.note(u64::MAX);
-        let both = vec![
-            reached(0x1000, 3, 41),
-            reached(u32::MAX, u32::MAX, u64::MAX),
-        ];
-        assert_eq!(read(&file).unwrap(), (Run(77), both));
+        let both = vec![entry(0x1000, 3, 41), entry(u32::MAX, u32::MAX, u64::MAX)];
+        assert_eq!(read(&file).unwrap(), (77, both));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no memfd")]
     fn a_tenure_that_has_ended_is_not_told_of() {
-        let (logbook, file) = Logbook::create(Run(1)).unwrap();
+        let (logbook, file) = Logbook::create(1).unwrap();
         let first = logbook.open(1, 1, 5).unwrap();
         let _second = logbook.open(2, 1, 6).unwrap();
         drop(first);
-        assert_eq!(read(&file).unwrap().1, [reached(2, 1, 6)]);
+        assert_eq!(read(&file).unwrap().1, [entry(2, 1, 6)]);
         // Its page is another one's.
         let _third = logbook.open(3, 9, 7).unwrap();
-        assert_eq!(read(&file).unwrap().1, [reached(3, 9, 7), reached(2, 1, 6)]);
+        assert_eq!(read(&file).unwrap().1, [entry(3, 9, 7), entry(2, 1, 6)]);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no memfd")]
     fn more_than_there_is_room_for_are_not_told_of() {
-        let (logbook, file) = Logbook::create(Run(1)).unwrap();
+        let (logbook, file) = Logbook::create(1).unwrap();
         let pages: Vec<_> = (0..MOST as u32)
             .map_while(|spi| logbook.open(spi + 1, 1, 0))
             .collect();

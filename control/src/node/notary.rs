@@ -19,9 +19,9 @@ use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{ChannelEnd, Config};
-use crate::cluster::Run;
 use crate::cluster::channel::{self, Credentials};
-use crate::dataplane::logbook::{self, Logbook};
+use crate::cluster::{Reached, Run};
+use crate::dataplane::logbook::{self, Entry, Logbook};
 use crate::privilege::{self, Folders, capabilities::CapabilitySet, memory};
 
 /// The command of the program that is the notary.
@@ -59,7 +59,7 @@ impl Notary {
     }
 
     fn spawn(config: &Path) -> io::Result<Self> {
-        let (logbook, file) = Logbook::create(Run(rand::rng().next_u64()))?;
+        let (logbook, file) = Logbook::create(rand::rng().next_u64())?;
         let mut child = Command::new(std::env::current_exe()?)
             .args([COMMAND, "--config"])
             .arg(config)
@@ -82,7 +82,7 @@ impl Notary {
 
     /// The run of the edge that it speaks of.
     pub(super) fn run(&self) -> Run {
-        self.logbook.run()
+        Run(self.logbook.run())
     }
 }
 
@@ -92,6 +92,11 @@ fn closed_first(descriptor: &impl AsFd) -> io::Result<OwnedFd> {
     let limit = getrlimit(Resource::Nofile).current;
     let highest = limit.map_or(HIGHEST, |limit| limit.min(HIGHEST)) - 1;
     Ok(fcntl_dupfd_cloexec(descriptor, highest as RawFd)?)
+}
+
+fn reached(entry: Entry) -> Reached {
+    let Entry { spi, term, top } = entry;
+    Reached { spi, term, top }
 }
 
 /// The notary: waits for the end of the process that has started it, whose logbook is its standard output, and tells
@@ -140,7 +145,8 @@ pub fn run(config: &Path) -> Result<()> {
     confinement.seal(CapabilitySet::empty())?;
     // Nothing is ever said there: it ends.
     io::stdin().read_to_end(&mut Vec::new())?;
-    let (run, reached) = logbook::read(&logbook)?;
+    let (run, entries) = logbook::read(&logbook)?;
+    let reached: Vec<_> = entries.into_iter().map(reached).collect();
     if reached.is_empty() {
         return Ok(());
     }
@@ -149,7 +155,7 @@ pub fn run(config: &Path) -> Result<()> {
         config.name,
         reached.len()
     );
-    for (authority, why) in runtime.block_on(notary.testify(run, reached)) {
+    for (authority, why) in runtime.block_on(notary.testify(Run(run), reached)) {
         tracing::warn!("the authority at {authority} could not be told: {why}");
     }
     Ok(())

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use credentials::Credentials;
 pub use listener::{Heard, Known, Listener};
-pub use notary::{MOST, Notary};
+pub use notary::Notary;
 pub use uplink::{News, Uplink};
 
 /// Until then a new connection must have shown who it is, and greeted.

@@ -8,9 +8,6 @@ use super::{ChannelError, Credentials, uplink};
 use crate::cluster::wire::{Up, VERSION};
 use crate::cluster::{Reached, Run};
 
-/// Pairs that one testimony tells of: they go into one message.
-pub const MOST: usize = 1 << 18;
-
 /// What an authority is told with, ready before it is needed.
 pub struct Notary {
     connector: TlsConnector,

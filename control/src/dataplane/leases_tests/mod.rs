@@ -15,7 +15,6 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::cluster::Run;
 use crate::dataplane::announcing::Lan;
 use crate::dataplane::command::{Command, GroupId, GroupSpec, Sending, WorkerReport};
 use crate::dataplane::core::Settings;
@@ -168,7 +167,7 @@ impl Edge {
     fn of_workers(worker: usize, workers: usize, shared: bool, room: usize) -> Self {
         let now = Instant::now();
         let (reports, heard) = mpsc::channel(room);
-        let (logbook, left) = Logbook::create(Run(1)).unwrap();
+        let (logbook, left) = Logbook::create(1).unwrap();
         let mac = [2, 0, 0, 0, 0, 3];
         let settings = Settings {
             worker,

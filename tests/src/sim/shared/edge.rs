@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use evergate::cluster::wire::{Carrier, Down, Relayed, Succession, Up};
 use evergate::cluster::{self, Act, Claim, FromEdge, Reached, Run, Terms};
-use evergate::dataplane::logbook::{self, Logbook};
+use evergate::dataplane::logbook::{self, Entry, Logbook};
 use evergate::dataplane::trial::edge::{EdgeWorker, Out};
 use evergate::dataplane::xsk::Umem;
 use evergate::dataplane::{Command, GroupId, GroupSpec, Lease, Sending, WorkerEvent, WorkerReport};
@@ -113,7 +113,7 @@ impl Edge {
     ) -> Edge {
         let mac = [2, 0, 0, 0, 1, index as u8 + 1];
         let core = cluster::Edge::new(terms.clone(), Run(run));
-        let logbook = notary.then(|| Logbook::create(Run(run)).expect("there is memory"));
+        let logbook = notary.then(|| Logbook::create(run).expect("there is memory"));
         let (logbook, left) = logbook.unzip();
         Edge {
             state: State::Runs,
@@ -164,7 +164,9 @@ impl Edge {
     /// What its notary will have to say if it is killed now.
     pub(super) fn logbook(&self) -> Option<(Run, Vec<Reached>)> {
         let left = self.left.as_ref()?;
-        Some(logbook::read(left).expect("its logbook is in order"))
+        let (run, entries) = logbook::read(left).expect("its logbook is in order");
+        let reached = |Entry { spi, term, top }| Reached { spi, term, top };
+        Some((Run(run), entries.into_iter().map(reached).collect()))
     }
 
     /// The process is gone.

@@ -1,9 +1,10 @@
 //! What is said of an edge that is dead.
 
 use super::*;
-use crate::cluster::channel::{MOST, Notary};
+use crate::cluster::channel::Notary;
 use crate::cluster::wire::VERSION;
 use crate::cluster::{Reached, Run};
+use crate::dataplane::logbook::MOST;
 
 fn notary(ca: &Ca, name: &str, authorities: &[SocketAddr]) -> Notary {
     let authorities = authorities.iter().map(|at| (*at, AUTHORITY.to_owned()));
