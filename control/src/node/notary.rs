@@ -39,12 +39,12 @@ pub struct Notary {
 }
 
 impl Notary {
-    /// Starts the notary of a node, if that is an edge. To be called while the process may still start others. One that
-    /// can not be had is a warning: it is an edge's death that costs more then.
+    /// Starts the notary of a node, if that is an edge and wants one. To be called while the process may still start
+    /// others. One that can not be had is a warning: it is an edge's death that costs more then.
     #[must_use]
     pub fn start(config: &Config) -> Option<Self> {
         let channel = config.channel.as_ref()?;
-        if !matches!(channel.end, ChannelEnd::Edge { .. }) {
+        if !matches!(channel.end, ChannelEnd::Edge { notary: true, .. }) {
             return None;
         }
         match Self::spawn(&config.path) {

@@ -20,10 +20,11 @@ const WAIT: Duration = Duration::from_secs(20);
 const QUANTILES: [f64; 3] = [0.5, 0.99, 1.0];
 
 #[derive(Debug, Serialize)]
-struct Both {
+struct All {
     rate: u32,
     distributed: Figures,
     asked_for: Figures,
+    without_notaries: Figures,
 }
 
 pub(super) fn run(effort: Effort<'_>) -> Result<()> {
@@ -33,15 +34,18 @@ pub(super) fn run(effort: Effort<'_>) -> Result<()> {
         effort.rate
     );
     let (kills, drains) = if effort.quick { (3, 1) } else { (6, 3) };
-    let both = Both {
+    let all = All {
         rate: effort.rate,
-        distributed: measure(effort, "all", kills, drains)?,
-        asked_for: measure(effort, "last", kills, drains)?,
+        distributed: measure(effort, "all", true, kills, drains)?,
+        asked_for: measure(effort, "last", true, kills, drains)?,
+        without_notaries: measure(effort, "all", false, kills, drains)?,
     };
     println!("  from the kill to the first answer to what a client sent after it");
-    both.distributed.show("SAs everywhere");
-    both.asked_for.show("SAs asked for");
-    keep("herd", &both)
+    all.distributed.show("SAs everywhere");
+    all.asked_for.show("SAs asked for");
+    all.without_notaries
+        .show("everywhere, but without notaries");
+    keep("herd", &all)
 }
 
 /// What was measured with one way of distributing SAs.
@@ -81,21 +85,23 @@ fn quantile(samples: &[f64], share: f64) -> f64 {
 fn measure(
     effort: Effort<'_>,
     distribution: &'static str,
+    notary: bool,
     kills: usize,
     drains: usize,
 ) -> Result<Figures> {
     let mut lab = effort.lab()?;
     let settings = Sharing {
         distribution,
+        notary,
         ..Sharing::default()
     };
     println!(
-        "  pairs go to {}",
-        if distribution == "all" {
-            "all edges"
-        } else {
-            "the edge last heard, others ask"
-        }
+        "  pairs go to {}{}",
+        match distribution {
+            "all" => "all edges",
+            _ => "the edge last heard, others ask",
+        },
+        if notary { "" } else { "; no edge has a notary" }
     );
     lab.share(&sharing(CLIENTS, settings))?;
     // Edges that carry other traffic too know their neighbours.
@@ -193,13 +199,13 @@ impl Figures {
         }
         let [median, p99, most] = QUANTILES.map(|share| quantile(&self.outages_ms, share));
         println!(
-            "    {what:<16} {median:>6.1} ms (median of {}), {p99:.1} ms (99 %), {most:.1} ms at most; \
+            "    {what:<32} {median:>6.1} ms (median of {}), {p99:.1} ms (99 %), {most:.1} ms at most; \
              {:.1} packets of each client lost",
             self.outages_ms.len(),
             self.lost_each
         );
         println!(
-            "    {:<16} draining: {} of {} packets lost; {} of {} repeated packets accepted again; {} came to \
+            "    {:<32} draining: {} of {} packets lost; {} of {} repeated packets accepted again; {} came to \
              clients twice; {} datagrams of IKE",
             "", self.drained_lost, self.drained, self.twice, self.repeated, self.refused, self.ike
         );

@@ -36,6 +36,8 @@ pub(crate) struct Sharing {
     pub(crate) pool: &'static str,
     /// How messages of IKE get to the authority.
     pub(crate) negotiation: Negotiation,
+    /// Edges have notaries.
+    pub(crate) notary: bool,
     /// Tables for edges and client.
     pub(crate) extra: String,
     /// Tables for a single edge.
@@ -88,6 +90,7 @@ impl Default for Sharing {
             repository: String::new(),
             second: false,
             negotiation: Negotiation::Channel,
+            notary: true,
             key: "5a".repeat(32),
             pool: POOL,
             extra: String::new(),
@@ -245,7 +248,7 @@ interface = \"lan0\"
 dead_man = \"50ms\"
 
 [channel]
-{keys}cert = \"gw{number}.pem\"
+{keys}{notary}cert = \"gw{number}.pem\"
 key = \"gw{number}.key\"
 ca = [\"ca.pem\"]
 
@@ -263,6 +266,11 @@ name = \"authority.example\"
             sharing.extra,
             (sharing.of_edge)(number),
             keys = sharing.negotiation.keys(),
+            notary = if sharing.notary {
+                ""
+            } else {
+                "notary = false\n"
+            },
             stands = stands(number, sharing),
             user = self.user_line(),
         )

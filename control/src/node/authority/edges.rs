@@ -3,14 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
-use tokio::task::coop::unconstrained;
-
 use super::Authority;
 use super::connectivity::Here;
 use super::distribution::Shared;
 use crate::cluster::channel::Heard;
-use crate::cluster::repository::{Outcome, Write};
+use crate::cluster::repository::Write;
 use crate::cluster::wire::{Down, Relayed, Up};
 use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
 use crate::ike::{CookieKeys, Transmit};
@@ -21,9 +18,6 @@ use crate::node::sockets::Datagram;
 /// So many pairs are told at once, and after such a pause the next ones: an edge takes that many.
 const PIECE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// Words of the repository that are taken at once.
-const OUTCOMES: usize = 1024;
 
 /// An edge as its authority knows it.
 pub(super) struct Edge {
@@ -281,11 +275,11 @@ impl Authority {
         match order {
             Order::Send { edge, message } => self.listener.send(edge, Down::Numbers(message)),
             Order::Store { spi, kept } => {
-                let number = self.write(Write::Kept { spi, kept });
+                let number = self.write_soon(Write::Kept { spi, kept });
                 self.storing.insert(number, (spi, kept));
             }
             Order::Erase { spi } => {
-                self.write(Write::Erase { spi });
+                self.write_soon(Write::Erase { spi });
             }
             Order::Rekey { spi, lost } => {
                 let shared = self.shared.get(&spi);
@@ -311,51 +305,6 @@ impl Authority {
                 }
             }
         }
-    }
-
-    pub(super) fn write(&mut self, write: Write) -> u64 {
-        self.writes += 1;
-        self.repository.write(self.writes, write);
-        self.writes
-    }
-
-    /// What has become of writes, as much as there is: what one commit has kept comes at once.
-    pub(super) fn on_outcomes(&mut self, first: Outcome) -> anyhow::Result<()> {
-        let mut next = Some(first);
-        for _ in 0..OUTCOMES {
-            let Some(outcome) = next.take() else { break };
-            self.on_outcome(outcome)?;
-            next = unconstrained(self.repository.next()).now_or_never();
-        }
-        // What was taken out must not be lost.
-        next.map_or(Ok(()), |outcome| self.on_outcome(outcome))
-    }
-
-    fn on_outcome(&mut self, outcome: Outcome) -> anyhow::Result<()> {
-        match outcome {
-            Outcome::Done { number } => {
-                self.held.written(number);
-                if let Some((spi, kept)) = self.storing.remove(&number) {
-                    self.ledger.stored(spi, kept);
-                }
-            }
-            Outcome::Away { why } => {
-                self.is_away = true;
-                let text = format!("the repository is away, new work waits: {why}");
-                self.note(NewEvent::new(EventKind::Repository, text));
-            }
-            Outcome::Back => {
-                self.is_away = false;
-                let text = "the repository is back".to_owned();
-                self.note(NewEvent::new(EventKind::Repository, text));
-            }
-            Outcome::Deposed { why } => {
-                anyhow::bail!(
-                    "nothing can be kept any more, and this authority must not go on: {why}"
-                )
-            }
-        }
-        Ok(())
     }
 
     /// Sends an IKE message by the edge that its peer was heard by last.

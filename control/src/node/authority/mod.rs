@@ -11,6 +11,7 @@ mod negotiation;
 mod stand_ins;
 mod start;
 mod status;
+mod writes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +36,7 @@ use super::sockets::Datagram;
 use super::threads::Threads;
 use crate::api::server::{ApiServer, Command};
 use crate::cluster::channel::{Heard, Listener};
-use crate::cluster::repository::{Outcome, Repository};
+use crate::cluster::repository::{Outcome, Repository, Write};
 use crate::cluster::wire::Down;
 use crate::cluster::{EdgeId, Ledger};
 use crate::ike::{CookieKeys, Engine, SaId};
@@ -98,6 +99,9 @@ pub(super) struct Authority {
     /// What the repository was asked to keep of the ledger's numbers, by the number of the request.
     storing: HashMap<u64, (u32, crate::cluster::Kept)>,
     writes: u64,
+    /// Writes that are not urgent, and when they have to be given to the repository at the latest.
+    unwritten: Vec<(u64, Write)>,
+    write_by: Option<Instant>,
     /// The edge that each peer of the datagrams in hand was heard by.
     batch: HashMap<SocketAddr, EdgeId>,
     /// The edge that each session's peer was heard by last.
@@ -132,6 +136,8 @@ enum Input {
     /// A client's message, that an edge has given another address.
     Translated(EdgeId, Datagram),
     Time,
+    /// Nothing, and what is sent to edges has left: time for what is not urgent.
+    Idle,
 }
 
 impl Authority {
@@ -158,6 +164,7 @@ impl Authority {
                 // What the socket has is taken before deadlines are judged.
                 Input::Connectivity | Input::Time => {}
                 Input::Translated(edge, first) => self.on_translated(edge, first),
+                Input::Idle => self.write_waiting(),
             }
             self.on_time();
         }
@@ -176,6 +183,7 @@ impl Authority {
             () = readable(inputs.connectivity.as_deref()) => Input::Connectivity,
             (edge, datagram) = self.stand_ins.next() => Input::Translated(edge, datagram),
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
+            () = tokio::task::yield_now(), if !self.unwritten.is_empty() => Input::Idle,
         }
     }
 
@@ -214,6 +222,9 @@ impl Authority {
         }
         if self.post_at.is_some_and(|at| now >= at) {
             self.post();
+        }
+        if self.write_by.is_some_and(|at| now >= at) {
+            self.write_waiting();
         }
     }
 
@@ -332,6 +343,7 @@ impl Authority {
             }
         }
         self.keep_all_ike();
+        self.write_waiting();
         let deadline = Instant::now() + FAREWELL;
         while self.repository.waiting() > 0 && Instant::now() < deadline {
             let outcome = tokio::time::timeout_at(deadline.into(), self.repository.next()).await;

@@ -155,6 +155,8 @@ pub(in crate::node) async fn start(
         is_away: false,
         storing: HashMap::new(),
         writes: 0,
+        unwritten: Vec::new(),
+        write_by: None,
         batch: HashMap::new(),
         heard_by: HashMap::new(),
         at: HashMap::new(),

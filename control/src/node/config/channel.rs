@@ -54,6 +54,8 @@ pub enum ChannelEnd {
         negotiation: Negotiation,
         /// The one that answers of authorities come by, where addresses are translated.
         interface: String,
+        /// A second process says how far it came, should it die.
+        notary: bool,
     },
 }
 
@@ -177,6 +179,8 @@ impl Checker<'_> {
                 self.unused(table.negotiation.as_ref(), "channel.negotiation", role, why);
                 let why = "its routes say by which interface it answers";
                 self.unused(table.interface.as_ref(), "channel.interface", role, why);
+                let why = "notaries speak of edges";
+                self.unused(table.notary.as_ref(), "channel.notary", role, why);
                 let distribution_at = table
                     .distribution
                     .as_ref()
@@ -263,6 +267,7 @@ impl Checker<'_> {
                     authorities,
                     negotiation,
                     interface: interface?,
+                    notary: table.notary.is_none_or(Spanned::into_inner),
                 }
             }
         };

@@ -211,6 +211,7 @@ pub(super) struct Channel {
     pub(super) distribution: Text,
     pub(super) negotiation: Text,
     pub(super) interface: Text,
+    pub(super) notary: Flag,
     #[serde(default, rename = "edge")]
     pub(super) edges: Vec<Spanned<ChannelEdge>>,
     #[serde(default, rename = "authority")]

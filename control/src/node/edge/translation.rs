@@ -26,6 +26,7 @@ pub(in crate::node) fn translation(
         authorities,
         negotiation: Negotiation::Translation,
         interface,
+        ..
     }) = end
     else {
         return Ok(None);

@@ -401,11 +401,45 @@ fn what_is_wrong_with_connectivity_is_told() {
         let problems = read(&text).unwrap_err().to_string();
         assert!(problems.contains(said), "{said}: {problems}");
     }
-    let text = AUTHORITY.replace("[channel]", "[channel]\nnegotiation = \"channel\"");
-    let warnings = read(&text).unwrap().warnings;
-    let said = "channel.negotiation has no effect on an authority";
+    for (key, said) in [
+        (
+            "negotiation = \"channel\"",
+            "channel.negotiation has no effect on an authority",
+        ),
+        (
+            "notary = false",
+            "channel.notary has no effect on an authority",
+        ),
+    ] {
+        let text = AUTHORITY.replace("[channel]", &format!("[channel]\n{key}"));
+        let warnings = read(&text).unwrap().warnings;
+        assert!(
+            warnings.iter().any(|warning| warning.text.contains(said)),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn an_edge_can_do_without_a_notary() {
+    for (key, expected) in [
+        ("", true),
+        ("notary = true", true),
+        ("notary = false", false),
+    ] {
+        let text = EDGE.replace("[channel]", &format!("[channel]\n{key}"));
+        let config = read(&text).unwrap();
+        assert_eq!(config.warnings, []);
+        let end = config.channel.unwrap().end;
+        assert!(
+            matches!(end, ChannelEnd::Edge { notary, .. } if notary == expected),
+            "{key}: {end:?}"
+        );
+    }
+    let said = read(&EDGE.replace("[channel]", "[channel]\nnotary = \"no\""));
+    let said = said.unwrap_err().to_string();
     assert!(
-        warnings.iter().any(|warning| warning.text.contains(said)),
-        "{warnings:?}"
+        said.contains("notary") && said.contains("boolean"),
+        "{said}"
     );
 }

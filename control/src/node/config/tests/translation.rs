@@ -100,6 +100,7 @@ fn an_edge_says_by_which_interface_answers_come() {
             authorities,
             negotiation,
             interface,
+            ..
         } = config.channel.unwrap().end
         else {
             panic!("an authority's end");
