@@ -17,6 +17,7 @@ mod pair;
 pub mod repository;
 #[cfg(test)]
 mod tests;
+mod volume;
 pub mod wire;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use message::{
     Claim, FromEdge, Grant, Kept, Limits, Mark, Reached, Refusal, Report, ToEdge, Yielded,
 };
 pub use pair::{Bytes, Half, NotUsable, Pair};
+pub use volume::{Volume, Volumes};
 
 /// The number of an edge among those of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 use super::connectivity::Introduction;
 use super::message::{FromEdge, Reached, ToEdge};
 use super::pair::Pair;
-use super::{EdgeId, Run};
+use super::{EdgeId, Run, Volume};
 
 /// Of the protocol that is spoken here: both ends must have the same.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The longest message, in bytes of its content: an edge that owns 250,000 pairs says so in one.
 pub const LONGEST: usize = 8 << 20;
@@ -55,6 +55,13 @@ pub struct Carrier {
     pub sequence: u64,
     pub succession: Succession,
     pub pair: Pair,
+}
+
+/// What an edge has carried with the pair of this inbound SPI since its process has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    pub spi: u32,
+    pub volume: Volume,
 }
 
 /// From an edge to its authority.
@@ -111,6 +118,10 @@ pub enum Up {
         version: u16,
         run: Run,
         reached: Vec<Reached>,
+    },
+    /// Pairs that have carried much more since the edge told of them last.
+    Carried {
+        pairs: Vec<Carried>,
     },
 }
 

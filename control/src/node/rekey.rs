@@ -15,14 +15,19 @@ use crate::ike::{Event, Failure, Outbound, SaId};
 use crate::kms::SessionHandle;
 use crate::sadb::{Change, SessionId};
 
-/// Whether a pair of SAs has carried so much that fresh keys are due. Both ends count about the
-/// same: the one that did not begin the session waits a little longer, for the other one to act.
-fn has_carried_enough(limit: Traffic, view: &SessionView, initiator: bool) -> bool {
-    let more = |of: fn(&Traffic) -> u64| of(&view.inbound).max(of(&view.outbound));
-    let patience = |limit: u64| match initiator {
+/// What is to be reached before fresh keys are asked for. Both ends count about the same: the one that did not
+/// begin the session waits a little longer, for the other one to act.
+pub(super) fn with_patience(limit: u64, initiator: bool) -> u64 {
+    match initiator {
         true => limit,
         false => limit.saturating_add(limit / 8),
-    };
+    }
+}
+
+/// Whether a pair of SAs has carried so much that fresh keys are due.
+fn has_carried_enough(limit: Traffic, view: &SessionView, initiator: bool) -> bool {
+    let more = |of: fn(&Traffic) -> u64| of(&view.inbound).max(of(&view.outbound));
+    let patience = |limit| with_patience(limit, initiator);
     more(|traffic| traffic.packets) >= patience(limit.packets)
         || more(|traffic| traffic.bytes) >= patience(limit.bytes)
 }

@@ -6,6 +6,7 @@ use crate::lab::sharing::{AUTHORITY, Sharing};
 use crate::lab::topology::TARGETS;
 use crate::lab::{Lab, Place};
 use crate::probe::{Probe, Stream, now_ns};
+use crate::traffic::Iperf;
 use anyhow::{Context as _, Result};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     ("sharing_an_edge_is_killed", killed),
     ("sharing_edges_ask_for_what_they_lack", asked_for),
     ("sharing_new_keys_while_it_moves", rekeys),
+    ("sharing_new_keys_by_what_all_edges_carry", by_bytes),
     ("sharing_an_edge_drains_without_a_lost_packet", drains),
     (
         "sharing_an_authority_is_restarted_and_nobody_notices",
@@ -151,6 +153,34 @@ fn rekeys(lab: &mut Lab) -> Result<()> {
     must_ping(lab, Place::Client, &[TARGETS[0]])?;
     ensure(spis(lab)? != session, || "no fresh keys".into())?;
     one_session(lab)
+}
+
+/// No edge carries as much as the limit between two of them: it is the sum that counts.
+fn by_bytes(lab: &mut Lab) -> Result<()> {
+    let sharing = Sharing {
+        authority_extra: "\n[ike]\nrekey_bytes = 2000000\n".into(),
+        ..Sharing::default()
+    };
+    up(lab, &sharing)?;
+    // A megabyte a second.
+    let transfer = Iperf::start(lab, TARGETS[2], 9, &["-u", "-b", "8M"])?;
+    for round in 0..16_u8 {
+        std::thread::sleep(Duration::from_millis(500));
+        lab.bring_to(round % 3 + 1)?;
+    }
+    let transfer = transfer.finish(Duration::from_secs(30));
+    ensure(transfer.error.is_none(), || format!("iperf3: {transfer:?}"))?;
+    one_session(lab)?;
+    let events = lab.events(Place::Client, 0)?;
+    let fresh = events
+        .iter()
+        .filter(|event| event.kind == "session_rekeyed");
+    let fresh = fresh.count();
+    ensure((2..=4).contains(&fresh), || {
+        format!("{fresh} fresh pairs of SAs after 9 MB, expected 3 or so")
+    })?;
+    print!("{fresh} … ");
+    Ok(())
 }
 
 fn drains(lab: &mut Lab) -> Result<()> {

@@ -11,9 +11,10 @@ use crate::cluster::message::{
     Claim, FromEdge, Grant, Limits, Mark, Reached, Refusal, Report, ToEdge, Yielded,
 };
 use crate::cluster::wire::{
-    Carrier, Down, LONGEST, PREFIX, Relayed, Succession, Up, WireError, content_len, decode, encode,
+    Carried, Carrier, Down, LONGEST, PREFIX, Relayed, Succession, Up, WireError, content_len,
+    decode, encode,
 };
-use crate::cluster::{EdgeId, Half, Pair, Run};
+use crate::cluster::{EdgeId, Half, Pair, Run, Volume};
 use crate::esp::{Cipher, UdpEncap};
 
 pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
@@ -227,6 +228,14 @@ pub(crate) fn up() -> impl Strategy<Value = Up> {
         any::<(u32, u64)>().prop_map(|(spi, sequence)| Up::Fetched { spi, sequence }),
         address().prop_map(|address| Up::Associated { address }),
         any::<u32>().prop_map(|spi| Up::Superseded { spi }),
+        vec(any::<(u32, u64, u64)>(), 0..20).prop_map(|all| {
+            let carried = |(spi, inbound, outbound)| Carried {
+                spi,
+                volume: Volume { inbound, outbound },
+            };
+            let pairs = all.into_iter().map(carried).collect();
+            Up::Carried { pairs }
+        }),
     ]
 }
 

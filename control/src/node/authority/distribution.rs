@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Authority;
 use crate::cluster::repository::Write;
 use crate::cluster::wire::{Carrier, Down, Succession};
-use crate::cluster::{EdgeId, Kept, Pair};
+use crate::cluster::{EdgeId, Kept, Pair, Volumes};
 use crate::ike::SaId;
 use crate::node::clock::{millis, seconds};
 use crate::node::events::{EventKind, NewEvent};
@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub(super) told: SocketAddr,
     /// The highest inbound number that was reported.
     pub(super) top: u64,
+    /// What edges have carried with it.
+    pub(super) volumes: Volumes,
 }
 
 /// Edges that have only the keys can not tell the upper half of a number: the client is not sent there.
@@ -81,6 +83,7 @@ impl Authority {
             sa: Some(live.sa),
             told: remote,
             top: 0,
+            volumes: Volumes::default(),
         };
         let connected = self.edges.iter().filter(|(_, edge)| edge.from.is_some());
         let to = connected.filter(|(id, edge)| {

@@ -8,11 +8,12 @@ use super::connectivity::Here;
 use super::distribution::Shared;
 use crate::cluster::channel::Heard;
 use crate::cluster::repository::Write;
-use crate::cluster::wire::{Down, Relayed, Up};
+use crate::cluster::wire::{Carried, Down, Relayed, Up};
 use crate::cluster::{EdgeId, FromEdge, Mark, Order, Run};
 use crate::ike::{CookieKeys, Transmit};
 use crate::node::config::Distribution;
 use crate::node::events::{EventKind, NewEvent};
+use crate::node::rekey::with_patience;
 use crate::node::sockets::Datagram;
 
 /// So many pairs are told at once, and after such a pause the next ones: an edge takes that many.
@@ -188,6 +189,7 @@ impl Authority {
             Up::Superseded { spi } => self.superseded(spi),
             Up::Translates { to } => self.translates(edge, to),
             Up::Associated { address } => self.associated(edge, address),
+            Up::Carried { pairs } => self.carried(edge, &pairs, now),
         }
         None
     }
@@ -260,6 +262,27 @@ impl Authority {
             }
             if mark.top.max(mark.sent) >= most && !live.retired {
                 self.engine.rekey_child(now, live.sa, mark.spi);
+            }
+        }
+    }
+
+    /// What has carried enough bytes, on all edges together, gets fresh keys too.
+    fn carried(&mut self, edge: EdgeId, pairs: &[Carried], now: Instant) {
+        let Some(run) = self.edges.get(&edge).and_then(|known| known.run) else {
+            return;
+        };
+        let most = self.config.ike.rekey_bytes;
+        for Carried { spi, volume } in pairs {
+            let Some(shared) = self.shared.get_mut(spi) else {
+                continue;
+            };
+            shared.volumes.told(edge, run, *volume);
+            let live = self.table.live.get(&shared.session);
+            let Some(live) = live.filter(|live| !live.retired) else {
+                continue;
+            };
+            if shared.volumes.most() >= with_patience(most, live.spec.initiator) {
+                self.engine.rekey_child(now, live.sa, *spi);
             }
         }
     }

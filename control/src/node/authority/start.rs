@@ -23,7 +23,7 @@ use crate::cluster::repository::{
     Repository, RepositoryError, RepositoryKey, Settings as Kept, Stored, Tls,
 };
 use crate::cluster::wire::{Carrier, Succession};
-use crate::cluster::{Ledger, Terms};
+use crate::cluster::{Ledger, Terms, Volumes};
 use crate::ike::{Engine, Identity, Settings};
 use crate::node::config::{ChannelEnd, Config, EtcdTls, Store};
 use crate::node::connectivity::Connectivity;
@@ -235,6 +235,7 @@ impl Authority {
                 session: spec.id,
                 sa: None,
                 top: kept.hard.saturating_sub(Terms::default().reserve),
+                volumes: Volumes::default(),
                 carrier: Carrier {
                     stamp: 0,
                     sequence: 0,

@@ -8,6 +8,7 @@ mod numbers;
 mod pairs;
 mod relay;
 mod translation;
+mod volumes;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use super::sockets::Datagram;
 use crate::api::model;
 use crate::cluster::channel::{Credentials, News, Uplink};
 use crate::cluster::wire::{Down, Relayed, Succession, Up};
-use crate::cluster::{self, Run, Terms};
+use crate::cluster::{self, Run, Terms, Volume};
 use crate::dataplane::net::icmp::RateLimit;
 use crate::ike::{CookieKeys, Identity, Transmit};
 
@@ -58,6 +59,8 @@ pub(super) struct Edge {
     outside: u32,
     arrivals: RateLimit,
     by_client: ByClient,
+    /// When authorities are told how many bytes pairs have carried.
+    volumes_at: Instant,
     /// As long as it is here, the notary keeps silent.
     _notary: Option<Notary>,
 }
@@ -131,6 +134,7 @@ impl Edge {
             outside,
             arrivals: RateLimit::new(associations::TOLD.0, associations::TOLD.1, now),
             by_client: ByClient::default(),
+            volumes_at: now,
             _notary: notary,
         };
         (edge, uplinks)
@@ -294,6 +298,8 @@ impl Node {
                 let pairs = edge.pairs.values_mut();
                 for known in pairs.filter(|known| known.link == index) {
                     known.stale = true;
+                    // This authority may be another one, or have begun again.
+                    known.told = Volume::default();
                 }
                 let text = format!("connected to the authority{which} at {authority}");
                 self.note(NewEvent::new(EventKind::EdgeUp, text));

@@ -97,6 +97,7 @@ impl Node {
         if !ticked {
             return Ok(());
         }
+        self.tell_volumes(now);
         let seconds = clock::seconds();
         self.drop_pairs(|known| known.expires <= seconds)?;
         let refused = self.edge.as_mut().map(|edge| &mut edge.limits.refused);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use rustc_hash::FxBuildHasher;
 
+use crate::cluster::Volume;
 use crate::cluster::wire::{Carrier, Succession, Up};
 use crate::dataplane::{GroupId, Sending};
 use crate::ike::{Identity, SaId};
@@ -29,6 +30,8 @@ pub(super) struct Known {
     pub(super) expires: u64,
     /// The authority has not spoken of it since it was connected to.
     pub(super) stale: bool,
+    /// What it has carried here, as the authority was told last.
+    pub(super) told: Volume,
 }
 
 impl Node {
@@ -218,6 +221,7 @@ impl Node {
                     succession: carrier.succession,
                     expires: pair.expires,
                     stale: false,
+                    told: Volume::default(),
                 };
                 edge.pairs.insert(spi, known);
                 edge.confirm(link, spi);
